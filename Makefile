@@ -1,0 +1,76 @@
+# make demo | test | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+PYTEST := $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
+SOURCES := bigmm tests $(wildcard benchmarks)
+
+export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+export PIP_NO_INPUT := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check check-slow format lint types contracts bench constraints clean
+
+help:
+	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
+	@echo 'make test        the tests (two processes; JOBS=4 for more)'
+	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples'
+	@echo 'make check-slow  the same with the slow tests'
+	@echo 'make bench       the benchmarks behind every number in the README'
+	@echo 'make clean       remove what the others made'
+
+# Stamps: a second run installs nothing. The demo needs the core dependencies only.
+$(BIN)/python:
+	@echo 'making $(VENV)'
+	@sh .ci/make-venv $(VENV) $(PYTHON)
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	@echo 'installing bigmm and what it needs into $(VENV) (about a minute, once)'
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo 'installing what the tests need'
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.core
+	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+demo: $(VENV)/.core
+	@$(BIN)/bigmm demo --out build/demo --overwrite
+
+test: $(VENV)/.dev
+	$(PYTEST) -m 'not slow'
+
+check: format lint types contracts test
+
+check-slow: format lint types contracts
+	$(PYTEST)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format --check $(SOURCES)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.bench
+	$(BIN)/python -m benchmarks
+
+constraints: $(VENV)/.dev
+	{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable --exclude bigmm --exclude pip --exclude setuptools; } > constraints.new
+	mv constraints.new constraints.txt
+
+clean:
+	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
+	find bigmm tests $(wildcard benchmarks) -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,135 @@
+"""The accumulate pass against mere decoding: python -m benchmarks.bench_accumulate [--rows 20000000] [--sorted]
+
+Writes lakes (5 covariates and a response with full mantissas, 200,000 levels as int32, files of 10^6 rows, row groups of
+500,000) and times in turn, with the same threads on the same partitions: pyarrow decoding the columns, and the whole pass
+that makes the cross-products of y ~ 1 + x1 + ... + x5 + (1 + x1 | g). Claim: the pass takes at most twice as long.
+The codec decides what decoding costs, so every codec is shown: snappy (pyarrow's default) hardly touches such numbers
+and is about the price of copying memory, zstd (the default of polars and others) has to be decompressed.
+CPU seconds are printed too: they say the same when the machine is busy with something else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
+from bigmm.design import learn
+from bigmm.execute import cut_lanes, executor
+from bigmm.source import open_source
+
+CLAIM, AIM = 2.0, 1.5
+FORMULA = "y ~ 1 + x1 + x2 + x3 + x4 + x5 + (1 + x1 | g)"
+NAMES = ["x1", "x2", "x3", "x4", "x5", "g", "y"]
+FILE_ROWS = 1_000_000
+
+
+def write_lake(folder: Path, rows: int, levels: int, in_order: bool, codec: str) -> None:
+    """Files of 10^6 rows; levels at random, or in order as a lake sorted by its grouping factor has them."""
+    folder.mkdir(parents=True)
+    for part, start in enumerate(range(0, rows, FILE_ROWS)):
+        n = min(FILE_ROWS, rows - start)
+        rng = np.random.default_rng(part)
+        x = rng.normal(size=(5, n))
+        g = (np.arange(start, start + n) * levels // rows) if in_order else rng.integers(0, levels, n)
+        y = 1.0 + x.T @ np.linspace(-1, 1, 5) + rng.normal(size=n)
+        columns = {name: x[i] for i, name in enumerate(NAMES[:5])} | {"g": g.astype(np.int32), "y": y}
+        pq.write_table(
+            pa.table(columns), folder / f"part-{part:03d}.parquet", row_group_size=500_000, compression=codec
+        )
+
+
+def decode(partitions, threads: int) -> int:
+    """Rows decoded: every partition by one task, thrown away at once."""
+
+    def one(partition) -> int:
+        mark = partition.fingerprint
+        with pq.ParquetFile("/" + mark.path.lstrip("/")) as file:
+            return file.read_row_groups(list(mark.row_groups), columns=NAMES, use_threads=False).num_rows
+
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(one, partitions))
+
+
+def timed(work: Callable) -> tuple[float, float, object]:
+    """Seconds, CPU seconds of all threads, result."""
+    start, cpu = time.perf_counter(), time.process_time()
+    result = work()
+    return time.perf_counter() - start, time.process_time() - cpu, result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=int(os.environ.get("BIGMM_BENCH_ROWS", 20_000_000)))
+    parser.add_argument("--levels", type=int, default=200_000)
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--codecs", nargs="+", default=["snappy", "zstd"])
+    parser.add_argument("--sorted", action="store_true", help="rows in the order of the grouping factor")
+    options = parser.parse_args()
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, pyarrow {pa.__version__}"
+    print(f"{processor()}, {os.cpu_count()} cores; {versions}, numba {numba.__version__}")
+    order = "sorted by level" if options.sorted else "in random order"
+    print(
+        f"{options.rows:,} rows {order}, {options.levels:,} levels, {options.threads} threads; best of {options.repeats}"
+    )
+    print(
+        f"{'codec':8} {'decode s':>10} {'pass s':>10} {'ratio':>7}   {'decode CPU':>10} {'pass CPU':>10} {'ratio':>7}"
+    )
+    for codec in options.codecs:
+        with tempfile.TemporaryDirectory(prefix="bigmm-bench-") as folder:
+            write_lake(Path(folder) / "lake", options.rows, options.levels, options.sorted, codec)
+            report(codec, *measure(Path(folder) / "lake", options))
+
+
+def measure(lake: Path, options: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    """(2,) best wall and CPU seconds of decoding, and of the pass."""
+    source, workers = open_source(str(lake)), executor(n_workers=options.threads)
+    spec = learn(FORMULA, source, workers)
+    head = spec.encode(source.head(spec.used_columns, 10_000), "the first rows")
+    shift = shift_vector(spec.layout, head)
+    lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout))
+    fold = partial(fold_lane, source, spec, shift)
+    decode_pass = partial(decode, source.partitions, options.threads)
+    whole_pass = partial(workers.map_reduce, fold, lanes, merge, label="accumulate")
+    decode_pass(), whole_pass()  # compiles kernels, warms the page cache
+    decoded, accumulated = [], []
+    for _ in range(options.repeats):
+        decoded.append(timed(decode_pass)[:2])
+        *seconds, cross = timed(whole_pass)
+        accumulated.append(seconds)
+        assert cross.n == options.rows
+    return np.min(decoded, axis=0), np.min(accumulated, axis=0)
+
+
+def report(codec: str, decoding: np.ndarray, accumulating: np.ndarray) -> None:
+    ratio = accumulating / decoding
+    verdict = f"claim <= {CLAIM} {'met' if ratio[0] <= CLAIM else 'NOT met'}, aim {AIM}"
+    cells = [f"{decoding[i]:10.3f} {accumulating[i]:10.3f} {ratio[i]:7.2f}" for i in (0, 1)]
+    print(f"{codec:8} {cells[0]}   {cells[1]}   {verdict}", flush=True)
+
+
+def processor() -> str:
+    """The model name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""`CrossProducts` -> `Gram`: picks the columns of X and Z, drops empty levels and dependent columns, orders terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.accumulate.crossproducts import CrossProducts
+from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, about_mean, fixed_part, original_squares, x_basis
+from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
+from bigmm.design.layout import JointTerm, Layout, joint_terms
+from bigmm.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """gram, and how it relates to the layout.
+
+    term_order: for each of `gram.terms` the joint term it is; kept: for each of `gram.terms` (q_kept,) the numbers of
+    the levels that have rows; dropped_columns: coefficient names that depend on earlier ones, in the user's order.
+    """
+
+    gram: Gram
+    term_order: tuple[int, ...]
+    kept: tuple[np.ndarray, ...]
+    dropped_columns: tuple[str, ...]
+
+
+def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
+    """The blocks of A. Raises DataError for no rows, a constant response, or as many coefficients as rows."""
+    joint = joint_terms(layout)
+    _check_response(cross, layout)
+    order = _term_order(cross, joint)
+    kept = tuple(np.flatnonzero(cross.counts[j]) for j in order)
+    fixed = fixed_part(cross, layout, joint, order)
+    rank = fixed.rank
+    if rank.kept.sum() >= cross.n:
+        raise DataError(
+            f"the model has p = {rank.kept.sum()} fixed-effect coefficients but only n = {cross.n} rows; "
+            "use fewer fixed effects or more rows"
+        )
+    active = np.zeros(len(rank.kept), bool)
+    active[fixed.order] = rank.kept
+    dense = fixed.dense[active[: len(fixed.dense)]]
+    picked = np.append(dense, len(cross.shift) - 1)
+    basis, one = x_basis(cross.shift, layout, fixed)
+    terms = tuple(
+        _term_block(cross, joint[j], j, levels, picked, fixed, active, layout.groupings[joint[j].grouping].name)
+        for j, levels in zip(order, kept)
+    )
+    gram = Gram(
+        terms=terms,
+        cross=_cross_blocks(cross, order, kept),
+        xy=cross.gram[np.ix_(picked, picked)],
+        n=cross.n,
+        sum_log_w=cross.sum_log_w,
+        x_basis=basis,
+        y_shift=float(cross.shift[-1]),
+        one=one,
+        active=active,
+        fixed_order=fixed.order,
+        y_sum_squares_total=about_mean(cross.gram, len(cross.shift) - 1),
+    )
+    dropped = tuple(name for name, keep in zip(layout.fixed_names, rank.kept) if not keep)
+    return Assembled(gram, tuple(order), kept, dropped)
+
+
+def _term_order(cross: CrossProducts, joint: tuple[JointTerm, ...]) -> list[int]:
+    """Random effects before fixed factors, each by decreasing number of levels that have rows (stable)."""
+    levels = [int(np.count_nonzero(count)) for count in cross.counts]
+    return sorted(range(len(joint)), key=lambda j: (joint[j].fixed_factor is not None, -levels[j]))
+
+
+def _check_response(cross: CrossProducts, layout: Layout) -> None:
+    if cross.n == 0:
+        read = f"{cross.rows_read} rows were read, none is left after dropping missing values and zero weights"
+        raise DataError(f"there are no rows to fit: {read}; columns with missing values: {cross.dropped or 'none'}")
+    y = len(cross.shift) - 1
+    spread = about_mean(cross.gram, y)
+    if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
+        mean = cross.shift[y] + cross.gram[0, y] / cross.gram[0, 0]
+        raise DataError(
+            f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
+            "so there is no variance to explain; check the response column and the filter"
+        )
+
+
+def _term_block(
+    cross: CrossProducts,
+    joint: JointTerm,
+    j: int,
+    levels: np.ndarray,
+    picked: np.ndarray,
+    fixed: FixedPart,
+    active: np.ndarray,
+    name: str,
+) -> TermBlock:
+    covariates = list(joint.covariates)
+    record = cross.records[j] if len(levels) == len(cross.records[j]) else cross.records[j][levels]
+    basis = np.eye(len(covariates))
+    basis[0] += np.where(np.arange(len(covariates)) > 0, cross.shift[covariates], 0.0)
+    contrast = None
+    if j in fixed.factors:
+        factor, places = fixed.factors[j]
+        contrast = factor.contrast[np.ix_(levels, active[places])]
+    return TermBlock(name, record[:, :, covariates], record[:, :, picked], basis, contrast is None, contrast)
+
+
+def _cross_blocks(
+    cross: CrossProducts, order: list[int], kept: tuple[np.ndarray, ...]
+) -> dict[tuple[int, int], CrossBlock]:
+    places = []
+    for j, levels in zip(order, kept):
+        place = np.full(len(cross.counts[j]), -1)
+        place[levels] = np.arange(len(levels))
+        places.append(place)
+    blocks = {}
+    for b, k in enumerate(order):
+        for a, j in enumerate(order[:b]):
+            pair = cross.pairs[min(j, k), max(j, k)]
+            first, second, data = *pair.levels, pair.data
+            if j > k:
+                first, second, data = second, first, data.transpose(0, 2, 1)
+            blocks[a, b] = _block_csr(places[a][first], places[b][second], data, len(kept[a]))
+    return blocks
+
+
+def _block_csr(rows: np.ndarray, columns: np.ndarray, data: np.ndarray, q_j: int) -> CrossBlock:
+    """Entries of levels that have no rows (-1) are left out."""
+    there = (rows >= 0) & (columns >= 0)
+    if not there.all():
+        rows, columns, data = rows[there], columns[there], data[there]
+    if len(rows) > 1 and not np.all(rows[1:] >= rows[:-1]):
+        order = np.lexsort((columns, rows))
+        rows, columns, data = rows[order], columns[order], data[order]
+    indptr = np.zeros(q_j + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=q_j), out=indptr[1:])
+    return CrossBlock(indptr, columns.astype(np.int32), np.ascontiguousarray(data))

@@ -1,0 +1,190 @@
+"""One lane of partitions -> `CrossProducts`: the pass over the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from bigmm.accumulate.crossproducts import CrossProducts
+from bigmm.accumulate.kernels import add_rows, count_levels, padded, zero_records
+from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer
+from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.errors import DataError
+from bigmm.execute.lanes import Lane
+from bigmm.source.partition import Source
+
+_NONE = np.empty(0)
+# Below this many levels per row of a chunk a term is summed chunk by chunk, which keeps rounding errors small.
+_FEW_LEVELS = 1 / 16
+
+
+class Encoder(Protocol):
+    """What the fold needs of a `DesignSpec`."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def used_columns(self) -> tuple[str, ...]: ...
+
+    def encode(self, table: pa.Table, where: str) -> DesignChunk: ...
+
+
+def fold_lane(
+    source: Source, spec: Encoder, shift: np.ndarray, lane: Lane, tick: Callable[[int], object]
+) -> CrossProducts:
+    """Read the lane's partitions in order and sum them; ``tick(rows)`` after each. Raises DataError, ReadError."""
+    accumulator = Accumulator(spec.layout, shift)
+    for partition in lane.partitions:
+        accumulator.add(spec.encode(source.read(partition, spec.used_columns), partition.where))
+        tick(partition.rows)
+    return accumulator.freeze()
+
+
+def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
+    """Bytes of one accumulator; ``rows`` bounds the number of different pairs of levels where they are not tabulated.
+
+    Pairs are counted at 2 x 8 (1 + k_j k_k) bytes: a run is merged into a new one.
+    """
+    m = len(layout.columns) + 1
+    shapes = [(layout.groupings[t.grouping].n_levels, len(t.covariates)) for t in joint_terms(layout)]
+    total = 8 * m * m + sum(8 * q * (k * padded(m) + 1) for q, k in shapes)
+    for k, (q_k, width_k) in enumerate(shapes):
+        for q_j, width_j in shapes[:k]:
+            table = 8 * q_j * q_k * width_j * width_k
+            total += table if table <= DENSE_BYTES else 16 * min(rows, q_j * q_k) * (1 + width_j * width_k)
+    return total
+
+
+class Accumulator:
+    """The buffers of one lane; `add` mutates them, `freeze` hands them over."""
+
+    def __init__(self, layout: Layout, shift: np.ndarray, dense_bytes: int = DENSE_BYTES):
+        m = len(layout.columns) + 1
+        self.layout, self.shift, self.terms = layout, np.ascontiguousarray(shift, float), joint_terms(layout)
+        self.covariates = [np.array(term.covariates, np.int64) for term in self.terms]
+        sizes = [layout.groupings[term.grouping].n_levels for term in self.terms]
+        self.high, self.low = np.zeros((m, m)), np.zeros((m, m))
+        self.records = [zero_records(q, len(term.covariates), m) for q, term in zip(sizes, self.terms)]
+        self.counts = [np.zeros(q, np.int64) for q in sizes]
+        self.pairs = {
+            (j, k): PairBuffer(
+                (sizes[j], sizes[k]), (len(self.terms[j].covariates), len(self.terms[k].covariates)), dense_bytes
+            )
+            for k in range(len(sizes))
+            for j in range(k)
+        }
+        self.n = self.rows_read = 0
+        self.dropped: dict[str, int] = {}
+        self.sum_log_w = 0.0
+        self.weighted = False
+
+    def add(self, chunk: DesignChunk) -> None:
+        """Add the rows of a chunk; rows of weight zero count as read only."""
+        self.rows_read += chunk.rows_read
+        for name, rows in chunk.dropped:
+            self.dropped[name] = self.dropped.get(name, 0) + rows
+        chunk = _without_zero_weights(chunk)
+        if chunk.rows == 0:
+            return
+        _check_levels(chunk, self.layout)
+        self.n += chunk.rows
+        self.weighted = chunk.w is not None
+        if chunk.w is not None:
+            self.sum_log_w += float(np.log(chunk.w).sum())
+        self._add_rows(chunk)
+        self._add_pairs(chunk)
+
+    def _add_rows(self, chunk: DesignChunk) -> None:
+        columns, y, offset, w = (_NONE if a is None else a for a in (chunk.columns, chunk.y, chunk.offset, chunk.w))
+        rows = np.ascontiguousarray(columns), y, offset, w, self.shift
+        if not self.terms:
+            nothing = np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 0, len(self.shift)))
+            add_rows(*rows, True, self.high, self.low, False, *nothing)
+        for j, term in enumerate(self.terms):
+            refs, record = chunk.refs[term.grouping], self.records[j]
+            few = len(record) <= _FEW_LEVELS * chunk.rows
+            target = zero_records(len(record), len(self.covariates[j]), len(self.shift)) if few else record
+            add_rows(*rows, j == 0, self.high, self.low, True, refs, self.covariates[j], target)
+            if few:
+                record += target
+            if not self._counts_are_in_records(term):
+                count_levels(refs, self.counts[j])
+
+    def _counts_are_in_records(self, term: JointTerm) -> bool:
+        """Without weights the sum of 1 * 1 is the count, exactly."""
+        return not self.weighted and term.covariates[0] == 0
+
+    def _add_pairs(self, chunk: DesignChunk) -> None:
+        plain = {}
+        weighted = {}
+        for j, k in self.pairs:
+            scalar_counts = chunk.w is None and self.terms[j].covariates == self.terms[k].covariates == (0,)
+            refs_j, refs_k = chunk.refs[self.terms[j].grouping], chunk.refs[self.terms[k].grouping]
+            if scalar_counts:
+                self.pairs[j, k].add_counts(refs_j, refs_k)
+                continue
+            if j not in weighted:
+                weighted[j] = self._covariate_rows(chunk, j, chunk.w)
+            if k not in plain:
+                plain[k] = self._covariate_rows(chunk, k, None)
+            self.pairs[j, k].add(refs_j, refs_k, weighted[j], plain[k])
+
+    def _covariate_rows(self, chunk: DesignChunk, j: int, w: np.ndarray | None) -> np.ndarray:
+        """(k, n) shifted covariates of joint term j, times w."""
+        rows = np.ones((len(self.covariates[j]), chunk.rows))
+        for row, column in zip(rows, self.covariates[j]):
+            if column:
+                np.subtract(chunk.columns[column - 1], self.shift[column], out=row)
+            if w is not None:
+                row *= w
+        return rows
+
+    def freeze(self) -> CrossProducts:
+        """The sums; the buffers now belong to them."""
+        gram = self.high + self.low
+        gram = np.triu(gram) + np.triu(gram, 1).T
+        counts = tuple(
+            record[:, 0, 0].astype(np.int64) if self._counts_are_in_records(term) else count
+            for term, record, count in zip(self.terms, self.records, self.counts)
+        )
+        pairs = {key: buffer.freeze() for key, buffer in self.pairs.items()}
+        return CrossProducts(
+            gram,
+            self.shift,
+            tuple(record[:, :, : len(self.shift)] for record in self.records),
+            counts,
+            pairs,
+            self.n,
+            self.rows_read,
+            self.dropped,
+            self.sum_log_w,
+        )
+
+
+def _without_zero_weights(chunk: DesignChunk) -> DesignChunk:
+    if chunk.w is None or chunk.w.all():
+        return chunk
+    keep = chunk.w != 0.0
+    return DesignChunk(
+        chunk.columns[:, keep],
+        chunk.y[keep],
+        tuple(refs[keep] for refs in chunk.refs),
+        chunk.w[keep],
+        None if chunk.offset is None else chunk.offset[keep],
+        chunk.rows_read,
+        chunk.dropped,
+    )
+
+
+def _check_levels(chunk: DesignChunk, layout: Layout) -> None:
+    """A level number outside the table would write over foreign memory in a kernel."""
+    for grouping, refs in zip(layout.groupings, chunk.refs):
+        if refs.min() < 0 or refs.max() >= grouping.n_levels:
+            raise DataError(
+                f"grouping factor '{grouping.name}' has a level that was not there when levels were learned; "
+                "the data changed during the fit: run it again"
+            )

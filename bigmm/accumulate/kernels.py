@@ -1,0 +1,214 @@
+"""Row kernels of the pass: the dense Gram matrix and one record per level.
+
+A row is v = [1, columns..., y - offset] - shift, m numbers. Rows are taken in blocks that stay in the L1 cache: a block
+is shifted once, then used twice, for the Gram matrix and for the records. Records are added row by row, or by dot
+products over runs of rows of one level where such runs are long. Sums are formed in an order that depends on the rows
+alone, never on threads. Twins in plain NumPy live in tests/accumulate/twins.py.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from bigmm.accumulate.vector import add_multiple_of_four, prefetch
+
+BLOCK = 256
+# Columns of a block lie a little more than a power of two apart, or all would share one set of the cache.
+_STRIDE = BLOCK + 8
+# Rows per run from which a dot product beats adding row by row.
+_LONG_RUN = 16
+# Records are asked for this many rows before they are needed (when they are too many for the cache).
+_AHEAD = 64
+_CACHED = 1 << 15
+# Sums may be regrouped into vector lanes (fixed when compiled), but NaN and infinity keep their meaning.
+_REGROUP = {"reassoc", "contract", "nsz"}
+
+# Inner loops run over views from 0: an index like `start + i` could be negative for all numba knows, and the check for
+# it keeps a loop from being vectorized (measured: 4 to 6 times slower).
+
+
+def padded(m: int) -> int:
+    """Numbers that a row of a record takes: 7, 11, 15, ... are rounded up, so that vectors of four fit."""
+    return m + 1 if m >= 7 and m % 4 == 3 else m
+
+
+def zero_records(q: int, k: int, m: int) -> np.ndarray:
+    """(q, k, padded(m)) zeros on a boundary of cache lines."""
+    size = q * k * padded(m)
+    raw = np.zeros(size + 8)
+    first = (-raw.ctypes.data // 8) % 8
+    return raw[first : first + size].reshape(q, k, padded(m))
+
+
+@numba.njit(cache=True, nogil=True)
+def _shift_into(source, shift, target):
+    for i in range(source.shape[0]):
+        target[i] = source[i] - shift
+
+
+@numba.njit(cache=True, nogil=True)
+def _fill(columns, y, offset, shift, start, stop, block):
+    """block (m, >= rows) = the shifted rows start <= i < stop, one row of `block` per dense column."""
+    m = shift.shape[0]
+    block[0, : stop - start] = 1.0
+    for j in range(1, m - 1):
+        _shift_into(columns[j - 1, start:stop], shift[j], block[j])
+    if offset.shape[0]:
+        y_rows, offset_rows, target, s = y[start:stop], offset[start:stop], block[m - 1], shift[m - 1]
+        for i in range(y_rows.shape[0]):
+            target[i] = (y_rows[i] - offset_rows[i]) - s
+    else:
+        _shift_into(y[start:stop], shift[m - 1], block[m - 1])
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiply_into(block, w, target):
+    """target[j] = block[j] * w for every row j of the block."""
+    for j in range(block.shape[0]):
+        source, into = block[j], target[j]
+        for i in range(w.shape[0]):
+            into[i] = source[i] * w[i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _transpose_into(block, rows, target):
+    """target (rows, m) = block[:, :rows]'."""
+    m = block.shape[0]
+    for i in range(rows):
+        into = target[i]
+        for j in range(m):
+            into[j] = block[j, i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_REGROUP)
+def _dot(a, b):
+    total = 0.0
+    for i in range(a.shape[0]):
+        total += a[i] * b[i]
+    return total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_REGROUP)
+def _four_dots(a0, a1, b0, b1):
+    s00 = s01 = s10 = s11 = 0.0
+    for i in range(a0.shape[0]):
+        s00 += a0[i] * b0[i]
+        s01 += a0[i] * b1[i]
+        s10 += a1[i] * b0[i]
+        s11 += a1[i] * b1[i]
+    return s00, s01, s10, s11
+
+
+@numba.njit(cache=True, nogil=True)
+def _block_gram(left, right, rows, out):
+    """out (m, m) upper triangle = left[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
+    m = left.shape[0]
+    for a in range(0, m - 1, 2):
+        for b in range(a, m - 1, 2):
+            out[a, b], out[a, b + 1], out[a + 1, b], out[a + 1, b + 1] = _four_dots(
+                left[a, :rows], left[a + 1, :rows], right[b, :rows], right[b + 1, :rows]
+            )
+    if m % 2:
+        for a in range(m):
+            out[a, m - 1] = _dot(left[a, :rows], right[m - 1, :rows])
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_compensated(high, low, term):
+    """high + low (m, m) += term, upper triangle only, keeping the rounding errors in low (Knuth's TwoSum)."""
+    for a in range(high.shape[0]):
+        for b in range(a, high.shape[0]):
+            old = high[a, b]
+            new = old + term[a, b]
+            part = new - old
+            low[a, b] += (old - (new - part)) + (term[a, b] - part)
+            high[a, b] = new
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_runs(refs):
+    runs = 1
+    for i in range(1, refs.shape[0]):
+        runs += refs[i] != refs[i - 1]
+    return runs
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_runs(block, right, refs, covariates, records):
+    """records[level, a, c] += block[covariates[a]] . right[c] over each run of rows of one level."""
+    rows, start = refs.shape[0], 0
+    while start < rows:
+        stop, level = start + 1, refs[start]
+        while stop < rows and refs[stop] == level:
+            stop += 1
+        for a in range(covariates.shape[0]):
+            z = block[covariates[a], start:stop]
+            for c in range(right.shape[0]):
+                records[level, a, c] += _dot(z, right[c, start:stop])
+        start = stop
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_one_by_one(z, rowwise, refs, ahead, records):
+    """records[level, a, :] += z[i, a] * rowwise[i, :] row by row; `ahead` are levels to come."""
+    k, m = records.shape[1], records.shape[2]
+    width, whole = k * m, m - m % 4
+    far = records.size > _CACHED
+    for i in range(refs.shape[0]):
+        if far and i < ahead.shape[0]:
+            later = np.int64(ahead[i]) * width
+            for c in range(0, width, 8):
+                prefetch(records, later + c)
+        record, row = np.int64(refs[i]) * width, i * m
+        for a in range(k):
+            factor = z[i, a]
+            if whole == 8:
+                add_multiple_of_four(records, record, factor, rowwise, row)
+                add_multiple_of_four(records, record + 4, factor, rowwise, row + 4)
+            else:
+                for c in range(0, whole, 4):
+                    add_multiple_of_four(records, record + c, factor, rowwise, row + c)
+            for c in range(whole, m):
+                records[refs[i], a, c] += factor * rowwise[i, c]
+            record += m
+
+
+@numba.njit(cache=True, nogil=True)
+def add_rows(columns, y, offset, w, shift, with_gram, high, low, with_records, refs, covariates, records):
+    """Add a chunk to the Gram matrix (high + low, upper triangle) and to the records of one joint term.
+
+    columns (m - 2, n); y (n,); offset, w (n,) or empty; shift (m,); high, low (m, m); refs (n,) int32; covariates (k,)
+    int64; records (q, k, >= m), see `zero_records`. ``with_gram`` / ``with_records`` switch the two halves off.
+    """
+    m, n = shift.shape[0], y.shape[0]
+    block = np.empty((m, _STRIDE))
+    weighted = np.empty((m if w.shape[0] else 1, _STRIDE))
+    rowwise, z = np.zeros((BLOCK, records.shape[2])), np.empty((BLOCK, covariates.shape[0]))
+    partial = np.zeros((m, m))
+    for start in range(0, n, BLOCK):
+        stop = min(start + BLOCK, n)
+        _fill(columns, y, offset, shift, start, stop, block)
+        right = block
+        if w.shape[0]:
+            _multiply_into(block, w[start:stop], weighted)
+            right = weighted
+        if with_gram:
+            _block_gram(block, right, stop - start, partial)
+            _add_compensated(high, low, partial)
+        if with_records:
+            levels = refs[start:stop]
+            if _count_runs(levels) * _LONG_RUN <= stop - start:
+                _add_runs(block, right, levels, covariates, records)
+            else:
+                _transpose_into(right, stop - start, rowwise)
+                for a in range(covariates.shape[0]):
+                    z[:, a] = block[covariates[a], :BLOCK]
+                _add_one_by_one(z, rowwise, levels, refs[start + _AHEAD : stop + _AHEAD], records)
+
+
+@numba.njit(cache=True, nogil=True)
+def count_levels(refs, counts):
+    """counts (q,) int64 += rows of each level."""
+    for i in range(refs.shape[0]):
+        counts[refs[i]] += 1

@@ -1,0 +1,7 @@
+"""Blocked symmetric matrices, their Cholesky factor, selected inverse and solves. Knows no data and no formula."""
+
+from bigmm.blocks.compress import compress
+from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
+from bigmm.blocks.structure import Structure, analyse
+
+__all__ = ["CrossBlock", "Gram", "Structure", "TermBlock", "analyse", "compress"]

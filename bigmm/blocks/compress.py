@@ -1,0 +1,90 @@
+"""Levels with identical diagonal blocks share one factor (ALGORITHMS section 7a), so their outer products are summed once.
+
+With one grouping factor every criterion, gradient and curvature is a sum over levels of bilinear forms in the rows
+R_l = Z_l'W[X y] whose matrix depends on the diagonal block alone. Levels of one diagonal block are therefore replaced by
+at most k (p + 1) rows with the same second moments; their log-determinants are counted by ``multiplicity``. A random
+intercept over a million unweighted levels becomes a few hundred rows, exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numba import njit
+
+from bigmm.blocks.gram import Gram, TermBlock
+
+SAMPLE = 4096
+WORTH = 4
+"""Compress when the rows become this many times fewer."""
+
+
+def compress(gram: Gram) -> Gram:
+    """The same criterion with fewer rows, or `gram` itself where that does not pay or does not apply."""
+    if len(gram.terms) != 1 or not gram.terms[0].penalized:
+        return gram
+    term = gram.terms[0]
+    if term.width > 1 and not _often_equal(term):
+        return gram
+    size = term.width * term.dense.shape[2]
+    kinds, number = _distinct_blocks(term)
+    if len(kinds) * size * WORTH > term.n_levels:
+        return gram
+    moments = np.zeros((len(kinds), size, size))
+    _sum_moments(number, term.dense.reshape(term.n_levels, size), moments)
+    rows = _square_root(moments).reshape(len(kinds) * size, term.width, -1)
+    counts = np.bincount(number, minlength=len(kinds))
+    diagonal = np.repeat(term.diagonal[kinds], size, axis=0)
+    small = TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(counts / size, size))
+    return replace(gram, terms=(small,))
+
+
+def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
+    """(first level of each distinct diagonal block, its number for every level (q,))."""
+    flat = term.diagonal.reshape(term.n_levels, -1)
+    if term.width == 1:
+        values = flat[:, 0]
+        top = values.max(initial=0.0)
+        if top < 1 << 22 and np.array_equal(values, np.floor(values)):  # counts: no sort needed
+            size = values.astype(np.int64)
+            seen = np.bincount(size) > 0
+            first = np.zeros(len(seen), np.int64)
+            first[size[::-1]] = np.arange(term.n_levels - 1, -1, -1)
+            return first[seen], (np.cumsum(seen) - 1)[size]
+        _, first, number = np.unique(values, return_index=True, return_inverse=True)
+        return first, number
+    _, first, number = np.unique(_keys(flat), return_index=True, return_inverse=True)
+    return first, number
+
+
+def _keys(flat: np.ndarray) -> np.ndarray:
+    """One sortable value per row of a (q, s) array."""
+    flat = np.ascontiguousarray(flat)
+    return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+
+
+def _often_equal(term: TermBlock) -> bool:
+    """Looked at on the first levels: sorting millions of different blocks would cost more than an evaluation."""
+    sample = _keys(term.diagonal[:SAMPLE].reshape(min(SAMPLE, term.n_levels), -1))
+    return len(np.unique(sample)) <= len(sample) // 2
+
+
+@njit(cache=True, nogil=True)
+def _sum_moments(number, rows, out):
+    """out[number[l]] += rows[l] rows[l]'; rows (q, s), out (d, s, s)."""
+    s = rows.shape[1]
+    for i in range(len(number)):
+        d = number[i]
+        for a in range(s):
+            for b in range(s):
+                out[d, a, b] += rows[i, a] * rows[i, b]
+
+
+def _square_root(moments: np.ndarray) -> np.ndarray:
+    """(d, s, s) rows Q with Q'Q = moments; columns are scaled first so that no direction is lost."""
+    scale = np.sqrt(np.einsum("dii->di", moments))
+    scale[scale == 0] = 1.0
+    values, vectors = np.linalg.eigh(moments / scale[:, :, None] / scale[:, None, :])
+    roots = np.sqrt(np.maximum(values, 0.0))
+    return roots[:, :, None] * vectors.transpose(0, 2, 1) * scale[:, None, :]

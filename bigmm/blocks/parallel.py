@@ -1,0 +1,40 @@
+"""Run a nogil kernel over ranges of levels on the driver's threads.
+
+The ranges are a function of the problem alone, never of the number of threads, so sums over ranges have the same bits
+everywhere. (numba's own ``parallel=True`` is avoided: its default threading layer aborts when two threads fit at once.)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+N_RANGES = 64
+
+
+def available_cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@cache
+def _pool(pid: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="bigmm-blocks")
+
+
+def ranges(n: int, grain: int) -> list[tuple[int, int]]:
+    """Cut 0..n into at most `N_RANGES` contiguous ranges of at least `grain` items."""
+    count = max(1, min(N_RANGES, n // max(grain, 1)))
+    edges = [n * i // count for i in range(count + 1)]
+    return list(zip(edges[:-1], edges[1:], strict=True))
+
+
+def run(kernel: Callable, n: int, grain: int, *args) -> list:
+    """``[kernel(lo, hi, *args) for each range]``, in the order of the ranges."""
+    pieces = ranges(n, grain)
+    if len(pieces) == 1:
+        return [kernel(0, n, *args)]
+    futures = [_pool(os.getpid()).submit(kernel, lo, hi, *args) for lo, hi in pieces]
+    return [future.result() for future in futures]

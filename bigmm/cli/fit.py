@@ -1,0 +1,110 @@
+"""`bigmm fit`: from Parquet to estimates, with results on disk."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from bigmm.cli import options, output
+from bigmm.cli.cluster import connected
+from bigmm.cli.console import Console, talking
+
+#: Exit codes of a fit: trustworthy, or written but doubtful.
+CONVERGED, DOUBTFUL = 0, 3
+
+
+@click.command()
+@options.model_options
+@options.family_options
+@click.option("--optimizer", metavar="NAME", default="auto", show_default=True, help="How the criterion is minimised.")
+@options.where_options
+@click.option(
+    "--out", metavar="DIR", help="Write summary, tables and the saved model there; appears whole or not at all."
+)
+@click.option(
+    "--json", "json_file", metavar="FILE", help="Write the record of the fit as one JSON object; - for stdout."
+)
+@click.option("--overwrite", is_flag=True, help="Replace what is in DIR.")
+@talking
+@click.pass_obj
+def fit(
+    console: Console,
+    formula: str,
+    data: tuple[str, ...],
+    family: str,
+    link: str | None,
+    nagq: int | None,
+    scheduler: str | None,
+    workers: int | None,
+    out: str | None,
+    json_file: str | None,
+    overwrite: bool,
+    **model: Any,
+) -> int:
+    """Fit a linear mixed model to Parquet files.
+
+    \b
+    bigmm fit "y ~ 1 + x + (1 + x | g)" lake/ --out results
+    bigmm fit "y ~ x + (1 | g)" "s3://bucket/lake/*.parquet" --ml --json fit.json
+    """
+    options.check_gaussian(family, link, nagq)
+    options.check_where(scheduler, workers)
+    output.check_outputs(out, json_file, overwrite)
+    with connected(scheduler) as client:
+        fitted = fit_model(console, formula, options.as_data(data), client=client, n_workers=workers, **model)
+    return deliver(console, fitted, out=out, json_file=json_file, overwrite=overwrite)
+
+
+def fit_model(console: Console, formula: str, data: Any, *, filter_: str | None = None, **settings: Any) -> Any:
+    """Call `bigmm.lmm` with progress and events."""
+    import bigmm
+
+    console.event("start", formula=formula, data=data, version=bigmm.__version__)
+    begun = time.perf_counter()
+    with console.progress() as progress:
+        fitted = bigmm.lmm(formula, data, filter=filter_, progress=progress, **settings)
+    console.event(
+        "fitted",
+        seconds=round(time.perf_counter() - begun, 3),
+        nobs=fitted.nobs,
+        objective=float(fitted.objective),
+        converged=bool(fitted.converged),
+        is_singular=bool(fitted.is_singular),
+    )
+    return fitted
+
+
+def deliver(console: Console, fitted: Any, *, out: str | None, json_file: str | None, overwrite: bool) -> int:
+    """Write what was asked for, print the summary, and name the JSON file on the last line of stdout."""
+    record = {"run_id": console.run_id, **fitted.as_record()}
+    written: str | None = None
+    if out is not None:
+        written = str(output.write_results(fitted, record, out, overwrite=overwrite))
+    if json_file == output.STDOUT:
+        console.result(output.as_json(record).rstrip("\n"))
+    else:
+        if not console.quiet:
+            console.result(str(fitted.summary()))
+        if json_file is not None:
+            output.write_json(record, json_file)
+            written = json_file
+        if written is not None:
+            console.result(written)
+    code = verdict(console, fitted)
+    console.event("finished", exit_code=code, json=written, out=out)
+    return code
+
+
+def verdict(console: Console, fitted: Any) -> int:
+    """0, or 3 with the reason when the fit is not to be trusted as it is."""
+    if not fitted.converged:
+        advice = fitted.optimizer_result.advice
+        console.warn(f"the fit has not converged; results are given, but do not rely on them. {advice}".rstrip())
+    if fitted.is_singular:
+        console.warn(
+            "the fit is singular: a variance is estimated as zero, or a correlation as +-1. Results are given; "
+            "a model with fewer random effects would fit as well."
+        )
+    return CONVERGED if fitted.converged and not fitted.is_singular else DOUBTFUL

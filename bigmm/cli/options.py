@@ -1,0 +1,117 @@
+"""Types and options that several commands share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+UNITS = {
+    "": 1,
+    "k": 1000,
+    "m": 1000**2,
+    "g": 1000**3,
+    "t": 1000**4,
+    "ki": 1024,
+    "mi": 1024**2,
+    "gi": 1024**3,
+    "ti": 1024**4,
+}
+
+FAMILIES = ("gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "gamma", "inverse_gaussian")
+
+
+class Bytes(click.ParamType):
+    """A size like 4GiB, 500 MB or 1000000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", str(value).lower())
+        if not match:
+            self.fail(f"{value!r} is not a size: write 4GiB, 500MB or a number of bytes", param, ctx)
+        size = int(float(match[1]) * UNITS[match[2]])
+        if size < 1:
+            self.fail(f"{value!r} leaves no memory at all", param, ctx)
+        return size
+
+
+def model_options(command: Callable) -> Callable:
+    """The arguments and options that say which model: FORMULA, DATA..., --reml/--ml, --weights, --offset, --filter."""
+    options = (
+        click.argument("formula"),
+        click.argument("data", nargs=-1, required=True),
+        click.option("--reml/--ml", default=True, help="The REML criterion (default), or maximum likelihood."),
+        click.option("--weights", metavar="COL", help="Column of prior weights: Var(e_i) = sigma^2 / w_i."),
+        click.option("--offset", metavar="COL", help="Column added to the linear predictor as it is."),
+        click.option(
+            "--filter", "filter_", metavar="EXPR", help="Keep only these rows, e.g. \"year >= 2020 and dept == 'D1'\"."
+        ),
+        click.option(
+            "--solver", metavar="NAME", default="auto", show_default=True, help="How the equations are solved."
+        ),
+        click.option("--memory-limit", type=Bytes(), metavar="SIZE", help="Refuse a fit that needs more, e.g. 4GiB."),
+    )
+    return _decorated(command, options)
+
+
+def where_options(command: Callable) -> Callable:
+    """Where the work runs: --workers threads of this process, or a --scheduler's workers."""
+    workers = click.option(
+        "--workers", type=click.IntRange(min=1), metavar="N", help="Threads of this process; all cores by default."
+    )
+    return scheduler_option(workers(command))
+
+
+def scheduler_option(command: Callable) -> Callable:
+    """--scheduler alone, for work that a cluster or all threads of this process do."""
+    described = "Address of a running Dask scheduler, e.g. tcp://head:8786."
+    return click.option("--scheduler", metavar="ADDRESS", help=described)(command)
+
+
+def check_where(scheduler: str | None, workers: int | None) -> None:
+    """A scheduler has its own workers."""
+    if scheduler is not None and workers is not None:
+        raise click.UsageError("--scheduler and --workers exclude each other: the scheduler has its own workers.")
+
+
+def family_options(command: Callable) -> Callable:
+    """--family, --link and --nagq: known, so that the answer is a sentence and not 'no such option'."""
+    options = (
+        click.option("--family", type=click.Choice(FAMILIES), default="gaussian", show_default=True),
+        click.option("--link", metavar="NAME", help="Link function; identity is the only one in this version."),
+        click.option(
+            "--nagq", type=click.IntRange(min=0), metavar="N", help="For generalized models, not in this version."
+        ),
+    )
+    return _decorated(command, options)
+
+
+def check_gaussian(family: str, link: str | None, nagq: int | None) -> None:
+    """Refuse what needs a generalized model."""
+    asked = [
+        f"--family {family}" if family != "gaussian" else "",
+        f"--link {link}" if link not in (None, "identity") else "",
+        f"--nagq {nagq}" if nagq is not None else "",
+    ]
+    asked = [option for option in asked if option]
+    if asked:
+        raise click.UsageError(
+            f"{' '.join(asked)}: generalized linear mixed models are not in this version; it fits the gaussian "
+            "family with the identity link. Leave the option out, or fit a transformed response such as log(y)."
+        )
+
+
+def as_data(paths: tuple[str, ...]) -> str | list[str]:
+    """One path as it is (it may be a glob or a URL), several as a list."""
+    return paths[0] if len(paths) == 1 else list(paths)
+
+
+def _decorated(command: Callable, options: tuple[Callable, ...]) -> Callable:
+    for option in reversed(options):
+        command = option(command)
+    return command

@@ -1,0 +1,56 @@
+"""`bigmm plan`: what a fit would read, hold and compute, before it does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bigmm.cli import options, output
+from bigmm.cli.cluster import connected
+from bigmm.cli.console import Console, talking
+
+
+@click.command()
+@options.model_options
+@options.where_options
+@click.option("--json", "json_file", metavar="FILE", help="Write the plan as one JSON object; - for stdout.")
+@talking
+@click.pass_obj
+def plan(
+    console: Console,
+    formula: str,
+    data: tuple[str, ...],
+    scheduler: str | None,
+    workers: int | None,
+    json_file: str | None,
+    filter_: str | None,
+    **model: Any,
+) -> int:
+    """Say what a fit would read, hold and compute: levels, blocks, bytes, passes.
+
+    Levels are counted by a pass over the grouping columns alone.
+    """
+    options.check_where(scheduler, workers)
+    output.check_outputs(None, json_file, overwrite=True)
+    import bigmm
+
+    with connected(scheduler) as client, console.progress() as progress:
+        planned = bigmm.plan(
+            formula,
+            options.as_data(data),
+            filter=filter_,
+            client=client,
+            n_workers=workers,
+            progress=progress,
+            **model,
+        )
+    if json_file == output.STDOUT:
+        console.result(output.as_json(planned.as_record()).rstrip("\n"))
+        return 0
+    if not console.quiet:
+        console.result(str(planned))
+    if json_file is not None:
+        output.write_json(planned.as_record(), json_file)
+        console.result(json_file)
+    return 0

@@ -1,0 +1,19 @@
+"""Formula to columns: what is learned once and replayed on every partition."""
+
+from bigmm.design.formula import parse
+from bigmm.design.layout import DesignChunk, FixedFactor, Grouping, JointTerm, Layout, RandomTerm, joint_terms
+from bigmm.design.learn import learn
+from bigmm.design.spec import DesignSpec
+
+__all__ = [
+    "DesignChunk",
+    "DesignSpec",
+    "FixedFactor",
+    "Grouping",
+    "JointTerm",
+    "Layout",
+    "RandomTerm",
+    "joint_terms",
+    "learn",
+    "parse",
+]

@@ -1,0 +1,245 @@
+"""From terms and levels to a Layout: every distinct column once, with the recipe that computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+from math import prod
+
+import numpy as np
+
+from bigmm.design.contrasts import coding_matrix, contrast_node, make_contrast
+from bigmm.design.expression import Node, unparse
+from bigmm.design.formula import LinearPart, ParsedFormula
+from bigmm.design.layout import FixedFactor, Grouping, Layout, RandomTerm
+from bigmm.design.levels import Combinations, Levels
+from bigmm.design.structure import ScopedTerm, scoped_terms
+from bigmm.design.transforms import Replayer
+from bigmm.errors import UsageError
+
+#: Columns of X above which factors are kept as level numbers (`Layout.fixed_factors`) instead of being expanded.
+DENSE_COLUMNS = 200
+_LARGE_TERM = 50  # terms narrower than this stay dense even then
+_MOST_COLUMNS = 20_000  # a (p, p) covariance matrix of more coefficients would exceed 3 GB
+
+
+@dataclass(frozen=True, slots=True)
+class Numeric:
+    """A numeric factor's values: canonical text of its expression; which column of poly() or a spline, -1 if one."""
+
+    text: str
+    component: int = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """A factor column's coded values: ``coding`` (n_levels,) taken at the level number."""
+
+    column: str
+    coding: np.ndarray
+
+
+Atom = Numeric | Coded
+Recipe = tuple[Atom, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the encoder needs. ``recipes[i]`` computes layout column i + 1 as a product of atoms.
+
+    nodes: numeric expressions by canonical text; groupings: per layout grouping its columns;
+    combinations: for groupings of several columns.
+    """
+
+    layout: Layout
+    recipes: tuple[Recipe, ...]
+    nodes: Mapping[str, Node]
+    groupings: tuple[tuple[str, ...], ...]
+    combinations: Mapping[tuple[str, ...], Combinations]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fields:
+    """One factor of one term: column names, atoms, and the factor's levels and coding when it has any."""
+
+    names: list[str]
+    atoms: list[Atom]
+    column: str = ""
+    coding: np.ndarray | None = None
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Columns interned by what they compute, so that X and all Z share them."""
+
+    names: list[str] = field(default_factory=lambda: ["1"])
+    recipes: list[Recipe] = field(default_factory=list)
+    places: dict = field(default_factory=dict)
+
+    def place(self, name: str, recipe: Recipe) -> int:
+        if not recipe:
+            return 0
+        key = tuple(sorted(map(_identity, recipe)))
+        if key not in self.places:
+            self.places[key] = len(self.names)
+            self.names.append(name)
+            self.recipes.append(recipe)
+        return self.places[key]
+
+
+def _identity(atom: Atom) -> tuple:
+    if isinstance(atom, Numeric):
+        return ("numeric", atom.text, atom.component, b"")
+    return ("coded", atom.column, 0, atom.coding.tobytes())
+
+
+@dataclass(frozen=True, slots=True)
+class Builder:
+    """Builds a Plan. `is_factor` tells which trees are factors; `contrasts` are the user's, by column or expression."""
+
+    parsed: ParsedFormula
+    is_factor: Callable[[Node], bool]
+    levels: Mapping[str, Levels]
+    combinations: Mapping[tuple[str, ...], Combinations]
+    contrasts: Mapping[str, Node]
+    replayer: Replayer
+    columns: _Columns = field(default_factory=_Columns)
+
+    def plan(self) -> Plan:
+        names, places, blocks, one = self._fixed()
+        groupings: dict[str, tuple[Grouping, tuple[str, ...]]] = {}
+        terms = self._random(groupings)
+        fixed_factors = tuple(self._fixed_factor(block, groupings) for block in blocks)
+        layout = Layout(
+            columns=tuple(self.columns.names),
+            fixed_names=tuple(names),
+            fixed_columns=tuple(places),
+            fixed_factors=fixed_factors,
+            terms=terms,
+            groupings=tuple(grouping for grouping, _ in groupings.values()),
+            one=one,
+            response=unparse(self.parsed.response),
+        )
+        nodes = {unparse(node): node for part in self.parsed.parts for node in part.factors if not self.is_factor(node)}
+        behind = tuple(variables for _, variables in groupings.values())
+        return Plan(layout, tuple(self.columns.recipes), nodes, behind, self.combinations)
+
+    def _fixed(self) -> tuple[list[str], list[int], list[tuple[list[_Fields], list[int]]], np.ndarray | None]:
+        terms = self._terms(self.parsed.fixed)
+        total = sum(prod(len(fields.names) for fields in term) for _, term in terms)
+        if total > _MOST_COLUMNS:
+            raise UsageError(f"the fixed effects would have {total} coefficients, more than {_MOST_COLUMNS}")
+        names: list[str] = []
+        places: list[int] = []
+        blocks: list[tuple[list[_Fields], list[int]]] = []
+        constant: list[int] = []
+        for scoped, term in terms:
+            start = len(names)
+            names += _term_names(term)
+            positions = list(range(start, len(names)))
+            if total > DENSE_COLUMNS and _fits_block(term):
+                blocks.append((term, positions))
+                places += [-1] * len(positions)
+            else:
+                places += self._places(term)
+            if not constant and _spans_constant(scoped, term):
+                constant = positions
+        one = np.zeros(len(names)) if constant else None
+        if one is not None:
+            one[constant] = 1.0
+        return names, places, blocks, one
+
+    def _terms(self, part: LinearPart) -> list[tuple[ScopedTerm, list[_Fields]]]:
+        structure = scoped_terms(part, [self.is_factor(node) for node in part.factors])
+        return [
+            (scoped, [self._fields(part.factors[number], reduced) for number, reduced in scoped.factors])
+            for scoped in structure
+        ]
+
+    def _fields(self, node: Node, reduced: bool) -> _Fields:
+        text = unparse(node)
+        if not self.is_factor(node):
+            fields = self.replayer.fields(node)
+            if not fields:
+                return _Fields([text], [Numeric(text)])
+            return _Fields([f"{text}[{name}]" for name in fields], [Numeric(text, i) for i in range(len(fields))])
+        column = str(node.value if node.kind == "name" else node.arguments[0].value)
+        chosen = (contrast_node(node) if node.kind == "call" else None) or self.contrasts.get(text)
+        chosen = chosen or self.contrasts.get(column)
+        labels = [str(label) for label in self.levels[column].labels.tolist()]
+        contrast = make_contrast(self.parsed.text, chosen, labels)
+        matrix, shape, names = coding_matrix(contrast, labels, reduced)
+        atoms: list[Atom] = [Coded(column, vector) for vector in np.ascontiguousarray(matrix.T)]
+        return _Fields([shape.format(name=text, field=name) for name in names], atoms, column, matrix)
+
+    def _places(self, term: Sequence[_Fields]) -> list[int]:
+        recipes = (tuple(reversed(atoms)) for atoms in product(*(fields.atoms for fields in reversed(term))))
+        return [self.columns.place(*pair) for pair in zip(_term_names(term), recipes, strict=True)]
+
+    def _random(self, groupings: dict[str, tuple[Grouping, tuple[str, ...]]]) -> tuple[RandomTerm, ...]:
+        bars = self.parsed.bars
+        sizes = [self._size(bar.variables) for bar in bars]
+        terms: list[RandomTerm] = []
+        shown: dict[str, int] = {}
+        for number in lme4_order(sizes):
+            bar = bars[number]
+            if bar.name not in groupings:
+                groupings[bar.name] = self._grouping(bar.name, bar.variables), bar.variables
+            count = shown[bar.name] = shown.get(bar.name, -1) + 1
+            covariates, names = self._covariates(bar.lhs)
+            label = f"{bar.name}.{count}" if count else bar.name
+            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names))
+        return tuple(terms)
+
+    def _covariates(self, part: LinearPart) -> tuple[tuple[int, ...], tuple[str, ...]]:
+        terms = [term for _, term in self._terms(part)]
+        names = tuple(name for term in terms for name in _term_names(term))
+        return tuple(place for term in terms for place in self._places(term)), names
+
+    def _size(self, variables: tuple[str, ...]) -> int:
+        return len(self.levels[variables[0]] if len(variables) == 1 else self.combinations[variables])
+
+    def _grouping(self, name: str, variables: tuple[str, ...]) -> Grouping:
+        source = self.levels[variables[0]] if len(variables) == 1 else self.combinations[variables]
+        return Grouping(name, variables, source.labels)
+
+    def _fixed_factor(
+        self, block: tuple[list[_Fields], list[int]], groupings: dict[str, tuple[Grouping, tuple[str, ...]]]
+    ) -> FixedFactor:
+        term, positions = block
+        factor = next(fields for fields in term if fields.column)
+        numeric = [fields for fields in term if not fields.column]
+        place = self._places(numeric)[0] if numeric else 0
+        if factor.column not in groupings:
+            groupings[factor.column] = self._grouping(factor.column, (factor.column,)), (factor.column,)
+        assert factor.coding is not None
+        return FixedFactor(list(groupings).index(factor.column), place, factor.coding, tuple(positions))
+
+
+def lme4_order(sizes: Sequence[int]) -> list[int]:
+    """Order of the random terms: as written when sizes fall already, else by decreasing size, ties reversed.
+
+    That is lme4's ``rev(order(nl))``, which decides the order of theta.
+    """
+    if all(left >= right for left, right in pairwise(sizes)):
+        return list(range(len(sizes)))
+    return sorted(range(len(sizes)), key=lambda number: sizes[number])[::-1]
+
+
+def _term_names(term: Sequence[_Fields]) -> list[str]:
+    if not term:
+        return ["Intercept"]
+    return [":".join(reversed(names)) for names in product(*(fields.names for fields in reversed(term)))]
+
+
+def _fits_block(term: Sequence[_Fields]) -> bool:
+    """One factor with many levels, alone or times numeric columns."""
+    factors = [fields for fields in term if fields.column]
+    others = prod(len(fields.names) for fields in term if not fields.column)
+    return len(factors) == 1 and others == 1 and len(factors[0].names) > _LARGE_TERM
+
+
+def _spans_constant(scoped: ScopedTerm, term: Sequence[_Fields]) -> bool:
+    """Columns that sum to one: the intercept, or fully coded factors alone."""
+    return all(fields.column and not reduced for fields, (_, reduced) in zip(term, scoped.factors, strict=True))

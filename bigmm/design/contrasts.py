@@ -1,0 +1,94 @@
+"""Codings of factors: formulaic's contrast matrices and column names, chosen by the formula or by ``contrasts=``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from formulaic.transforms import contrasts as coding
+
+from bigmm.design.expression import CONTRASTS, Node, contrast_name, parse_expression, unparse
+from bigmm.design.tokens import tokenize
+from bigmm.errors import FormulaError
+
+_BASED: dict[str, Callable] = {"Treatment": coding.TreatmentContrasts, "SAS": coding.SASContrasts}
+_PLAIN: dict[str, Callable] = {
+    "Sum": coding.SumContrasts,
+    "Helmert": coding.HelmertContrasts,
+    "Poly": coding.PolyContrasts,
+    "Diff": coding.DiffContrasts,
+}
+
+
+def contrast_node(node: Node) -> Node | None:
+    """The contrast argument of C(f, contrast) or C(f, contrasts=...), if any."""
+    given = [*node.arguments[1:], *(value for key, value in node.keywords if key in ("contrast", "contrasts"))]
+    return given[0] if given else None
+
+
+def check_factor_call(formula: str, node: Node) -> None:
+    """C() takes a column and at most one contrast."""
+    if not node.arguments or node.arguments[0].kind != "name":
+        raise FormulaError(f"{node.value}() takes a column", formula, node.position)
+    if len(node.arguments) > 2:
+        raise FormulaError(f"{node.value}() takes a column and a contrast", formula, node.arguments[2].position)
+    for key, value in node.keywords:
+        if key not in ("contrast", "contrasts"):
+            raise FormulaError(f"{node.value}() has no argument {key!r}; it has contrast=", formula, value.position)
+    contrast = contrast_node(node)
+    if contrast is not None:
+        _check_contrast(formula, contrast)
+
+
+def _check_contrast(formula: str, node: Node) -> None:
+    name = contrast_name(node)
+    if node.kind not in ("name", "string", "call") or name not in CONTRASTS:
+        shown = unparse(node)
+        raise FormulaError(f"unknown contrast {shown}; there are {', '.join(CONTRASTS)}", formula, node.position)
+
+
+def parse_contrasts(contrasts: Mapping[str, str] | None) -> dict[str, Node]:
+    """``contrasts={"f": "Sum", "h": "Treatment(base='b')"}`` as trees; FormulaError for an unknown one."""
+    parsed = {}
+    for column, text in (contrasts or {}).items():
+        parsed[column] = parse_expression(str(text), tokenize(str(text)))
+        _check_contrast(str(text), parsed[column])
+    return parsed
+
+
+def make_contrast(formula: str, node: Node | None, levels: Sequence[str]) -> Any:
+    """Formulaic's contrast object for levels given as text; a base that is no level is an error naming the levels."""
+    if node is None:
+        return coding.TreatmentContrasts()
+    name = contrast_name(node)
+    if name in _PLAIN:
+        if node.arguments or node.keywords:
+            raise FormulaError(f"{name}() takes no argument", formula, node.position)
+        return _PLAIN[name]()
+    base = _base(formula, node, name)
+    if base is None:
+        return _BASED[name]()
+    text = str(base.value) if base.kind in ("string", "name") else unparse(base)
+    if text not in levels:
+        shown = ", ".join(levels[:8]) + (", ..." if len(levels) > 8 else "")
+        raise FormulaError(f"the base level {text!r} is not among the levels: {shown}", formula, base.position)
+    return _BASED[name](base=text)
+
+
+def _base(formula: str, node: Node, name: str) -> Node | None:
+    given = list(node.arguments)
+    for key, value in node.keywords:
+        if key not in ("base", "reference", "ref"):
+            raise FormulaError(f"{name}() has no argument {key!r}; it has base=", formula, value.position)
+        given.append(value)
+    if len(given) > 1:
+        raise FormulaError(f"{name}() takes one base level", formula, given[1].position)
+    return given[0] if given else None
+
+
+def coding_matrix(contrast: Any, levels: Sequence[str], reduced: bool) -> tuple[np.ndarray, str, list[str]]:
+    """(n_levels, m) coding, the format of its column names ("{name}[T.{field}]") and their fields."""
+    matrix = np.asarray(contrast.get_coding_matrix(list(levels), reduced_rank=reduced), dtype=np.float64)
+    fields = [str(field) for field in contrast.get_coding_column_names(list(levels), reduced_rank=reduced)]
+    return matrix, contrast.get_factor_format(list(levels), reduced_rank=reduced), fields

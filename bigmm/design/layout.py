@@ -1,0 +1,134 @@
+"""The values that cross the seam between `design` and `accumulate`, `glmm`, `results`.
+
+Distinct numeric columns are stored once, whether X, some Z_j or both use them. Column 0 is the constant 1 and is never
+stored; column i >= 1 is row i - 1 of `DesignChunk.columns`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """A factor whose level number is kept per row.
+
+    ``name`` is lme4's label ("g", "cask:batch"); ``variables`` the columns behind it, in the label's order;
+    ``labels`` (n_levels,) an array of level labels in R's factor order (components joined by ":" for interactions).
+    """
+
+    name: str
+    variables: tuple[str, ...]
+    labels: np.ndarray
+
+    @property
+    def n_levels(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTerm:
+    """One random-effects term as the user wrote it (after expanding ``/`` and ``||``), in lme4's order.
+
+    ``group`` is the label shown ("g", and "g.1" for the second term of the same grouping); ``grouping`` indexes
+    `Layout.groupings`; ``covariates`` (k,) index columns (0 = constant); ``names`` (k,) are the covariates' names.
+    """
+
+    group: str
+    grouping: int
+    covariates: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedFactor:
+    """Columns of X that come from a factor with many levels: kept as level numbers, never expanded row by row.
+
+    Column block = diag(covariate) onehot(refs) @ contrast; ``contrast`` is (n_levels, m); ``positions`` (m,) are the
+    places of its columns in `Layout.fixed_names`.
+    """
+
+    grouping: int
+    covariate: int
+    contrast: np.ndarray
+    positions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How columns make X, Z and y.
+
+    columns: names of all columns, columns[0] == "1";
+    fixed_names: (p,) coefficient names in order;
+    fixed_columns: (p,) for each coefficient the column it is, or -1 when a FixedFactor supplies it;
+    fixed_factors: the factors with many levels; terms: random terms sorted by decreasing n_levels (stable, as lme4);
+    groupings: the factors that terms and fixed factors refer to;
+    one: (p,) weights c with X c = 1, or None when the constant is not in the span of X (known from the formula);
+    response: name of the response.
+    """
+
+    columns: tuple[str, ...]
+    fixed_names: tuple[str, ...]
+    fixed_columns: tuple[int, ...]
+    fixed_factors: tuple[FixedFactor, ...]
+    terms: tuple[RandomTerm, ...]
+    groupings: tuple[Grouping, ...]
+    one: np.ndarray | None
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class DesignChunk:
+    """One partition encoded: rows with missing values are gone (and counted).
+
+    columns: (c - 1, n) float64, C-contiguous, row i is layout column i + 1;
+    y: (n,) float64 response (offset NOT subtracted); refs: per grouping (n,) int32 level numbers (-1 = unseen, only in
+    prediction); w, offset: (n,) float64 or None; rows_read: rows before dropping;
+    dropped: ((column name, rows dropped because of it), ...), a row counts under the first column that lacks a value.
+    """
+
+    columns: np.ndarray
+    y: np.ndarray
+    refs: tuple[np.ndarray, ...]
+    w: np.ndarray | None
+    offset: np.ndarray | None
+    rows_read: int
+    dropped: tuple[tuple[str, int], ...]
+
+    @property
+    def rows(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True)
+class JointTerm:
+    """Random terms of one grouping, joined: the unit of accumulation and of elimination.
+
+    grouping indexes `Layout.groupings`; covariates (k,) are the union of the members' column indices, the constant
+    first when present; members are indices into `Layout.terms`; slots[i] places member i's covariates among
+    `covariates`. The last joint terms may come from fixed factors: then `fixed_factor` is its index, members is empty,
+    covariates has one entry.
+    """
+
+    grouping: int
+    covariates: tuple[int, ...]
+    members: tuple[int, ...]
+    slots: tuple[tuple[int, ...], ...]
+    fixed_factor: int | None = None
+
+
+def joint_terms(layout: Layout) -> tuple[JointTerm, ...]:
+    """Join the random terms that share a grouping, by decreasing number of levels; fixed factors come last."""
+    members: dict[int, list[int]] = {}
+    for number, term in enumerate(layout.terms):
+        members.setdefault(term.grouping, []).append(number)
+    joined = []
+    for grouping, numbers in members.items():
+        covariates = tuple(sorted({c for n in numbers for c in layout.terms[n].covariates}))
+        slots = tuple(tuple(covariates.index(c) for c in layout.terms[n].covariates) for n in numbers)
+        joined.append(JointTerm(grouping, covariates, tuple(numbers), slots))
+    for number, factor in enumerate(layout.fixed_factors):
+        joined.append(JointTerm(factor.grouping, (factor.covariate,), (), (), number))
+    return tuple(joined)

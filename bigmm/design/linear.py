@@ -1,0 +1,133 @@
+"""Model terms, the fixed part and each left-hand side: checked, then handed to formulaic by placeholder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NoReturn
+
+import formulaic
+from formulaic.errors import FormulaicError
+
+from bigmm.design.expression import Node, parse_expression, unparse
+from bigmm.design.tokens import Token, closing, split_top
+from bigmm.errors import FormulaError
+
+_OPERATORS = ("+", "-", "*", "/", ":", "^", "**", "%in%")
+Piece = tuple[str, tuple[Token, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class LinearPart:
+    """A right-hand side of model terms: formulaic's text over placeholders, and the tree of each placeholder v<i>."""
+
+    text: str
+    factors: tuple[Node, ...]
+
+
+def fail(formula: str, message: str, position: int) -> NoReturn:
+    """Raise a FormulaError with a caret at a place of the formula."""
+    raise FormulaError(message, formula, position)
+
+
+def additive(formula: str, tokens: Sequence[Token]) -> list[tuple[Token | None, tuple[Token, ...]]]:
+    """Terms between + and - outside brackets, each with the sign before it (None for the first, unless it has one)."""
+    terms = split_top(tokens, ("+", "-"))
+    for sign, piece in terms[1:]:
+        if not piece and sign is not None:
+            fail(formula, f"a term is missing after {sign.text!r}", sign.start)
+    return [term for term in terms if term[1]]
+
+
+def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
+    """Check the grammar of model terms and replace factors by placeholders."""
+    factors: dict[str, Node] = {}
+    texts: list[str] = []
+    for sign, piece in pieces:
+        texts += [sign, *_placeholders(formula, piece, factors)]
+    if texts and texts[0] == "+":
+        texts = texts[1:]
+    part = LinearPart(" ".join(texts) or "1", tuple(factors.values()))
+    try:
+        model_terms(part)
+    except FormulaicError as error:
+        message = str(error).splitlines()[0]
+        fail(formula, f"these terms cannot be combined: {message}", pieces[0][1][0].start if pieces else 0)
+    return part
+
+
+def _placeholders(formula: str, tokens: Sequence[Token], factors: dict[str, Node]) -> list[str]:
+    texts: list[str] = []
+    at, operand_next, after_power = 0, True, False
+    while at < len(tokens):
+        token, width = tokens[at], 1
+        is_operand = token.kind in ("number", "name", "string", "open")
+        if token.kind == "operator" and operand_next and token.text in ("+", "-"):
+            texts.append(token.text)
+            at += 1
+            continue
+        if is_operand != operand_next:
+            what = "an operator" if is_operand else "a column or a function"
+            fail(formula, f"expected {what} before {token.text!r}", token.start)
+        if token.kind == "operator":
+            if token.text not in _OPERATORS:
+                fail(formula, f"{token.text!r} has no meaning between model terms; put it inside I()", token.start)
+            texts.append(token.text)
+        elif after_power and not (token.kind == "number" and token.text.isdigit() and int(token.text) > 0):
+            fail(formula, "a power between model terms is a whole number; put arithmetic inside I()", token.start)
+        elif token.text == "(" and token.kind == "open":
+            width = closing(tokens, at) - at + 1
+            inner = tokens[at + 1 : at + width - 1]
+            if not inner:
+                fail(formula, "nothing between the brackets", token.start)
+            texts += ["(", *_placeholders(formula, inner, factors), ")"]
+        elif token.kind == "number":
+            if not after_power and token.text not in ("0", "1"):
+                fail(formula, f"the number {token.text} is no model term; only 0 and 1 are", token.start)
+            texts.append(token.text)
+        else:
+            called = at + 1 < len(tokens) and tokens[at + 1].kind == "open" and tokens[at + 1].text == "("
+            if token.kind != "name":
+                what = "a string cannot be called" if called else f"{token.text!r} is no model term"
+                fail(formula, what, token.start)
+            width = closing(tokens, at + 1) - at + 1 if called else 1
+            texts.append(_placeholder(formula, tokens[at : at + width], factors))
+        after_power = token.kind == "operator" and token.text in ("^", "**")
+        operand_next = not is_operand
+        at += width
+    if operand_next:
+        last = tokens[-1]
+        fail(formula, f"a term is missing after {last.text!r}", last.start)
+    return texts
+
+
+def _placeholder(formula: str, tokens: Sequence[Token], factors: dict[str, Node]) -> str:
+    node = parse_expression(formula, tokens)
+    if node.kind not in ("name", "call"):  # TRUE, c(1, 2)
+        fail(formula, f"{tokens[0].text!r} is no model term", node.position)
+    if node.kind == "call" and node.value in ("offset", "cbind"):
+        fail(formula, f"{node.value}() cannot be combined with other terms", node.position)
+    text = unparse(node)
+    factors.setdefault(text, node)
+    return f"v{list(factors).index(text)}"
+
+
+def model_terms(part: LinearPart) -> list[str]:
+    """Formulaic's terms of a part as texts over placeholders, by degree: ["1", "v0", "v0:v1"]."""
+    return [":".join(factor.expr for factor in term.factors) for term in formulaic.Formula(part.text)]  # type: ignore
+
+
+def uncorrelated(part: LinearPart) -> list[LinearPart]:
+    """lme4's expandDoubleVerts: the intercept, then each further term with no intercept of its own."""
+    terms = model_terms(part)
+    parts = [LinearPart("1", ())] if "1" in terms else []
+    parts += [LinearPart("0 + " + term, part.factors) for term in terms if term != "1"]
+    return [_trimmed(each) for each in parts]
+
+
+def _trimmed(part: LinearPart) -> LinearPart:
+    """Keep only the factors a part uses, renumbered."""
+    used = [int(number) for number in dict.fromkeys(re.findall(r"v(\d+)", part.text))]
+    text = re.sub(r"v(\d+)", lambda match: f"v{used.index(int(match[1]))}", part.text)
+    return LinearPart(text, tuple(part.factors[number] for number in used))

@@ -1,0 +1,82 @@
+"""Level numbers of values: the inner loops of encoding factors."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_HASH = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio
+
+
+@numba.njit(cache=True, nogil=True)
+def number_by_table(keys: np.ndarray, low: int, table: np.ndarray, out: np.ndarray) -> None:
+    """out[i] = table[keys[i] - low], -1 outside: keys (n,) integers, table (m,) int32, out (n,) int32."""
+    size = table.size
+    for i in range(keys.size):
+        place = np.int64(keys[i]) - low
+        out[i] = table[place] if 0 <= place < size else -1
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_slots(keys: np.ndarray, slot_keys: np.ndarray, slot_codes: np.ndarray, shift: np.uint64) -> None:
+    """Open addressing: put key i with code i into the first free slot; slots are a power of two, codes -1 = free."""
+    mask = slot_codes.size - 1
+    for i in range(keys.size):
+        slot = np.int64((np.uint64(keys[i]) * _HASH) >> shift)
+        while slot_codes[slot] >= 0:
+            slot = (slot + 1) & mask
+        slot_keys[slot] = keys[i]
+        slot_codes[slot] = i
+
+
+@numba.njit(cache=True, nogil=True)
+def number_by_slots(
+    keys: np.ndarray, slot_keys: np.ndarray, slot_codes: np.ndarray, shift: np.uint64, out: np.ndarray
+) -> None:
+    """out[i] = code of keys[i] among the slots of `fill_slots`, or -1."""
+    mask = slot_codes.size - 1
+    for i in range(keys.size):
+        key = np.int64(keys[i])
+        slot = np.int64((np.uint64(key) * _HASH) >> shift)
+        while slot_codes[slot] >= 0 and slot_keys[slot] != key:
+            slot = (slot + 1) & mask
+        out[i] = slot_codes[slot]
+
+
+class IntegerIndex:
+    """Codes of int64 keys: a direct table when their range is compact, else hashing."""
+
+    def __init__(self, keys: np.ndarray):
+        self.low = int(keys.min()) if keys.size else 0
+        span = int(keys.max()) - self.low + 1 if keys.size else 1
+        self.table: np.ndarray | None = None
+        if span <= max(8 * keys.size, 1 << 16):
+            self.table = np.full(span, -1, dtype=np.int32)
+            self.table[keys - self.low] = np.arange(keys.size, dtype=np.int32)
+            return
+        bits = max(int(2 * keys.size - 1).bit_length(), 4)
+        self.slot_keys = np.zeros(1 << bits, dtype=np.int64)
+        self.slot_codes = np.full(1 << bits, -1, dtype=np.int32)
+        self.shift = np.uint64(64 - bits)
+        fill_slots(keys, self.slot_keys, self.slot_codes, self.shift)
+
+    def find(self, keys: np.ndarray, out: np.ndarray) -> None:
+        """Write the codes of keys (n,) of any integer type into out (n,) int32; -1 where a key is not among them."""
+        if self.table is not None:
+            number_by_table(keys, self.low, self.table, out)
+        else:
+            number_by_slots(keys, self.slot_keys, self.slot_codes, self.shift, out)
+
+
+class ValueIndex:
+    """Codes of strings, floats and decimals through Arrow's hash table."""
+
+    def __init__(self, values: pa.Array):
+        self.values = values
+
+    def find(self, values: pa.Array, out: np.ndarray) -> None:
+        """Write the codes of values (n,), of the type of the levels, into out (n,) int32; -1 for others."""
+        codes = pc.index_in(values, value_set=self.values)
+        out[:] = codes.fill_null(-1).to_numpy(zero_copy_only=False) if codes.null_count else codes.to_numpy()

@@ -1,0 +1,33 @@
+"""What the user said beside the data, and what follows from it for the trees of a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+from bigmm.design.expression import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the user said beside the formula.
+
+    ``factors``: numeric columns to be taken as factors; ``binomial``: the response may be levels or counts.
+    """
+
+    formula: str
+    weights: str | None = None
+    offset: str | None = None
+    contrasts: Mapping[str, str] = field(default_factory=dict)
+    factors: tuple[str, ...] = ()
+    drop_missing: bool = True
+    binomial: bool = False
+    need_random: bool = True
+
+
+def is_factor(node: Node, text: AbstractSet[str], settings: Settings) -> bool:
+    """Whether a tree is a factor: a C() call, a column of text, or a column declared as categories."""
+    if node.kind == "name":
+        return node.value in text or node.value in settings.factors
+    return node.kind == "call" and node.function == "C"

@@ -1,0 +1,163 @@
+"""The learned design: formula, levels and states, replayed on any partition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bigmm.design.columns import Builder, Plan
+from bigmm.design.contrasts import parse_contrasts
+from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, total_offset
+from bigmm.design.expression import Node
+from bigmm.design.formula import ParsedFormula, parse, required_columns
+from bigmm.design.layout import DesignChunk, Layout
+from bigmm.design.levels import Combinations, Levels
+from bigmm.design.newdata import NewRows
+from bigmm.design.rows import Rows, bad_expressions, complete_rows, zero_weights
+from bigmm.design.settings import Settings, is_factor
+from bigmm.design.transforms import Replayer, State
+from bigmm.errors import DataError, VersionError
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, eq=False)
+class DesignSpec:
+    """How rows become y, X and Z.
+
+    levels: column -> its levels; combinations: columns of an interaction grouping -> those that occur;
+    states: canonical text of a stateful transform -> what it learned; text: columns whose type makes them factors.
+    """
+
+    settings: Settings
+    levels: Mapping[str, Levels]
+    combinations: Mapping[tuple[str, ...], Combinations]
+    states: Mapping[str, State]
+    text: frozenset[str]
+
+    @cached_property
+    def parsed(self) -> ParsedFormula:
+        return parse(self.settings.formula, self.settings.need_random)
+
+    @property
+    def layout(self) -> Layout:
+        """Names and numbers of all columns, terms and groupings."""
+        return self.plan.layout
+
+    @cached_property
+    def response(self) -> Response:
+        node, kind = self.parsed.response, self.parsed.kind
+        return Response(node, "levels" if node.kind == "name" and node.value in self.levels else kind)
+
+    @cached_property
+    def used_columns(self) -> tuple[str, ...]:
+        """Columns a pass reads, in the order in which a missing value is charged."""
+        more = [name for name in (self.settings.weights, self.settings.offset) if name]
+        return tuple(dict.fromkeys([*required_columns(self.parsed), *more]))
+
+    @cached_property
+    def replayer(self) -> Replayer:
+        return Replayer(self.states)
+
+    def is_factor(self, node: Node) -> bool:
+        """Whether a term's tree is a factor: C(), text, or a number the user declared as categories."""
+        return is_factor(node, self.text, self.settings)
+
+    @cached_property
+    def plan(self) -> Plan:
+        contrasts = parse_contrasts(self.settings.contrasts)
+        return Builder(self.parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+
+    def encode(self, table: pa.Table, where: str) -> DesignChunk:
+        """Encode a partition for fitting: incomplete rows are dropped and counted.
+
+        Raises DataError naming `where`, column, value and row for infinite values, unseen levels, negative weights, and
+        missing values when drop_missing is False.
+        """
+        settings = self.settings
+        rows = complete_rows(table, self.used_columns, settings.weights, settings.drop_missing, where)
+        while True:
+            cells = Cells(rows.table, where, self.levels, self.replayer)
+            columns = fill_columns(self.plan, cells)
+            y, trials = response_values(self.response, cells, settings.binomial)
+            offset = total_offset(self.parsed.offsets, settings.offset, cells)
+            trouble = bad_expressions(cells.expressions, rows, where)
+            if trouble is None and trials is not None:
+                zero = zero_weights("number of trials", trials, where)
+                trouble = None if zero is None else ("(zero weight)", zero)
+            if trouble is None:
+                break
+            rows = self._drop(rows, *trouble, where)
+        w = cells.number(settings.weights) if settings.weights else None
+        if trials is not None:
+            w = trials if w is None else w * trials
+        refs = fill_refs(self.plan, cells)
+        return DesignChunk(columns, np.ascontiguousarray(y), refs, w, offset, table.num_rows, rows.counts())
+
+    def _drop(self, rows: Rows, name: str, bad: np.ndarray, where: str) -> Rows:
+        if not self.settings.drop_missing and name != "(zero weight)":
+            row = rows.row(int(np.argmax(bad)))
+            raise DataError(f"{where}: {name} has no value in row {row}; drop_missing=True would leave it out")
+        return rows.without(name, bad)
+
+    def encode_new(
+        self, table: pa.Table, new_levels: str = "population", need: tuple[str, ...] = ("fixed", "random")
+    ) -> DesignChunk:
+        """Encode rows to predict for: every row is kept.
+
+        refs are -1 for missing values and for levels not seen in the fit (`new_levels="raise"` refuses these); columns
+        are NaN where a value is missing; y is NaN when the response is absent. Columns that `need` does not ask for may
+        be absent. A factor kept in `Layout.fixed_factors` has refs -1 where its value is missing. DataError for a fixed
+        factor's unseen level, a missing column, or text where numbers are needed.
+        """
+        cells = Cells(table, "new data", self.levels, self.replayer, strict=False)
+        rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need)
+        return rows.encode(self.response, new_levels)
+
+    def to_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(meta, arrays): meta is JSON-able; arrays are levels as Arrow streams (uint8), combinations (n, v) int32."""
+        meta = {
+            "format": _FORMAT,
+            "settings": asdict(self.settings),
+            "states": {text: dict(state) for text, state in self.states.items()},
+            "text": sorted(self.text),
+            "levels": list(self.levels),
+            "combinations": [list(variables) for variables in self.combinations],
+        }
+        arrays = {f"levels_{i}": _to_bytes(levels.values) for i, levels in enumerate(self.levels.values())}
+        arrays |= {f"combinations_{i}": c.codes for i, c in enumerate(self.combinations.values())}
+        return meta, arrays
+
+    @classmethod
+    def from_dict(cls, meta: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> DesignSpec:
+        """Rebuild what `to_dict` gave; the layout is identical."""
+        if meta.get("format") != _FORMAT:
+            raise VersionError(f"the saved design has format {meta.get('format')}, this version reads {_FORMAT}")
+        settings = Settings(**{**meta["settings"], "factors": tuple(meta["settings"]["factors"])})
+        levels = {
+            name: Levels(name, _from_bytes(np.asarray(arrays[f"levels_{i}"]))) for i, name in enumerate(meta["levels"])
+        }
+        combinations = {
+            tuple(names): Combinations([levels[name] for name in names], np.asarray(arrays[f"combinations_{i}"]))
+            for i, names in enumerate(meta["combinations"])
+        }
+        return cls(settings, levels, combinations, dict(meta["states"]), frozenset(meta["text"]))
+
+
+def _to_bytes(values: pa.Array) -> np.ndarray:
+    sink = pa.BufferOutputStream()
+    table = pa.table({"levels": values})
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return np.frombuffer(sink.getvalue(), dtype=np.uint8)
+
+
+def _from_bytes(data: np.ndarray) -> pa.Array:
+    with pa.ipc.open_stream(pa.py_buffer(np.ascontiguousarray(data))) as reader:
+        column = reader.read_all().column("levels")
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

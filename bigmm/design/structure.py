@@ -1,0 +1,34 @@
+"""Which columns a formula's terms need: formulaic's rules for full and reduced coding, asked on a prototype frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import formulaic
+import pandas as pd
+
+from bigmm.design.formula import LinearPart
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedTerm:
+    """A product of factors: (number of the factor in its part, coded with reduced rank?); () is the intercept."""
+
+    factors: tuple[tuple[int, bool], ...]
+
+
+def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedTerm, ...]:
+    """Terms in order of degree with the coding each factor gets, so that the columns are structurally independent.
+
+    The structure depends on which factors are categorical, not on their levels: a frame of two rows tells it.
+    """
+    frame = pd.DataFrame({"v": [0.0, 1.0]})
+    for number, is_factor in enumerate(categorical):
+        frame[f"v{number}"] = pd.Categorical(["a", "b"]) if is_factor else [0.0, 1.0]
+    spec = formulaic.Formula(part.text).get_model_matrix(frame).model_spec  # type: ignore[union-attr]
+    return tuple(
+        ScopedTerm(tuple((int(scoped.factor.expr[1:]), bool(scoped.reduced)) for scoped in term.factors))
+        for entry in spec.structure
+        for term in entry.scoped_terms
+    )

@@ -1,0 +1,84 @@
+"""Cut a formula into tokens that know their place, so that every message can point at the spot."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bigmm.errors import FormulaError
+
+_PATTERN = re.compile(
+    r"""(?P<space>\s+)
+  | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)L?
+  | (?P<quoted>`[^`]+`)
+  | (?P<name>(?:[^\W\d]|\.(?=[^\W\d]))[\w.]*)
+  | (?P<string>"[^"]*"|'[^']*')
+  | (?P<operator>\|\||\*\*|%in%|<=|>=|==|!=|[~+\-*/^:|<>=,])
+  | (?P<open>[(\[])
+  | (?P<close>[)\]])""",
+    re.VERBOSE,
+)
+_CLOSER = {"(": ")", "[": "]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``kind``: number, name, string, operator, open or close; ``text`` without quotes; ``start``: its place."""
+
+    kind: str
+    text: str
+    start: int
+
+
+def tokenize(formula: str) -> tuple[Token, ...]:
+    """Tokens of the formula; raises FormulaError at a character that means nothing or a bracket without partner."""
+    tokens, at = [], 0
+    while at < len(formula):
+        match = _PATTERN.match(formula, at)
+        if match is None:
+            raise FormulaError(f"unexpected character {formula[at]!r}", formula, at)
+        kind, text = str(match.lastgroup), match[str(match.lastgroup)]
+        if kind in ("quoted", "string"):
+            text = text[1:-1]
+        if kind != "space":
+            tokens.append(Token("name" if kind == "quoted" else kind, text, at))
+        at = match.end()
+    _check_brackets(formula, tokens)
+    return tuple(tokens)
+
+
+def _check_brackets(formula: str, tokens: Sequence[Token]) -> None:
+    opened: list[Token] = []
+    for token in tokens:
+        if token.kind == "open":
+            opened.append(token)
+        elif token.kind == "close":
+            if not opened or _CLOSER[opened[-1].text] != token.text:
+                raise FormulaError(f"unbalanced brackets: {token.text!r} closes nothing", formula, token.start)
+            opened.pop()
+    if opened:
+        raise FormulaError(f"unbalanced brackets: {opened[-1].text!r} is never closed", formula, opened[-1].start)
+
+
+def closing(tokens: Sequence[Token], at: int) -> int:
+    """Index of the bracket that closes the one at index `at` (brackets are balanced)."""
+    depth = 0
+    for index in range(at, len(tokens)):
+        depth += (tokens[index].kind == "open") - (tokens[index].kind == "close")
+        if depth == 0:
+            return index
+    raise AssertionError("brackets were checked")
+
+
+def split_top(tokens: Sequence[Token], operators: Sequence[str]) -> list[tuple[Token | None, tuple[Token, ...]]]:
+    """Cut at operators outside all brackets: [(operator before the piece or None, piece), ...]."""
+    pieces: list[tuple[Token | None, tuple[Token, ...]]] = []
+    start, depth, before = 0, 0, None
+    for index, token in enumerate(tokens):
+        depth += (token.kind == "open") - (token.kind == "close")
+        if depth == 0 and token.kind == "operator" and token.text in operators:
+            pieces.append((before, tuple(tokens[start:index])))
+            start, before = index + 1, token
+    pieces.append((before, tuple(tokens[start:])))
+    return pieces

@@ -1,0 +1,66 @@
+"""Errors that users meet, each with the exit code of the command line (CONTRACT: sysexits where one fits).
+
+A message says what is wrong, where (file, row group, column, value) and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class BigmmError(Exception):
+    """Base of every error raised on purpose; ``exit_code`` is what the command line returns."""
+
+    exit_code = 70
+
+
+class UsageError(BigmmError, ValueError):
+    """A call that cannot be meant: unknown option, wrong type, contradictory arguments."""
+
+    exit_code = 2
+
+
+class FormulaError(UsageError):
+    """A formula that cannot be read; the message shows the formula with a caret under the spot."""
+
+    def __init__(self, message: str, formula: str = "", position: int | None = None):
+        self.formula, self.position = formula, position
+        if formula and position is not None:
+            message = f"{message}\n    {formula}\n    {' ' * position}^"
+        super().__init__(message)
+
+
+class DataError(BigmmError, ValueError):
+    """Bad data, permanent until the data are mended: names file, row group, column and value."""
+
+    exit_code = 65
+
+
+class OutputError(BigmmError, OSError):
+    """The output cannot be written (permission, disk full); nothing is half-written."""
+
+    exit_code = 73
+
+
+class ReadError(BigmmError, OSError):
+    """Input could not be read although it was tried again (network, file system)."""
+
+    exit_code = 74
+
+
+class TemporaryError(BigmmError, RuntimeError):
+    """Nothing is wrong with data or formula: no workers, scheduler lost, store locked. Try again."""
+
+    exit_code = 75
+
+
+class VersionError(BigmmError, RuntimeError):
+    """A saved fit, store or worker of another version or configuration."""
+
+    exit_code = 78
+
+
+class MemoryLimitError(UsageError, MemoryError):
+    """The plan does not fit the memory limit; the message names the options."""
+
+
+class BigmmWarning(UserWarning):
+    """Something a user should know, that does not stop the fit."""

@@ -1,0 +1,283 @@
+"""Executor on a `distributed` cluster. The only file of the project that talks to Dask's scheduler.
+
+Results are pulled off the workers as they finish and merged here in the fixed tree: results left on workers die with
+them again and again when workers are lost often. Nothing is scattered: scattered data cannot be computed again.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cloudpickle
+
+from bigmm.errors import BigmmError, TemporaryError, UsageError, VersionError
+from bigmm.execute.discipline import one_thread_each
+from bigmm.execute.lanes import Lane
+from bigmm.execute.progress import ProgressCallback, Reporter
+from bigmm.execute.tree import MergeTree
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+T = TypeVar("T")
+
+RETRIES = 2  # how often a task that failed (not one whose data are bad) is run again, by Dask
+LANES_PER_THREAD = 2  # in flight; bounds what waits on the workers
+CHECK_SECONDS = 2.0  # how often the watchdog looks when nothing finishes
+_MUST_AGREE = ("bigmm", "numpy", "pyarrow")
+_LARGE_PAYLOAD = 1 << 20  # bytes; from here on the workers share one copy of the task's closure
+
+
+class ClusterExecutor:
+    """Folds lanes on the workers of a client. Gives up (TemporaryError) after ``no_worker_seconds`` without workers."""
+
+    def __init__(self, client: Client, no_worker_seconds: float):
+        if getattr(client, "asynchronous", False):
+            raise UsageError("bigmm needs a synchronous client: Client(..., asynchronous=False)")
+        self.client, self.no_worker_seconds, self.checked = client, no_worker_seconds, False
+
+    def __repr__(self) -> str:
+        return f"Dask cluster at {self.client.scheduler.address if self.client.scheduler else 'unknown address'}"
+
+    @property
+    def n_workers(self) -> int:
+        """Threads of all workers now there, at least 1."""
+        with _scheduler_errors():
+            return max(1, sum(self.client.nthreads().values()))
+
+    def map_reduce(
+        self,
+        fold: Callable[[Lane, Callable[[int], None]], T],
+        lanes: Sequence[Lane],
+        merge: Callable[[T, T], T],
+        *,
+        label: str,
+        rows_total: int = 0,
+        progress: ProgressCallback | None = None,
+    ) -> T:
+        """See `Executor.map_reduce`; rows are reported when a lane is finished."""
+        reporter = Reporter(progress, label, rows_total, len(lanes))
+        tree = MergeTree(len(lanes), merge)
+        with self._flight(_fold_lane, fold, lanes, label) as (flight, watchdog):
+            while flight.futures:
+                number = flight.landed(watchdog)
+                if number is not None:
+                    value, rows = flight.take(number, watchdog)
+                    flight.fill(self.n_workers)
+                    tree.add(number, value)
+                    reporter.add(rows=rows, lanes=1)
+        return tree.result()
+
+    def map(
+        self, task: Callable[[Any], T], items: Iterable, *, label: str, progress: ProgressCallback | None = None
+    ) -> Iterator[T]:
+        """See `Executor.map`."""
+        items = list(items)
+        reporter = Reporter(progress, label, 0, len(items))
+        with self._flight(_run_task, task, items, label) as (flight, watchdog):
+            for number in range(len(items)):
+                result = flight.take(number, watchdog)
+                flight.fill(self.n_workers)
+                reporter.add(lanes=1)
+                yield result
+
+    @contextmanager
+    def _flight(
+        self, runner: Callable, work: Callable, items: Sequence, label: str
+    ) -> Iterator[tuple[Flight, Watchdog]]:
+        """Tasks under way, with the first ones submitted; what is left is cancelled at the end."""
+        watchdog = Watchdog(self.client, self.no_worker_seconds, label)
+        self._check_versions(watchdog)
+        flight = Flight(self.client, runner, work, items, label)
+        try:
+            flight.fill(self.n_workers)
+            yield flight, watchdog
+        finally:
+            flight.cancel()
+
+    def _check_versions(self, watchdog: Watchdog) -> None:
+        if self.checked:
+            return
+        watchdog.wait_for_workers()
+        with _scheduler_errors():
+            found: Any = self.client.get_versions(packages=list(_MUST_AGREE))
+        ours = found["client"]["packages"]
+        for address, worker in found["workers"].items():
+            theirs = worker["packages"]
+            for name in _MUST_AGREE:
+                if theirs.get(name) != ours.get(name):
+                    raise VersionError(
+                        f"worker {address} has {name} {theirs.get(name) or 'not installed'}, this process has "
+                        f"{ours.get(name)}. Use the same versions everywhere."
+                    )
+        self.checked = True
+
+
+class Flight:
+    """Tasks under way: number -> future. Submits in order, a bounded number at a time."""
+
+    def __init__(self, client: Client, runner: Callable, work: Callable, items: Sequence, label: str):
+        self.client, self.runner, self.items, self.label = client, runner, items, label
+        self.futures: dict[int, Future] = {}
+        self.events: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        self.submitted, self.lost = 0, dict.fromkeys(range(len(items)), 0)
+        content = cloudpickle.dumps(work)
+        self.payload = content if len(content) < _LARGE_PAYLOAD else self._shared(content)
+
+    def _shared(self, content: bytes) -> Future:
+        # A task's argument is kept by the scheduler, so unlike scattered data it survives its worker.
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+            return self.client.submit(bytes, content, key=self._key("payload"), pure=False)
+
+    def _key(self, name: str) -> str:
+        return f"bigmm-{self.label.replace(' ', '_')}-{name}-{uuid.uuid4().hex}"
+
+    def fill(self, n_workers: int) -> None:
+        """Submit the next items until each worker thread has `LANES_PER_THREAD`."""
+        with _scheduler_errors():
+            while self.submitted < len(self.items) and len(self.futures) < LANES_PER_THREAD * n_workers:
+                self.submit(self.submitted)
+                self.submitted += 1
+
+    def submit(self, number: int) -> None:
+        """(Re)submit one item."""
+        key = self._key(str(number))
+        item = self.items[number]
+        future = self.client.submit(self.runner, self.payload, item, key=key, pure=False, retries=RETRIES)
+        self.futures[number] = future
+        future.add_done_callback(lambda _: self.events.put((number, key)))
+
+    def landed(self, watchdog: Watchdog) -> int | None:
+        """The number of an item that finished, waiting for it; None when there is nothing new after a while."""
+        try:
+            number, key = self.events.get(timeout=CHECK_SECONDS)
+        except Empty:
+            watchdog.check()
+            return None
+        watchdog.alive()
+        return number if number in self.futures and self.futures[number].key == key else None
+
+    def take(self, number: int, watchdog: Watchdog) -> Any:
+        """Fetch a result and release it on its worker; raises what the task raised."""
+        from distributed import CancelledError, KilledWorker
+
+        while True:
+            future = self.futures[number]
+            try:
+                outcome = future.result(timeout=watchdog.no_worker_seconds)
+            except TimeoutError:
+                if future.status == "error":
+                    raise
+                watchdog.check()
+                continue
+            except KilledWorker as error:
+                raise TemporaryError(self._killed(number, error)) from error
+            except CancelledError as error:
+                watchdog.check_connection()
+                self._submit_lost(number, error)
+                continue
+            del self.futures[number]
+            if isinstance(outcome, BigmmError):
+                raise outcome
+            return outcome
+
+    def _submit_lost(self, number: int, error: BaseException) -> None:
+        self.lost[number] += 1
+        if self.lost[number] > RETRIES:
+            raise TemporaryError(
+                f"{self.label}: the result of lane {number} was lost {self.lost[number]} times ({error}). Try again."
+            ) from error
+        self.submit(number)
+
+    def _killed(self, number: int, error: Any) -> str:
+        item = self.items[number]
+        first = getattr(item, "partitions", ())[:1]
+        where = f" (from {first[0].where})" if first and hasattr(first[0], "where") else ""
+        return (
+            f"{self.label}: lane {number}{where} lost its worker more often than the retries allow, last on "
+            f"{error.last_worker.address}. Workers are usually killed for memory: give them more, run fewer threads "
+            "per worker or lower partition_bytes; on machines that may be taken away, raise Dask's "
+            "distributed.scheduler.allowed-failures. Then try again."
+        )
+
+    def cancel(self) -> None:
+        """Give up what is in flight."""
+        rest = list(self.futures.values())
+        self.futures.clear()
+        if rest and self.client.status == "running":
+            with _scheduler_errors():
+                self.client.cancel(rest, force=True)
+
+
+class Watchdog:
+    """Notices that there are no workers any more, or no scheduler, where Dask itself would wait for ever."""
+
+    def __init__(self, client: Client, no_worker_seconds: float, label: str):
+        self.client, self.no_worker_seconds, self.label = client, no_worker_seconds, label
+        self.last_seen = time.monotonic()
+
+    def alive(self) -> None:
+        """Something finished: there are workers."""
+        self.last_seen = time.monotonic()
+
+    def check_connection(self) -> None:
+        """Raise TemporaryError when the client has lost its scheduler."""
+        if self.client.status != "running":
+            raise TemporaryError(f"{self.label}: the connection to the Dask scheduler was lost. Try again.")
+
+    def check(self) -> bool:
+        """Whether there is a worker; raises TemporaryError when there has been none for too long."""
+        self.check_connection()
+        with _scheduler_errors():
+            if self.client.nthreads():
+                self.alive()
+                return True
+        if time.monotonic() - self.last_seen > self.no_worker_seconds:
+            raise TemporaryError(
+                f"{self.label}: the Dask cluster has had no workers for {self.no_worker_seconds:.0f} s. "
+                "Start workers and try again."
+            )
+        return False
+
+    def wait_for_workers(self) -> None:
+        """Return when there is a worker."""
+        while not self.check():
+            time.sleep(0.1)
+
+
+@contextmanager
+def _scheduler_errors() -> Iterator[None]:
+    """A scheduler that does not answer is a TemporaryError, not a bug."""
+    try:
+        yield
+    except OSError as error:  # CommClosedError is one
+        if isinstance(error, BigmmError):
+            raise
+        raise TemporaryError(f"the Dask scheduler does not answer ({error}). Start it and try again.") from error
+
+
+def _fold_lane(payload: bytes, lane: Lane) -> tuple[Any, int] | BigmmError:
+    """Runs on a worker. Errors in the data come back as values: running those again would only read the lane again."""
+    counted = [0]
+
+    def tick(rows: int) -> None:
+        counted[0] += rows
+
+    value = _run_task(payload, lane, tick)
+    return value if isinstance(value, BigmmError) else (value, counted[0])
+
+
+def _run_task(payload: bytes, item: Any, *more: Any) -> Any:
+    work = cloudpickle.loads(payload)
+    with one_thread_each():
+        try:
+            return work(item, *more)
+        except BigmmError as error:
+            return error

@@ -1,0 +1,178 @@
+"""The recipe for matrices: sum the rows, minimise over a user-written Lambda(theta), report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate.matrices import assemble_matrices, fold_matrices, matrix_shift, merge
+from bigmm.blocks.matrices import MatrixGram
+from bigmm.errors import DataError, MemoryLimitError, UsageError
+from bigmm.execute import Executor, cut_lanes, executor
+from bigmm.fit.clock import Clock
+from bigmm.fit.lambda_fn import checked, start_and_bounds
+from bigmm.fit.settings import Settings, settings
+from bigmm.objective.general import GeneralCriterion, factor_kind
+from bigmm.optimize import Problem, minimize
+from bigmm.optimize.nlopt_methods import algorithm
+from bigmm.results.arrays_model import FittedArrays, FixedNames, LmmArraysResults
+from bigmm.source.matrices import MatrixPartition, Rows, open_matrix, partition_matrices
+from bigmm.version import __version__
+
+
+def lmm_from_arrays(
+    y: Any,
+    X: Any,
+    Z: Any,
+    lambda_fn: Callable[[np.ndarray], Any] | None = None,
+    theta0: Any = None,
+    lower: Any = None,
+    weights: Any = None,
+    offset: Any = None,
+    reml: bool = True,
+    *,
+    optimizer: str = "auto",
+    client: Any = None,
+    x_names: Sequence[str] | None = None,
+    progress: Any = None,
+    memory_limit: Any = None,
+    seed: int = 0,
+    n_workers: int | None = None,
+    partition_bytes: int = 64 << 20,
+    chunk_rows: int | None = None,
+) -> LmmArraysResults:
+    """Fit y = X beta + Z b + e, b ~ N(0, sigma^2 Lambda Lambda'), e ~ N(0, sigma^2 W^-1), with any Lambda(theta).
+
+    Parameters
+    ----------
+    y: (n,) response; X: (n, p) model matrix. NumPy, Dask or zarr arrays, or data frames.
+    Z: (n, q) scipy.sparse, or a Dask array of sparse or dense chunks, or NumPy, or zarr.
+    lambda_fn: theta (n_theta,) -> (q, q) lower-triangular relative covariance factor, scipy.sparse or dense: AR(1), a
+        pedigree, a spline penalty, one theta shared by several terms. None: theta times the identity.
+    theta0: start, one number per element of theta; needed with lambda_fn. lower: bounds, -inf when not given (for
+        lambda_fn=None: 0). Give scales a bound of 0, or their signs are arbitrary.
+    weights: (n,) prior weights w > 0, Var(e_i) = sigma^2 / w_i; offset: (n,) added to the linear predictor.
+    reml: True for the REML criterion, False for maximum likelihood.
+    optimizer: "auto" (NLopt's BOBYQA, started again until finite differences certify the minimum) or an NLopt algorithm
+        that needs no gradient.
+    client: a `distributed.Client`; without one the current client, else threads of this process.
+    x_names: (p,) coefficient names; the columns of a data frame by default, else x1, x2, ...
+    memory_limit: "4GiB" or bytes. seed: unused. n_workers: threads of this process.
+    partition_bytes, chunk_rows: how rows are cut when no array brings chunks; the same cuts give the same bits.
+
+    Rows are read once, chunk by chunk; Dask and zarr arrays are never held as a whole. Columns of X that depend on earlier
+    ones are dropped and have NaN coefficients. Raises UsageError, DataError, MemoryLimitError, TemporaryError.
+    """
+    how = settings("auto", optimizer, memory_limit, progress)
+    _check_optimizer(optimizer)
+    start, bounds = start_and_bounds(lambda_fn, theta0, lower)
+    clock = Clock()
+    with clock("open"):
+        arrays = _open({"Z": Z, "X": X, "y": y, "weights": weights, "offset": offset})
+        names = _names(arrays["X"], x_names)
+        function = checked(lambda_fn, arrays["Z"].shape[1])
+        function(start)
+        rows = partition_matrices(arrays, partition_bytes=partition_bytes, chunk_rows=_chunk_rows(chunk_rows))
+    with clock("accumulate"):
+        gram = _accumulate(rows, arrays, executor(client, n_workers), how)
+    with clock("optimize"):
+        kind, factor_bytes = factor_kind(gram, function(start))
+        _check_memory(kind, factor_bytes, gram.q, how.memory_limit)
+        criterion = GeneralCriterion(gram, function, reml, kind)
+        outcome = minimize(Problem(criterion.value, None, bounds, (start,)), how.optimizer)
+    with clock("estimate"):
+        estimates = criterion.estimates(outcome.theta)
+    return LmmArraysResults(
+        FittedArrays(
+            layout=FixedNames(names),
+            reml=reml,
+            criterion=criterion,
+            theta=outcome.theta,
+            lam=function(outcome.theta),
+            estimates=estimates,
+            outcome=outcome,
+            nobs=gram.n,
+            seconds=dict(clock.seconds),
+            solver=criterion.kind,
+            bigmm_version=__version__,
+            rows=rows,
+        )
+    )
+
+
+def _accumulate(
+    rows: tuple[MatrixPartition, ...], arrays: Mapping[str, Rows], workers: Executor, how: Settings
+) -> MatrixGram:
+    """One pass over the rows."""
+    n, q, p = arrays["y"].shape[0], arrays["Z"].shape[1], arrays["X"].shape[1]
+    one = 8 * (q + p + 1) * (p + 1) + 12 * q * min(q, max(1, arrays["Z"].nbytes // max(8 * q, 1)))
+    largest = max(part.nbytes for part in rows)
+    needed = min(workers.n_workers, len(rows)) * 3 * largest + 8 * (q + p + 1) * (p + 1) * (workers.n_workers + 3)
+    if needed > how.memory_limit:
+        raise MemoryLimitError(
+            f"the pass over the rows needs about {needed / 2**30:.1f} GiB with {workers.n_workers} workers and chunks of "
+            f"{largest / 2**20:.0f} MiB, but the limit is {how.memory_limit / 2**30:.1f} GiB: raise memory_limit, use "
+            "smaller chunks (chunk_rows=, partition_bytes=) or fewer workers"
+        )
+    shift = matrix_shift(rows[0])
+    lanes = cut_lanes(rows, accumulator_bytes=one)
+    sums = workers.map_reduce(
+        partial(fold_matrices, shift), lanes, merge, label="accumulate", rows_total=n, progress=how.progress
+    )
+    return assemble_matrices(sums, shift)
+
+
+def _open(given: Mapping[str, Any]) -> dict[str, Rows]:
+    """The arrays that were given, their shapes checked against each other."""
+    arrays = {name: open_matrix(values, name) for name, values in given.items() if values is not None}
+    for name in ("y", "X", "Z"):
+        if name not in arrays:
+            raise UsageError(f"{name} is missing: lmm_from_arrays needs y (n,), X (n, p) and Z (n, q)")
+    n = arrays["y"].shape[0] if arrays["y"].shape else 0
+    for name, array in arrays.items():
+        wanted = 2 if name in ("X", "Z") else 1
+        if len(array.shape) != wanted:
+            shape = "(n, columns)" if wanted == 2 else "(n,)"
+            raise UsageError(f"{name} must have shape {shape}, got {array.shape}")
+        if array.shape[0] != n:
+            raise UsageError(f"{name} has {array.shape[0]} rows but y has {n}")
+        if wanted == 2 and array.shape[1] == 0:
+            raise UsageError(f"{name} has no columns")
+    if n == 0:
+        raise DataError("y has no rows")
+    return arrays
+
+
+def _names(x: Rows, x_names: Sequence[str] | None) -> tuple[str, ...]:
+    p = x.shape[1]
+    names = tuple(map(str, x_names)) if x_names is not None else x.names or tuple(f"x{i + 1}" for i in range(p))
+    if len(names) != p:
+        raise UsageError(f"x_names has {len(names)} names but X has {p} columns")
+    return names
+
+
+def _chunk_rows(chunk_rows: int | None) -> int | None:
+    if chunk_rows is not None and chunk_rows < 1:
+        raise UsageError(f"chunk_rows must be at least 1, got {chunk_rows}")
+    return chunk_rows
+
+
+def _check_optimizer(optimizer: str) -> None:
+    if optimizer != "auto" and (optimizer == "newton" or algorithm(optimizer).startswith("LD_")):
+        raise UsageError(
+            f"optimizer {optimizer!r} needs the gradient, which a user-written lambda_fn does not give: choose 'auto', "
+            "'bobyqa', 'newuoa', 'cobyla', 'nelder_mead', 'subplex' or 'praxis'"
+        )
+
+
+def _check_memory(kind: str, factor_bytes: int, q: int, limit: int) -> None:
+    """Raises MemoryLimitError when a factor of M, M itself and the products that make it do not fit."""
+    needed = 4 * factor_bytes
+    if needed > limit:
+        raise MemoryLimitError(
+            f"the {kind} Cholesky factor of {q} random effects needs about {needed / 2**30:.1f} GiB "
+            f"but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, or use fewer random effects"
+        )

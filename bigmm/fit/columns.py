@@ -1,0 +1,46 @@
+"""Weights and offsets given as vectors beside a table in memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bigmm.errors import UsageError
+
+WEIGHTS, OFFSET = "(weights)", "(offset)"
+
+
+def with_vectors(data: Any, weights: Any, offset: Any) -> tuple[Any, str | None, str | None]:
+    """(data, weights column, offset column): a vector becomes a column of the table in memory.
+
+    Raises UsageError when the data are not in memory or the lengths differ.
+    """
+    data, weights = _with_vector(data, weights, WEIGHTS, "weights")
+    data, offset = _with_vector(data, offset, OFFSET, "offset")
+    return data, weights, offset
+
+
+def _with_vector(data: Any, values: Any, name: str, argument: str) -> tuple[Any, str | None]:
+    if values is None or isinstance(values, str):
+        return data, values
+    values = np.asarray(values, float)
+    if isinstance(data, pa.Table):
+        _check_length(values, data.num_rows, argument)
+        return data.append_column(name, pa.array(values)), name
+    kind = type(data).__module__.partition(".")[0]
+    if kind == "pandas":
+        _check_length(values, len(data), argument)
+        return data.assign(**{name: values}), name
+    if kind == "polars":
+        import polars as pl
+
+        _check_length(values, len(data), argument)
+        return data.with_columns(pl.Series(name, values)), name
+    raise UsageError(f"{argument} must be the name of a column when the data are not a table in memory")
+
+
+def _check_length(values: np.ndarray, rows: int, argument: str) -> None:
+    if values.shape != (rows,):
+        raise UsageError(f"{argument} must have one value per row: shape {values.shape} for {rows} rows")

@@ -1,0 +1,177 @@
+"""The recipe of a linear mixed model: learn the design, sum the rows, minimise, report."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate import Assembled, CrossProducts, accumulator_bytes, assemble, fold_lane, merge, shift_vector
+from bigmm.design import DesignSpec, learn
+from bigmm.errors import UsageError
+from bigmm.execute import Executor, cut_lanes, executor
+from bigmm.fit.checks import check_identified, check_memory
+from bigmm.fit.clock import Clock, peak_rss_bytes
+from bigmm.fit.columns import with_vectors
+from bigmm.fit.plan import check_pass_memory
+from bigmm.fit.settings import Settings, settings
+from bigmm.fit.solve import minimize_criterion
+from bigmm.objective import Criterion, templates_for
+from bigmm.optimize import Outcome
+from bigmm.results import FittedLmm, LmmResults
+from bigmm.source import Source, open_source
+from bigmm.version import __version__
+
+HEAD_ROWS = 65_536
+SINGULAR = 1e-4
+"""lme4's isSingular tolerance on template diagonals."""
+
+
+def lmm(
+    formula: str,
+    data: Any,
+    *,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    client: Any = None,
+    solver: str = "auto",
+    optimizer: str = "auto",
+    theta0: Any = None,
+    seed: int = 0,
+    contrasts: dict[str, str] | None = None,
+    categories: dict[str, list] | None = None,
+    filter: Any = None,
+    drop_missing: bool = True,
+    store: Any = None,
+    progress: Any = None,
+    memory_limit: Any = None,
+    n_workers: int | None = None,
+    partition_bytes: int = 64 << 20,
+) -> LmmResults:
+    """Fit a linear mixed model by REML (or maximum likelihood) to a table of any size.
+
+    Parameters
+    ----------
+    formula: lme4's language, for example ``"y ~ 1 + x + (1 + x | g) + (1 | h)"``.
+    data: path, list of paths, glob, directory (hive partitions too) or URL of Parquet; pyarrow Table or Dataset; pandas or
+        polars DataFrame; Dask DataFrame. Rows are streamed, never held as a whole.
+    reml: True for the REML criterion, False for maximum likelihood.
+    weights: name of a column of prior weights w > 0, Var(e_i) = sigma^2 / w_i (or one value per row of a table in memory).
+    offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
+    client: a `distributed.Client`; without one the current client, else threads of this process.
+    solver: "exact" (blocked Cholesky) or "auto".
+    optimizer: "auto", "newton" or an NLopt algorithm such as "bobyqa" (docs/optimizers.md).
+    theta0: start of theta, (n_theta,), lme4's order. seed: unused by the exact solver.
+    contrasts: coding per factor, for example ``{"f": "Sum"}``. categories: level order per column.
+    filter: keeps rows, for example ``"x > 3 and g == 'a'"``. drop_missing: drop rows with missing values (counted in the
+        result), else they are an error.
+    progress: True for a bar, or a function that takes `bigmm.execute.Progress` events.
+    memory_limit: "4GiB" or bytes; what does not fit is refused before it is computed.
+    n_workers: threads of this process; partition_bytes: uncompressed size of a partition.
+
+    Raises FormulaError, UsageError, DataError, ReadError, MemoryLimitError, TemporaryError; see `bigmm.errors`.
+    The model and its notation: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1).
+    """
+    if store is not None:
+        raise UsageError("store= is not available in this version; use save() to keep a fitted model")
+    how = settings(solver, optimizer, memory_limit, progress)
+    clock = Clock()
+    with clock("open"):
+        data, weights, offset = with_vectors(data, weights, offset)
+        source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=how.memory_limit)
+        workers = executor(client, n_workers)
+    with clock("learn"):
+        spec = learn(
+            formula,
+            source,
+            workers,
+            weights=weights,
+            offset=offset,
+            contrasts=contrasts,
+            categories=categories,
+            drop_missing=drop_missing,
+            progress=how.progress,
+        )
+    cross = accumulate(source, spec, workers, how, clock)
+    return fit_cross_products(
+        cross,
+        spec,
+        reml=reml,
+        how=how,
+        clock=clock,
+        theta0=theta0,
+        source=source,
+        passes=2,
+        weights=weights,
+        offset=offset,
+    )
+
+
+def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Settings, clock: Clock) -> CrossProducts:
+    """One pass over the rows."""
+    with clock("accumulate"):
+        check_pass_memory(source, spec, workers.n_workers, how.memory_limit)
+        rows = sum(p.rows for p in source.partitions)
+        head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
+        shift = shift_vector(spec.layout, head)
+        lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
+        fold = partial(fold_lane, source, spec, shift)
+        return workers.map_reduce(fold, lanes, merge, label="accumulate", rows_total=rows, progress=how.progress)
+
+
+def fit_cross_products(
+    cross: CrossProducts,
+    spec: DesignSpec,
+    *,
+    reml: bool,
+    how: Settings,
+    clock: Clock,
+    theta0: Any,
+    source: Source,
+    passes: int,
+    weights: str | None,
+    offset: str | None,
+) -> LmmResults:
+    """From the sums to the fitted model: no row is read again."""
+    with clock("assemble"):
+        assembled = assemble(cross, spec.layout)
+        check_identified(assembled.gram)
+        check_memory(assembled.gram, how.memory_limit)
+        criterion = Criterion(assembled.gram, templates_for(spec.layout, assembled.term_order), reml)
+    with clock("optimize"):
+        outcome = minimize_criterion(criterion, how.optimizer, theta0)
+    with clock("estimate"):
+        estimates = criterion.estimates(outcome.theta)
+    return LmmResults(
+        FittedLmm(
+            formula=spec.settings.formula,
+            reml=reml,
+            spec=spec,
+            assembled=assembled,
+            criterion=criterion,
+            theta=outcome.theta,
+            estimates=estimates,
+            outcome=outcome,
+            is_singular=is_singular(assembled, criterion, outcome),
+            nobs=cross.n,
+            rows_read=cross.rows_read,
+            dropped=tuple(cross.dropped.items()),
+            passes=passes,
+            seconds=dict(clock.seconds),
+            peak_rss_bytes=peak_rss_bytes(),
+            solver=how.solver,
+            data_description=source.description,
+            fingerprints=tuple(p.fingerprint for p in source.partitions),
+            weights=weights,
+            offset=offset,
+            bigmm_version=__version__,
+            source=source,
+        )
+    )
+
+
+def is_singular(assembled: Assembled, criterion: Criterion, outcome: Outcome) -> bool:
+    """Some template diagonal is (nearly) zero: a variance is 0 or a correlation +-1."""
+    return bool(np.any(np.abs(outcome.theta[criterion.lower == 0]) < SINGULAR))

@@ -1,0 +1,190 @@
+"""What a fit would read, hold and compute, said before the pass over the rows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bigmm.accumulate import accumulator_bytes
+from bigmm.design import DesignSpec, joint_terms, learn
+from bigmm.design.layout import Layout
+from bigmm.errors import MemoryLimitError
+from bigmm.execute import cut_lanes, executor
+from bigmm.fit.settings import settings
+from bigmm.source import Source, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTerm:
+    """A grouping factor: levels, covariates per level, and how its part of the Cholesky factor is stored.
+
+    kind: "block-diagonal" (eliminated level by level), "dense" (crossed), or "block-diagonal, if nested" where only the
+    pass can tell whether each level lies in one level of the larger factor.
+    """
+
+    name: str
+    levels: int
+    width: int
+    kind: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """rows, partitions, lanes: what is read; passes over the rows (the first reads grouping columns only);
+    coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass; solver_bytes and flops: of the
+    exact solver, per evaluation of gradient and criterion; memory_limit: bytes; fits: whether both stay below it."""
+
+    formula: str
+    data: str
+    rows: int
+    partitions: int
+    lanes: int
+    workers: int
+    columns: tuple[str, ...]
+    passes: int
+    coefficients: int
+    theta: int
+    terms: tuple[PlannedTerm, ...]
+    pass_bytes: int
+    solver: str
+    solver_bytes: int
+    flops: float
+    memory_limit: int
+    fits: bool
+
+    def as_record(self) -> dict[str, Any]:
+        """A dict of plain values, for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        width = max([len("grouping factor"), *(len(t.name) for t in self.terms)])
+        lines = [
+            f"Formula: {self.formula}",
+            f"Data: {self.data}: {self.rows:,} rows in {self.partitions} partitions, {self.lanes} lanes",
+            f"Reads: {self.passes} passes over {', '.join(self.columns)} (the first over grouping columns only)",
+            f"Fixed effects: {self.coefficients}; variance parameters: {self.theta}",
+            f"{'grouping factor':<{width}}  {'levels':>12}  width  {'memory':>10}  block",
+            *(f"{t.name:<{width}}  {t.levels:>12,}  {t.width:>5}  {_size(t.bytes):>10}  {t.kind}" for t in self.terms),
+            f"Pass: about {_size(self.pass_bytes)} at peak with {self.workers} workers",
+            f"Solver: {self.solver}, about {_size(self.solver_bytes)} and {self.flops:.2g} flops per evaluation",
+            f"Memory limit: {_size(self.memory_limit)}: {'fits' if self.fits else 'does NOT fit'}",
+        ]
+        return "\n".join(lines)
+
+
+def _size(n: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if n < 1024:
+            return f"{n:.4g} {unit}"
+        n /= 1024
+    return f"{n:.4g} TiB"
+
+
+def plan(
+    formula: str,
+    data: Any,
+    *,
+    weights: str | None = None,
+    offset: str | None = None,
+    client: Any = None,
+    solver: str = "auto",
+    contrasts: dict[str, str] | None = None,
+    categories: dict[str, list] | None = None,
+    filter: Any = None,
+    drop_missing: bool = True,
+    progress: Any = None,
+    memory_limit: Any = None,
+    n_workers: int | None = None,
+    partition_bytes: int = 64 << 20,
+    **ignored: Any,
+) -> Plan:
+    """What ``lmm(formula, data, ...)`` would read, hold and compute; reads the grouping columns, fits nothing."""
+    how = settings(solver, "auto", memory_limit, progress)
+    source = open_source(data, filter=filter, partition_bytes=partition_bytes)
+    workers = executor(client, n_workers)
+    spec = learn(
+        formula,
+        source,
+        workers,
+        weights=weights,
+        offset=offset,
+        contrasts=contrasts,
+        categories=categories,
+        drop_missing=drop_missing,
+        progress=how.progress,
+    )
+    layout, rows = spec.layout, sum(p.rows for p in source.partitions)
+    per_pass = pass_bytes(source, spec, workers.n_workers)
+    terms, solver_bytes, flops = _planned_terms(layout, rows)
+    lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
+    theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
+    return Plan(
+        formula,
+        source.description,
+        rows,
+        len(source.partitions),
+        len(lanes),
+        workers.n_workers,
+        tuple(spec.used_columns),
+        2,
+        len(layout.fixed_names),
+        theta,
+        terms,
+        per_pass,
+        how.solver,
+        solver_bytes,
+        flops,
+        how.memory_limit,
+        max(per_pass, solver_bytes) <= how.memory_limit,
+    )
+
+
+def _planned_terms(layout: Layout, rows: int) -> tuple[tuple[PlannedTerm, ...], int, float]:
+    """Per factor what it stores; the exact solver's bytes and flops per evaluation, nested factors counted as crossed
+    unless the formula says that they are nested."""
+    p = len(layout.fixed_names)
+    terms, size, flops, total = [], p + 1, 0.0, 0
+    largest = None
+    for joint in joint_terms(layout):
+        grouping = layout.groupings[joint.grouping]
+        q, k = grouping.n_levels, len(joint.covariates)
+        nested = largest is not None and set(grouping.variables) < set(largest.variables)
+        if largest is None or nested:
+            kind, largest = "block-diagonal" + (", nested" if nested else ""), grouping
+            held = 8 * q * k * (3 * k + 2 * (p + 1))
+            flops += 6.0 * q * k * k * (k + p + 1)
+        else:
+            kind = "dense" if joint.fixed_factor is not None else "dense, unless nested"
+            held = 8 * q * k * min(q * k, rows)
+            size += q * k
+        total += 8 * q * k * (k + p + 1)
+        terms.append(PlannedTerm(grouping.name, q, k, kind, held))
+    dense = 5 * 8 * size * size
+    return tuple(terms), total + dense + (terms[0].bytes if terms else 0), flops + 1.4 * size**3
+
+
+def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:
+    """Peak of the pass: per worker a partition, its encoded columns and an accumulator; the merge tree's waiting ones."""
+    rows = sum(p.rows for p in source.partitions)
+    layout = spec.layout
+    share = len(spec.used_columns) / max(len(source.schema), 1)
+    partition = max(
+        (int(p.nbytes * share) + 8 * p.rows * (len(layout.columns) + 2) for p in source.partitions), default=0
+    )
+    accumulator = accumulator_bytes(layout, max((p.rows for p in source.partitions), default=0) if rows else 0)
+    at_once = min(n_workers, max(len(source.partitions), 1))
+    return at_once * partition + (at_once + 3) * accumulator
+
+
+def check_pass_memory(source: Source, spec: DesignSpec, n_workers: int, limit: int) -> None:
+    """Raises MemoryLimitError, naming what to change, when the pass would not fit."""
+    needed = pass_bytes(source, spec, n_workers)
+    if needed > limit:
+        biggest = max(spec.layout.groupings, key=lambda g: g.n_levels, default=None)
+        factor = f"; grouping factor {biggest.name!r} has {biggest.n_levels:,} levels" if biggest is not None else ""
+        raise MemoryLimitError(
+            f"the pass over the rows needs about {_size(needed)} with {n_workers} workers but the memory limit is "
+            f"{_size(limit)}{factor}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
+            "(partition_bytes=, smaller row groups)"
+        )

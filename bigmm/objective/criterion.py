@@ -1,0 +1,265 @@
+"""The profiled deviance and the REML criterion of a linear mixed model, with gradient and curvature, from blocks alone.
+
+Equations: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), eq. 34 (deviance) and 41 (REML criterion);
+the gradient and the average information follow Gilmour, Thompson and Cullis (1995), Biometrics 51, in the form of DESIGN
+section 4 and ALGORITHMS section 3.3-3.4.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.blocks.factor import (
+    Factor,
+    NotPositiveDefiniteError,
+    factorize,
+    multiply,
+    quadratic,
+    row_quadratics,
+    solve,
+    tall_product,
+)
+from bigmm.blocks.gram import Gram
+from bigmm.blocks.inverse import selected_inverse
+from bigmm.blocks.structure import Structure, analyse
+from bigmm.objective.templates import Templates
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """value: the criterion; gradient (n_theta,); hessian (n_theta, n_theta): average information for the covariance plus the
+    exact curvature of the template; both None where the criterion is not finite."""
+
+    value: float
+    gradient: np.ndarray
+    hessian: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Estimates:
+    """What follows from theta, in the original basis and the user's order.
+
+    beta (p,) and vcov (p, p) have NaN where a column was dropped; sigma: residual standard deviation; pwrss: r2;
+    logdet_z = log|M|, logdet_x = log|X'V^-1X|; objective: the criterion; u, b: per joint term (q, k) spherical and original
+    conditional modes.
+    """
+
+    beta: np.ndarray
+    vcov: np.ndarray
+    sigma: float
+    pwrss: float
+    logdet_z: float
+    logdet_x: float
+    objective: float
+    u: tuple[np.ndarray, ...]
+    b: tuple[np.ndarray, ...]
+
+
+class Criterion:
+    """-2 log L(theta) (ML) or the REML criterion for one A; remembers the last factor, holds no other state."""
+
+    def __init__(self, gram: Gram, templates: Templates, reml: bool, structure: Structure | None = None):
+        self.gram, self.templates, self.reml = gram, templates, reml
+        self.structure = analyse(gram) if structure is None else structure
+        self.n_theta, self.lower = templates.n_theta, templates.lower
+        self._last: tuple[bytes, Factor] | None = None
+
+    def __getstate__(self):
+        return {"gram": self.gram, "templates": self.templates, "reml": self.reml}
+
+    def __setstate__(self, state):
+        self.__init__(state["gram"], state["templates"], state["reml"])
+
+    @property
+    def rank(self) -> int:
+        """Number of independent fixed-effects columns."""
+        return int(np.count_nonzero(self.gram.active))
+
+    @property
+    def dof(self) -> int:
+        """The m in m log(r2): n for ML, n - p for REML."""
+        return self.gram.n - (self.rank if self.reml else 0)
+
+    def factor(self, theta: np.ndarray) -> Factor:
+        """The blocked Cholesky factor at theta (the last one is kept)."""
+        theta = np.asarray(theta, float)
+        key = theta.tobytes()
+        if self._last is None or self._last[0] != key:
+            self._last = None
+            self._last = (key, factorize(self.structure, self.templates.working(self.gram, theta)))
+        return self._last[1]
+
+    def value(self, theta: np.ndarray) -> float:
+        """The criterion at theta; inf where it has no value."""
+        try:
+            return self._value(self.factor(theta))
+        except NotPositiveDefiniteError:
+            return np.inf
+
+    def _value(self, factor: Factor) -> float:
+        m = self.dof
+        if not factor.pwrss > 0:
+            return np.inf
+        logdet = factor.logdet_z + (factor.logdet_x if self.reml else 0.0)
+        return logdet + m * (1.0 + np.log(2.0 * np.pi * factor.pwrss / m)) - self.gram.sum_log_w
+
+    def evaluate(self, theta: np.ndarray) -> Evaluation:
+        """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
+        theta = np.asarray(theta, float)
+        factor = self.factor(theta)
+        lams = self.templates.working(self.gram, theta)
+        sigma2 = factor.pwrss / self.dof
+        solution = solve(factor)
+        score = self._residual_products(solution)
+        inverse = selected_inverse(factor, with_fixed=self.reml)
+        places = self.templates.places()
+        joint = self.templates.joint(theta)
+        # G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2, the derivative with respect to lambda lambda', original basis
+        curvature, pull = {}, {}
+        for j, term in enumerate(self.gram.terms):
+            if term.penalized:
+                s = score[j][:, :, 0]
+                outer = tall_product(s, s)
+                curvature[j] = term.basis.T @ (inverse.projected[j] - outer / sigma2) @ term.basis
+                pull[j] = term.basis.T @ outer @ term.basis
+        gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
+        quadratics = np.array([2.0 * (pull[j] @ joint[j])[row, column] for j, row, column in places])
+        hessian = self._average_information(factor, lams, score, places)
+        hessian = hessian / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
+        for a, (j, row, column) in enumerate(places):
+            for b, (j2, row2, column2) in enumerate(places):
+                if j == j2 and column == column2:
+                    hessian[a, b] += 2.0 * curvature[j][row, row2]
+        return Evaluation(self._value(factor), gradient, hessian)
+
+    def _residual_products(self, solution) -> tuple[np.ndarray, ...]:
+        """Z'W(y - X beta - Z b) per term, (q, k, 1), working basis."""
+        terms = self.gram.terms
+        n_dense = len(self.gram.xy) - 1
+        beta = solution.beta[len(solution.beta) - n_dense :]
+        fitted = multiply(self.structure, tuple(e[:, :, None] for e in solution.effects), with_fixed=True)
+        residual = np.append(-beta, 1.0)  # [X y] residual = y - X beta
+        return tuple(
+            (t.dense.reshape(-1, n_dense + 1) @ residual).reshape(fitted[j].shape) - fitted[j]
+            for j, t in enumerate(terms)
+        )
+
+    def _average_information(self, factor, lams, score, places) -> np.ndarray:
+        """f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y; (nt, nt)."""
+        gram, nt = self.gram, len(places)
+        directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
+        for i, (j, row, column) in enumerate(places):
+            s = score[j][:, :, 0]
+            basis, lam = gram.terms[j].basis, lams[j]
+            change = np.outer(basis[:, row], lam[:, column])
+            directions[j][:, :, i] = s @ (change + change.T)
+        image = multiply(self.structure, tuple(directions))
+        n_dense = len(gram.xy) - 1
+        rhs_x = np.zeros((n_dense, nt))
+        total = np.zeros((nt, nt))
+        for j, t in enumerate(gram.terms):
+            if t.penalized:
+                flat = directions[j].reshape(-1, nt)
+                rhs_x += tall_product(t.dense.reshape(-1, n_dense + 1), flat)[:-1]
+                total += tall_product(flat, image[j].reshape(-1, nt))
+        return total - quadratic(factor, image, rhs_x)
+
+    # ------------------------------------------------------------------------------------------ estimates
+
+    def estimates(self, theta: np.ndarray) -> Estimates:
+        """Coefficients, covariance, residual scale and conditional modes at theta."""
+        factor = self.factor(theta)
+        solution = solve(factor)
+        score = self._residual_products(solution)
+        sigma2 = factor.pwrss / self.dof
+        beta, vcov = self._fixed_effects(factor, solution, sigma2)
+        lams = self.templates.working(self.gram, np.asarray(theta, float))
+        joint = self.templates.joint(np.asarray(theta, float))
+        pairs = [(j, t) for j, t in enumerate(self.gram.terms) if t.penalized]
+        u = tuple(score[j][:, :, 0] @ lams[j] for j, _ in pairs)
+        b = tuple(u_j @ joint[j].T for (j, _), u_j in zip(pairs, u, strict=True))
+        return Estimates(
+            beta,
+            vcov,
+            float(np.sqrt(sigma2)),
+            factor.pwrss,
+            factor.logdet_z,
+            factor.logdet_x,
+            self._value(factor),
+            u,
+            b,
+        )
+
+    def _fixed_effects(self, factor: Factor, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
+        """(p,) coefficients and (p, p) covariance in the user's order and basis, NaN where a column was dropped."""
+        gram = self.gram
+        n = len(factor.tail) - 1
+        lower = factor.tail[factor.n_random : n, factor.n_random : n]
+        inverse = np.linalg.inv(np.tril(lower))
+        to_user = self._fixed_map()
+        beta = to_user @ solution.beta
+        if gram.one is not None:
+            beta = beta + gram.y_shift * gram.one
+        half = to_user @ inverse.T
+        vcov = sigma2 * half @ half.T
+        beta, vcov = beta[gram.fixed_order], vcov[np.ix_(gram.fixed_order, gram.fixed_order)]
+        dropped = ~gram.active[gram.fixed_order]
+        beta[dropped] = np.nan
+        vcov[dropped] = np.nan
+        vcov[:, dropped] = np.nan
+        return beta, vcov
+
+    def _fixed_map(self) -> np.ndarray:
+        """(p, rank): the factor's fixed columns (factors', then dense ones) -> original basis, order [dense, factors]."""
+        gram = self.gram
+        kept = np.flatnonzero(gram.active)
+        n_dense = len(gram.xy) - 1
+        columns = np.concatenate([kept[n_dense:], kept[:n_dense]])
+        return np.linalg.inv(gram.x_basis)[:, columns]
+
+    def conditional_covariances(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original basis."""
+        factor = self.factor(theta)
+        inverse = selected_inverse(factor, with_fixed=False, covariances=True)
+        sigma2 = factor.pwrss / self.dof
+        out = []
+        for term, block in zip(self.gram.terms, inverse.covariances, strict=True):
+            if term.penalized:
+                back = np.linalg.inv(term.basis)
+                out.append(sigma2 * back @ block @ back.T)
+        return tuple(out)
+
+    def effective_df(self, theta: np.ndarray) -> tuple[float, float, float]:
+        """(total, fixed, random): trace of the map from y to fitted values, its fixed part p and the rest."""
+        theta = np.asarray(theta, float)
+        factor = self.factor(theta)
+        inverse = selected_inverse(factor, with_fixed=True)
+        lams = self.templates.working(self.gram, theta)
+        random = sum(
+            float(np.trace(lam.T @ projected @ lam))
+            for lam, projected in zip(lams, inverse.projected, strict=True)
+            if projected is not None
+        )
+        return self.rank + random, float(self.rank), random
+
+    def prediction_variance(self, theta, x, refs, z) -> np.ndarray:
+        """Variance of x'beta_hat + z'b_hat - (x'beta + z'b), per row, at theta (Henderson 1975, eq. 12).
+
+        x: (n, p) in the user's order; refs: per joint term (n,) level or -1, for which the prior covariance is used;
+        z: per joint term (n, k). Returns (n,).
+        """
+        theta = np.asarray(theta, float)
+        factor = self.factor(theta)
+        sigma2 = factor.pwrss / self.dof
+        user = np.zeros((len(x), len(self.gram.active)))
+        user[:, self.gram.fixed_order] = x
+        x_working = user @ self._fixed_map()
+        random_terms = [t for t in self.gram.terms if t.penalized]
+        z_working = [np.linalg.solve(t.basis.T, zj.T).T for t, zj in zip(random_terms, z, strict=True)]
+        variance = sigma2 * row_quadratics(factor, x_working, tuple(refs), tuple(z_working))
+        for joint, ref, zj in zip(self.templates.joint(theta), refs, z, strict=False):
+            unseen = ref < 0
+            variance[unseen] += sigma2 * ((zj[unseen] @ joint) ** 2).sum(axis=1)
+        return variance

@@ -1,0 +1,69 @@
+"""A starting value of theta from moments of the blocks (Henderson's method 1; Gao and Owen 2017), at no pass.
+
+Every covariate of every term gets the equation E[sum_l s_l^2 / B_l] = sum over covariates of variance * weight, with
+s = Z'W(y - X beta_OLS) and B the diagonal of Z'WZ, and the residual sum of squares closes the system.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bigmm.blocks.gram import Gram
+from bigmm.objective.templates import Templates
+
+SMALLEST_SHARE = 0.05
+"""A start is never at the boundary: theta^2 times the mean information of a level is at least this."""
+
+
+def moment_start(gram: Gram, templates: Templates) -> np.ndarray:
+    """(n_theta,) start: template diagonals from moments, zero below the diagonal."""
+    ratios = _variance_ratios(gram)
+    theta = np.zeros(templates.n_theta)
+    for value, (joint, row, column) in enumerate(templates.places()):
+        if row == column:
+            theta[value] = ratios[joint][row]
+    return theta
+
+
+def _variance_ratios(gram: Gram) -> list[np.ndarray]:
+    """Per penalized term (k,): sqrt(variance of the covariate's effect / residual variance)."""
+    terms = [t for t in gram.terms if t.penalized]
+    owners = [(j, c) for j, t in enumerate(terms) for c in range(t.width)]
+    coefficients = np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
+    rss = gram.xy[-1, -1] - coefficients @ gram.xy[:-1, -1]
+    n = len(owners)
+    matrix, moment = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
+    information = {}
+    for i, (j, c) in enumerate(owners):
+        t = terms[j]
+        b = t.diagonal[:, c, c]
+        inverse = np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
+        s = t.dense[:, c, -1] - t.dense[:, c, :-1] @ coefficients
+        moment[i] = (s * s) @ inverse
+        matrix[i, n] = np.count_nonzero(b > 0)
+        information[j, c] = b.mean()
+        for i2, (j2, c2) in enumerate(owners):
+            matrix[i, i2] = _coupling(gram, j, c, j2, c2, inverse)
+        matrix[n, i] = b.sum()
+    moment[n] = rss
+    matrix[n, n] = max(gram.n - len(coefficients), 1)
+    variances = np.linalg.lstsq(matrix, moment, rcond=None)[0]
+    residual = variances[n] if variances[n] > 0 else rss / matrix[n, n]
+    out = [np.zeros(t.width) for t in terms]
+    for i, (j, c) in enumerate(owners):
+        floor = SMALLEST_SHARE / max(information[j, c], 1e-300)
+        ratio = variances[i] / residual if residual > 0 else 1.0
+        out[j][c] = np.sqrt(min(max(ratio, floor), 1e8 * floor))
+    return out
+
+
+def _coupling(gram: Gram, j: int, c: int, j2: int, c2: int, inverse: np.ndarray) -> float:
+    """sum over pairs of levels of (Z_c'W Z_c2)^2 / B_c."""
+    if j == j2:
+        return float((gram.terms[j].diagonal[:, c, c2] ** 2) @ inverse)
+    if (j, j2) in gram.cross:
+        block = gram.cross[j, j2]
+        row = np.repeat(inverse, np.diff(block.indptr))
+        return float((block.data[:, c, c2] ** 2) @ row)
+    block = gram.cross[j2, j]
+    return float((block.data[:, c2, c] ** 2) @ inverse[block.indices])

@@ -1,0 +1,172 @@
+"""`minimize`: choose the method, restart, try the boundary, certify."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bigmm.optimize import newton, nlopt_methods
+from bigmm.optimize.differences import local_model
+from bigmm.optimize.outcome import LocalModel, Outcome, Problem
+
+CERTIFIED = 1e-4
+"""A point is certified when a Newton step would gain less than this (deviance units)."""
+BOUNDARY = 1e-4
+"""Scales below this are shown as singular (lme4's isSingular tolerance)."""
+MAX_RESTARTS = 4
+
+
+def minimize(problem: Problem, method: str = "auto") -> Outcome:
+    """Minimise over theta.
+
+    "auto": trust-region Newton with average information from the given starts (all of them where evaluations are cheap and
+    n_theta >= 3), NLopt BOBYQA when that does not end in a certified minimum. Any other name: that method alone.
+    """
+    if method not in ("auto", "newton"):
+        nlopt_methods.algorithm(method)
+    if not len(problem.lower):
+        return _finish(problem, np.zeros(0), "none", 1, 1, 1)
+    if problem.evaluate is None:
+        return _without_gradient(problem, "bobyqa" if method in ("auto", "newton") else method)
+    if method not in ("auto", "newton"):
+        return _by_nlopt(problem, problem.starts[0], method)
+    several = problem.cheap and len(problem.lower) >= 3
+    starts = problem.starts if several else problem.starts[:1]
+    states = [newton.run(problem, newton.init(problem, start)) for start in starts]
+    found = min(states, key=lambda s: s.model.value)
+    best = newton.polish(problem, found)
+    evaluations = sum(s.evaluations for s in states) + best.evaluations - found.evaluations
+    gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - found.gradient_evaluations
+    outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts))
+    if method == "auto" and not outcome.converged:
+        second = _by_nlopt(problem, problem.rectify(best.theta), "bobyqa")
+        polished = newton.polish(problem, newton.run(problem, newton.init(problem, second.theta)))
+        theta = polished.theta if polished.model.value <= second.value else second.theta
+        outcome = _finish(
+            problem,
+            theta,
+            "newton, then bobyqa",
+            evaluations + second.evaluations + polished.evaluations,
+            gradients + polished.gradient_evaluations,
+            len(starts) + 1,
+        )
+    return outcome
+
+
+def _by_nlopt(problem: Problem, start: np.ndarray, name: str) -> Outcome:
+    theta, _, evaluations, gradients = nlopt_methods.run(problem, start, name)
+    return _finish(problem, theta, name, evaluations, gradients, 1)
+
+
+def _finish(problem: Problem, theta, method, evaluations, gradients, starts) -> Outcome:
+    """Rectify signs, try scales of exactly 0, certify by gradient and curvature."""
+    theta = problem.rectify(theta)
+    scales = np.flatnonzero(problem.lower == 0)
+    assert problem.evaluate is not None
+    model = problem.evaluate(theta)
+    theta, model, tried = _try_boundary(problem, theta, model, scales)
+    decrease = newton.expected_decrease(model)
+    at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
+    free = ~(at_boundary & (theta == 0))
+    curvature = np.diagonal(model.hessian)
+    # at theta = 0 the gradient vanishes by evenness: the curvature is twice the derivative in theta^2, and decides (KKT)
+    scale = max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
+    saddle = bool(np.any(curvature[at_boundary] < -1e-6 * scale))
+    converged = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
+    advice = "" if converged else _advice(model, decrease, saddle)
+    largest = float(np.abs(model.gradient[free]).max(initial=0.0))
+    return Outcome(
+        theta,
+        float(model.value),
+        model.gradient,
+        method,
+        "converged" if converged else "stopped",
+        evaluations + tried,
+        gradients + 1,
+        decrease,
+        largest,
+        at_boundary,
+        starts,
+        advice,
+    )
+
+
+def _try_boundary(problem, theta, model: LocalModel, scales):
+    """Set small scales to exactly 0 where that costs nothing."""
+    tried = 0
+    for i in scales:
+        cost = 0.5 * abs(model.hessian[i, i]) * theta[i] ** 2
+        if theta[i] == 0 or cost > 1e-3:
+            continue
+        trial = theta.copy()
+        trial[i] = 0.0
+        tried += 1
+        if problem.value(trial) <= model.value + 1e-9 + 1e-12 * abs(model.value):
+            theta = trial
+            model = problem.evaluate(theta)
+    return theta, model, tried
+
+
+def _advice(model: LocalModel, decrease: float, saddle: bool) -> str:
+    if not np.isfinite(model.value):
+        return "the criterion is not finite here: check the scale of the response and of the covariates"
+    if saddle:
+        return "a variance at zero would be better positive: try another optimizer or start (theta0=)"
+    return (
+        f"a further step would still lower the criterion by about {decrease:.2g}: try optimizer='bobyqa', another start "
+        "(theta0=), covariates on a similar scale, or a simpler random-effects structure"
+    )
+
+
+def _without_gradient(problem: Problem, name: str) -> Outcome:
+    """Minimise from the best of the starts and again from where that ended, until the end is certified by differences
+    (models with their own Lambda)."""
+    values = [problem.value(start) for start in problem.starts]
+    theta = problem.starts[int(np.argmin(values))]
+    evaluations, attempts, certified = len(values), 0, False
+    while attempts < MAX_RESTARTS and not certified:
+        theta, _, more, _ = nlopt_methods.run(problem, theta, name)
+        theta, tried = _zeroed(problem, problem.rectify(theta))
+        model = local_model(problem.value, theta, problem.lower)
+        decrease = max(newton.expected_decrease(model), model.value - model.best[0])
+        curvature = np.diagonal(model.hessian)
+        saddle = bool(np.any(curvature < -1e-6 * np.abs(curvature).max()))
+        certified = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
+        evaluations, attempts, at = evaluations + more + tried + model.evaluations, attempts + 1, theta
+        theta = model.best[1]
+    at_boundary = at <= problem.lower + BOUNDARY
+    advice = (
+        ""
+        if certified
+        else (
+            f"by finite differences the criterion could still fall by about {decrease:.2g}: try another start (theta0=) or "
+            "optimizer, bounds (lower=), or a smoother or simpler lambda_fn"
+        )
+    )
+    largest = float(np.abs(model.gradient).max(initial=0.0))
+    return Outcome(
+        at,
+        model.value,
+        model.gradient,
+        name,
+        "converged" if certified else "stopped",
+        evaluations,
+        0,
+        decrease,
+        largest,
+        at_boundary,
+        len(values),
+        advice,
+    )
+
+
+def _zeroed(problem: Problem, theta: np.ndarray) -> tuple[np.ndarray, int]:
+    """Small elements with a bound of 0 set to it where that costs nothing; how many were tried."""
+    small = np.flatnonzero((problem.lower == 0) & (theta != 0) & (np.abs(theta) < 1e-2))
+    value = problem.value(theta)
+    for i in small:
+        trial = theta.copy()
+        trial[i] = 0.0
+        cost = problem.value(trial) - value
+        if cost <= 1e-9 + 1e-12 * abs(value):
+            theta, value = trial, value + cost
+    return theta, len(small) + 1

@@ -1,0 +1,162 @@
+"""Newton's method with average information in a trust region (More and Sorensen 1983), as init / step / terminate.
+
+Where the mean is misspecified, average information is far from the Hessian. What it lacks is learnt from gradient
+differences by symmetric rank-one updates of a correction, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch 1981).
+
+theta is unconstrained: the objective is even in the sign of every template column, so a boundary at 0 is an ordinary
+stationary point whose curvature decides whether it is a minimum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from bigmm.optimize.outcome import LocalModel, Problem
+
+TOLERANCE = 1e-9
+"""Expected decrease of the objective below which a point is a minimum."""
+MAX_STEPS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where the search stands: theta (n,), the local model there, the learnt correction (n, n) of its curvature, the trust
+    radius (in curvature units), counts, and the expected decrease of one more step."""
+
+    theta: np.ndarray
+    model: LocalModel
+    correction: np.ndarray
+    radius: float
+    steps: int
+    evaluations: int
+    gradient_evaluations: int
+    decrease: float
+    stalled: bool = False
+
+
+def init(problem: Problem, start: np.ndarray) -> State:
+    """Evaluate the start."""
+    model = problem.evaluate(start)
+    correction = np.zeros((len(start), len(start)))
+    return State(start, model, correction, np.inf, 0, 1, 1, expected_decrease(model))
+
+
+def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Eigenvalues, eigenvectors of the curvature in units where its diagonal is about 1, and that scale (n,)."""
+    hessian = model.hessian + correction
+    diagonal = np.maximum(np.abs(np.diagonal(hessian)), 0.1 * np.abs(np.diagonal(model.hessian)))
+    scale = np.sqrt(np.maximum(diagonal, 1e-10 * max(diagonal.max(initial=0.0), 1e-300)))
+    values, vectors = np.linalg.eigh(hessian / scale[:, None] / scale)
+    return values, vectors, scale
+
+
+def expected_decrease(model: LocalModel, correction: np.ndarray | float = 0.0) -> float:
+    """Half the Newton decrement g'|H|^-1 g: what one more step should gain."""
+    if not (np.isfinite(model.value) and np.all(np.isfinite(model.gradient)) and np.all(np.isfinite(model.hessian))):
+        return np.inf
+    values, vectors, scale = scaled_eigen(model, correction)
+    g = vectors.T @ (model.gradient / scale)
+    return float(0.5 * np.sum(g * g / np.maximum(np.abs(values), 1e-8)))
+
+
+def newton_step(model: LocalModel, correction: np.ndarray, radius: float) -> tuple[np.ndarray, float]:
+    """(step, predicted decrease) of the quadratic model with |curvature|, no longer than the radius in scaled units."""
+    values, vectors, scale = scaled_eigen(model, correction)
+    g = vectors.T @ (model.gradient / scale)
+    size = np.maximum(np.abs(values), 1e-6)
+
+    def at(damping):
+        return -g / (size + damping)
+
+    damping = 0.0
+    if np.linalg.norm(at(0.0)) > radius:
+        low, high = 0.0, np.linalg.norm(g) / radius
+        for _ in range(60):
+            damping = 0.5 * (low + high)
+            low, high = (damping, high) if np.linalg.norm(at(damping)) > radius else (low, damping)
+    s = at(damping)
+    predicted = -(g @ s + 0.5 * np.sum(size * s * s))
+    return (vectors @ s) / scale, float(predicted)
+
+
+def step(problem: Problem, state: State) -> State:
+    """One trial point: accepted when the objective falls (or, at rounding level, when the gradient does)."""
+    move, predicted = newton_step(state.model, state.correction, state.radius)
+    trial = state.theta + move
+    value = problem.value(trial)
+    gain = state.model.value - value
+    rounding = 1e-13 * (1.0 + abs(state.model.value))
+    if gain > 1e-4 * predicted or abs(gain) <= rounding and predicted <= 10 * rounding:
+        model = problem.evaluate(trial)
+        correction = learnt(state, model, move)
+        decrease = expected_decrease(model, correction)
+        length = _scaled_length(state, move)
+        radius = state.radius
+        if gain > 0.75 * predicted:
+            radius = max(radius, 2.0 * length) if np.isfinite(radius) else radius
+        elif gain < 0.25 * predicted:
+            radius = 0.5 * length
+        stalled = predicted <= rounding and decrease >= 0.25 * state.decrease
+        if stalled and decrease >= state.decrease:
+            return replace(
+                state,
+                steps=state.steps + 1,
+                evaluations=state.evaluations + 1,
+                stalled=True,
+                gradient_evaluations=state.gradient_evaluations + 1,
+            )
+        return State(
+            trial,
+            model,
+            correction,
+            radius,
+            state.steps + 1,
+            state.evaluations + 1,
+            state.gradient_evaluations + 1,
+            decrease,
+            stalled,
+        )
+    radius = 0.25 * _scaled_length(state, move)
+    stalled = predicted <= rounding or radius < 1e-12
+    return replace(state, radius=radius, steps=state.steps + 1, evaluations=state.evaluations + 1, stalled=stalled)
+
+
+def learnt(state: State, model: LocalModel, move: np.ndarray) -> np.ndarray:
+    """Symmetric rank-one update of the correction, so that curvature times the step is the change of the gradient."""
+    _, _, scale = scaled_eigen(model)
+    missing = (model.gradient - state.model.gradient - (model.hessian + state.correction) @ move) / scale
+    along = move * scale
+    against = float(missing @ along)
+    length = float(along @ along)
+    # a tiny step tells rounding, a tiny denominator tells nothing, and no correction is worth many times the curvature
+    if length < 1e-10 or abs(against) <= 1e-4 * np.sqrt(length) * np.linalg.norm(missing):
+        return state.correction
+    if missing @ missing > 100.0 * abs(against):
+        return state.correction
+    return state.correction + np.outer(missing * scale, missing * scale) / against
+
+
+def _scaled_length(state: State, move: np.ndarray) -> float:
+    _, _, scale = scaled_eigen(state.model, state.correction)
+    return float(np.linalg.norm(move * scale))
+
+
+def terminate(state: State, tolerance: float) -> bool:
+    """A minimum to the tolerance, no progress possible, or too many steps."""
+    if state.stalled or state.steps >= MAX_STEPS or not np.isfinite(state.decrease):
+        return True
+    return state.decrease <= tolerance
+
+
+def run(problem: Problem, state: State, tolerance: float = TOLERANCE) -> State:
+    """Step until terminate."""
+    while not terminate(state, tolerance):
+        state = step(problem, state)
+    return state
+
+
+def polish(problem: Problem, state: State) -> State:
+    """To the last digit, where evaluations cost nothing."""
+    return run(problem, state, 1e-28 * (1.0 + abs(state.model.value))) if problem.cheap else state

@@ -1,0 +1,63 @@
+"""What is minimised and what came out: failure is a value with advice, never a bare code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+
+class LocalModel(Protocol):
+    """Value, gradient (n,) and curvature (n, n) of the function at one point."""
+
+    value: float
+    gradient: np.ndarray
+    hessian: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A function of theta with lower bounds of 0 on the scale elements, even in the sign of each template column.
+
+    value: theta -> float (inf allowed); evaluate: theta -> LocalModel, or None when there is no gradient;
+    lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;
+    cheap: evaluations cost so little that restarts and polishing to the last digit are worth it;
+    size: number of observations or the like, the scale of rounding errors.
+    """
+
+    value: Callable[[np.ndarray], float]
+    evaluate: Callable[[np.ndarray], LocalModel] | None
+    lower: np.ndarray
+    starts: tuple[np.ndarray, ...]
+    rectify: Callable[[np.ndarray], np.ndarray] = field(default=np.asarray)
+    cheap: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The end of a minimisation.
+
+    theta (n,), value, gradient (n,) or None; method; status ("converged", "stopped", "failed"); evaluations of the value
+    and of the gradient; expected_decrease: what a further Newton step would still gain, in units of the objective;
+    max_abs_gradient: largest gradient element over elements not at the boundary; at_boundary: (n,) bool, scales at 0;
+    starts: how many starts were tried; advice: what to do when not converged, "" otherwise.
+    """
+
+    theta: np.ndarray
+    value: float
+    gradient: np.ndarray | None
+    method: str
+    status: str
+    evaluations: int
+    gradient_evaluations: int
+    expected_decrease: float
+    max_abs_gradient: float
+    at_boundary: np.ndarray
+    starts: int
+    advice: str = ""
+
+    @property
+    def converged(self) -> bool:
+        return self.status == "converged"

@@ -1,0 +1,111 @@
+"""Tidy tables with broom.mixed's columns and names (https://bbolker.github.io/broom.mixed)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+from bigmm.errors import UsageError
+from bigmm.results import coefficients, effects
+from bigmm.results.fitted import FittedLmm
+
+SCALES = {"sdcor": ("sd__", "cor__"), "vcov": ("var__", "cov__")}
+
+
+def _fixed(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
+    limits = coefficients.intervals(fitted, level, "wald")
+    columns = {
+        "effect": "fixed",
+        "term": list(fitted.layout.fixed_names),
+        "estimate": np.array(fitted.estimates.beta),
+        "std.error": coefficients.standard_errors(fitted),
+        "statistic": coefficients.z_values(fitted),
+        "p.value": coefficients.p_values(fitted),
+        "conf.low": limits["lower"].to_numpy(),
+        "conf.high": limits["upper"].to_numpy(),
+    }
+    return pd.DataFrame(columns)
+
+
+def _parameter_name(row: dict, scales: str) -> str:
+    spread, together = SCALES[scales]
+    if row["name1"] is None:
+        return f"{spread}Observation"
+    if row["name2"] is None:
+        return f"{spread}{row['name1']}"
+    return f"{together}{row['name1']}.{row['name2']}"
+
+
+def _parameters(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
+    rows = effects.varcorr(fitted).to_dict("records")
+    columns = {
+        "effect": "ran_pars",
+        "group": [row["group"] for row in rows],
+        "term": [_parameter_name(row, scales) for row in rows],
+        "estimate": [row[scales] for row in rows],
+    }
+    return pd.DataFrame(columns)
+
+
+def _modes(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
+    spread = effects.conditional_sd(fitted)
+    parts = []
+    for number, joint in effects.random_joints(fitted):
+        index = effects.level_index(fitted, number, joint)
+        for slot, name in effects.joint_names(fitted, number).items():
+            columns = {
+                "effect": "ran_vals",
+                "group": index.name,
+                "level": index.astype(str).to_numpy(),
+                "term": name,
+                "estimate": np.array(fitted.estimates.b[number][:, slot]),
+                "std.error": spread[number][:, slot],
+            }
+            parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+EFFECTS: dict[str, Callable[[FittedLmm, str, float], pd.DataFrame]] = {
+    "fixed": _fixed,
+    "ran_pars": _parameters,
+    "ran_vals": _modes,
+}
+
+
+def tidy(fitted: FittedLmm, effects: str, scales: str, level: float) -> pd.DataFrame:
+    """One row per coefficient, variance parameter or conditional mode."""
+    if effects not in EFFECTS:
+        raise UsageError(f"tidy(effects={effects!r}): choose one of {', '.join(EFFECTS)}")
+    if scales not in SCALES:
+        raise UsageError(f"tidy(scales={scales!r}): choose one of {', '.join(SCALES)}")
+    return EFFECTS[effects](fitted, scales, level)
+
+
+def information(fitted: FittedLmm) -> dict[str, float]:
+    """AIC, BIC and log likelihood as lme4 counts them, for REML too: objective + penalty * npar."""
+    objective, npar = float(fitted.estimates.objective), fitted.npar
+    return {
+        "AIC": objective + 2.0 * npar,
+        "BIC": objective + float(np.log(fitted.nobs)) * npar,
+        "logLik": -objective / 2.0,
+        "deviance": objective,
+        "df.residual": fitted.nobs - npar,
+    }
+
+
+def glance(fitted: FittedLmm) -> pd.DataFrame:
+    """One row about the model: nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual."""
+    numbers = information(fitted)
+    criterion = "REMLcrit" if fitted.reml else "deviance"
+    row = {
+        "nobs": fitted.nobs,
+        "sigma": float(fitted.estimates.sigma),
+        "logLik": numbers["logLik"],
+        "AIC": numbers["AIC"],
+        "BIC": numbers["BIC"],
+        criterion: numbers["deviance"],
+        "df.residual": int(numbers["df.residual"]),
+    }
+    return pd.DataFrame([row])

@@ -1,0 +1,89 @@
+"""Likelihood-ratio tests between nested fits of the same rows; REML fits are refitted by ML from the same Gram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bigmm.blocks.compress import compress
+from bigmm.errors import UsageError
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.start import moment_start
+from bigmm.optimize import Problem, minimize
+from bigmm.results.broom import information
+from bigmm.results.fitted import FittedLmm
+
+SAME_RESPONSE = 1e-8
+SMALL = 10_000
+
+
+def ml_fit(fitted: FittedLmm) -> FittedLmm:
+    """The same model by maximum likelihood, started at the REML estimate; no pass over the rows."""
+    if not fitted.reml:
+        return fitted
+    criterion = Criterion(fitted.criterion.gram, fitted.criterion.templates, False)
+    outcome = minimize(_problem(criterion, fitted.theta))
+    return replace(
+        fitted,
+        reml=False,
+        criterion=criterion,
+        theta=outcome.theta,
+        outcome=outcome,
+        estimates=criterion.estimates(outcome.theta),
+    )
+
+
+def _problem(criterion: Criterion, start: np.ndarray) -> Problem:
+    """The criterion to minimise, evaluated on the compressed Gram (levels with equal blocks are summed once)."""
+    gram, templates = criterion.gram, criterion.templates
+    fast = Criterion(compress(gram), templates, criterion.reml)
+    starts = (np.array(start), moment_start(gram, templates))
+    cheap = sum(term.n_levels * term.width for term in gram.terms) <= SMALL
+    return Problem(fast.value, fast.evaluate, templates.lower, starts, templates.rectified, cheap)
+
+
+def check_comparable(fits: Sequence[FittedLmm]) -> None:
+    """Raise UsageError unless all fits are of the same rows of the same response."""
+    first = fits[0]
+    for other in fits[1:]:
+        if other.nobs != first.nobs:
+            raise UsageError(
+                f"the models were fitted to {first.nobs:,} and {other.nobs:,} rows: "
+                f"a likelihood-ratio test needs the same rows; rows with missing values may differ between formulas"
+            )
+        if other.layout.response != first.layout.response or not _same_response(first, other):
+            raise UsageError(
+                f"the models have different responses ({first.layout.response} and {other.layout.response}, "
+                f"or other values of it): a likelihood-ratio test needs the same data"
+            )
+
+
+def _same_response(a: FittedLmm, b: FittedLmm) -> bool:
+    """Compare y'Wy about the mean and the weights; a different offset makes them incomparable by this means."""
+    if a.offset != b.offset:
+        return True
+    first, second = a.criterion.gram, b.criterion.gram
+    squares = math.isclose(first.y_sum_squares_total, second.y_sum_squares_total, rel_tol=SAME_RESPONSE)
+    weights = math.isclose(first.sum_log_w, second.sum_log_w, rel_tol=SAME_RESPONSE, abs_tol=SAME_RESPONSE)
+    return squares and weights
+
+
+def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:
+    """npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq), by increasing number of parameters (lme4's anova)."""
+    if len(fits) < 2:
+        raise UsageError("a likelihood-ratio test compares at least two models")
+    check_comparable(fits)
+    ordered = sorted((ml_fit(fit) for fit in fits), key=lambda fit: fit.npar)
+    rows = [{"npar": fit.npar} | information(fit) for fit in ordered]
+    frame = pd.DataFrame(rows, index=[fit.formula for fit in ordered]).drop(columns="df.residual")
+    chisq = -np.diff(frame["deviance"].to_numpy(), prepend=np.nan)
+    df = np.diff(frame["npar"].to_numpy().astype(float), prepend=np.nan)
+    frame["Chisq"] = np.where(np.isnan(chisq), np.nan, np.maximum(chisq, 0.0))
+    frame["Df"] = df
+    frame["Pr(>Chisq)"] = np.where(df > 0, stats.chi2.sf(frame["Chisq"], np.maximum(np.nan_to_num(df), 1.0)), np.nan)
+    return frame

@@ -1,0 +1,89 @@
+"""Random effects as tables: variance components, conditional modes, numbers of levels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from bigmm.design.layout import JointTerm
+from bigmm.results.fitted import FittedLmm
+
+VARCORR_COLUMNS = ("group", "name1", "name2", "vcov", "sdcor")
+
+
+def _term_rows(group: str, names: tuple[str, ...], cov: np.ndarray) -> list[tuple]:
+    """Variances first, then covariances down the columns of the lower triangle, as lme4 lists them."""
+    sd = np.sqrt(np.diag(cov))
+    rows: list[tuple] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for j in range(len(names)):
+            for i in range(j + 1, len(names)):
+                corr = cov[i, j] / (sd[i] * sd[j])
+                rows.append((group, names[j], names[i], cov[i, j], corr))
+    return rows
+
+
+def term_covariances(fitted: FittedLmm) -> tuple[np.ndarray, ...]:
+    """(k, k) covariance matrix sigma^2 lambda lambda' of every term."""
+    return tuple(fitted.estimates.sigma**2 * lam @ lam.T for lam in fitted.lambdas())
+
+
+def varcorr(fitted: FittedLmm) -> pd.DataFrame:
+    """Variances and standard deviations (name2 None), covariances and correlations (both names), Residual last."""
+    rows: list[tuple] = []
+    for term, cov in zip(fitted.terms, term_covariances(fitted), strict=True):
+        rows += _term_rows(term.group, term.names, cov)
+    sigma = fitted.estimates.sigma
+    rows.append(("Residual", None, None, sigma**2, sigma))
+    frame = pd.DataFrame(rows, columns=list(VARCORR_COLUMNS))
+    names = frame[["group", "name1", "name2"]].astype(object)
+    frame[["group", "name1", "name2"]] = names.where(names.notna(), None)
+    return frame
+
+
+def joint_names(fitted: FittedLmm, number: int) -> dict[int, str]:
+    """{slot of joint term `number`: covariate name}, in the order the user wrote them."""
+    names: dict[int, str] = {}
+    for term in fitted.terms:
+        if term.joint == number:
+            for slot, name in zip(term.slots, term.names, strict=True):
+                names.setdefault(slot, name)
+    return names
+
+
+def random_joints(fitted: FittedLmm) -> list[tuple[int, JointTerm]]:
+    """(number, joint term) of every joint term that holds random effects."""
+    return [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
+
+
+def level_index(fitted: FittedLmm, number: int, joint: JointTerm) -> pd.Index:
+    """(q,) labels of the levels that have rows, named after the grouping."""
+    grouping = fitted.layout.groupings[joint.grouping]
+    return pd.Index(grouping.labels[fitted.kept_levels(number)], name=grouping.name)
+
+
+def conditional_sd(fitted: FittedLmm) -> tuple[np.ndarray, ...]:
+    """Per joint term (q, k) conditional standard deviations of the modes given theta, sigma and beta."""
+    covariances = fitted.criterion.conditional_covariances(fitted.theta)
+    return tuple(np.sqrt(np.maximum(np.diagonal(c, axis1=1, axis2=2), 0.0)) for c in covariances)
+
+
+def ranef(fitted: FittedLmm, condvar: bool = False) -> dict[str, pd.DataFrame]:
+    """{grouping: DataFrame by level, a column per covariate, `_sd` columns with condvar}."""
+    spread = conditional_sd(fitted) if condvar else None
+    frames = {}
+    for number, joint in random_joints(fitted):
+        names = joint_names(fitted, number)
+        modes = fitted.estimates.b[number]
+        columns = {name: np.array(modes[:, slot]) for slot, name in names.items()}
+        if spread is not None:
+            columns |= {f"{name}_sd": spread[number][:, slot] for slot, name in names.items()}
+        frames[fitted.layout.groupings[joint.grouping].name] = pd.DataFrame(
+            columns, index=level_index(fitted, number, joint)
+        )
+    return frames
+
+
+def n_groups(fitted: FittedLmm) -> dict[str, int]:
+    """{grouping: number of levels that have rows}."""
+    return {fitted.layout.groupings[j.grouping].name: len(fitted.kept_levels(n)) for n, j in random_joints(fitted)}

@@ -1,0 +1,97 @@
+"""The one frozen value behind a fitted model, and the plain facts that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate.assemble import Assembled
+from bigmm.design.layout import JointTerm, Layout, joint_terms
+from bigmm.design.spec import DesignSpec
+from bigmm.objective.criterion import Criterion, Estimates
+from bigmm.objective.templates import Template
+from bigmm.optimize.outcome import Outcome
+from bigmm.source.partition import Fingerprint, Source
+
+
+@dataclass(frozen=True, slots=True)
+class FittedLmm:
+    """Everything a linear mixed model is after fitting; `LmmResults` only asks questions of it.
+
+    theta: (n_theta,) in lme4's order; estimates: in the user's coefficient order, NaN in dropped slots;
+    dropped: ((column, rows dropped because of it), ...); seconds: {phase: s}; passes: looks at all rows;
+    weights, offset: column names or None; monte_carlo_error: None for the exact solver;
+    source: where the rows were read, None once the fit was pickled or saved.
+    """
+
+    formula: str
+    reml: bool
+    spec: DesignSpec
+    assembled: Assembled
+    criterion: Criterion
+    theta: np.ndarray
+    estimates: Estimates
+    outcome: Outcome
+    is_singular: bool
+    nobs: int
+    rows_read: int
+    dropped: tuple[tuple[str, int], ...]
+    passes: int
+    seconds: Mapping[str, float]
+    peak_rss_bytes: int
+    solver: str
+    data_description: str
+    fingerprints: tuple[Fingerprint, ...]
+    weights: str | None
+    offset: str | None
+    bigmm_version: str
+    monte_carlo_error: Mapping[str, Any] | None = None
+    source: Source | None = None
+
+    @property
+    def layout(self) -> Layout:
+        return self.spec.layout
+
+    @property
+    def joints(self) -> tuple[JointTerm, ...]:
+        """The joint terms in the order of the Gram's blocks and of `estimates.b`; fixed factors come last."""
+        joined = joint_terms(self.spec.layout)
+        return tuple(joined[number] for number in self.assembled.term_order)
+
+    @property
+    def terms(self) -> tuple[Template, ...]:
+        """The random-effects terms as the user wrote them, in the order of theta."""
+        return self.criterion.templates.terms
+
+    @property
+    def rank(self) -> int:
+        """Number of estimable coefficients."""
+        return int(np.isfinite(self.estimates.beta).sum())
+
+    @property
+    def npar(self) -> int:
+        """Coefficients, theta and sigma, as lme4 counts them."""
+        return self.rank + len(self.theta) + 1
+
+    def lambdas(self) -> tuple[np.ndarray, ...]:
+        """One lower-triangular (k, k) relative covariance factor per term."""
+        return self.criterion.templates.lambdas(self.theta)
+
+    def kept_levels(self, number: int) -> np.ndarray:
+        """(q,) level numbers (into the grouping's labels) of joint term `number`: those that have rows."""
+        return np.asarray(self.assembled.kept[number])
+
+
+def freeze(value: Any) -> None:
+    """Make every array reachable through dataclasses and tuples read-only."""
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif is_dataclass(value):
+        for field in fields(value):
+            freeze(getattr(value, field.name, None))
+    elif isinstance(value, tuple):
+        for item in value:
+            freeze(item)

@@ -1,0 +1,211 @@
+"""x'beta, z'b and their variance for rows that were encoded with the model's own design."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
+from bigmm.design.spec import DesignSpec
+from bigmm.errors import UsageError
+from bigmm.objective.criterion import Criterion
+from bigmm.results.fitted import FittedLmm
+
+NEW_LEVELS = ("population", "raise", "missing")
+BLOCK_BYTES = 32 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The linear predictor of n rows, taken apart: each (n,); eta = fixed + random + offset.
+
+    y: NaN where the response is absent; w: weights, ones without; unseen: (n,) True where a level was never seen.
+    """
+
+    fixed: np.ndarray
+    random: np.ndarray
+    offset: np.ndarray
+    y: np.ndarray
+    w: np.ndarray
+    unseen: np.ndarray
+
+    @property
+    def eta(self) -> np.ndarray:
+        return self.fixed + self.random + self.offset
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """What prediction needs of a fit, small enough to travel to workers.
+
+    beta: (p,) with zeros for dropped columns; modes: per joint term (n_levels + 1, k), the last row (level -1) and the
+    levels without rows being zero, None for factors among the fixed effects.
+    """
+
+    spec: DesignSpec
+    joints: tuple[JointTerm, ...]
+    beta: np.ndarray
+    modes: tuple[np.ndarray | None, ...]
+
+
+def predictor(fitted: FittedLmm) -> Predictor:
+    """The predictor at the estimates."""
+    beta = np.nan_to_num(fitted.estimates.beta)
+    modes = tuple(
+        spread_levels(fitted, number, fitted.estimates.b[number]) if joint.fixed_factor is None else None
+        for number, joint in enumerate(fitted.joints)
+    )
+    return Predictor(fitted.spec, fitted.joints, beta, modes)
+
+
+def spread_levels(fitted: FittedLmm, number: int, values: np.ndarray) -> np.ndarray:
+    """(q, k) values of the kept levels as (n_levels + 1, k) over all labels, zero elsewhere."""
+    grouping = fitted.layout.groupings[fitted.joints[number].grouping]
+    out = np.zeros((grouping.n_levels + 1, values.shape[1]))
+    out[fitted.kept_levels(number)] = values
+    return out
+
+
+def kept_positions(fitted: FittedLmm, number: int) -> np.ndarray:
+    """(n_levels + 1,) position of every label among the kept levels, -1 when it has no rows (and for level -1)."""
+    grouping = fitted.layout.groupings[fitted.joints[number].grouping]
+    kept = fitted.kept_levels(number)
+    out = np.full(grouping.n_levels + 1, -1, dtype=np.int64)
+    out[kept] = np.arange(len(kept))
+    return out
+
+
+def check_new_levels(new_levels: str) -> str:
+    """One of NEW_LEVELS, or UsageError."""
+    if new_levels not in NEW_LEVELS:
+        raise UsageError(f"new_levels={new_levels!r}: choose one of {', '.join(NEW_LEVELS)}")
+    return new_levels
+
+
+def encode(spec: DesignSpec, table: pa.Table, random: bool, new_levels: str) -> DesignChunk:
+    """Encode new rows; columns of the random effects may be absent when these are not asked for."""
+    strict = random and new_levels == "raise"
+    need = ("fixed", "random") if random else ("fixed",)
+    return spec.encode_new(table, "raise" if strict else "population", need)
+
+
+def covariate(chunk: DesignChunk, column: int) -> np.ndarray:
+    """(n,) values of a layout column; column 0 is the constant."""
+    return np.ones(chunk.rows) if column == 0 else chunk.columns[column - 1]
+
+
+def factor_values(chunk: DesignChunk, factor: FixedFactor, weights: np.ndarray) -> np.ndarray:
+    """covariate * weights[level], NaN for a level that was never seen: its effect cannot be known."""
+    refs = chunk.refs[factor.grouping]
+    values = np.where(refs >= 0, weights[refs], np.nan)
+    return covariate(chunk, factor.covariate) * values
+
+
+def fixed_part(layout: Layout, beta: np.ndarray, chunk: DesignChunk) -> np.ndarray:
+    """(n,) x'beta without forming X for factors with many levels."""
+    eta = np.zeros(chunk.rows)
+    for column, weight in zip(layout.fixed_columns, beta, strict=True):
+        if column == 0:
+            eta += weight
+        elif column > 0:
+            eta += weight * chunk.columns[column - 1]
+    for factor in layout.fixed_factors:
+        eta += factor_values(chunk, factor, factor.contrast @ beta[list(factor.positions)])
+    return eta
+
+
+def random_part(joints: tuple[JointTerm, ...], modes: tuple[np.ndarray | None, ...], chunk: DesignChunk) -> np.ndarray:
+    """(n,) sum over joint terms of z'b at each row's level, nothing for levels that were never seen."""
+    eta = np.zeros(chunk.rows)
+    for joint, values in zip(joints, modes, strict=True):
+        if values is None:
+            continue
+        refs = chunk.refs[joint.grouping]
+        for slot, column in enumerate(joint.covariates):
+            eta += values[refs, slot] * covariate(chunk, column)
+    return eta
+
+
+def unseen_rows(joints: tuple[JointTerm, ...], chunk: DesignChunk) -> np.ndarray:
+    """(n,) True where a random term's level was never seen."""
+    unseen = np.zeros(chunk.rows, dtype=bool)
+    for joint in joints:
+        if joint.fixed_factor is None:
+            unseen |= chunk.refs[joint.grouping] < 0
+    return unseen
+
+
+def parts_of(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> Parts:
+    """The linear predictor's parts for a table; NaN where `new_levels="missing"` says so."""
+    chunk = encode(model.spec, table, random, new_levels)
+    return parts_of_chunk(model, chunk, random, new_levels)
+
+
+def parts_of_chunk(model: Predictor, chunk: DesignChunk, random: bool, new_levels: str) -> Parts:
+    """See `parts_of`."""
+    n = chunk.rows
+    fixed = fixed_part(model.spec.layout, model.beta, chunk)
+    values = random_part(model.joints, model.modes, chunk) if random else np.zeros(n)
+    unseen = unseen_rows(model.joints, chunk) if random else np.zeros(n, dtype=bool)
+    if new_levels == "missing":
+        values[unseen] = np.nan
+    offset = np.zeros(n) if chunk.offset is None else chunk.offset
+    weights = np.ones(n) if chunk.w is None else chunk.w
+    return Parts(fixed, values, offset, chunk.y, weights, unseen)
+
+
+def model_rows(layout: Layout, chunk: DesignChunk, rows: slice) -> np.ndarray:
+    """(m, p) rows of X, all of the user's columns in order."""
+    x = np.empty((len(range(*rows.indices(chunk.rows))), len(layout.fixed_names)))
+    for position, column in enumerate(layout.fixed_columns):
+        if column >= 0:
+            x[:, position] = covariate(chunk, column)[rows]
+    for factor in layout.fixed_factors:
+        scale = covariate(chunk, factor.covariate)[rows, None]
+        x[:, list(factor.positions)] = scale * factor.contrast[chunk.refs[factor.grouping][rows]]
+    return x
+
+
+@dataclass(frozen=True, slots=True)
+class Variance:
+    """Variance of the predictions of a fit; carries the criterion, so it is as big as the Gram.
+
+    joints: those with random effects; positions: for each (n_levels + 1,) place of each label among the kept levels,
+    -1 without rows; vcov: (p, p), zero for dropped columns. A row with missing values gets some number, not NaN.
+    """
+
+    criterion: Criterion
+    layout: Layout
+    joints: tuple[JointTerm, ...]
+    theta: np.ndarray
+    vcov: np.ndarray
+    positions: tuple[np.ndarray, ...]
+
+    def of(self, chunk: DesignChunk, random: bool) -> np.ndarray:
+        """(n,) Var(x'beta_hat + z'b_hat - x'beta - z'b), or Var(x'beta_hat) without random; rows go in blocks."""
+        out = np.empty(chunk.rows)
+        size = max(1, BLOCK_BYTES // (8 * (len(self.layout.fixed_names) + 1)))
+        for start in range(0, chunk.rows, size):
+            rows = slice(start, min(start + size, chunk.rows))
+            out[rows] = self._block(chunk, rows, random)
+        return out
+
+    def _block(self, chunk: DesignChunk, rows: slice, random: bool) -> np.ndarray:
+        x = np.nan_to_num(model_rows(self.layout, chunk, rows))
+        if not random:
+            return np.einsum("ij,jk,ik->i", x, self.vcov, x, optimize=True)
+        refs = tuple(p[chunk.refs[j.grouping][rows]] for j, p in zip(self.joints, self.positions, strict=True))
+        z = tuple(np.column_stack([covariate(chunk, c)[rows] for c in j.covariates]) for j in self.joints)
+        return self.criterion.prediction_variance(self.theta, x, refs, tuple(np.nan_to_num(zj) for zj in z))
+
+
+def variance(fitted: FittedLmm) -> Variance:
+    """The variance of predictions at the estimates."""
+    random = [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
+    joints = tuple(joint for _, joint in random)
+    positions = tuple(kept_positions(fitted, number) for number, _ in random)
+    vcov = np.nan_to_num(fitted.estimates.vcov)
+    fitted.criterion.factor(fitted.theta)  # once, here: the tasks' threads would each compute it
+    return Variance(fitted.criterion, fitted.layout, joints, fitted.theta, vcov, positions)

@@ -1,0 +1,83 @@
+"""A fit as one JSON-able record: what `bigmm fit --json` writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from bigmm.results import broom, coefficients, effects
+from bigmm.results.fitted import FittedLmm
+
+
+def plain(value: Any) -> Any:
+    """Python scalars, lists and dicts only; NaN and infinities become None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def optimizer_record(fitted: FittedLmm) -> dict[str, Any]:
+    """How the optimum was found and what certifies it."""
+    outcome = fitted.outcome
+    names = (
+        "method",
+        "status",
+        "evaluations",
+        "gradient_evaluations",
+        "expected_decrease",
+        "max_abs_gradient",
+        "starts",
+        "advice",
+    )
+    return {name: getattr(outcome, name) for name in names}
+
+
+def as_record(fitted: FittedLmm) -> dict[str, Any]:
+    """The fields of the command line's --json, ready for json.dumps."""
+    names = fitted.layout.fixed_names
+    numbers = broom.information(fitted)
+    record = {
+        "formula": fitted.formula,
+        "family": "gaussian",
+        "link": "identity",
+        "reml": fitted.reml,
+        "nagq": None,
+        "nobs": fitted.nobs,
+        "n_groups": effects.n_groups(fitted),
+        "objective": float(fitted.estimates.objective),
+        "llf": numbers["logLik"],
+        "aic": numbers["AIC"],
+        "bic": numbers["BIC"],
+        "df_resid": numbers["df.residual"],
+        "theta": fitted.theta,
+        "sigma": float(fitted.estimates.sigma),
+        "fixef": dict(zip(names, fitted.estimates.beta, strict=True)),
+        "se": dict(zip(names, coefficients.standard_errors(fitted), strict=True)),
+        "varcorr": effects.varcorr(fitted).to_dict("records"),
+        "converged": bool(fitted.outcome.converged),
+        "is_singular": bool(fitted.is_singular),
+        "optimizer": optimizer_record(fitted),
+        "passes": fitted.passes,
+        "seconds": dict(fitted.seconds),
+        "peak_rss_bytes": fitted.peak_rss_bytes,
+        "rows_read": fitted.rows_read,
+        "dropped_rows": sum(count for _, count in fitted.dropped),
+        "dropped_rows_by_column": dict(fitted.dropped),
+        "dropped_columns": [n for n, b in zip(names, fitted.estimates.beta, strict=True) if np.isnan(b)],
+        "solver": fitted.solver,
+        "monte_carlo_error": fitted.monte_carlo_error,
+        "data": fitted.data_description,
+        "bigmm_version": fitted.bigmm_version,
+    }
+    return plain(record)

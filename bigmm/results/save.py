@@ -1,0 +1,170 @@
+"""Saved fits: a versioned directory without pickle, atomic to write, checked to the bit when loaded.
+
+Two things are in it: ``manifest.json``, written last, holds format, version, the design, everything small, and shape,
+type and SHA-256 of every array; ``arrays/`` (zarr v3) holds the Gram's blocks, the levels and the level numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate.assemble import Assembled
+from bigmm.atomic import whole_directory
+from bigmm.design.spec import DesignSpec
+from bigmm.errors import DataError, VersionError
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.templates import Template, Templates
+from bigmm.optimize.outcome import Outcome
+from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
+from bigmm.results.fitted import FittedLmm
+from bigmm.results.gramfile import gram_from, gram_parts
+from bigmm.results.stream import check_local
+from bigmm.source.partition import Fingerprint
+
+FORMAT, VERSION = "bigmm-fit", 1
+SPEC = "spec/"
+SAME_OBJECTIVE = 1e-9
+PLAIN = (
+    "formula",
+    "reml",
+    "is_singular",
+    "nobs",
+    "rows_read",
+    "passes",
+    "peak_rss_bytes",
+    "solver",
+    "data_description",
+    "weights",
+    "offset",
+    "bigmm_version",
+)
+
+
+def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Path:
+    """Write the fit; the directory appears whole or not at all (OutputError)."""
+    check_local(path)
+    with whole_directory(path, overwrite=overwrite) as folder:
+        arrays, scalars = gram_parts(fitted.criterion.gram)
+        arrays |= {f"kept/{number}": np.asarray(kept) for number, kept in enumerate(fitted.assembled.kept)}
+        meta, learned = fitted.spec.to_dict()
+        arrays |= {f"{SPEC}{name}": values for name, values in learned.items()}
+        entries = write_arrays(folder / "arrays", arrays)
+        sealed = {"arrays": entries, "gram": listed(scalars), "spec": meta}
+        write_manifest(folder / "manifest.json", _body(fitted) | sealed)
+    return Path(path).expanduser().absolute()
+
+
+def _body(fitted: FittedLmm) -> dict[str, Any]:
+    small = {name: getattr(fitted, name) for name in PLAIN}
+    return small | {
+        "format": FORMAT,
+        "version": VERSION,
+        "theta": fitted.theta.tolist(),
+        "objective": float(fitted.estimates.objective),
+        "outcome": listed(asdict(fitted.outcome)),
+        "dropped": [list(pair) for pair in fitted.dropped],
+        "dropped_columns": list(fitted.assembled.dropped_columns),
+        "term_order": list(fitted.assembled.term_order),
+        "seconds": dict(fitted.seconds),
+        "fingerprints": [asdict(f) for f in fitted.fingerprints],
+        "monte_carlo_error": listed(fitted.monte_carlo_error),
+        "templates": listed(asdict(fitted.criterion.templates)),
+    }
+
+
+def listed(value: Any) -> Any:
+    """Arrays as lists, numpy scalars as Python's; NaN stays (Python's json reads it back)."""
+    if isinstance(value, Mapping):
+        return {key: listed(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [listed(item) for item in value]
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def write_manifest(place: Path, body: dict[str, Any]) -> None:
+    """The body as text under its own checksum."""
+    text = json.dumps(body, indent=1)
+    place.write_text(json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "body": text}))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest's body; DataError when it is absent or damaged, VersionError when another format or version."""
+    place = path / "manifest.json"
+    if not place.is_file():
+        raise DataError(f"no saved fit at {path}: {place.name} is missing; pass a directory written by save()")
+    try:
+        sealed = json.loads(place.read_text())
+        body = json.loads(sealed["body"])
+        intact = hashlib.sha256(sealed["body"].encode()).hexdigest() == sealed["sha256"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{place} is damaged ({error}); {REMEDY}") from error
+    if not intact:
+        raise DataError(f"{place} does not match its checksum, it is damaged; {REMEDY}")
+    if body.get("format") != FORMAT or body.get("version") != VERSION:
+        found = f"{body.get('format')} version {body.get('version')}"
+        raise VersionError(
+            f"{path} is a {found}; this bigmm reads {FORMAT} version {VERSION}: "
+            f"fit again or use the bigmm it was saved with"
+        )
+    return body
+
+
+def load_fit(path: str | os.PathLike) -> FittedLmm:
+    """Read a saved fit, verify every array, and evaluate its objective again (VersionError when it is another)."""
+    folder = Path(path).expanduser().absolute()
+    body = read_manifest(folder)
+    arrays = read_arrays(folder / "arrays", body["arrays"])
+    learned = {name.removeprefix(SPEC): values for name, values in arrays.items() if name.startswith(SPEC)}
+    spec = DesignSpec.from_dict(body["spec"], learned)
+    gram = gram_from(arrays, body["gram"])
+    kept = tuple(arrays[f"kept/{n}"] for n in range(sum(name.startswith("kept/") for name in arrays)))
+    criterion = Criterion(gram, _templates(body["templates"]), body["reml"])
+    theta = np.array(body["theta"], dtype=float)
+    estimates = criterion.estimates(theta)
+    check_objective(folder, body["objective"], float(estimates.objective))
+    return FittedLmm(
+        spec=spec,
+        assembled=Assembled(gram, tuple(body["term_order"]), kept, tuple(body["dropped_columns"])),
+        criterion=criterion,
+        theta=theta,
+        estimates=estimates,
+        outcome=_outcome(body["outcome"]),
+        dropped=tuple((column, count) for column, count in body["dropped"]),
+        seconds=body["seconds"],
+        fingerprints=tuple(_fingerprint(entry) for entry in body["fingerprints"]),
+        monte_carlo_error=body["monte_carlo_error"],
+        **{name: body[name] for name in PLAIN},
+    )
+
+
+def check_objective(path: Path, saved: float, now: float) -> None:
+    """Refuse a fit whose objective is not what it was when it was saved."""
+    if not math.isclose(saved, now, rel_tol=SAME_OBJECTIVE, abs_tol=SAME_OBJECTIVE):
+        raise VersionError(
+            f"the fit at {path} was saved with objective {saved!r}, but evaluates to {now!r} here: "
+            f"it comes from another version or was altered; fit again"
+        )
+
+
+def _templates(entry: dict[str, Any]) -> Templates:
+    terms = [t | {"names": tuple(t["names"]), "slots": tuple(t["slots"])} for t in entry["terms"]]
+    return Templates(tuple(Template(**term) for term in terms), tuple(entry["widths"]))
+
+
+def _outcome(entry: dict[str, Any]) -> Outcome:
+    kinds = {"theta": float, "gradient": float, "at_boundary": bool}
+    arrays = {name: np.array(entry[name], dtype=kind) for name, kind in kinds.items() if entry[name] is not None}
+    return Outcome(**(entry | arrays))
+
+
+def _fingerprint(entry: dict[str, Any]) -> Fingerprint:
+    return Fingerprint(**(entry | {"row_groups": tuple(entry["row_groups"])}))

@@ -1,0 +1,44 @@
+"""Parametric simulation: new random effects and new noise, the same whatever the partitioning or the workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bigmm.errors import UsageError
+from bigmm.results.draws import check_seed, standard_normal
+from bigmm.results.fitted import FittedLmm
+from bigmm.results.predictor import check_new_levels, predictor
+from bigmm.results.rows import Simulate
+
+
+def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np.ndarray:
+    """(n_levels + 1, k) draws b = sigma lambda z for every label of joint term `number`, the last row zero."""
+    joint = fitted.joints[number]
+    n_levels = fitted.layout.groupings[joint.grouping].n_levels
+    values = np.zeros((n_levels + 1, len(joint.covariates)))
+    for place, (term, lam) in enumerate(zip(fitted.terms, fitted.lambdas(), strict=True)):
+        if term.joint == number:
+            z = standard_normal(seed, ("mode", term.group, place, replicate), 0, n_levels * term.width)
+            values[:n_levels, list(term.slots)] += fitted.estimates.sigma * z.reshape(n_levels, term.width) @ lam.T
+    return values
+
+
+def simulation(fitted: FittedLmm, seed: int, nsim: int, use_modes: bool, new_levels: str) -> Simulate:
+    """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new."""
+    if nsim < 1:
+        raise UsageError(f"nsim must be at least 1, got {nsim!r}")
+    check_seed(seed)
+    base = predictor(fitted)
+    models = tuple(
+        base if use_modes else replace(base, modes=_modes(fitted, seed, replicate)) for replicate in range(nsim)
+    )
+    return Simulate(models, float(fitted.estimates.sigma), int(seed), check_new_levels(new_levels))
+
+
+def _modes(fitted: FittedLmm, seed: int, replicate: int) -> tuple[np.ndarray | None, ...]:
+    return tuple(
+        drawn_modes(fitted, number, seed, replicate) if joint.fixed_factor is None else None
+        for number, joint in enumerate(fitted.joints)
+    )

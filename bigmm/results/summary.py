@@ -1,0 +1,212 @@
+"""The printed summary, laid out like lme4's, as text and as HTML."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.results import broom, coefficients, effects
+from bigmm.results.fitted import FittedLmm
+
+MAX_CORRELATIONS = 10
+MAX_COEFFICIENTS = 100
+SHORTEST_P = 2e-16
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A headed piece of the summary: a table of ready-made strings (header first) or lines of text."""
+
+    title: str
+    rows: tuple[tuple[str, ...], ...] = ()
+    lines: tuple[str, ...] = ()
+    left: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """`print(model.summary())` for text; notebooks show the HTML tables."""
+
+    heading: tuple[str, ...]
+    blocks: tuple[Block, ...]
+
+    def __str__(self) -> str:
+        parts = ["\n".join(self.heading)] + [_text(block) for block in self.blocks]
+        return "\n\n".join(parts)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        head = "<br>".join(html.escape(line) for line in self.heading)
+        return f"<p>{head}</p>" + "".join(_html(block) for block in self.blocks)
+
+
+def _text(block: Block) -> str:
+    lines = [block.title] if block.title else []
+    if block.rows:
+        widths = [max(len(row[i]) for row in block.rows) for i in range(len(block.rows[0]))]
+        for row in block.rows:
+            cells = [
+                c.ljust(w) if i < block.left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            lines.append((" " + " ".join(cells)).rstrip())
+    return "\n".join([*lines, *block.lines])
+
+
+def _html(block: Block) -> str:
+    title = f"<p><b>{html.escape(block.title)}</b></p>" if block.title else ""
+    text = "".join(f"<p>{html.escape(line)}</p>" for line in block.lines)
+    if not block.rows:
+        return title + text
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in block.rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in block.rows[1:])
+    return f"{title}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{text}"
+
+
+def _digits(values: np.ndarray) -> int:
+    """Common decimals: four significant digits for the smallest value, at most nine for the largest (as R prints)."""
+    finite = np.abs(values[np.isfinite(values) & (values != 0)])
+    if not finite.size:
+        return 0
+    smallest, largest = np.floor(np.log10([finite.min(), finite.max()]))
+    return int(np.clip(min(3 - smallest, 8 - largest), 0, 12))
+
+
+def numbers(values: np.ndarray, decimals: int | None = None) -> list[str]:
+    """Fixed-point strings with common decimals; NA for NaN."""
+    values = np.asarray(values, dtype=float)
+    decimals = _digits(values) if decimals is None else decimals
+    if values.size and np.nanmax(np.abs(values), initial=0.0) >= 1e9:
+        return ["NA" if np.isnan(v) else f"{v:.5g}" for v in values]
+    return ["NA" if np.isnan(v) else f"{v:.{decimals}f}" for v in values]
+
+
+def p_text(p: float) -> str:
+    """A p value in R's manner."""
+    if np.isnan(p):
+        return "NA"
+    if p < SHORTEST_P:
+        return "<2e-16"
+    return f"{p:.4f}" if p >= 1e-4 else f"{p:.2e}"
+
+
+def _heading(fitted: FittedLmm) -> tuple[str, ...]:
+    how = "REML" if fitted.reml else "maximum likelihood"
+    lines = [
+        f"Linear mixed model fit by {how} (bigmm {fitted.bigmm_version})",
+        f"Formula: {fitted.formula}",
+        f"   Data: {fitted.data_description}",
+    ]
+    named = {"Weights": fitted.weights, " Offset": fitted.offset}
+    return tuple(lines + [f"{label}: {column}" for label, column in named.items() if column])
+
+
+def _criterion(fitted: FittedLmm) -> Block:
+    info = broom.information(fitted)
+    labels = {"AIC": "AIC", "BIC": "BIC", "logLik": "logLik", "deviance": "REML crit." if fitted.reml else "deviance"}
+    header = (*labels.values(), "df.resid")
+    values = [f"{info[key]:.1f}" for key in labels] + [str(int(info["df.residual"]))]
+    return Block("", (header, tuple(values)), left=0)
+
+
+def _random(fitted: FittedLmm) -> Block:
+    """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term."""
+    covariances = effects.term_covariances(fitted)
+    sigma = float(fitted.estimates.sigma)
+    variances = np.concatenate([*(np.diag(c) for c in covariances), [sigma**2]])
+    texts = iter(zip(numbers(variances), numbers(np.sqrt(variances)), strict=True))
+    width = max((len(t.names) for t in fitted.terms), default=1) - 1
+    rows = [("Groups", "Name", "Variance", "Std.Dev.", *(("Corr",) if width else ()), *("",) * (width - 1))]
+    for term, cov in zip(fitted.terms, covariances, strict=True):
+        corr = _correlation(cov)
+        for i, name in enumerate(term.names):
+            cells = [_two(corr[i, j]) for j in range(i)] + [""] * (width - i)
+            rows.append((term.group if i == 0 else "", name, *next(texts), *cells[:width]))
+    rows.append(("Residual", "", *next(texts), *("",) * width))
+    groups = "; ".join(f"{name}, {count:,}" for name, count in effects.n_groups(fitted).items())
+    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left=2)
+
+
+def _correlation(cov: np.ndarray) -> np.ndarray:
+    sd = np.sqrt(np.diag(cov))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return cov / np.outer(sd, sd)
+
+
+def _two(value: float) -> str:
+    return "NaN" if np.isnan(value) else f"{value:.2f}"
+
+
+def _fixed(fitted: FittedLmm) -> Block:
+    table = coefficients.table(fitted)
+    estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
+    decimals = _digits(estimates)
+    columns = [
+        numbers(table["Estimate"].to_numpy(), decimals),
+        numbers(table["Std. Error"].to_numpy(), decimals),
+        numbers(table["t value"].to_numpy(), 3),
+        [p_text(p) for p in table["Pr(>|z|)"]],
+    ]
+    rows = [("", *table.columns)]
+    rows += [(str(name), *cells) for name, *cells in zip(table.index, *columns, strict=True)]
+    more = len(rows) - 1 - MAX_COEFFICIENTS
+    lines = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
+    return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines)
+
+
+def _correlations(fitted: FittedLmm) -> Block | None:
+    if not 1 < fitted.rank <= MAX_CORRELATIONS:
+        return None
+    corr = coefficients.correlations(fitted)
+    values = corr.to_numpy()
+    short = [str(name)[:6] for name in corr.index]
+    rows = [("", *short[:-1])]
+    for i in range(1, len(short)):
+        cells = [f"{values[i, j]:.3f}" for j in range(i)] + [""] * (len(short) - 1 - i)
+        rows.append((str(corr.index[i]), *cells))
+    return Block("Correlation of fixed effects:", tuple(rows))
+
+
+def notes(fitted: FittedLmm) -> list[str]:
+    """What a user should know: dropped rows and columns, singular or uncertified fits, passes and seconds."""
+    lines = []
+    dropped = [(column, count) for column, count in fitted.dropped if count]
+    if dropped:
+        total = sum(count for _, count in dropped)
+        detail = ", ".join(f"{count:,} ({column})" for column, count in dropped)
+        lines.append(f"{total:,} of {fitted.rows_read:,} rows dropped for missing values or zero weights: {detail}")
+    lost = [n for n, b in zip(fitted.layout.fixed_names, fitted.estimates.beta, strict=True) if np.isnan(b)]
+    if lost:
+        lines.append(f"columns dropped because they depend on earlier ones: {', '.join(lost)}")
+    if fitted.is_singular:
+        lines.append("boundary (singular) fit: a variance is zero or a correlation is 1; consider a simpler model")
+    if not fitted.outcome.converged:
+        lines.append(f"NOT certified as converged ({fitted.outcome.status})")
+    if fitted.outcome.advice:
+        lines.append(str(fitted.outcome.advice))
+    if fitted.monte_carlo_error:
+        lines.append(f"Monte Carlo standard errors: {dict(fitted.monte_carlo_error)}")
+    return [*lines, _effort(fitted)]
+
+
+def _effort(fitted: FittedLmm) -> str:
+    phases = {phase: s for phase, s in fitted.seconds.items() if phase != "total"}
+    total = fitted.seconds.get("total", sum(phases.values()))
+    detail = ", ".join(f"{phase} {s:.2f}" for phase, s in phases.items())
+    return f"{fitted.passes} passes over {fitted.rows_read:,} rows, {total:.2f} s ({detail}), solver {fitted.solver}"
+
+
+def summarize(fitted: FittedLmm) -> Summary:
+    """The summary of a fit."""
+    blocks = [_criterion(fitted), _random(fitted), _fixed(fitted), _correlations(fitted)]
+    noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
+    return Summary(_heading(fitted), tuple(b for b in [*blocks, noted] if b is not None))
+
+
+def coefficient_line(fitted: FittedLmm) -> str:
+    """One line for repr(): formula, rows, criterion."""
+    criterion = "REML criterion" if fitted.reml else "-2 log likelihood"
+    return f"<LmmResults {fitted.formula!r}: {fitted.nobs:,} rows, {criterion} {fitted.estimates.objective:.4f}>"

@@ -1,0 +1,115 @@
+"""Tables and frames as a `Source`. None of their libraries is imported before an object of it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from bigmm.errors import UsageError
+from bigmm.source.held import HeldPartition, HeldSource, hold_table
+from bigmm.source.partition import Fingerprint
+from bigmm.source.predicate import make_predicate
+from bigmm.source.schema import Unified, refuse_duplicates, unify
+
+
+def open_table(
+    table: pa.Table, given_filter: Any, partition_bytes: int, description: str = "pyarrow table"
+) -> HeldSource:
+    """A pyarrow Table; ordered dictionaries declare the order of their levels."""
+    refuse_duplicates(table.column_names, description)
+    table = table.replace_schema_metadata(None)
+    unified = unify([(description, table.schema)])
+    ordered = [f.name for f in table.schema if pa.types.is_dictionary(f.type) and f.type.ordered]
+    levels = {name: _dictionary(table.column(name)) for name in ordered}
+    return hold_table(table, unified, levels, description, given_filter, partition_bytes)
+
+
+def _dictionary(column: pa.ChunkedArray) -> tuple:
+    chunks = column.unify_dictionaries().chunks
+    return tuple(chunks[0].dictionary.to_pylist()) if chunks else ()
+
+
+def open_pandas(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
+    """A pandas DataFrame; Categoricals declare their levels. A column Arrow cannot hold is refused when it is read."""
+    names = [str(name) for name in frame.columns]
+    refuse_duplicates(names, "pandas DataFrame")
+    columns, refused, levels = {}, {}, {}
+    for name, series in zip(names, (frame.iloc[:, i] for i in range(len(names))), strict=True):
+        columns[name], problem = _pandas_column(series)
+        if problem:
+            refused[name] = f"column {name!r} of the pandas DataFrame cannot be used: {problem}"
+        if str(series.dtype) == "category":
+            levels[name] = tuple(series.cat.categories.tolist())
+    table = pa.table(columns)
+    unified = Unified(unify([("pandas DataFrame", table.schema)]).schema, refused)
+    return hold_table(table, unified, levels, "pandas DataFrame", given_filter, partition_bytes)
+
+
+def _pandas_column(series: Any) -> tuple[pa.Array | pa.ChunkedArray, str]:
+    try:
+        return pa.Array.from_pandas(series), ""
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        return pa.nulls(len(series)), " ".join(str(error).split())
+
+
+def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
+    """A polars DataFrame or LazyFrame (collected); Enum columns declare their levels."""
+    import polars as pl
+
+    frame = frame.lazy().collect()
+    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
+    unified = unify([("polars DataFrame", table.schema)])
+    enums = {name: kind for name, kind in frame.schema.items() if isinstance(kind, pl.Enum)}
+    levels = {name: tuple(kind.categories.to_list()) for name, kind in enums.items()}
+    return hold_table(table, unified, levels, "polars DataFrame", given_filter, partition_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class DaskPart:
+    """One partition of a Dask DataFrame: the part of the graph it needs, computed in the thread that reads it."""
+
+    graph: dict
+    key: Any
+
+    def __call__(self, columns: Sequence[str]) -> pa.Table:
+        """Compute the pandas partition and convert the named columns."""
+        from dask.local import get_sync
+
+        frame = get_sync(self.graph, self.key)
+        named = dict(zip(map(str, frame.columns), range(frame.shape[1]), strict=True))
+        chosen = frame.iloc[:, [named[name] for name in columns]].set_axis(list(columns), axis=1)
+        return pa.Table.from_pandas(chosen, preserve_index=False).replace_schema_metadata(None)
+
+
+def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
+    """A Dask DataFrame: its partitions stay as they are; their rows are unknown (0) until they are read."""
+    meta = frame._meta_nonempty
+    names = [str(name) for name in meta.columns]
+    refuse_duplicates(names, "Dask DataFrame")
+    table = pa.Table.from_pandas(meta.set_axis(names, axis=1), preserve_index=False).replace_schema_metadata(None)
+    unified = unify([("Dask DataFrame", table.schema)])
+    predicate = make_predicate(given_filter, unified.schema)
+    levels = {
+        name: tuple(meta[name].cat.categories.tolist())
+        for name in meta.columns
+        if str(meta[name].dtype) == "category" and frame[name].cat.known
+    }
+    parts, name = _dask_parts(frame), "Dask DataFrame"
+    if not parts:
+        raise UsageError("the Dask DataFrame has no partitions")
+    partitions = tuple(
+        HeldPartition(i, Fingerprint(name, 0, "", (i,), 0), 0, partition_bytes, f"{name}, partition {i}", part)
+        for i, part in enumerate(parts)
+    )
+    return HeldSource(unified, predicate, partitions, name, levels)
+
+
+def _dask_parts(frame: Any) -> list[DaskPart]:
+    from dask.optimization import cull
+
+    best = frame.optimize()
+    graph = dict(best.__dask_graph__())
+    return [DaskPart(dict(cull(graph, [key])[0]), key) for key in best.__dask_keys__()]

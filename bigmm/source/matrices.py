@@ -1,0 +1,263 @@
+"""Model matrices as partitions of rows: NumPy, scipy.sparse, Dask and zarr arrays (and frames, as arrays)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse as sp
+
+from bigmm.errors import DataError, UsageError
+
+Load = Callable[[], Any]
+
+
+class Rows(Protocol):
+    """One array, opened: its shape, the row cuts that suit it (None: any), bytes, column names or None."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...] | None
+    nbytes: int
+    names: tuple[str, ...] | None
+
+    def parts(self, cuts: Sequence[int]) -> list[Load]:
+        """Per pair of neighbouring cuts something picklable that returns those rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An array in memory: ndarray or csr_array."""
+
+    values: Any
+    nbytes: int
+    names: tuple[str, ...] | None = None
+    chunks: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def parts(self, cuts: Sequence[int]) -> list[Load]:
+        return [Slice(self.values, a, b) for a, b in pairwise(cuts)]
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows start..stop of an array in memory; pickles those rows alone."""
+
+    values: Any
+    start: int
+    stop: int
+
+    def __call__(self) -> Any:
+        return self.values[self.start : self.stop]
+
+    def __reduce__(self) -> tuple:
+        return Slice, (self(), 0, self.stop - self.start)
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrRows:
+    """A zarr array: rows are read when asked for, whole chunks (or shards) at a time."""
+
+    array: Any
+    names: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.array.shape)) * self.array.dtype.itemsize
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        rows = self.array.shape[0]
+        step = (getattr(self.array, "shards", None) or self.array.chunks)[0]
+        return tuple(min(step, rows - start) for start in range(0, rows, step))
+
+    def parts(self, cuts: Sequence[int]) -> list[Load]:
+        return [ZarrSlice(self.array, a, b) for a, b in pairwise(cuts)]
+
+
+@dataclass(frozen=True, slots=True)
+class ZarrSlice:
+    """Rows start..stop of a zarr array."""
+
+    array: Any
+    start: int
+    stop: int
+
+    def __call__(self) -> Any:
+        return self.array[self.start : self.stop]
+
+
+@dataclass(frozen=True, slots=True)
+class DaskRows:
+    """A Dask array; cuts other than its own chunks are made by Dask's rechunk."""
+
+    array: Any
+    names: tuple[str, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.array.shape)) * self.array.dtype.itemsize
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        return self.array.chunks[0]
+
+    def parts(self, cuts: Sequence[int]) -> list[Load]:
+        import dask
+        from dask.optimization import cull
+
+        rows = tuple(b - a for a, b in pairwise(cuts))
+        (best,) = dask.optimize(self.array.rechunk({0: rows} | {axis: -1 for axis in range(1, self.array.ndim)}))
+        graph = dict(best.__dask_graph__())
+        keys = [(best.name, number, *(0,) * (best.ndim - 1)) for number in range(len(rows))]
+        return [DaskChunk(dict(cull(graph, [key])[0]), key) for key in keys]
+
+
+@dataclass(frozen=True, slots=True)
+class DaskChunk:
+    """One chunk: the part of the graph it needs, computed in the thread that reads it."""
+
+    graph: dict
+    key: Any
+
+    def __call__(self) -> Any:
+        from dask.local import get_sync
+
+        return get_sync(self.graph, self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class MatrixPartition:
+    """Rows start..start + rows of every array; ``nbytes`` is their size as dense float64 or as stored when sparse."""
+
+    index: int
+    start: int
+    rows: int
+    nbytes: int
+    where: str
+    loads: Mapping[str, Load]
+
+    def read(self, name: str) -> Any:
+        """The rows of one array: float64 ndarray or csr_array; DataError when they are not as many as announced."""
+        values = as_matrix(self.loads[name](), name)
+        if values.shape[0] != self.rows:
+            raise DataError(f"{name} has {values.shape[0]} rows where {self.rows} were announced ({self.where})")
+        return values
+
+
+def as_matrix(values: Any, name: str) -> Any:
+    """A float64 ndarray, or a csr_array for anything sparse; DataError when the values are not numbers."""
+    try:
+        if hasattr(values, "tocsr"):
+            return sp.csr_array(values.tocsr(), dtype=np.float64)
+        return np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name} does not hold numbers: {error}") from error
+
+
+def open_matrix(values: Any, name: str) -> Rows:
+    """Open one array; raises UsageError for kinds that are not known and for Dask arrays of unknown length."""
+    for cls in type(values).__mro__:
+        open_kind = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
+        if open_kind is not None:
+            return open_kind(values, name)
+    raise UsageError(
+        f"{name} is a {type(values).__module__}.{type(values).__qualname__}: give a NumPy, Dask or zarr array, a "
+        "scipy.sparse matrix or a data frame"
+    )
+
+
+def _held(values: Any, name: str) -> Held:
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise UsageError(f"{name} has type {array.dtype}: numbers are needed (encode text as columns first)")
+    names = getattr(values, "columns", None)
+    return Held(array, array.size * 8, None if names is None else tuple(map(str, names)))
+
+
+def _sparse(values: Any, name: str) -> Held:
+    array = as_matrix(values, name)
+    return Held(array, array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
+
+
+def _dask(values: Any, name: str) -> DaskRows:
+    if any(np.isnan(size) for size in values.shape):
+        raise UsageError(
+            f"{name} is a Dask array of unknown length: call {name}.compute_chunk_sizes(), or make it with "
+            "to_dask_array(lengths=True)"
+        )
+    return DaskRows(values)
+
+
+def _dask_frame(values: Any, name: str) -> DaskRows:
+    names = tuple(map(str, values.columns)) if values.ndim == 2 else None
+    return DaskRows(values.to_dask_array(lengths=True), names)
+
+
+#: (top package, class name) -> how it is opened; looked up along the class's ancestors.
+_KINDS: dict[tuple[str, str], Callable[[Any, str], Rows]] = {
+    ("builtins", "list"): _held,
+    ("builtins", "tuple"): _held,
+    ("numpy", "ndarray"): _held,
+    ("pandas", "DataFrame"): _held,
+    ("pandas", "Series"): _held,
+    ("polars", "DataFrame"): _held,
+    ("polars", "Series"): _held,
+    ("scipy", "_spbase"): _sparse,
+    ("sparse", "SparseArray"): _sparse,
+    ("dask", "Array"): _dask,
+    ("dask", "DataFrame"): _dask_frame,
+    ("dask", "Series"): _dask_frame,
+    ("zarr", "Array"): lambda values, name: ZarrRows(values),
+}
+
+
+def cut_rows(arrays: Mapping[str, Rows], partition_bytes: int, chunk_rows: int | None) -> tuple[int, ...]:
+    """Row numbers at which partitions begin, and n: every ``chunk_rows``, else the chunks of the first chunked array
+    (neighbours joined up to ``partition_bytes``), else by size. A function of the arrays alone, never of the workers."""
+    n = next(iter(arrays.values())).shape[0]
+    row_bytes = sum(a.nbytes for a in arrays.values()) / max(n, 1)
+    limit = chunk_rows or max(1, int(partition_bytes / max(row_bytes, 1.0)))
+    chunked = [a.chunks for a in arrays.values() if a.chunks is not None]
+    if chunk_rows or not chunked:
+        return (*range(0, n, limit), n)
+    cuts = [0]
+    for start, stop in pairwise(accumulate(chunked[0], initial=0)):
+        if start > cuts[-1] and stop - cuts[-1] > limit:
+            cuts.append(start)
+    return (*cuts, n)
+
+
+def partition_matrices(
+    arrays: Mapping[str, Rows], *, partition_bytes: int = 64 << 20, chunk_rows: int | None = None
+) -> tuple[MatrixPartition, ...]:
+    """The rows of all arrays, cut alike. Lengths must agree (checked by the caller, who knows what they are)."""
+    cuts = cut_rows(arrays, partition_bytes, chunk_rows)
+    loads = {name: array.parts(cuts) for name, array in arrays.items()}
+    n = max(cuts[-1], 1)
+    size = sum(a.nbytes for a in arrays.values())
+    return tuple(
+        MatrixPartition(
+            i,
+            a,
+            b - a,
+            max(1, size * (b - a) // n),
+            f"rows {a}-{b - 1}",
+            {name: parts[i] for name, parts in loads.items()},
+        )
+        for i, (a, b) in enumerate(pairwise(cuts))
+    )

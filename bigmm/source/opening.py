@@ -1,0 +1,86 @@
+"""open_source(): whatever users have rows in, as a `Source`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from bigmm.errors import UsageError
+from bigmm.source.frames import open_dask, open_pandas, open_polars, open_table
+from bigmm.source.locations import Location, is_remote, locate
+from bigmm.source.parquet import open_parquet
+from bigmm.source.partition import Source
+
+Options = tuple[Any, int, int | None]
+
+
+def open_source(
+    data: Any, *, filter: Any = None, partition_bytes: int = 64 << 20, memory_limit: int | None = None
+) -> Source:
+    """Make a `Source` of Parquet (path, list, glob, directory, URL), a table or frame in memory, or a Dask DataFrame.
+
+    ``filter`` keeps rows: a text like "x > 3 and g == 'a'", a list of tuples like [("x", ">", 3)], or a pyarrow
+    expression. ``partition_bytes``: size of a partition, uncompressed, as far as row groups allow.
+    ``memory_limit`` (bytes): a row group above it is refused. Options of a URL go into its query
+    (``s3://bucket/lake?endpoint_override=host:9000&scheme=http``). Raises `DataError`, `UsageError`, `ReadError`,
+    `MemoryLimitError`; messages name file, row group and column.
+    """
+    if partition_bytes < 1:
+        raise UsageError(f"partition_bytes must be positive, got {partition_bytes}")
+    options = (filter, partition_bytes, memory_limit)
+    for cls in type(data).__mro__:
+        open_kind = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
+        if open_kind is not None:
+            return open_kind(data, options)
+    raise UsageError(
+        f"cannot read rows from {type(data).__module__}.{type(data).__qualname__}: give a path, list of paths, glob, "
+        "directory or URL of Parquet, a pyarrow Table or Dataset, a pandas or polars DataFrame, or a Dask DataFrame"
+    )
+
+
+def _open_places(places: Sequence, options: Options) -> Source:
+    wrong = [place for place in places if not isinstance(place, str) and not hasattr(place, "__fspath__")]
+    if wrong:
+        raise UsageError(f"a list of data must hold paths, but one is a {type(wrong[0]).__name__}")
+    return open_parquet(locate(places), *options)
+
+
+def _open_dataset(dataset: Any, options: Options) -> Source:
+    """Parquet files are read by the fast path when nothing but files and hive keys is behind the dataset."""
+    if _is_plain_parquet(dataset):
+        system = dataset.filesystem
+        infos = {info.path: info for info in system.get_file_info(dataset.files)}
+        files = tuple(infos[path] for path in sorted(infos))
+        prefix = f"{system.type_name}://" if is_remote(system) else ""
+        source = open_parquet(Location(system, is_remote(system), files, "pyarrow dataset", prefix), *options)
+        if set(dataset.schema.names) <= set(source.schema.names):
+            return source
+    return open_table(dataset.to_table(), *options[:2], "pyarrow dataset")
+
+
+def _is_plain_parquet(dataset: Any) -> bool:
+    if not isinstance(dataset, ds.FileSystemDataset) or not isinstance(dataset.format, ds.ParquetFileFormat):
+        return False
+    if not dataset.files or getattr(dataset, "_scan_options", {}).get("filter") is not None:
+        return False
+    return all(len(part.row_groups) == part.metadata.num_row_groups for part in dataset.get_fragments())
+
+
+#: (top package, class name) of data -> how it is opened; looked up along the class's ancestors.
+_KINDS: dict[tuple[str, str], Callable[[Any, Options], Source]] = {
+    ("builtins", "str"): lambda data, options: _open_places([data], options),
+    ("pathlib", "PurePath"): lambda data, options: _open_places([data], options),
+    ("builtins", "list"): _open_places,
+    ("builtins", "tuple"): _open_places,
+    ("pyarrow", "Table"): lambda data, options: open_table(data, *options[:2]),
+    ("pyarrow", "RecordBatch"): lambda data, options: open_table(pa.Table.from_batches([data]), *options[:2]),
+    ("pyarrow", "RecordBatchReader"): lambda data, options: open_table(data.read_all(), *options[:2]),
+    ("pyarrow", "Dataset"): _open_dataset,
+    ("pandas", "DataFrame"): lambda data, options: open_pandas(data, *options[:2]),
+    ("polars", "DataFrame"): lambda data, options: open_polars(data, *options[:2]),
+    ("polars", "LazyFrame"): lambda data, options: open_polars(data, *options[:2]),
+    ("dask", "DataFrame"): lambda data, options: open_dask(data, *options[:2]),
+}

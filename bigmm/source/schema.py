@@ -1,0 +1,154 @@
+"""One schema over many files: which types may be widened to which, and what is refused.
+
+pyarrow's dataset takes the first file's schema and casts the others to it (bool to int, missing to null, silently),
+which is why every footer is read and compared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import pyarrow as pa
+
+from bigmm.errors import DataError, UsageError
+
+TEXT = pa.dictionary(pa.int32(), pa.string())
+_UNITS = ("s", "ms", "us", "ns")
+
+
+@dataclass(frozen=True, slots=True)
+class Unified:
+    """``schema`` is what reads return; ``refused`` maps a column to why it cannot be read (missing in a file, ...)."""
+
+    schema: pa.Schema
+    refused: dict[str, str]
+
+    def check(self, columns: Iterable[str]) -> None:
+        """Raise `UsageError` for a column that is nowhere, `DataError` for one that is refused."""
+        for name in columns:
+            if name not in self.schema.names:
+                raise UsageError(f"no column {name!r} in the data{did_you_mean(name, self.schema.names)}")
+            if name in self.refused:
+                raise DataError(self.refused[name])
+
+
+def did_you_mean(name: str, names: Sequence[str]) -> str:
+    """ "; did you mean 'x'?", preferring a name that differs by case only, or the list of names when it is short."""
+    same = [other for other in names if other.lower() == name.lower()] or get_close_matches(name, names, 1)
+    if same:
+        return f"; did you mean {same[0]!r}?"
+    return f"; the columns are {', '.join(map(repr, names))}" if len(names) <= 12 else ""
+
+
+def logical_type(kind: pa.DataType) -> pa.DataType:
+    """The type reads return for a stored type: text is a dictionary of strings, other dictionaries their values."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
+        return TEXT
+    return kind
+
+
+def common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The type both widen to without loss of meaning, or None. Symmetric."""
+    if a.equals(b):
+        return a
+    for test, widen in _WIDENINGS:
+        if test(a) and test(b):
+            return widen(a, b)
+    return b if pa.types.is_null(a) else a if pa.types.is_null(b) else None
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+
+def _wider_integer(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    signed = pa.types.is_signed_integer(a), pa.types.is_signed_integer(b)
+    if signed[0] == signed[1]:
+        return a if a.bit_width >= b.bit_width else b
+    bits = max(2 * kind.bit_width if not sign else kind.bit_width for kind, sign in zip((a, b), signed, strict=True))
+    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits)
+
+
+def _finer_timestamp(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    return pa.timestamp(max(a.unit, b.unit, key=_UNITS.index), a.tz) if a.tz == b.tz else None
+
+
+#: Kinds of two types (both must pass the test) and what they widen to; the first line that fits decides.
+_WIDENINGS = (
+    (pa.types.is_integer, _wider_integer),
+    (_is_number, lambda a, b: pa.float64()),
+    (pa.types.is_timestamp, _finer_timestamp),
+)
+
+
+def refuse_duplicates(names: Sequence[str], where: str) -> None:
+    """Two columns of one name cannot be told apart."""
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise DataError(f"duplicated column name {twice[0]!r} in {where}; rename one of them")
+
+
+def unify(files: Sequence[tuple[str, pa.Schema]]) -> Unified:
+    """Unify the schemas of files, given as (name for messages, schema) in the order of files.
+
+    A column that is missing somewhere, or whose types do not widen to one, stays in the schema but cannot be read.
+    """
+    distinct: list[tuple[str, pa.Schema]] = []
+    for where, schema in files:
+        if not any(schema.equals(other) for _, other in distinct):
+            refuse_duplicates(schema.names, where)
+            distinct.append((where, schema))
+    names = list(dict.fromkeys(name for _, schema in distinct for name in schema.names))
+    refused: dict[str, str] = {}
+    fields = [pa.field(name, _column_type(name, distinct, refused)) for name in names]
+    return Unified(pa.schema(fields), refused)
+
+
+def _column_type(name: str, files: Sequence[tuple[str, pa.Schema]], refused: dict[str, str]) -> pa.DataType:
+    kind, origin = None, ("", None)
+    for where, schema in files:
+        if name not in schema.names:
+            hint = did_you_mean(name, schema.names) if name.lower() in map(str.lower, schema.names) else ""
+            refused.setdefault(name, f"column {name!r} is missing in {where}{hint}")
+            continue
+        stored = schema.field(name).type
+        here = logical_type(stored)
+        wider = here if kind is None else common_type(kind, here)
+        if wider is None:
+            types = f"{origin[1]} in {origin[0]} but {stored} in {where}"
+            refused[name] = f"column {name!r} changes type between files: {types}. Write the files with one type."
+            return kind
+        if kind is None or not wider.equals(kind):
+            origin = (where, stored)
+        kind = wider
+    assert kind is not None
+    return kind
+
+
+def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
+    """Cast a table's columns to the unified types (safely: a value that does not fit is a `DataError`)."""
+    columns = [_cast(table.column(name), schema.field(name).type, name, where) for name in table.column_names]
+    return pa.Table.from_arrays(columns, schema=pa.schema([schema.field(name) for name in table.column_names]))
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, where: str) -> pa.ChunkedArray:
+    if column.type.equals(kind):
+        return column
+    try:
+        if kind.equals(TEXT) and pa.types.is_dictionary(column.type):
+            return pa.chunked_array([_as_text(chunk) for chunk in column.chunks], TEXT)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        return column.cast(pa.string()).dictionary_encode() if kind.equals(TEXT) else column.cast(kind)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"column {name!r} of {where} does not fit type {kind} of the other files: {error}") from error
+    except pa.ArrowNotImplementedError as error:
+        raise DataError(f"column {name!r} of {where} cannot be read as {kind}: {error}") from error
+
+
+def _as_text(chunk: pa.DictionaryArray) -> pa.DictionaryArray:
+    return pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), chunk.dictionary.cast(pa.string()))

@@ -1,0 +1,79 @@
+"""Help is quick, and names everything a user has to know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+HEAVY = ("dask", "distributed", "formulaic", "numba", "numpy", "pandas", "pyarrow", "rich", "scipy", "zarr")
+
+
+def test_help_answers_in_half_a_second(start):
+    seconds = []
+    for _ in range(4):
+        begun = time.perf_counter()
+        child = start("--help")
+        out, _ = child.communicate(timeout=30)
+        seconds.append(time.perf_counter() - begun)
+        assert child.returncode == 0
+    assert "Linear mixed models for Parquet lakes" in out
+    assert min(seconds) < 0.5
+
+
+def test_the_command_line_starts_without_heavy_modules(project):
+    code = f"import sys, bigmm.cli; print(*[name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (
+            "fit",
+            (
+                "--reml",
+                "--ml",
+                "--weights",
+                "--offset",
+                "--out",
+                "--scheduler",
+                "--workers",
+                "--memory-limit",
+                "--json",
+            ),
+        ),
+        ("plan", ("levels, blocks, bytes, passes", "--filter")),
+        ("summary", ("MODEL",)),
+        ("ranef", ("--group", "--condvar")),
+        ("predict", ("--new-levels", "--population", "--se")),
+        ("demo", ("73,421", "--out")),
+    ],
+)
+def test_every_command_explains_itself(bigmm, command, words):
+    ended = bigmm(command, "--help")
+    assert ended.code == 0
+    for word in words:
+        assert word in ended.out
+
+
+def test_exit_codes_are_in_the_help(bigmm):
+    text = " ".join(bigmm("--help").out.split())
+    for code in (
+        "0 fitted and converged",
+        "2 usage or formula",
+        "3 fitted, but",
+        "65 bad data",
+        "70 a bug",
+        "73 cannot write",
+    ):
+        assert code in text
+
+
+def test_version(bigmm):
+    ended = bigmm("--version")
+    assert ended.code == 0
+    assert ended.out.startswith("bigmm, version ")

@@ -1,0 +1,253 @@
+"""A real cluster of worker processes, some of which are killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bigmm.errors import DataError, TemporaryError, UsageError, VersionError
+from bigmm.execute import Lane, cut_lanes, executor
+from bigmm.execute import cluster as cluster_module
+from bigmm.source import open_source
+
+distributed = pytest.importorskip("distributed")
+dask = pytest.importorskip("dask")
+pytestmark = pytest.mark.cluster
+
+
+def start_cluster(n_workers):
+    return distributed.LocalCluster(
+        n_workers=n_workers, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    )
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with dask.config.set({"distributed.scheduler.allowed-failures": 1}), start_cluster(2) as running:
+        yield running
+
+
+@pytest.fixture
+def client(cluster):
+    with distributed.Client(cluster) as connected:
+        connected.wait_for_workers(2, timeout=30)
+        yield connected
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lake")
+    rng = np.random.default_rng(5)
+    for number in range(6):
+        x = rng.normal(size=2000) * 10.0 ** rng.integers(-6, 6, size=2000)
+        g = pa.array(rng.integers(0, 50, size=2000)).cast(pa.string())
+        pq.write_table(pa.table({"x": x, "g": g}), folder / f"{number}.parquet", row_group_size=500)
+    return folder
+
+
+def fold(source, trap, nap, lane, tick):
+    """Sums of x and x^2, in an order that matters; ``trap(lane)`` may do harm first."""
+    if trap is not None:
+        trap(lane)
+    total = np.zeros(2)
+    for part in lane.partitions:
+        x = source.read(part, ["x", "g"])["x"].to_numpy()
+        time.sleep(nap)
+        total += x.sum(), (x * x).sum()
+        tick(part.rows)
+    return total
+
+
+def kill_once(mark, lane):
+    """Kill the worker that folds lane 3, the first time."""
+    if lane.index == 3 and not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_always(lane):
+    if lane.index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def make_pass(lake, trap=None, nap=0.0):
+    source = open_source(lake, partition_bytes=1)
+    assert len(source.partitions) == 24
+    return source, partial(fold, source, trap, nap), cut_lanes(source.partitions)
+
+
+def test_a_killed_worker_changes_no_bit(client, lake, tmp_path):
+    source, plain, lanes = make_pass(lake)
+    expected = executor(n_workers=2).map_reduce(plain, lanes, np.add, label="pass")
+    mark = tmp_path / "killed"
+    _, deadly, _ = make_pass(lake, partial(kill_once, str(mark)), 0.01)
+    before = set(client.nthreads())
+    events = []
+    found = executor(client).map_reduce(
+        deadly, lanes, np.add, label="a pass", rows_total=source.rows_total, progress=events.append
+    )
+    assert mark.exists(), "nobody was killed"
+    assert set(client.nthreads()) != before
+    assert found.tobytes() == expected.tobytes()
+    assert (events[-1].rows_done, events[-1].lanes_done) == (12_000, 8)
+
+
+def test_the_current_client_is_used_and_gives_the_same_bits(client, lake):
+    _, plain, lanes = make_pass(lake)
+    chosen = executor()
+    assert "Dask cluster" in repr(chosen)
+    assert chosen.n_workers == 2
+    expected = executor(n_workers=1).map_reduce(plain, lanes, np.add, label="pass")
+    assert chosen.map_reduce(plain, lanes, np.add, label="pass").tobytes() == expected.tobytes()
+
+
+def test_a_worker_lost_more_often_than_the_retries_allow(client, lake):
+    _, deadly, lanes = make_pass(lake, kill_always)
+    with pytest.raises(
+        TemporaryError, match=r"lane 1 \(from .*0\.parquet, row group 3\) lost its worker more"
+    ) as caught:
+        executor(client).map_reduce(deadly, lanes, np.add, label="pass")
+    assert "lower partition_bytes" in str(caught.value)
+    assert caught.value.exit_code == 75
+
+
+def test_bad_data_on_a_worker_is_raised_once_and_unchanged(client, tmp_path):
+    log = tmp_path / "log"
+
+    def bad(lane, tick):
+        with open(log, "a") as stream:
+            stream.write(f"{lane.index}\n")
+        raise DataError(f"infinite value in lane {lane.index}")
+
+    with pytest.raises(DataError, match=r"^infinite value in lane \d$"):
+        executor(client).map_reduce(bad, lanes_of(12), np.add, label="pass")
+    ran = log.read_text().split()
+    assert len(ran) == len(set(ran)), "bad data are not tried again"
+
+
+def test_other_errors_are_tried_again(client, tmp_path):
+    def flaky(folder, lane, tick):
+        mark = Path(folder) / f"{lane.index}"
+        if not mark.exists():
+            mark.touch()
+            raise OSError("a transient fault")
+        return lane.index
+
+    total = executor(client).map_reduce(partial(flaky, str(tmp_path)), lanes_of(5), int.__add__, label="pass")
+    assert total == 10
+
+
+def lanes_of(count):
+    return tuple(Lane(i, ()) for i in range(count))
+
+
+def test_a_large_closure_travels_once_per_worker(client):
+    big = os.urandom(3_000_000)
+    found = executor(client).map_reduce(lambda lane, tick: len(big), lanes_of(10), int.__add__, label="pass")
+    assert found == 30_000_000
+
+
+def test_map_keeps_the_order(client):
+    def task(item):
+        time.sleep(0.01 * (item % 3))
+        return item * item
+
+    assert list(executor(client).map(task, range(12), label="predict")) == [i * i for i in range(12)]
+
+
+def test_a_fit_inside_a_task_stays_in_its_thread(client):
+    assert client.submit(lambda: repr(executor()), pure=False).result(timeout=30) == "1 thread of this process"
+
+
+def test_abandoned_lanes_are_cancelled(client):
+    def fold_slowly(lane, tick):
+        time.sleep(0.05 if lane.index == 0 else 5)
+        return 0
+
+    def report(event):
+        raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        executor(client).map_reduce(fold_slowly, lanes_of(9), int.__add__, label="pass", progress=report)
+    assert time.monotonic() - start < 4
+
+
+def test_versions_must_agree(client, monkeypatch):
+    real = client.get_versions
+
+    def other(**options):
+        found = real(**options)
+        next(iter(found["workers"].values()))["packages"]["pyarrow"] = "1.0"
+        return found
+
+    monkeypatch.setattr(client, "get_versions", other)
+    with pytest.raises(VersionError, match=r"worker tcp://\S+ has pyarrow 1\.0, this process has") as caught:
+        executor(client).map_reduce(lambda lane, tick: 1, lanes_of(3), int.__add__, label="pass")
+    assert caught.value.exit_code == 78
+
+
+def test_no_workers_at_all_and_workers_that_leave(monkeypatch):
+    monkeypatch.setattr(cluster_module, "CHECK_SECONDS", 0.2)
+    with start_cluster(0) as empty, distributed.Client(empty) as client:
+        chosen = executor(client, no_worker_seconds=0.3)
+        with pytest.raises(TemporaryError, match=r"pass: the Dask cluster has had no workers for 0 s\. Start workers"):
+            chosen.map_reduce(lambda lane, tick: 1, lanes_of(3), int.__add__, label="pass")
+        empty.scale(1)
+        client.wait_for_workers(1, timeout=30)
+        threading.Timer(0.5, empty.scale, (0,)).start()
+        with pytest.raises(TemporaryError, match="has had no workers for"):
+            chosen.map_reduce(nap, lanes_of(3), int.__add__, label="pass")
+
+
+ALONE = """
+import time
+from distributed import LocalCluster
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        print(cluster.scheduler_address, flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_scheduler_that_is_gone(tmp_path):
+    script = tmp_path / "alone.py"
+    script.write_text(ALONE)
+    command = [sys.executable, str(script)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        client = distributed.Client(process.stdout.readline().decode().strip(), timeout=20)
+        threading.Timer(0.5, os.killpg, (process.pid, signal.SIGKILL)).start()
+        with pytest.raises(TemporaryError, match="scheduler"):
+            executor(client, no_worker_seconds=5).map_reduce(nap, lanes_of(3), int.__add__, label="pass")
+        client.close()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.wait()
+
+
+def nap(lane, tick):
+    time.sleep(3)
+    return 0
+
+
+def test_an_asynchronous_client_is_refused():
+    class Asynchronous:
+        asynchronous = True
+
+    with pytest.raises(UsageError, match=r"needs a synchronous client"):
+        executor(Asynchronous())

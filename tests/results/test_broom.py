@@ -1,0 +1,53 @@
+"""Tidy tables carry broom.mixed's columns and names."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bigmm.errors import UsageError
+
+
+def test_fixed(sleep):
+    table = sleep.tidy()
+    head = ["effect", "term", "estimate", "std.error", "statistic", "p.value", "conf.low", "conf.high"]
+    assert list(table.columns) == head
+    assert list(table["term"]) == ["Intercept", "Days"] and set(table["effect"]) == {"fixed"}
+    np.testing.assert_allclose(table["statistic"], table["estimate"] / table["std.error"])
+    assert (table["conf.low"] < table["estimate"]).all() and (table["estimate"] < table["conf.high"]).all()
+
+
+def test_parameters(sleep):
+    table = sleep.tidy("ran_pars")
+    assert list(table.columns) == ["effect", "group", "term", "estimate"]
+    assert list(table["term"]) == ["sd__Intercept", "sd__Days", "cor__Intercept.Days", "sd__Observation"]
+    np.testing.assert_allclose(table["estimate"], sleep.varcorr["sdcor"])
+    variances = sleep.tidy("ran_pars", scales="vcov")
+    assert list(variances["term"]) == ["var__Intercept", "var__Days", "cov__Intercept.Days", "var__Observation"]
+    np.testing.assert_allclose(variances["estimate"], sleep.varcorr["vcov"])
+
+
+def test_modes(sleep):
+    table = sleep.tidy("ran_vals")
+    assert list(table.columns) == ["effect", "group", "level", "term", "estimate", "std.error"]
+    assert len(table) == 36 and set(table["term"]) == {"Intercept", "Days"}
+    frame = sleep.ranef(condvar=True)["Subject"]
+    one = table[(table["level"] == "335") & (table["term"] == "Days")].iloc[0]
+    assert one["estimate"] == frame.loc["335", "Days"]
+    assert one["std.error"] == frame.loc["335", "Days_sd"]
+
+
+def test_glance(sleep):
+    row = sleep.glance().iloc[0]
+    assert list(row.index) == ["nobs", "sigma", "logLik", "AIC", "BIC", "REMLcrit", "df.residual"]
+    assert row["REMLcrit"] == pytest.approx(1743.62827, abs=1e-4)
+    assert row["AIC"] == pytest.approx(row["REMLcrit"] + 12) and row["df.residual"] == 174
+    assert row["BIC"] == pytest.approx(row["REMLcrit"] + 6 * np.log(180))
+    assert (sleep.aic, sleep.bic, sleep.llf) == (row["AIC"], row["BIC"], row["logLik"])
+
+
+def test_wrong_choices(sleep):
+    with pytest.raises(UsageError, match=r"tidy\(effects='random'\): choose one of fixed, ran_pars, ran_vals"):
+        sleep.tidy("random")
+    with pytest.raises(UsageError, match=r"tidy\(scales='var'\): choose one of sdcor, vcov"):
+        sleep.tidy("ran_pars", scales="var")

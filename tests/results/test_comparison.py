@@ -1,0 +1,59 @@
+"""Likelihood-ratio tables against lme4's anova, and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import bigmm
+from bigmm.datasets import sleepstudy
+from bigmm.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def smaller():
+    return bigmm.lmm("Reaction ~ 1 + (Days | Subject)", sleepstudy(), reml=False, progress=False)
+
+
+def test_table_is_lme4s_anova(sleep, smaller):
+    """sleep is a REML fit: it is refitted by ML, as lme4's anova does."""
+    table = smaller.anova(sleep)
+    assert list(table.columns) == ["npar", "AIC", "BIC", "logLik", "deviance", "Chisq", "Df", "Pr(>Chisq)"]
+    assert list(table["npar"]) == [5, 6]
+    np.testing.assert_allclose(table["AIC"], [1785.4759, 1763.9393], atol=2e-4)
+    np.testing.assert_allclose(table["BIC"], [1801.4407, 1783.0971], atol=2e-4)
+    np.testing.assert_allclose(table["logLik"], [-887.73794, -875.96967], atol=1e-4)
+    last = table.iloc[1]
+    assert last["Chisq"] == pytest.approx(23.53654, abs=2e-4) and last["Df"] == 1
+    assert last["Pr(>Chisq)"] == pytest.approx(1.22564e-6, rel=1e-3)
+    assert np.isnan(table["Chisq"].iloc[0]) and np.isnan(table["Pr(>Chisq)"].iloc[0])
+
+
+def test_order_does_not_matter_and_nothing_changes(sleep, smaller):
+    before = sleep.objective
+    np.testing.assert_array_equal(bigmm.lrt(sleep, smaller), bigmm.lrt(smaller, sleep))
+    assert sleep.objective == before and sleep.reml
+
+
+def test_different_rows_are_refused(sleep):
+    other = bigmm.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy().iloc[:150], progress=False)
+    with pytest.raises(UsageError, match="fitted to 180 and 150 rows: a likelihood-ratio test needs the same rows"):
+        sleep.anova(other)
+
+
+def test_different_responses_are_refused(sleep):
+    frame = sleepstudy().assign(Slow=lambda f: f["Reaction"] ** 1.1)
+    other = bigmm.lmm("Slow ~ Days + (1 | Subject)", frame, progress=False)
+    with pytest.raises(UsageError, match=r"different responses \(Reaction and Slow"):
+        sleep.anova(other)
+    frame["Reaction"] = frame["Slow"]
+    same_name = bigmm.lmm("Reaction ~ Days + (1 | Subject)", frame, progress=False)
+    with pytest.raises(UsageError, match="different responses .* or other values of it"):
+        sleep.anova(same_name)
+
+
+def test_one_model_or_no_model(sleep):
+    with pytest.raises(UsageError, match="a likelihood-ratio test compares at least two models"):
+        bigmm.lrt(sleep)
+    with pytest.raises(UsageError, match=r"lrt\(\) compares fitted linear mixed models, got str"):
+        bigmm.lrt(sleep, "other")

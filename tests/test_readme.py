@@ -1,0 +1,36 @@
+"""The examples of the README run, and print what it says they print."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+
+import click
+import pytest
+
+from bigmm.cli.app import bigmm
+
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", flags=re.S | re.M)
+
+
+def test_examples_print_what_the_readme_says(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = BLOCK.findall((project / "README.md").read_text())
+    assert len(blocks) >= 2
+    namespace: dict = {}
+    for code, expected in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, "README.md", "exec"), namespace)  # noqa: S102 (our own README)
+        assert printed.getvalue().rstrip() == expected.rstrip()
+
+
+@pytest.mark.parametrize("name", sorted(bigmm.commands))
+def test_the_manual_knows_every_option(project, name):
+    manual = (project / "docs" / "cli.md").read_text()
+    assert f"bigmm {name}" in manual
+    for option in bigmm.commands[name].params:
+        if isinstance(option, click.Option):
+            for spelling in (*option.opts, *option.secondary_opts):
+                assert f"`{spelling}" in manual, f"{name} {spelling} is not in docs/cli.md"
