@@ -1,11 +1,11 @@
 """The accumulate pass against mere decoding: python -m benchmarks.bench_accumulate [--rows 20000000] [--sorted]
 
-Writes lakes (5 covariates and a response with full mantissas, 200,000 levels as int32, files of 10^6 rows, row groups of
-500,000) and times in turn, with the same threads on the same partitions: pyarrow decoding the columns, and the whole pass
-that makes the cross-products of y ~ 1 + x1 + ... + x5 + (1 + x1 | g). Claim: the pass takes at most twice as long.
-The codec decides what decoding costs, so every codec is shown: snappy (pyarrow's default) hardly touches such numbers
-and is about the price of copying memory, zstd (the default of polars and others) has to be decompressed.
-CPU seconds are printed too: they say the same when the machine is busy with something else.
+Writes lakes (5 covariates and a response with full mantissas, 200,000 levels as int32, files of 10^6 rows, row groups
+of 500,000) and times in turn, with the same threads on the same partitions: pyarrow decoding the columns, and the whole
+pass that makes the cross-products of y ~ 1 + x1 + ... + x5 + (1 + x1 | g). Claim: the pass takes at most twice as long.
+The codec decides what decoding costs, so both usual ones are shown: snappy (pyarrow's default) hardly touches such
+numbers and costs about as much as copying memory, zstd (the default of polars and others) has to be decompressed.
+CPU seconds are printed too: they say about the same when the machine is busy with something else.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     print(f"{processor()}, {os.cpu_count()} cores; {versions}, numba {numba.__version__}")
     order = "sorted by level" if options.sorted else "in random order"
     print(
-        f"{options.rows:,} rows {order}, {options.levels:,} levels, {options.threads} threads; best of {options.repeats}"
+        f"{options.rows:,} rows {order}, {options.levels:,} levels; {options.threads} threads, {options.repeats} times"
     )
     print(
         f"{'codec':8} {'decode s':>10} {'pass s':>10} {'ratio':>7}   {'decode CPU':>10} {'pass CPU':>10} {'ratio':>7}"

@@ -11,11 +11,15 @@ import glob
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bigmm.errors import OutputError
+
+#: A discarded draft is gone when it has stayed away for so many looks at it, so many seconds apart.
+QUIET_CHECKS, QUIET_SECONDS = 5, 0.02
 
 ADVICE = {
     errno.ENOSPC: "the disk is full: free some space or choose another place",
@@ -79,7 +83,7 @@ def whole_directory(path: str | os.PathLike[str], *, overwrite: bool = False) ->
     except OSError as error:
         raise output_error(path, error) from error
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
+        _discard(draft)
 
 
 @contextmanager
@@ -129,6 +133,17 @@ def _replace_directory(draft: Path, target: Path) -> None:
         shutil.rmtree(old, ignore_errors=True)
     else:
         old.unlink(missing_ok=True)
+
+
+def _discard(draft: Path) -> None:
+    """Remove a draft and keep it away: threads of an interrupted writer (zarr's) still make directories for a while."""
+    if not draft.exists():
+        return  # renamed: all is well
+    away = 0
+    while away < QUIET_CHECKS:
+        away = 0 if draft.exists() else away + 1
+        shutil.rmtree(draft, ignore_errors=True)
+        time.sleep(QUIET_SECONDS)
 
 
 def _existing_parent(target: Path) -> Path:

@@ -94,9 +94,7 @@ class Rows:
             blocks.append(term_block("f", self.factor, ones, self.w, weighted, q, np.eye(1), np.eye(q)[:, 1:]))
             places.append((self.factor, ones, q))
             p += q - 1
-        cross = {
-            (j, k): cross_block(places[j], places[k], self.w) for k in range(len(places)) for j in range(k)
-        }
+        cross = {(j, k): cross_block(places[j], places[k], self.w) for k in range(len(places)) for j in range(k)}
         x_basis = np.eye(p)
         x_basis[0, 1 : x.shape[1]] = s
         active = np.append(self.active, np.ones(p - x.shape[1], bool))
@@ -105,7 +103,17 @@ class Rows:
         order = np.concatenate([np.arange(x.shape[1], p), np.arange(x.shape[1])])
         one = np.eye(p)[0]
         return Gram(
-            tuple(blocks), cross, xy.T @ weighted, len(x), float(np.log(self.w).sum()), x_basis, s, one, active, order, spread
+            tuple(blocks),
+            cross,
+            xy.T @ weighted,
+            len(x),
+            float(np.log(self.w).sum()),
+            x_basis,
+            s,
+            one,
+            active,
+            order,
+            spread,
         )
 
     @property

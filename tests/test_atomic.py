@@ -6,6 +6,8 @@ import errno
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -35,6 +37,20 @@ def test_nothing_is_left_of_an_interrupted_write(tmp_path, interruption):
     with pytest.raises(interruption), whole_file(tmp_path / "file") as draft:
         draft.write_text("half")
         raise interruption
+    assert names(tmp_path) == []
+
+
+def test_threads_of_an_interrupted_writer_do_not_bring_it_back(tmp_path):
+    def straggle(draft):
+        for _ in range(8):
+            time.sleep(0.01)
+            (draft / "deep").mkdir(parents=True, exist_ok=True)
+
+    with pytest.raises(ValueError), whole_directory(tmp_path / "out") as draft:
+        threading.Thread(target=straggle, args=(draft,)).start()
+        raise ValueError
+    assert names(tmp_path) == []
+    time.sleep(0.1)
     assert names(tmp_path) == []
 
 

@@ -1,8 +1,8 @@
 """Row kernels of the pass: the dense Gram matrix and one record per level.
 
 A row is v = [1, columns..., y - offset] - shift, m numbers. Rows are taken in blocks that stay in the L1 cache: a block
-is shifted once, then used twice, for the Gram matrix and for the records. Records are added row by row, or by dot
-products over runs of rows of one level where such runs are long. Sums are formed in an order that depends on the rows
+is shifted once, then used twice, for the Gram matrix and for the records. Records are added row by row (four rows at a
+time, see `vector`), or by dot products over runs of rows of one level where such runs are long. Sums are formed in an order that depends on the rows
 alone, never on threads. Twins in plain NumPy live in tests/accumulate/twins.py.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from bigmm.accumulate.vector import add_multiple_of_four, prefetch
+from bigmm.accumulate.vector import add_four_rows, prefetch
 
 BLOCK = 256
 # Columns of a block lie a little more than a power of two apart, or all would share one set of the cache.
@@ -19,7 +19,7 @@ _STRIDE = BLOCK + 8
 # Rows per run from which a dot product beats adding row by row.
 _LONG_RUN = 16
 # Records are asked for this many rows before they are needed (when they are too many for the cache).
-_AHEAD = 64
+_AHEAD = 32
 _CACHED = 1 << 15
 # Sums may be regrouped into vector lanes (fixed when compiled), but NaN and infinity keep their meaning.
 _REGROUP = {"reassoc", "contract", "nsz"}
@@ -65,20 +65,10 @@ def _fill(columns, y, offset, shift, start, stop, block):
 @numba.njit(cache=True, nogil=True)
 def _multiply_into(block, w, target):
     """target[j] = block[j] * w for every row j of the block."""
-    for j in range(block.shape[0]):
+    for j in range(target.shape[0]):
         source, into = block[j], target[j]
         for i in range(w.shape[0]):
             into[i] = source[i] * w[i]
-
-
-@numba.njit(cache=True, nogil=True)
-def _transpose_into(block, rows, target):
-    """target (rows, m) = block[:, :rows]'."""
-    m = block.shape[0]
-    for i in range(rows):
-        into = target[i]
-        for j in range(m):
-            into[j] = block[j, i]
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_REGROUP)
@@ -150,28 +140,46 @@ def _add_runs(block, right, refs, covariates, records):
 
 
 @numba.njit(cache=True, nogil=True)
-def _add_one_by_one(z, rowwise, refs, ahead, records):
-    """records[level, a, :] += z[i, a] * rowwise[i, :] row by row; `ahead` are levels to come."""
-    k, m = records.shape[1], records.shape[2]
-    width, whole = k * m, m - m % 4
+def _ask_for(records, levels):
+    width = records.shape[1] * records.shape[2]
+    for i in range(levels.shape[0]):
+        first = np.int64(levels[i]) * width
+        for c in range(0, width, 8):
+            prefetch(records, first + c)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_single(block, right, i, level, covariates, first, stop, records):
+    """records[level, a, c] += block[covariates[a], i] * right[c, i] for first <= c < stop."""
+    for a in range(covariates.shape[0]):
+        z = block[covariates[a], i]
+        for c in range(first, stop):
+            records[level, a, c] += z * right[c, i]
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_one_by_one(block, right, m, refs, ahead, covariates, records):
+    """records[level, a, :m] += block[covariates[a], i] * right[:, i] row by row; `ahead` are levels to come.
+
+    Four rows at a time are turned from columns into rows in registers. ``block`` and ``right`` have zeros up to the
+    padded width of a record.
+    """
+    step, rows = records.shape[2], refs.shape[0]
+    width, whole, fours = records.shape[1] * step, step - step % 4, rows - rows % 4
     far = records.size > _CACHED
-    for i in range(refs.shape[0]):
-        if far and i < ahead.shape[0]:
-            later = np.int64(ahead[i]) * width
-            for c in range(0, width, 8):
-                prefetch(records, later + c)
-        record, row = np.int64(refs[i]) * width, i * m
-        for a in range(k):
-            factor = z[i, a]
-            if whole == 8:
-                add_multiple_of_four(records, record, factor, rowwise, row)
-                add_multiple_of_four(records, record + 4, factor, rowwise, row + 4)
-            else:
-                for c in range(0, whole, 4):
-                    add_multiple_of_four(records, record + c, factor, rowwise, row + c)
-            for c in range(whole, m):
-                records[refs[i], a, c] += factor * rowwise[i, c]
-            record += m
+    for i in range(0, fours, 4):
+        if far:
+            _ask_for(records, ahead[i : i + 4])
+        r0, r1 = np.int64(refs[i]) * width, np.int64(refs[i + 1]) * width
+        r2, r3 = np.int64(refs[i + 2]) * width, np.int64(refs[i + 3]) * width
+        for c in range(0, whole, 4):
+            at = r0 + c, r1 + c, r2 + c, r3 + c
+            add_four_rows(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+        if whole < m:
+            for r in range(i, i + 4):
+                _add_single(block, right, r, refs[r], covariates, whole, m, records)
+    for r in range(fours, rows):
+        _add_single(block, right, r, refs[r], covariates, 0, m, records)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -182,29 +190,26 @@ def add_rows(columns, y, offset, w, shift, with_gram, high, low, with_records, r
     int64; records (q, k, >= m), see `zero_records`. ``with_gram`` / ``with_records`` switch the two halves off.
     """
     m, n = shift.shape[0], y.shape[0]
-    block = np.empty((m, _STRIDE))
-    weighted = np.empty((m if w.shape[0] else 1, _STRIDE))
-    rowwise, z = np.zeros((BLOCK, records.shape[2])), np.empty((BLOCK, covariates.shape[0]))
+    wide = max(m, records.shape[2])
+    block, weighted = np.zeros((wide, _STRIDE)), np.zeros((wide, _STRIDE))
     partial = np.zeros((m, m))
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
         _fill(columns, y, offset, shift, start, stop, block)
         right = block
         if w.shape[0]:
-            _multiply_into(block, w[start:stop], weighted)
+            _multiply_into(block, w[start:stop], weighted[:m])
             right = weighted
         if with_gram:
-            _block_gram(block, right, stop - start, partial)
+            _block_gram(block[:m], right[:m], stop - start, partial)
             _add_compensated(high, low, partial)
         if with_records:
             levels = refs[start:stop]
             if _count_runs(levels) * _LONG_RUN <= stop - start:
-                _add_runs(block, right, levels, covariates, records)
+                _add_runs(block, right[:m], levels, covariates, records)
             else:
-                _transpose_into(right, stop - start, rowwise)
-                for a in range(covariates.shape[0]):
-                    z[:, a] = block[covariates[a], :BLOCK]
-                _add_one_by_one(z, rowwise, levels, refs[start + _AHEAD : stop + _AHEAD], records)
+                ahead = refs[start + _AHEAD : stop + _AHEAD]
+                _add_one_by_one(block, right, m, levels, ahead, covariates, records)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -15,26 +15,26 @@ from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
-from bigmm.source.matrices import MatrixPartition
+from bigmm.source.matrices import MatrixPartition, is_sparse
 
 Y, X, Z, WEIGHTS, OFFSET = "y", "X", "Z", "weights", "offset"
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixShift:
-    """Columns are summed as X_j - shift_j X_constant, y as y - shift_p X_constant: exactly undone whatever X_constant is.
+    """Columns of [X y] are summed less a multiple of X one, which the small algebra undoes exactly whatever X one is.
 
-    constant: a column of X that looked constant, or -1; shift: (p + 1,), 0 up to `constant`, so that what depends on
-    earlier columns stays so.
+    one: (p,) weights with X one = 1 in the first rows, zero when there are none; shift: (p + 1,), 0 up to the last
+    column that `one` uses, so that what depends on earlier columns stays so.
     """
 
-    constant: int
+    one: np.ndarray
     shift: np.ndarray
 
     def apply(self, xy: np.ndarray) -> None:
         """Shift the rows of [X y] (n, p + 1) in place."""
-        if self.constant >= 0:
-            xy -= np.outer(xy[:, self.constant], self.shift)
+        if self.shift.any():
+            xy -= np.outer(xy[:, :-1] @ self.one, self.shift)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +67,31 @@ def merge(left: MatrixSums, right: MatrixSums) -> MatrixSums:
 
 
 def matrix_shift(partition: MatrixPartition) -> MatrixShift:
-    """Means of the first rows over the value of the first constant column; columns of zeros and ones stay."""
+    """Shift by the means of the first partition; columns of zeros and ones stay."""
     x, y = partition.read(X), _response(partition)
+    x = x.toarray() if is_sparse(x) else x
     xy = np.column_stack([x, y])
-    shift = np.zeros(xy.shape[1])
-    first = xy[0]
-    constant = np.flatnonzero((xy[:, :-1] == first[:-1]).all(axis=0) & (first[:-1] != 0))
-    if not len(constant):
-        return MatrixShift(-1, shift)
-    at = int(constant[0])
-    means = xy.mean(axis=0) / first[at]
     binary = ((xy == 0.0) | (xy == 1.0)).all(axis=0)
-    moved = (np.arange(len(shift)) > at) & ~binary & np.isfinite(means)
-    return MatrixShift(at, np.where(moved, means, 0.0))
+    one = _constant(x, binary[:-1])
+    last = int(np.flatnonzero(one).max(initial=-1))
+    means = xy.mean(axis=0)
+    moved = (np.arange(len(means)) > last) & ~binary & np.isfinite(means) & bool(one.any())
+    return MatrixShift(one, np.where(moved, means, 0.0))
+
+
+def _constant(x: np.ndarray, binary: np.ndarray) -> np.ndarray:
+    """(p,) weights that make ones: of the first constant column, else of indicator columns, else zeros."""
+    one = np.zeros(x.shape[1])
+    constant = np.flatnonzero((x == x[0]).all(axis=0) & (x[0] != 0) & np.isfinite(x[0]))
+    if len(constant):
+        one[constant[0]] = 1.0 / x[0, constant[0]]
+        return one
+    if not binary.any():
+        return one
+    weights = np.linalg.lstsq(x[:, binary], np.ones(len(x)), rcond=1e-8)[0]
+    if np.allclose(x[:, binary] @ weights, 1.0, rtol=0.0, atol=1e-9):
+        one[binary] = np.where(np.abs(weights) > 1e-9, weights, 0.0)
+    return one
 
 
 def fold_matrices(shift: MatrixShift, lane: Lane, tick: Callable[[int], None]) -> MatrixSums:
@@ -96,7 +108,7 @@ def fold_matrices(shift: MatrixShift, lane: Lane, tick: Callable[[int], None]) -
 
 def _partition_sums(shift: MatrixShift, partition: MatrixPartition) -> MatrixSums:
     x, z = partition.read(X), partition.read(Z)
-    x = x.toarray() if sp.issparse(x) else x
+    x = x.toarray() if is_sparse(x) else x
     _refuse_nonfinite(partition, X, x)
     _refuse_nonfinite(partition, Z, z)
     xy = np.column_stack([x, _response(partition)])
@@ -139,16 +151,15 @@ def _weights(partition: MatrixPartition) -> np.ndarray | None:
 
 def _refuse_nonfinite(partition: MatrixPartition, name: str, values: Any) -> None:
     """Raise DataError with the first position (row, and column of a matrix, counted from 0) of a NaN or infinity."""
-    data = values.data if sp.issparse(values) else values
+    data = values.data if is_sparse(values) else values
     if np.isfinite(data.sum()) or np.isfinite(data).all():
         return
-    if sp.issparse(values):
-        entry = int(np.argmax(~np.isfinite(data)))
-        place = (int(np.searchsorted(values.indptr, entry, side="right")) - 1, int(values.indices[entry]))
-        value = data[entry]
-    else:
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        value = values[place]
+    entry = int(np.argmax(~np.isfinite(data)))
+    value = data.flat[entry]
+    place: tuple[int, ...] = tuple(int(i) for i in np.unravel_index(entry, data.shape))
+    if is_sparse(values):
+        row = int(np.searchsorted(np.asarray(values.indptr), entry, side="right")) - 1
+        place = (row, int(values.indices[entry]))
     column = f", column {place[1]}" if len(place) > 1 else ""
     raise DataError(
         f"{name} is {value} in row {partition.start + place[0]}{column} (counted from 0): leave the row out or mend it"
@@ -156,25 +167,25 @@ def _refuse_nonfinite(partition: MatrixPartition, name: str, values: Any) -> Non
 
 
 def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
-    """Drop columns of X that depend on earlier ones, undo the shift. Raises DataError for no rows, a constant response or
-    as many coefficients as rows."""
-    p, c = len(sums.xy) - 1, shift.constant
-    spread = np.diagonal(sums.xy).copy()
-    if c >= 0:
-        others = np.arange(p + 1) != c
-        spread[others] = np.maximum(spread - sums.xy[c] ** 2 / sums.xy[c, c], 0.0)[others]
+    """Drop columns of X that depend on earlier ones, undo the shift.
+
+    Raises DataError for a constant response or as many coefficients as rows.
+    """
+    p, one = len(sums.xy) - 1, shift.one
+    spread = _spread(sums, one)
     floor = ROUNDING_SQUARED * sums.squares
-    _check_response(spread[p], max(floor[p], 1e-14 * sums.xy[p, p]), c, sums.n)
-    rank = sequential_rank(sums.xy[:p, :p], np.where(np.arange(p) > c, spread[:p], np.diagonal(sums.xy)[:p]), floor[:p])
+    if spread[p] <= max(floor[p], 1e-14 * sums.xy[p, p]):
+        raise DataError(
+            f"the response (less any offset) is constant in all {sums.n} rows, so there is no variance to explain"
+        )
+    rank = sequential_rank(sums.xy[:p, :p], spread[:p], floor[:p])
     kept = np.flatnonzero(rank.kept)
     if len(kept) >= sums.n:
         raise DataError(f"X has {len(kept)} independent columns but only {sums.n} rows; use fewer columns or more rows")
-    to_user = np.eye(p)[:, kept]
-    back = np.zeros(p)
-    if c >= 0:
-        # X_c itself, or when it depends on earlier columns (which are not shifted) its expansion in them
-        back = np.eye(p)[c] if rank.kept[c] else rank.coefficients(c)
-        to_user = to_user - np.outer(back, shift.shift[:p][kept])
+    back = np.where(rank.kept, one, 0.0)
+    for column in np.flatnonzero(~rank.kept & (one != 0.0)):  # expanded in earlier columns, which are not shifted
+        back += one[column] * rank.coefficients(column)
+    to_user = np.eye(p)[:, kept] - np.outer(back, shift.shift[:p][kept])
     picked = np.append(kept, p)
     return MatrixGram(
         sums.zz,
@@ -188,7 +199,11 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
     )
 
 
-def _check_response(spread: float, floor: float, constant: int, n: int) -> None:
-    if spread <= floor:
-        what = "constant" if constant >= 0 else "zero everywhere"
-        raise DataError(f"the response is {what} (less any offset) in all {n} rows, so there is no variance to explain")
+def _spread(sums: MatrixSums, one: np.ndarray) -> np.ndarray:
+    """(p + 1,) sums of squares, about the mean for y and the columns of X after those that make the constant."""
+    spread = np.diagonal(sums.xy).copy()
+    if not one.any():
+        return spread
+    along = sums.xy[:, :-1] @ one
+    about = np.maximum(spread - along**2 / (one @ along[:-1]), 0.0)
+    return np.where(np.arange(len(spread)) > np.flatnonzero(one).max(), about, spread)

@@ -1,57 +1,94 @@
-"""Two machine instructions that numba does not reach by itself: add a multiple of four numbers, and prefetch."""
+"""Machine instructions that numba does not reach by itself: add four rows to their records, and prefetch."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-_DOUBLE = ir.DoubleType()
+_BYTE, _INT32, _DOUBLE = ir.IntType(8), ir.IntType(32), ir.DoubleType()
 _FOUR = ir.VectorType(_DOUBLE, 4)
 
 
-def _address(context, builder, array_type, array, index):
-    """Pointer to array.flat[index]."""
-    return builder.gep(make_array(array_type)(context, builder, array).data, [index])
+def _data(context, builder, array_type, array):
+    """Pointer to the first number of an array."""
+    return make_array(array_type)(context, builder, array).data
 
 
-def _add_multiple_of_four(typingctx, target, to, factor, source, at):
-    """target.flat[to:to + 4] += factor * source.flat[at:at + 4], fused; float64 arrays, C order, int64 places."""
+def _four_at(builder, data, place):
+    """Pointer to the four numbers from data[place]."""
+    return builder.bitcast(builder.gep(data, [place]), _FOUR.as_pointer())
+
+
+def _shuffled(builder, left, right, lanes):
+    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INT32, 4), lanes))
+
+
+def _transposed(builder, columns):
+    """Four vectors of one column each -> four vectors of one row each."""
+    even = [_shuffled(builder, columns[j], columns[j + 1], [0, 4, 2, 6]) for j in (0, 2)]
+    odd = [_shuffled(builder, columns[j], columns[j + 1], [1, 5, 3, 7]) for j in (0, 2)]
+    return [_shuffled(builder, *pair, lanes) for lanes in ([0, 1, 4, 5], [2, 3, 6, 7]) for pair in (even, odd)]
+
+
+def _spread(builder, number):
+    nothing = ir.Constant(_FOUR, ir.Undefined)
+    return _shuffled(builder, builder.insert_element(nothing, number, _INT32(0)), nothing, [0, 0, 0, 0])
+
+
+def _add_four_rows(typingctx, records, at, step, right, place, block, covariates, row, stride):
+    """records.flat[at[r] + a * step + (0..3)] += block[covariates[a], row + r] * right.flat[place + (0..3) * stride + r].
+
+    For r = 0, 1, 2, 3 in order and every a; rows of ``block`` and ``right`` are ``stride`` numbers apart. float64
+    arrays in C order, covariates (k,) int64, ``at`` a tuple of four int64.
+    """
 
     def codegen(context, builder, signature, arguments):
-        target_value, to_value, factor_value, source_value, at_value = arguments
-        target_type, _, _, source_type, _ = signature.args
-        into = builder.bitcast(_address(context, builder, target_type, target_value, to_value), _FOUR.as_pointer())
-        there = builder.bitcast(_address(context, builder, source_type, source_value, at_value), _FOUR.as_pointer())
-        lane = ir.Constant(ir.VectorType(ir.IntType(32), 4), [0, 0, 0, 0])
-        single = builder.insert_element(ir.Constant(_FOUR, ir.Undefined), factor_value, ir.IntType(32)(0))
-        spread = builder.shuffle_vector(single, ir.Constant(_FOUR, ir.Undefined), lane)
-        old, multiple = builder.load(into, align=8), builder.load(there, align=8)
-        product = builder.fmul(spread, multiple, flags=("contract",))
-        builder.store(builder.fadd(old, product, flags=("contract",)), into, align=8)
+        records_v, at_v, step_v, right_v, place_v, block_v, covariates_v, row_v, stride_v = arguments
+        records_t, _, _, right_t, _, block_t, covariates_t, _, _ = signature.args
+        into, factors = _data(context, builder, records_t, records_v), _data(context, builder, block_t, block_v)
+        source = _data(context, builder, right_t, right_v)
+        starts = cgutils.unpack_tuple(builder, at_v, 4)
+        columns = []
+        for _ in range(4):
+            columns.append(builder.load(_four_at(builder, source, place_v), align=8))
+            place_v = builder.add(place_v, stride_v)
+        rows = _transposed(builder, columns)
+        chosen = make_array(covariates_t)(context, builder, covariates_v)
+        with cgutils.for_range(builder, builder.extract_value(chosen.shape, 0)) as loop:
+            covariate = builder.load(builder.gep(chosen.data, [loop.index]))
+            first = builder.add(builder.mul(covariate, stride_v), row_v)
+            skipped = builder.mul(loop.index, step_v)
+            for r, start in enumerate(starts):
+                factor = builder.load(builder.gep(factors, [builder.add(first, ir.Constant(first.type, r))]))
+                target = _four_at(builder, into, builder.add(start, skipped))
+                product = builder.fmul(_spread(builder, factor), rows[r], flags=("contract",))
+                total = builder.fadd(builder.load(target, align=8), product, flags=("contract",))
+                builder.store(total, target, align=8)
         return context.get_dummy_value()
 
-    return types.void(target, types.int64, types.float64, source, types.int64), codegen
+    i64 = types.int64
+    places = types.UniTuple(i64, 4)
+    return types.void(records, places, i64, right, i64, block, covariates, i64, i64), codegen
 
 
 def _prefetch(typingctx, array, index):
     """Ask for the cache line of array.flat[index] to be brought in for writing."""
 
     def codegen(context, builder, signature, arguments):
-        address = _address(context, builder, signature.args[0], *arguments)
-        byte = ir.IntType(8).as_pointer()
-        i32 = ir.IntType(32)
-        signature_ = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
-        hint = builder.module.declare_intrinsic("llvm.prefetch", [byte], signature_)
-        builder.call(hint, [builder.bitcast(address, byte), i32(1), i32(3), i32(1)])
+        address = builder.gep(_data(context, builder, signature.args[0], arguments[0]), [arguments[1]])
+        byte = _BYTE.as_pointer()
+        shape = ir.FunctionType(ir.VoidType(), [byte, _INT32, _INT32, _INT32])
+        hint = builder.module.declare_intrinsic("llvm.prefetch", [byte], shape)
+        builder.call(hint, [builder.bitcast(address, byte), _INT32(1), _INT32(3), _INT32(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.int64), codegen
 
 
 # Numba calls these without the typing context; type checkers see the functions above.
-add_multiple_of_four: Any = intrinsic(_add_multiple_of_four)
+add_four_rows: Any = intrinsic(_add_four_rows)
 prefetch: Any = intrinsic(_prefetch)

@@ -27,7 +27,8 @@ PANEL = 256
 class DefiniteFactor(Protocol):
     """log|M| and solves with M."""
 
-    logdet: float
+    @property
+    def logdet(self) -> float: ...
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """M^-1 rhs, (q, m)."""
@@ -59,7 +60,8 @@ class SparseFactor:
 
 def dense_factor(matrix: Any) -> DenseFactor:
     """Cholesky of (q, q), dense or sparse; raises NotPositiveDefiniteError."""
-    full = matrix.toarray(order="F") if sp.issparse(matrix) else np.array(matrix, order="F")
+    # a symmetric matrix in C order is itself in Fortran order, without a copy
+    full = (matrix.toarray() if hasattr(matrix, "toarray") else matrix.copy()).T
     lower, info = lapack.dpotrf(full, lower=1, overwrite_a=1, clean=0)
     diagonal = np.diagonal(lower)
     if info or not np.all(np.isfinite(diagonal)):

@@ -11,18 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks import kernels
-from bigmm.blocks.factor import (
-    GRAIN,
-    TAIL_GRAIN,
-    Factor,
-    NotPositiveDefiniteError,
-    _scale_rows,
-    _triangular,
-    scalar_scale,
-    unscale_tail,
-)
+from bigmm.blocks import inverse_kernels as kernels
+from bigmm.blocks.coordinates import scalar_scale, scale_rows, unscale_tail
+from bigmm.blocks.factor import TAIL_GRAIN, Factor, NotPositiveDefiniteError, triangular
 from bigmm.blocks.parallel import run
+from bigmm.blocks.pattern import pair_inverses
 from bigmm.blocks.structure import TailTerm
 
 NEARLY_SINGULAR = 1e-6
@@ -32,14 +25,22 @@ NEARLY_SINGULAR = 1e-6
 @dataclass(frozen=True, slots=True)
 class SelectedInverse:
     """projected: per term (k, k), sum over levels of (Z'PZ)_ll in the working basis, None for unpenalized terms;
-    covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None when they were not asked for."""
+    covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None when they were not asked for;
+    pairs: {(j, k): (nnz, k_j, k_k)} the same between levels that meet in some row, entries as in `Gram.cross`."""
 
     projected: tuple[np.ndarray | None, ...]
     covariances: tuple[np.ndarray | None, ...]
+    pairs: dict[tuple[int, int], np.ndarray]
 
 
-def selected_inverse(factor: Factor, *, with_fixed: bool, covariances: bool = False) -> SelectedInverse:
-    """P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1 when ``with_fixed`` (REML), else P = V^-1 (ML)."""
+def selected_inverse(
+    factor: Factor, *, with_fixed: bool, covariances: bool = False, pattern: bool = False
+) -> SelectedInverse:
+    """P = V^-1 - V^-1 X (X'V^-1X)^-1 X'V^-1 when ``with_fixed`` (REML), else P = V^-1 (ML).
+
+    ``covariances``: diagonal blocks too; ``pattern``: these and the blocks between levels that meet in a row.
+    """
+    covariances = covariances or pattern
     structure = factor.structure
     n = factor.n_random + (factor.n_fixed if with_fixed else 0)
     p = structure.m - 1 if with_fixed else 0
@@ -58,8 +59,9 @@ def selected_inverse(factor: Factor, *, with_fixed: bool, covariances: bool = Fa
                 view = raw[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
                 each = np.arange(t.n_levels)
                 blocks[t.term] = view[each, :, each, :]
-    _invert_stages(factor, p, raw, covariances, projected, blocks)
-    return SelectedInverse(tuple(projected), tuple(blocks))
+    columns = _invert_stages(factor, p, raw, (covariances, pattern), projected, blocks)
+    pairs = pair_inverses(structure, columns, raw) if pattern else {}
+    return SelectedInverse(tuple(projected), tuple(blocks), pairs)
 
 
 def _inverse_from_cholesky(lower: np.ndarray) -> np.ndarray:
@@ -102,22 +104,24 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
     """K_tt - K_t,: B Omega^-1 B'K_:,t summed over diagonal blocks: valid for any lam, also zero (a boundary)."""
     structure = factor.structure
     full = np.tril(factor.schur) + np.tril(factor.schur, -1).T
-    rows = _scale_rows(structure, factor.lams, np.ascontiguousarray(full[:, t.offset : t.stop]), structure.m)[:n]
-    half = _triangular(factor.tail[:n, :n], np.asfortranarray(rows))
+    rows = scale_rows(structure, factor.lams, np.ascontiguousarray(full[:, t.offset : t.stop]), structure.m)[:n]
+    half = triangular(factor.tail[:n, :n], np.asfortranarray(rows))
     blocks = half.reshape(len(half), t.n_levels, t.width)
     each = np.arange(t.n_levels)
     own = full[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
     return own[each, :, each, :].sum(axis=0) - np.einsum("nla,nlb->ab", blocks, blocks)
 
 
-def _invert_stages(factor: Factor, p: int, tail: np.ndarray, covariances: bool, projected, blocks) -> None:
+def _invert_stages(factor: Factor, p: int, tail: np.ndarray, wanted: tuple[bool, bool], projected, blocks) -> dict:
+    """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns."""
     structure = factor.structure
+    covariances, pattern = wanted
     known: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], factor.stages[number]
         q, k = stage.n_levels, stage.width
         is_parent = number > 0
-        keep = np.array([is_parent or covariances, is_parent])
+        keep = np.array([is_parent or covariances, is_parent or pattern])
         nnz = len(stage.columns)
         own = (
             np.empty((q if keep[0] else 0, k, k)),
@@ -134,24 +138,19 @@ def _invert_stages(factor: Factor, p: int, tail: np.ndarray, covariances: bool, 
             stage.multiplicity,
             part.diagonal,
             part.dense,
-            stage.indptr,
-            stage.columns,
-            part.data,
-            part.h,
-            part.f,
-            part.v,
-            structure.r_raw,
-            p,
+            (stage.indptr, stage.columns, part.data),
+            (part.h, part.f, part.v),
+            (tail, structure.r_raw, p),
             widest,
             parents,
             own,
-            tail,
             keep,
         )
         projected[stage.term] = sum(totals)
         if keep[0] and covariances:
             blocks[stage.term] = own[0]
         known[number] = own
+    return {stage.term: known[number][1] for number, stage in enumerate(structure.stages)}
 
 
 def _flattened_parents(stage, known):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -61,13 +62,15 @@ def run(arguments: Sequence[str]) -> int:
     except BigmmError as error:
         return failed(error, error.exit_code, console)
     except (click.Abort, KeyboardInterrupt):
-        console.fail("interrupted; nothing was written", code=INTERRUPTED)
+        console.fail("interrupted; nothing is half-written", code=INTERRUPTED)
         return INTERRUPTED
     except Terminated:
-        console.fail("terminated; nothing was written", code=TERMINATED)
+        console.fail("terminated; nothing is half-written", code=TERMINATED)
         return TERMINATED
     except BrokenPipeError:
-        return 0  # the reader of our output has seen enough
+        # The reader of our output has seen enough; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception as error:
         return failed(error, BUG, console)
 

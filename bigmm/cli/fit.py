@@ -51,7 +51,7 @@ def fit(
     """
     options.check_gaussian(family, link, nagq)
     options.check_where(scheduler, workers)
-    output.check_outputs(out, json_file, overwrite)
+    output.check_outputs(out, json_file, overwrite, data)
     with connected(scheduler) as client:
         fitted = fit_model(console, formula, options.as_data(data), client=client, n_workers=workers, **model)
     return deliver(console, fitted, out=out, json_file=json_file, overwrite=overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,16 +17,32 @@ if TYPE_CHECKING:
 #: --json - writes to stdout.
 STDOUT = "-"
 
+GLOB = frozenset("*?[")
 
-def check_outputs(out: str | None, json_file: str | None, overwrite: bool) -> None:
-    """Refuse before the work what could not be written after it."""
+
+def check_outputs(out: str | None, json_file: str | None, overwrite: bool, data: tuple[str, ...] = ()) -> None:
+    """Refuse before the work what could not be written after it, or would be written over or into the data."""
     if out is not None:
+        for path in data:
+            check_apart(out, path)
         check_destination(out, overwrite=overwrite)
     if json_file not in (None, STDOUT):
         target = Path(json_file)
         if target.is_dir():
             raise OutputError(f"cannot write {json_file}: it is a directory: name a file")
         check_destination(target, overwrite=True)
+
+
+def check_apart(out: str, data: str) -> None:
+    """Results replace a directory as a whole, and a lake is read as a whole: neither may hold the other."""
+    if "://" in data:
+        return
+    fixed = Path(*itertools.takewhile(lambda part: not GLOB & set(part), Path(data).parts)).resolve()
+    target = Path(out).resolve()
+    if target == fixed or target in fixed.parents:
+        raise UsageError(f"--out {out} holds the data {data}: results would replace them; choose another place")
+    if fixed in target.parents and str(fixed) == str(Path(data).resolve()):
+        raise UsageError(f"--out {out} is inside the data {data}: the next run would read it; choose another place")
 
 
 def as_json(record: dict[str, Any]) -> str:

@@ -93,7 +93,7 @@ def predict(
     **choices: Any,
 ) -> int:
     """Predict for the rows of DATA with MODEL, out of core; every row keeps its columns and gains the prediction."""
-    output.check_outputs(out, None, overwrite)
+    output.check_outputs(out, None, overwrite, (model, *data))
     fitted = load(model)
     with connected(scheduler) as client, console.progress() as progress:
         written = fitted.predict(

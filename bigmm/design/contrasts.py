@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from formulaic.transforms import contrasts as coding
 
-from bigmm.design.expression import CONTRASTS, Node, contrast_name, parse_expression, unparse
+from bigmm.design.expression import CONTRASTS, Node, contrast_name, unparse
+from bigmm.design.grammar import parse_expression
 from bigmm.design.tokens import tokenize
 from bigmm.errors import FormulaError
 

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bigmm.design.bars import Bar, expand_bar
-from bigmm.design.expression import Node, columns_of, parse_expression, unparse
+from bigmm.design.expression import Node, columns_of, unparse
+from bigmm.design.grammar import parse_expression
 from bigmm.design.linear import LinearPart, Piece, additive, fail, linear_part
 from bigmm.design.tokens import Token, closing, split_top, tokenize
 from bigmm.errors import FormulaError
@@ -70,6 +71,8 @@ def _sides(formula: str, tokens: Sequence[Token]) -> tuple[Sequence[Token], Sequ
     if len(tildes) > 1:
         fail(formula, "a formula has one ~, this is a second", tokens[tildes[1]].start)
     left, right = tokens[: tildes[0]], tokens[tildes[0] + 1 :]
+    if sum((token.kind == "open") - (token.kind == "close") for token in left):
+        fail(formula, "~ cannot be inside brackets", tokens[tildes[0]].start)
     if not left:
         fail(formula, "the response is missing before ~", tokens[tildes[0]].start)
     if not right:

@@ -5,8 +5,9 @@ Order is R's: numbers numerically, strings by code point, declared categories as
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from math import prod
 
 import numpy as np
 import pyarrow as pa
@@ -55,7 +56,8 @@ def integer_keys(values: pa.Array) -> np.ndarray:
         values = values.cast(pa.date32()).cast(pa.int32())
     elif pt.is_timestamp(kind):
         values = values.cast(pa.int64())
-    return values.to_numpy(zero_copy_only=False)
+    keys = values.to_numpy(zero_copy_only=False)
+    return keys if keys.dtype in (np.int32, np.int64) else keys.astype(np.int64)  # two types for numba to compile
 
 
 def label_strings(values: pa.Array) -> pa.Array:
@@ -128,6 +130,8 @@ class Levels:
         return out
 
     def _chunk_numbers(self, chunk: pa.Array, out: np.ndarray) -> None:
+        if pt.is_string_view(chunk.type):  # Arrow cannot filter views
+            chunk = chunk.cast(pa.large_string())
         if pt.is_dictionary(chunk.type):
             self._dictionary_numbers(chunk, out)
         elif chunk.null_count:
@@ -165,6 +169,9 @@ class Combinations:
         self.sizes = tuple(len(levels) for levels in members)
         self._index = IntegerIndex(combined(codes.T, self.sizes))
 
+    def __reduce__(self) -> tuple:
+        return Combinations, (self.members, self.codes)
+
     def __len__(self) -> int:
         return len(self.codes)
 
@@ -198,7 +205,13 @@ def combined(codes: Sequence[np.ndarray] | np.ndarray, sizes: Sequence[int]) -> 
 
 def distinct_codes(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
     """(m, v) int32: the distinct rows of level numbers, sorted with the first column slowest."""
-    rest = np.unique(combined(codes, sizes))
+    keys = combined(codes, sizes)
+    if prod(sizes) <= 4 * len(keys) + 65536:  # flags are several times faster than sorting
+        flags = np.zeros(prod(sizes), dtype=bool)
+        flags[keys] = True
+        rest = np.flatnonzero(flags)
+    else:
+        rest = np.unique(keys)
     found = np.empty((len(rest), len(sizes)), dtype=np.int32)
     for place in reversed(range(len(sizes))):
         found[:, place] = rest % sizes[place]
@@ -227,3 +240,23 @@ def ordered(column: str, values: pa.Array, declared: pa.Array | None) -> Levels:
     if declared is not None:
         return Levels(column, declared.filter(pc.is_in(declared, value_set=values)))
     return Levels(column, values.take(pc.sort_indices(values)))
+
+
+def restricted(
+    levels: Mapping[str, Levels],
+    combinations: Mapping[tuple[str, ...], Combinations],
+    seen: Mapping[tuple[str, ...], np.ndarray],
+) -> tuple[dict[str, Levels], dict[tuple[str, ...], Combinations]]:
+    """Levels and combinations without those marked False in `seen`: columns -> (n_levels,) bool."""
+    fewer = dict(levels)
+    renumber = {name: np.arange(len(found), dtype=np.int32) for name, found in levels.items()}
+    for (name, *more), mask in seen.items():
+        if not more:
+            fewer[name] = Levels(name, levels[name].values.filter(pa.array(mask)))
+            renumber[name] = np.where(mask, np.cumsum(mask) - 1, -1).astype(np.int32)
+    remaining = {}
+    for names, found in combinations.items():
+        codes = found.codes[seen[names]] if names in seen else found.codes
+        codes = np.column_stack([renumber[name][code] for name, code in zip(names, codes.T, strict=True)])
+        remaining[names] = Combinations([fewer[name] for name in names], codes[(codes >= 0).all(axis=1)])
+    return fewer, remaining

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import formulaic
 from formulaic.errors import FormulaicError
+from formulaic.parser import DefaultFormulaParser
+from formulaic.parser.types import OrderedSet, Term
 
-from bigmm.design.expression import Node, parse_expression, unparse
+from bigmm.design.expression import Node, unparse
+from bigmm.design.grammar import parse_expression
 from bigmm.design.tokens import Token, closing, split_top
 from bigmm.errors import FormulaError
 
@@ -51,8 +54,9 @@ def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
     part = LinearPart(" ".join(texts) or "1", tuple(factors.values()))
     try:
         model_terms(part)
-    except FormulaicError as error:
-        message = str(error).splitlines()[0]
+    except (FormulaicError, TypeError) as error:
+        # formulaic's TypeError is an operator beside a bracket in which nothing is left, as in (0 - x) / z
+        message = str(error).splitlines()[0] if isinstance(error, FormulaicError) else "a bracket holds no term"
         fail(formula, f"these terms cannot be combined: {message}", pieces[0][1][0].start if pieces else 0)
     return part
 
@@ -83,6 +87,9 @@ def _placeholders(formula: str, tokens: Sequence[Token], factors: dict[str, Node
                 fail(formula, "nothing between the brackets", token.start)
             texts += ["(", *_placeholders(formula, inner, factors), ")"]
         elif token.kind == "number":
+            beside = [other.text for other in (*tokens[max(at - 1, 0) : at], *tokens[at + 1 : at + 2])]
+            if not after_power and any(text not in ("+", "-") for text in beside):
+                fail(formula, f"the number {token.text} can only be added or subtracted", token.start)
             if not after_power and token.text not in ("0", "1"):
                 fail(formula, f"the number {token.text} is no model term; only 0 and 1 are", token.start)
             texts.append(token.text)
@@ -113,9 +120,27 @@ def _placeholder(formula: str, tokens: Sequence[Token], factors: dict[str, Node]
     return f"v{list(factors).index(text)}"
 
 
+class _TermParser(DefaultFormulaParser):
+    """Formulaic's parser, where the 1 of (1 + x) * f is R's: a product with it is the other factor."""
+
+    def get_terms_from_ast(self, ast: Any, *, context: Any) -> Any:
+        terms = super(DefaultFormulaParser, self).get_terms_from_ast(ast, context=context)
+        return terms._map(lambda found: OrderedSet(_without_ones(term) for term in found))
+
+
+def _without_ones(term: Term) -> Term:
+    factors = [factor for factor in term.factors if factor.expr != "1"]
+    return Term(factors or term.factors[:1])
+
+
+def formulaic_formula(part: LinearPart) -> formulaic.SimpleFormula:
+    """Formulaic's terms of a part, by degree."""
+    return formulaic.Formula(part.text, _parser=_TermParser())  # type: ignore[return-value]
+
+
 def model_terms(part: LinearPart) -> list[str]:
-    """Formulaic's terms of a part as texts over placeholders, by degree: ["1", "v0", "v0:v1"]."""
-    return [":".join(factor.expr for factor in term.factors) for term in formulaic.Formula(part.text)]  # type: ignore
+    """The terms of a part as texts over placeholders, by degree: ["1", "v0", "v0:v1"]."""
+    return [":".join(factor.expr for factor in term.factors) for term in formulaic_formula(part)]
 
 
 def uncorrelated(part: LinearPart) -> list[LinearPart]:

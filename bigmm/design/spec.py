@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from bigmm.design.columns import Builder, Plan
 from bigmm.design.contrasts import parse_contrasts
-from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, total_offset
-from bigmm.design.expression import Node
+from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, sealed, total_offset
+from bigmm.design.expression import Node, columns_of
 from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.levels import Combinations, Levels
+from bigmm.design.levels import Combinations, Levels, restricted
 from bigmm.design.newdata import NewRows
 from bigmm.design.rows import Rows, bad_expressions, complete_rows, zero_weights
 from bigmm.design.settings import Settings, is_factor
@@ -97,7 +97,8 @@ class DesignSpec:
         if trials is not None:
             w = trials if w is None else w * trials
         refs = fill_refs(self.plan, cells)
-        return DesignChunk(columns, np.ascontiguousarray(y), refs, w, offset, table.num_rows, rows.counts())
+        w, offset = (None if values is None else sealed(values) for values in (w, offset))
+        return DesignChunk(columns, sealed(y), refs, w, offset, table.num_rows, rows.counts())
 
     def _drop(self, rows: Rows, name: str, bad: np.ndarray, where: str) -> Rows:
         if not self.settings.drop_missing and name != "(zero weight)":
@@ -118,6 +119,23 @@ class DesignSpec:
         cells = Cells(table, "new data", self.levels, self.replayer, strict=False)
         rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need)
         return rows.encode(self.response, new_levels)
+
+    def keep_levels(self, seen: Mapping[str, np.ndarray]) -> DesignSpec:
+        """The spec without the levels that only incomplete rows had, as lme4 drops them.
+
+        seen: grouping name -> (n_levels,) bool. Levels are learned from the columns of factors alone; a row that lacks
+        its response may be the only one of its level. Groupings that are factors of the fixed effects keep theirs. The
+        order of the terms may change with the numbers of levels.
+        """
+        nodes = [node for part in self.parsed.parts for node in part.factors if self.is_factor(node)]
+        coded = {name for node in nodes for name in columns_of(node)}
+        masks = {
+            variables: np.asarray(seen[grouping.name], dtype=bool)
+            for grouping, variables in zip(self.layout.groupings, self.plan.groupings, strict=True)
+            if grouping.name in seen and not (len(variables) == 1 and variables[0] in coded)
+        }
+        levels, combinations = restricted(self.levels, self.combinations, masks)
+        return DesignSpec(self.settings, levels, combinations, self.states, self.text)
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(meta, arrays): meta is JSON-able; arrays are levels as Arrow streams (uint8), combinations (n, v) int32."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import formulaic
 import pandas as pd
 
-from bigmm.design.formula import LinearPart
+from bigmm.design.linear import LinearPart, formulaic_formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedT
     frame = pd.DataFrame({"v": [0.0, 1.0]})
     for number, is_factor in enumerate(categorical):
         frame[f"v{number}"] = pd.Categorical(["a", "b"]) if is_factor else [0.0, 1.0]
-    spec = formulaic.Formula(part.text).get_model_matrix(frame).model_spec  # type: ignore[union-attr]
+    spec = formulaic_formula(part).get_model_matrix(frame).model_spec
     return tuple(
         ScopedTerm(tuple((int(scoped.factor.expr[1:]), bool(scoped.reduced)) for scoped in term.factors))
         for entry in spec.structure

@@ -139,7 +139,7 @@ def absorb(node: Node, state: State | None, summary: Any) -> State:
 def _standard(node: Node, found: dict, summary: Moments, text: str) -> State:
     scaled = node.function == "scale" and found["scale"]
     center = summary.mean if node.function == "center" or found["center"] is True else float(found["center"] or 0.0)
-    squares = summary.squares + summary.n * (summary.mean - center) ** 2
+    squares = summary.squares + summary.n * ((summary.mean - center) + summary.rest) ** 2
     spread = 1.0 if not scaled else float(np.sqrt(squares / max(summary.n - 1, 1)))
     if scaled and found["scale"] is not True:
         spread = float(found["scale"])

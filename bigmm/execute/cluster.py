@@ -11,6 +11,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +41,8 @@ class ClusterExecutor:
     def __init__(self, client: Client, no_worker_seconds: float):
         if getattr(client, "asynchronous", False):
             raise UsageError("bigmm needs a synchronous client: Client(..., asynchronous=False)")
+        if client.status in ("closed", "closing"):
+            raise TemporaryError("the Dask client is closed. Connect again and try again.")
         self.client, self.no_worker_seconds, self.checked = client, no_worker_seconds, False
 
     def __repr__(self) -> str:
@@ -150,7 +153,10 @@ class Flight:
         """(Re)submit one item."""
         key = self._key(str(number))
         item = self.items[number]
-        future = self.client.submit(self.runner, self.payload, item, key=key, pure=False, retries=RETRIES)
+        # Futures inside an item would not survive the journey; as arguments they are dependencies that Dask fetches.
+        needs = [list(getattr(part, "futures", ())) for part in getattr(item, "partitions", ())]
+        needs = needs if any(needs) else []
+        future = self.client.submit(self.runner, self.payload, item, needs, key=key, pure=False, retries=RETRIES)
         self.futures[number] = future
         future.add_done_callback(lambda _: self.events.put((number, key)))
 
@@ -178,22 +184,23 @@ class Flight:
                 watchdog.check()
                 continue
             except KilledWorker as error:
-                raise TemporaryError(self._killed(number, error)) from error
+                # Dask blames every task that was queued on a dead worker, so one blame is no proof.
+                self._submit_again(number, self._killed(number, error), error)
+                continue
             except CancelledError as error:
                 watchdog.check_connection()
-                self._submit_lost(number, error)
+                reason = f"{self.label}: the result of lane {number} was lost too often ({error}). Try again."
+                self._submit_again(number, reason, error)
                 continue
             del self.futures[number]
             if isinstance(outcome, BigmmError):
                 raise outcome
             return outcome
 
-    def _submit_lost(self, number: int, error: BaseException) -> None:
+    def _submit_again(self, number: int, reason: str, error: BaseException) -> None:
         self.lost[number] += 1
         if self.lost[number] > RETRIES:
-            raise TemporaryError(
-                f"{self.label}: the result of lane {number} was lost {self.lost[number]} times ({error}). Try again."
-            ) from error
+            raise TemporaryError(reason) from error
         self.submit(number)
 
     def _killed(self, number: int, error: Any) -> str:
@@ -263,19 +270,22 @@ def _scheduler_errors() -> Iterator[None]:
         raise TemporaryError(f"the Dask scheduler does not answer ({error}). Start it and try again.") from error
 
 
-def _fold_lane(payload: bytes, lane: Lane) -> tuple[Any, int] | BigmmError:
+def _fold_lane(payload: bytes, lane: Lane, needs: list[list]) -> tuple[Any, int] | BigmmError:
     """Runs on a worker. Errors in the data come back as values: running those again would only read the lane again."""
     counted = [0]
 
     def tick(rows: int) -> None:
         counted[0] += rows
 
-    value = _run_task(payload, lane, tick)
+    value = _run_task(payload, lane, needs, tick)
     return value if isinstance(value, BigmmError) else (value, counted[0])
 
 
-def _run_task(payload: bytes, item: Any, *more: Any) -> Any:
+def _run_task(payload: bytes, item: Any, needs: list[list], *more: Any) -> Any:
     work = cloudpickle.loads(payload)
+    if needs:
+        parts = zip(item.partitions, needs, strict=True)
+        item = replace(item, partitions=tuple(part.supplied(got) if got else part for part, got in parts))
     with one_thread_each():
         try:
             return work(item, *more)

@@ -63,8 +63,8 @@ def lmm_from_arrays(
     memory_limit: "4GiB" or bytes. seed: unused. n_workers: threads of this process.
     partition_bytes, chunk_rows: how rows are cut when no array brings chunks; the same cuts give the same bits.
 
-    Rows are read once, chunk by chunk; Dask and zarr arrays are never held as a whole. Columns of X that depend on earlier
-    ones are dropped and have NaN coefficients. Raises UsageError, DataError, MemoryLimitError, TemporaryError.
+    Rows are read once, chunk by chunk; Dask and zarr arrays are never held as a whole. Columns of X that depend on
+    earlier ones are dropped and have NaN coefficients. Raises UsageError, DataError, MemoryLimitError, TemporaryError.
     """
     how = settings("auto", optimizer, memory_limit, progress)
     _check_optimizer(optimizer)
@@ -82,6 +82,7 @@ def lmm_from_arrays(
         kind, factor_bytes = factor_kind(gram, function(start))
         _check_memory(kind, factor_bytes, gram.q, how.memory_limit)
         criterion = GeneralCriterion(gram, function, reml, kind)
+        _check_start(criterion, start)
         outcome = minimize(Problem(criterion.value, None, bounds, (start,)), how.optimizer)
     with clock("estimate"):
         estimates = criterion.estimates(outcome.theta)
@@ -112,10 +113,11 @@ def _accumulate(
     largest = max(part.nbytes for part in rows)
     needed = min(workers.n_workers, len(rows)) * 3 * largest + 8 * (q + p + 1) * (p + 1) * (workers.n_workers + 3)
     if needed > how.memory_limit:
+        sizes = (needed / 2**30, largest / 2**20, how.memory_limit / 2**30)
         raise MemoryLimitError(
-            f"the pass over the rows needs about {needed / 2**30:.1f} GiB with {workers.n_workers} workers and chunks of "
-            f"{largest / 2**20:.0f} MiB, but the limit is {how.memory_limit / 2**30:.1f} GiB: raise memory_limit, use "
-            "smaller chunks (chunk_rows=, partition_bytes=) or fewer workers"
+            f"the pass over the rows needs about {sizes[0]:.1f} GiB with {workers.n_workers} workers and chunks of "
+            f"{sizes[1]:.0f} MiB but the limit is {sizes[2]:.1f} GiB: raise memory_limit, use smaller chunks "
+            "(chunk_rows=, partition_bytes=) or fewer workers"
         )
     shift = matrix_shift(rows[0])
     lanes = cut_lanes(rows, accumulator_bytes=one)
@@ -165,6 +167,14 @@ def _check_optimizer(optimizer: str) -> None:
         raise UsageError(
             f"optimizer {optimizer!r} needs the gradient, which a user-written lambda_fn does not give: choose 'auto', "
             "'bobyqa', 'newuoa', 'cobyla', 'nelder_mead', 'subplex' or 'praxis'"
+        )
+
+
+def _check_start(criterion: GeneralCriterion, start: np.ndarray) -> None:
+    if not np.isfinite(criterion.value(start)):
+        raise DataError(
+            f"the criterion has no value at theta0 = {start}: X and Z reproduce the response exactly, so there is no "
+            "residual variance, or Lambda(theta0) is far too large; drop columns, or start elsewhere"
         )
 
 

@@ -38,8 +38,8 @@ class CheckedLambda:
         above.eliminate_zeros()
         if above.nnz:
             raise UsageError(
-                f"{_call(theta)} is not lower-triangular: element ({above.row[0]}, {above.col[0]}) is {above.data[0]:g}; "
-                "return a factor Lambda with Var(b) = sigma^2 Lambda Lambda', for example a Cholesky factor"
+                f"{_call(theta)} is not lower-triangular: element ({above.row[0]}, {above.col[0]}) is {above.data[0]:g}"
+                "; return a factor Lambda with Var(b) = sigma^2 Lambda Lambda', for example a Cholesky factor"
             )
         return matrix
 

@@ -11,19 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks.factor import (
-    Factor,
-    NotPositiveDefiniteError,
-    factorize,
-    multiply,
-    quadratic,
-    row_quadratics,
-    solve,
-    tall_product,
-)
+from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.structure import Structure, analyse
+from bigmm.blocks.rows import row_quadratics
+from bigmm.blocks.solve import multiply, quadratic, solve, tall_product
+from bigmm.blocks.analysis import analyse
+from bigmm.blocks.structure import Structure
+from bigmm.objective.information import average_information
 from bigmm.objective.templates import Templates
 
 
@@ -86,10 +81,16 @@ class Criterion:
         """The blocked Cholesky factor at theta (the last one is kept)."""
         theta = np.asarray(theta, float)
         key = theta.tobytes()
-        if self._last is None or self._last[0] != key:
-            self._last = None
-            self._last = (key, factorize(self.structure, self.templates.working(self.gram, theta)))
-        return self._last[1]
+        last = self._last
+        if last is None or last[0] != key:
+            self._last = None  # free the old factor before the new one is made
+            last = (key, factorize(self.structure, self.templates.working(self.gram, theta)))
+            self._last = last
+        return last[1]
+
+    def residual_variance(self, factor: Factor) -> float:
+        """sigma^2 at the factor's theta: r2 / n (ML) or r2 / (n - p) (REML)."""
+        return factor.pwrss / self.dof
 
     def value(self, theta: np.ndarray) -> float:
         """The criterion at theta; inf where it has no value."""
@@ -110,7 +111,7 @@ class Criterion:
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
         lams = self.templates.working(self.gram, theta)
-        sigma2 = factor.pwrss / self.dof
+        sigma2 = self.residual_variance(factor)
         solution = solve(factor)
         score = self._residual_products(solution)
         inverse = selected_inverse(factor, with_fixed=self.reml)
@@ -126,7 +127,7 @@ class Criterion:
                 pull[j] = term.basis.T @ outer @ term.basis
         gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
         quadratics = np.array([2.0 * (pull[j] @ joint[j])[row, column] for j, row, column in places])
-        hessian = self._average_information(factor, lams, score, places)
+        hessian = average_information(factor, lams, score, places)
         hessian = hessian / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         for a, (j, row, column) in enumerate(places):
             for b, (j2, row2, column2) in enumerate(places):
@@ -146,26 +147,6 @@ class Criterion:
             for j, t in enumerate(terms)
         )
 
-    def _average_information(self, factor, lams, score, places) -> np.ndarray:
-        """f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y; (nt, nt)."""
-        gram, nt = self.gram, len(places)
-        directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
-        for i, (j, row, column) in enumerate(places):
-            s = score[j][:, :, 0]
-            basis, lam = gram.terms[j].basis, lams[j]
-            change = np.outer(basis[:, row], lam[:, column])
-            directions[j][:, :, i] = s @ (change + change.T)
-        image = multiply(self.structure, tuple(directions))
-        n_dense = len(gram.xy) - 1
-        rhs_x = np.zeros((n_dense, nt))
-        total = np.zeros((nt, nt))
-        for j, t in enumerate(gram.terms):
-            if t.penalized:
-                flat = directions[j].reshape(-1, nt)
-                rhs_x += tall_product(t.dense.reshape(-1, n_dense + 1), flat)[:-1]
-                total += tall_product(flat, image[j].reshape(-1, nt))
-        return total - quadratic(factor, image, rhs_x)
-
     # ------------------------------------------------------------------------------------------ estimates
 
     def estimates(self, theta: np.ndarray) -> Estimates:
@@ -173,7 +154,7 @@ class Criterion:
         factor = self.factor(theta)
         solution = solve(factor)
         score = self._residual_products(solution)
-        sigma2 = factor.pwrss / self.dof
+        sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
         lams = self.templates.working(self.gram, np.asarray(theta, float))
         joint = self.templates.joint(np.asarray(theta, float))
@@ -223,7 +204,7 @@ class Criterion:
         """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original basis."""
         factor = self.factor(theta)
         inverse = selected_inverse(factor, with_fixed=False, covariances=True)
-        sigma2 = factor.pwrss / self.dof
+        sigma2 = self.residual_variance(factor)
         out = []
         for term, block in zip(self.gram.terms, inverse.covariances, strict=True):
             if term.penalized:
@@ -252,7 +233,7 @@ class Criterion:
         """
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
-        sigma2 = factor.pwrss / self.dof
+        sigma2 = self.residual_variance(factor)
         user = np.zeros((len(x), len(self.gram.active)))
         user[:, self.gram.fixed_order] = x
         x_working = user @ self._fixed_map()

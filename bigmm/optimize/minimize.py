@@ -18,8 +18,8 @@ MAX_RESTARTS = 4
 def minimize(problem: Problem, method: str = "auto") -> Outcome:
     """Minimise over theta.
 
-    "auto": trust-region Newton with average information from the given starts (all of them where evaluations are cheap and
-    n_theta >= 3), NLopt BOBYQA when that does not end in a certified minimum. Any other name: that method alone.
+    "auto": trust-region Newton with average information from the given starts (all of them where evaluations are cheap
+    and n_theta >= 3), NLopt BOBYQA when that does not end in a certified minimum. Any other name: that method alone.
     """
     if method not in ("auto", "newton"):
         nlopt_methods.algorithm(method)
@@ -68,7 +68,7 @@ def _finish(problem: Problem, theta, method, evaluations, gradients, starts) -> 
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
     free = ~(at_boundary & (theta == 0))
     curvature = np.diagonal(model.hessian)
-    # at theta = 0 the gradient vanishes by evenness: the curvature is twice the derivative in theta^2, and decides (KKT)
+    # at theta = 0 the gradient vanishes by evenness: the curvature, twice the derivative in theta^2, decides (KKT)
     scale = max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
     saddle = bool(np.any(curvature[at_boundary] < -1e-6 * scale))
     converged = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
@@ -112,8 +112,8 @@ def _advice(model: LocalModel, decrease: float, saddle: bool) -> str:
     if saddle:
         return "a variance at zero would be better positive: try another optimizer or start (theta0=)"
     return (
-        f"a further step would still lower the criterion by about {decrease:.2g}: try optimizer='bobyqa', another start "
-        "(theta0=), covariates on a similar scale, or a simpler random-effects structure"
+        f"a further step would still lower the criterion by about {decrease:.2g}: try optimizer='bobyqa', another "
+        "start (theta0=), covariates on a similar scale, or a simpler random-effects structure"
     )
 
 
@@ -138,8 +138,8 @@ def _without_gradient(problem: Problem, name: str) -> Outcome:
         ""
         if certified
         else (
-            f"by finite differences the criterion could still fall by about {decrease:.2g}: try another start (theta0=) or "
-            "optimizer, bounds (lower=), or a smoother or simpler lambda_fn"
+            f"by finite differences the criterion could still fall by about {decrease:.2g}: try another start "
+            "(theta0=) or optimizer, bounds (lower=), or a smoother or simpler lambda_fn"
         )
     )
     largest = float(np.abs(model.gradient).max(initial=0.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
 from bigmm.errors import UsageError
@@ -40,6 +42,8 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
     import nlopt
 
     full = algorithm(name)
+    if len(start) == 1 and full == "LN_NEWUOA_BOUND":
+        full = "LN_BOBYQA"  # NEWUOA needs two variables; BOBYQA is its successor
     count = [0, 0]
     best = [np.inf, start]
 
@@ -65,8 +69,7 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
     optimizer.set_xtol_abs(1e-10)
     optimizer.set_ftol_abs(1e-10)
     optimizer.set_maxeval(MAX_EVALUATIONS)
-    try:
+    # on a failure the best point seen is kept; the certificate decides what it is worth
+    with suppress(nlopt.RoundoffLimited, RuntimeError):
         optimizer.optimize(np.maximum(start, problem.lower))
-    except (nlopt.RoundoffLimited, RuntimeError):
-        pass  # the best point seen is kept; the certificate decides what it is worth
     return best[1], float(best[0]), count[0], count[1]

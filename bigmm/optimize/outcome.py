@@ -12,9 +12,14 @@ import numpy as np
 class LocalModel(Protocol):
     """Value, gradient (n,) and curvature (n, n) of the function at one point."""
 
-    value: float
-    gradient: np.ndarray
-    hessian: np.ndarray
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def gradient(self) -> np.ndarray: ...
+
+    @property
+    def hessian(self) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)

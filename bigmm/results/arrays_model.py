@@ -11,11 +11,11 @@ import pandas as pd
 import scipy.sparse as sp
 
 from bigmm.errors import UsageError
-from bigmm.execute import executor
+from bigmm.execute import Lane, executor
 from bigmm.objective.general import GeneralCriterion, GeneralEstimates
 from bigmm.optimize.outcome import Outcome
 from bigmm.results import coefficients
-from bigmm.results.broom import information
+from bigmm.results.broom import glance, information
 from bigmm.results.fitted import FittedLmm, freeze
 from bigmm.results.summary import Block, Summary, numbers, p_text
 from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matrices
@@ -72,12 +72,13 @@ class FixedLambda:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """x'beta + z'b for the rows of a partition."""
+    """x'beta + z'b for the rows of a lane of one partition."""
 
     beta: np.ndarray
     b: np.ndarray | None
 
-    def __call__(self, partition: MatrixPartition) -> np.ndarray:
+    def __call__(self, lane: Lane) -> np.ndarray:
+        (partition,) = lane.partitions
         eta = partition.read("X") @ self.beta
         if self.b is not None:
             eta = eta + partition.read("Z") @ self.b
@@ -255,6 +256,11 @@ class LmmArraysResults:
         return self.optimizer_result.converged
 
     @property
+    def is_singular(self) -> bool:
+        """Whether an element of theta lies at its lower bound."""
+        return bool(np.any(self.optimizer_result.at_boundary))
+
+    @property
     def optimizer_result(self) -> Outcome:
         """Status, evaluations, largest gradient element, advice."""
         return self.fitted.outcome
@@ -269,6 +275,10 @@ class LmmArraysResults:
         """Printable (text and HTML)."""
         return _summary(self)
 
+    def glance(self) -> pd.DataFrame:
+        """One row about the model, as `LmmResults.glance`."""
+        return glance(self._coefficients)
+
     # Rows
 
     def predict(
@@ -282,8 +292,9 @@ class LmmArraysResults:
         rows = self.fitted.rows if X is None else self._new_rows(X, Z, offset, random)
         if not rows:
             raise UsageError("this fit was pickled and no longer knows its rows; pass X and Z")
+        lanes = [Lane(number, (part,)) for number, part in enumerate(rows)]
         task = Linear(np.nan_to_num(self.beta), self.b if random else None)
-        return np.concatenate(list(executor(client).map(task, rows, label="predict")))
+        return np.concatenate(list(executor(client).map(task, lanes, label="predict")))
 
     def _new_rows(self, X: Any, Z: Any, offset: Any, random: bool) -> tuple[MatrixPartition, ...]:
         given = {"X": X, "Z": Z if random else None, "offset": offset}
@@ -312,8 +323,8 @@ class LmmArraysResults:
     def save(self, path: Any, overwrite: bool = False) -> None:
         """Not available: raises UsageError."""
         raise UsageError(
-            "a fit of lmm_from_arrays cannot be saved: lambda_fn is code, and bigmm.load runs none. Pickle the result (it "
-            "keeps Lambda at the estimate), or keep theta and fit again with theta0=theta"
+            "a fit of lmm_from_arrays cannot be saved: lambda_fn is code, and bigmm.load runs none. Pickle the result "
+            "(it keeps Lambda at the estimate), or keep theta and fit again with theta0=theta"
         )
 
 

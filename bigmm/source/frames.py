@@ -68,17 +68,43 @@ def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSour
 
 
 @dataclass(frozen=True, slots=True)
+class Persisted:
+    """A result on a cluster, in its place in a graph. Its future is left behind when pickled: it cannot travel."""
+
+    future: Any
+
+    def __reduce__(self) -> tuple:
+        return Persisted, (None,)
+
+
+@dataclass(frozen=True, slots=True)
 class DaskPart:
-    """One partition of a Dask DataFrame: the part of the graph it needs, computed in the thread that reads it."""
+    """One partition of a Dask DataFrame: the part of the graph it needs, computed in the thread that reads it.
+
+    On a cluster the executor hands ``futures`` to the scheduler as dependencies of the task, and the worker calls
+    ``supplied`` with their results.
+    """
 
     graph: dict
     key: Any
+
+    @property
+    def futures(self) -> tuple:
+        """Persisted results that this partition needs."""
+        return tuple(task.future for task in self.graph.values() if isinstance(task, Persisted))
+
+    def supplied(self, results: Sequence) -> DaskPart:
+        """The same part with the results of ``futures`` in place."""
+        following = iter(results)
+        graph = {key: next(following) if isinstance(task, Persisted) else task for key, task in self.graph.items()}
+        return DaskPart(graph, self.key)
 
     def __call__(self, columns: Sequence[str]) -> pa.Table:
         """Compute the pandas partition and convert the named columns."""
         from dask.local import get_sync
 
-        frame = get_sync(self.graph, self.key)
+        ready = self.supplied([future.result() for future in self.futures])
+        frame = get_sync(ready.graph, ready.key)
         named = dict(zip(map(str, frame.columns), range(frame.shape[1]), strict=True))
         chosen = frame.iloc[:, [named[name] for name in columns]].set_axis(list(columns), axis=1)
         return pa.Table.from_pandas(chosen, preserve_index=False).replace_schema_metadata(None)
@@ -107,9 +133,15 @@ def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource
     return HeldSource(unified, predicate, partitions, name, levels)
 
 
+def is_future(task: Any) -> bool:
+    """Whether a value in a graph is a `distributed.Future`, told without importing distributed."""
+    return (type(task).__module__.partition(".")[0], type(task).__name__) == ("distributed", "Future")
+
+
 def _dask_parts(frame: Any) -> list[DaskPart]:
     from dask.optimization import cull
 
     best = frame.optimize()
-    graph = dict(best.__dask_graph__())
+    tasks = dict(best.__dask_graph__())
+    graph = {key: Persisted(task) if is_future(task) else task for key, task in tasks.items()}
     return [DaskPart(dict(cull(graph, [key])[0]), key) for key in best.__dask_keys__()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -19,6 +19,15 @@ class HeldPartition(Partition):
     """A partition that brings its rows along: ``load(columns)`` is picklable and returns a pyarrow Table."""
 
     load: Callable[[Sequence[str]], pa.Table]
+
+    @property
+    def futures(self) -> tuple:
+        """Results on a cluster that must be there before `load` can run on a worker."""
+        return getattr(self.load, "futures", ())
+
+    def supplied(self, results: Sequence) -> HeldPartition:
+        """The same partition with the results of ``futures`` in place."""
+        return replace(self, load=self.load.supplied(results))  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)

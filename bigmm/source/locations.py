@@ -22,9 +22,9 @@ _SUFFIXES = (".parquet", ".parq", ".pq")
 
 #: A directory that holds one of these is a table of another format; its files include deleted and rewritten rows.
 _TABLE_FORMATS = {
-    "_delta_log": ("Delta Lake", "deltalake.DeltaTable(path).to_pyarrow_dataset()"),
-    "metadata": ("Iceberg", "pyiceberg: table.scan().to_arrow()"),
-    ".hoodie": ("Hudi", "the reader of Apache Hudi"),
+    "_delta_log": ("a Delta Lake", "deltalake.DeltaTable(path).to_pyarrow_dataset()"),
+    "metadata": ("an Iceberg", "pyiceberg: table.scan().to_arrow()"),
+    ".hoodie": ("a Hudi", "the reader of Apache Hudi"),
 }
 
 
@@ -194,7 +194,7 @@ def refuse_table_formats(filesystem: fs.FileSystem, prefix: str, folders: Sequen
             continue
         name, reader = _TABLE_FORMATS[marker]
         raise DataError(
-            f"{shown_path(root, prefix)} is a {name} table (it has {marker}): its Parquet files also hold rows that "
+            f"{shown_path(root, prefix)} is {name} table (it has {marker}): its Parquet files also hold rows that "
             f"were deleted or rewritten. Open it with {reader} and pass that as data."
         )
 

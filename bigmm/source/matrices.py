@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bigmm.errors import DataError, UsageError
+from bigmm.source.frames import Persisted, is_future
 
 Load = Callable[[], Any]
 
@@ -18,10 +19,17 @@ Load = Callable[[], Any]
 class Rows(Protocol):
     """One array, opened: its shape, the row cuts that suit it (None: any), bytes, column names or None."""
 
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...] | None
-    nbytes: int
-    names: tuple[str, ...] | None
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None: ...
+
+    @property
+    def nbytes(self) -> int: ...
+
+    @property
+    def names(self) -> tuple[str, ...] | None: ...
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
         """Per pair of neighbouring cuts something picklable that returns those rows."""
@@ -117,27 +125,41 @@ class DaskRows:
         return self.array.chunks[0]
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
-        import dask
         from dask.optimization import cull
 
         rows = tuple(b - a for a, b in pairwise(cuts))
-        (best,) = dask.optimize(self.array.rechunk({0: rows} | {axis: -1 for axis in range(1, self.array.ndim)}))
-        graph = dict(best.__dask_graph__())
-        keys = [(best.name, number, *(0,) * (best.ndim - 1)) for number in range(len(rows))]
+        array = self.array.rechunk({0: rows} | dict.fromkeys(range(1, self.array.ndim), -1))
+        keys = [(array.name, number, *(0,) * (array.ndim - 1)) for number in range(len(rows))]
+        whole = dict(array.__dask_graph__())
+        # what a cluster already holds (of a persisted array) would be left out by optimizing
+        held = {key: Persisted(task) for key, task in whole.items() if is_future(task)}
+        graph = dict(array.__dask_optimize__(whole, keys)) | held
         return [DaskChunk(dict(cull(graph, [key])[0]), key) for key in keys]
 
 
 @dataclass(frozen=True, slots=True)
 class DaskChunk:
-    """One chunk: the part of the graph it needs, computed in the thread that reads it."""
+    """One chunk: the part of the graph it needs, computed in the thread that reads it; see `frames.DaskPart`."""
 
     graph: dict
     key: Any
 
+    @property
+    def futures(self) -> tuple:
+        """Persisted results that this chunk needs."""
+        return tuple(task.future for task in self.graph.values() if isinstance(task, Persisted))
+
+    def supplied(self, results: Sequence) -> DaskChunk:
+        """The same chunk with the results of ``futures`` in place."""
+        following = iter(results)
+        graph = {key: next(following) if isinstance(task, Persisted) else task for key, task in self.graph.items()}
+        return DaskChunk(graph, self.key)
+
     def __call__(self) -> Any:
         from dask.local import get_sync
 
-        return get_sync(self.graph, self.key)
+        ready = self.supplied([future.result() for future in self.futures])
+        return get_sync(ready.graph, ready.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +173,31 @@ class MatrixPartition:
     where: str
     loads: Mapping[str, Load]
 
+    @property
+    def futures(self) -> tuple:
+        """Results on a cluster that must be there before the rows can be read on a worker."""
+        return tuple(future for load in self.loads.values() for future in getattr(load, "futures", ()))
+
+    def supplied(self, results: Sequence) -> MatrixPartition:
+        """The same partition with the results of ``futures`` in place."""
+        following = iter(results)
+        loads = {}
+        for name, load in self.loads.items():
+            needed = [next(following) for _ in getattr(load, "futures", ())]
+            loads[name] = load.supplied(needed) if isinstance(load, DaskChunk) else load
+        return replace(self, loads=loads)
+
     def read(self, name: str) -> Any:
         """The rows of one array: float64 ndarray or csr_array; DataError when they are not as many as announced."""
         values = as_matrix(self.loads[name](), name)
         if values.shape[0] != self.rows:
             raise DataError(f"{name} has {values.shape[0]} rows where {self.rows} were announced ({self.where})")
         return values
+
+
+def is_sparse(values: Any) -> bool:
+    """Is this one of scipy's sparse arrays?"""
+    return sp.issparse(values)
 
 
 def as_matrix(values: Any, name: str) -> Any:
@@ -228,7 +269,7 @@ _KINDS: dict[tuple[str, str], Callable[[Any, str], Rows]] = {
 
 def cut_rows(arrays: Mapping[str, Rows], partition_bytes: int, chunk_rows: int | None) -> tuple[int, ...]:
     """Row numbers at which partitions begin, and n: every ``chunk_rows``, else the chunks of the first chunked array
-    (neighbours joined up to ``partition_bytes``), else by size. A function of the arrays alone, never of the workers."""
+    (neighbours joined up to ``partition_bytes``), else by size. A function of the arrays alone, not of the workers."""
     n = next(iter(arrays.values())).shape[0]
     row_bytes = sum(a.nbytes for a in arrays.values()) / max(n, 1)
     limit = chunk_rows or max(1, int(partition_bytes / max(row_bytes, 1.0)))

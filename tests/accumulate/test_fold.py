@@ -1,3 +1,4 @@
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
 from bigmm.design.layout import joint_terms
 from bigmm.errors import DataError
+from bigmm.execute import executor
 from bigmm.execute.lanes import Lane
 from tests.accumulate import twins
 from tests.accumulate.twins import ListSource, accumulate, make_chunk, make_layout, random_model, rows_slice
@@ -97,6 +99,17 @@ def test_fold_lane_reads_its_partitions_in_order_and_ticks():
     assert same_bits(cross, accumulate(model.layout, parts))
     assert source.asked == [(i, ("a",)) for i in range(3)]
     assert ticks == [30, 30, 30]
+
+
+def test_the_number_of_threads_does_not_change_a_bit():
+    model = random_model(5, n=4000, weighted=True, center=10.0)
+    parts = [rows_slice(model.chunk, slice(a, a + 200)) for a in range(0, 4000, 200)]
+    source = ListSource(model.layout, parts)
+    lanes = [Lane(i, source.partitions[4 * i : 4 * i + 4]) for i in range(5)]
+    fold = partial(fold_lane, source, source, shift_vector(model.layout, parts[0]))
+    sums = [executor(n_workers=n).map_reduce(fold, lanes, merge, label="accumulate") for n in (1, 2, 5)]
+    assert same_bits(sums[0], sums[1])
+    assert same_bits(sums[0], sums[2])
 
 
 def test_rows_of_weight_zero_count_for_nothing_but_rows_read():

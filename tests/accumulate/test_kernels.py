@@ -8,18 +8,22 @@ from tests.accumulate import twins
 @pytest.mark.parametrize("m", [2, 3, 4, 5, 7, 8, 13])
 @pytest.mark.parametrize("k", [1, 2, 3])
 @pytest.mark.parametrize(("weighted", "offset"), [(False, False), (True, True)])
-def test_add_rows_equals_its_twin(m, k, weighted, offset):
+@pytest.mark.parametrize(("q", "in_order"), [(17, False), (17, True), (5000, False)])
+def test_add_rows_equals_its_twin(m, k, weighted, offset, q, in_order):
     rng = np.random.default_rng(m * k)
-    n, q, k = 1000, 17, min(k, m - 1)
+    n, k = 1000, min(k, m - 1)
     columns, y = rng.normal(size=(m - 2, n)), rng.normal(size=n)
     extra = rng.normal(size=n) if offset else np.empty(0), rng.uniform(size=n) if weighted else np.empty(0)
     refs, covariates = rng.integers(0, q, n).astype(np.int32), np.arange(k)
+    refs = np.sort(refs) if in_order else refs
     results = []
     for add_rows in (kernels.add_rows, twins.add_rows):
-        high, low, records = np.zeros((m, m)), np.zeros((m, m)), np.zeros((q, k, m))
+        high, low, records = np.zeros((m, m)), np.zeros((m, m)), kernels.zero_records(q, k, m)
         shift = np.concatenate([[0.0], np.full(m - 1, 0.25)])
-        add_rows(columns, y, *extra, shift, True, high, low, True, refs, covariates, records)
-        results.append((np.triu(high + low), records))
+        target = records if add_rows is kernels.add_rows else records[:, :, :m]
+        add_rows(columns, y, *extra, shift, True, high, low, True, refs, covariates, target)
+        assert not records[:, :, m:].any()
+        results.append((np.triu(high + low), records[:, :, :m]))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-12, atol=1e-11)
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-12, atol=1e-12)
 
@@ -49,6 +53,16 @@ def test_gram_keeps_the_rounding_errors_of_its_partial_sums():
         kernels.add_rows(np.empty((0, n)), y, none, none, np.zeros(2), True, high, low, False, *nothing)
     exact = 20 * n * float.fromhex("0x1.999999999999ap-4")
     assert abs((high + low)[0, 1] / exact - 1) < 3e-16 * 8
+
+
+def test_records_lie_on_cache_lines_and_are_padded_little():
+    assert [kernels.padded(m) for m in (2, 3, 4, 6, 7, 8, 9, 11)] == [2, 3, 4, 6, 8, 8, 9, 12]
+    for q in (1, 1000):
+        records = kernels.zero_records(q, 2, 7)
+        assert records.shape == (q, 2, 8)
+        assert records.ctypes.data % 64 == 0
+        assert records.flags.c_contiguous
+        assert not records.any()
 
 
 def test_count_levels():

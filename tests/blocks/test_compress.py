@@ -20,8 +20,19 @@ def grouped(rng, z_of_level, weights=None):
         rows = np.column_stack([np.ones(len(z)), rng.normal(size=len(z)), y])
         diagonal[i], dense[i] = z.T @ (w[:, None] * z), z.T @ (w[:, None] * rows)
         xy += rows.T @ (w[:, None] * rows)
-    gram = Gram((TermBlock("g", diagonal, dense, np.eye(k)),), {}, xy, n, 0.0, np.eye(2), 0.0, np.eye(2)[0],
-                np.ones(2, bool), np.arange(2), 1.0)
+    gram = Gram(
+        (TermBlock("g", diagonal, dense, np.eye(k)),),
+        {},
+        xy,
+        n,
+        0.0,
+        np.eye(2),
+        0.0,
+        np.eye(2)[0],
+        np.ones(2, bool),
+        np.arange(2),
+        1.0,
+    )
     template = Template("g", tuple(map(str, range(k))), 0, tuple(range(k)), 0)
     return gram, Templates((template,), (k,))
 

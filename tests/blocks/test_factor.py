@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmm.blocks import analyse
-from bigmm.blocks.factor import NotPositiveDefiniteError, factorize, multiply, quadratic, row_quadratics, solve
+from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
 from bigmm.blocks.inverse import selected_inverse
+from bigmm.blocks.rows import row_quadratics
+from bigmm.blocks.solve import multiply, quadratic, solve
 from tests.oracle import SHAPES, Rows, thetas
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -98,7 +100,9 @@ def test_solution(kind, data):
     solution = np.linalg.solve(whole.omega[:-1, :-1], whole.omega[:-1, -1])
     np.testing.assert_allclose(found.beta, solution[whole.identity[:-1] == 0.0], **CLOSE)
     expected = whole.scale[:-1, :-1] @ solution
-    np.testing.assert_allclose(np.concatenate([e.ravel() for e in found.effects]), expected[: whole.starts[-1]], **CLOSE)
+    np.testing.assert_allclose(
+        np.concatenate([e.ravel() for e in found.effects]), expected[: whole.starts[-1]], **CLOSE
+    )
 
 
 @every
@@ -154,7 +158,9 @@ def test_quadratic_forms_of_rows(kind, data):
 def test_selected_inverse(kind, data, with_fixed):
     whole = drawn(kind, data)
     found = selected_inverse(whole.factor(), with_fixed=with_fixed, covariances=True)
-    used = np.append(whole.identity[:-1] == 1.0, False) | (with_fixed & (np.arange(len(whole.omega)) < len(whole.omega) - 1))
+    used = np.append(whole.identity[:-1] == 1.0, False) | (
+        with_fixed & (np.arange(len(whole.omega)) < len(whole.omega) - 1)
+    )
     b = whole.scale[:, used]
     inverse = b @ np.linalg.solve(whole.omega[np.ix_(used, used)], b.T)
     projected = whole.a - whole.a @ inverse @ whole.a

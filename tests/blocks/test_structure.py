@@ -42,7 +42,9 @@ def test_kinds_are_for_people():
 def test_no_stage_for_fixed_factors_alone():
     model = Rows.draw(SHAPES["fixed"], 1)
     gram = model.gram
-    alone = type(gram)(gram.terms[1:], {}, *[getattr(gram, f) for f in gram.__dataclass_fields__ if f not in ("terms", "cross")])
+    alone = type(gram)(
+        gram.terms[1:], {}, *[getattr(gram, f) for f in gram.__dataclass_fields__ if f not in ("terms", "cross")]
+    )
     assert elimination_order(alone) == ([], [0])
 
 

@@ -99,7 +99,8 @@ def joint_inverse(i, indptr, columns, r_raw, p, parents, tail):
     return np.triu(out) + np.triu(out, 1).T
 
 
-def invert(lo, hi, lam, multiplicity, diagonal, dense, indptr, columns, data, h, f, v, r_raw, p, widest, parents, own, tail, keep):
+def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, widest, parents, own, keep):
+    (indptr, columns, data), (h, f, v), (tail, r_raw, p) = pattern, factors, tail
     k, total = len(lam), 0.0
     for i in range(lo, hi):
         row = slice(indptr[i], indptr[i + 1])
@@ -115,3 +116,24 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, indptr, columns, data, h,
             own[1][row] = between[:, : len(data[row])].T
             own[2][i] = between[:, len(data[row]) :]
     return total
+
+
+def scale_lower(lo, hi, matrix, scale, n_random, out):
+    scaled = matrix * np.outer(scale, scale) + np.diag(np.arange(len(scale)) < n_random)
+    rows = np.tril(np.ones_like(out, bool))
+    rows[:lo] = rows[hi:] = False
+    out[rows] = scaled[rows]
+
+
+def scale_mirrored(lo, hi, lower, scale, out):
+    scaled = (np.tril(lower) + np.tril(lower, -1).T) * np.outer(scale, scale)
+    out[lo:hi, :hi] = scaled[lo:hi, :hi]
+    out[:hi, lo:hi] = scaled[:hi, lo:hi]
+
+
+def multiply_own(lo, hi, diagonal, x, out):
+    out[lo:hi] = diagonal[lo:hi] @ x[lo:hi]
+
+
+def tall_product(lo, hi, a, b):
+    return a[lo:hi].T @ b[lo:hi]

@@ -77,6 +77,25 @@ def test_73_the_place_is_taken(bigmm, sleep_lake, tmp_path):
     assert listing(tmp_path) == ["out"]
 
 
+@pytest.mark.parametrize(
+    ("out", "data", "message"),
+    [
+        ("lake", "lake", "results would replace them"),
+        (".", "lake", "results would replace them"),
+        ("lake", "lake/*.parquet", "results would replace them"),
+        ("lake/results", "lake", "the next run would read it"),
+    ],
+)
+def test_2_results_over_the_data(bigmm, sleep_lake, tmp_path, monkeypatch, out, data, message):
+    shutil.copytree(sleep_lake, tmp_path / "lake")
+    monkeypatch.chdir(tmp_path)
+    before = listing(tmp_path / "lake")
+    ended = bigmm("fit", SLEEP, data, "--out", out, "--overwrite")
+    assert ended.code == 2
+    assert message in ended.err
+    assert listing(tmp_path / "lake") == before
+
+
 @pytest.mark.skipif(not os.path.isdir("/sys/kernel"), reason="needs a place where nobody may write, not even root")
 def test_73_no_permission(bigmm, sleep_lake, monkeypatch):
     monkeypatch.setattr(package, "lmm", None)  # refused before the work, not after
@@ -182,6 +201,6 @@ def test_a_signal_in_mid_pass_leaves_nothing_behind(start, large_lake, tmp_path,
     assert child.returncode == code
     last = json.loads(err.splitlines()[-1])
     assert (last["event"], last["exit_code"]) == ("failed", code)
-    assert last["message"] == f"{word}; nothing was written"
+    assert last["message"] == f"{word}; nothing is half-written"
     assert out == ""
     assert listing(tmp_path) == []

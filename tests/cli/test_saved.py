@@ -41,6 +41,18 @@ def test_ranef_as_csv(bigmm, saved):
     np.testing.assert_array_equal(table["Days"], modes["Days"])
 
 
+def test_a_reader_that_has_seen_enough(start, saved, tmp_path):
+    """`bigmm ranef | head -1` ends quietly."""
+    frame = pd.DataFrame({"y": np.sin(np.arange(60_000.0)), "g": np.repeat(np.arange(20_000), 3)})
+    write_lake(frame, tmp_path / "lake")
+    assert run(["fit", "y ~ 1 + (1 | g)", str(tmp_path / "lake"), "--quiet", "--out", str(tmp_path / "out")]) in (0, 3)
+    child = start("ranef", tmp_path / "out")
+    assert child.stdout.readline() == "level,Intercept\n"
+    child.stdout.close()
+    assert child.wait(60) == 0
+    assert child.stderr.read() == ""
+
+
 def test_ranef_to_parquet(bigmm, saved, tmp_path):
     ended = bigmm("ranef", saved, "--group", "Subject", "--out", tmp_path / "modes.parquet")
     assert (ended.code, ended.last) == (0, str(tmp_path / "modes.parquet"))

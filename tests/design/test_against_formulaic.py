@@ -101,8 +101,7 @@ def test_factors_with_many_levels_stay_level_numbers():
     rhs = "C(many) + x + C(many):z + f"
     spec = learned(f"y ~ {rhs} + (1 | g)", data, partition_bytes=1 << 15)
     assert len(spec.layout.fixed_factors) == 2
-    assert spec.layout.columns == ("1", "f[T.lo]", "f[T.mid]", "x", "z")[:1] + spec.layout.columns[1:]
-    assert len(spec.layout.columns) == 5
+    assert sorted(spec.layout.columns) == ["1", "f[T.lo]", "f[T.mid]", "x", "z"]
     expected = formulaic_matrix(rhs, data)
     assert list(spec.layout.fixed_names) == list(expected.columns)
     np.testing.assert_allclose(model_matrix(spec, data), expected.to_numpy(dtype=float), atol=1e-12)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from decimal import Decimal
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bigmm.errors import DataError, FormulaError
 from tests.design.frames import frame, learned, model_matrix, table
@@ -128,6 +131,40 @@ def test_a_level_not_seen_when_levels_were_learned():
 def test_huge_values_are_not_taken_for_infinite():
     data = small(x=[1.7e308, 1.7e308, -1.0, 1.0])
     assert learned("y ~ x + (1 | g)", data).encode(data, WHERE).rows == 4
+
+
+missing = st.sampled_from([None, np.nan, 0.5, 1.5, 2.5])
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(rows=st.lists(st.tuples(missing, missing, st.sampled_from(["a", "b", None]), st.sampled_from([0, 1, 2, None]))))
+def test_dropped_rows_equal_those_of_pandas(rows):
+    rows = [*rows, (1.0, 2.0, "a", 1), (2.0, 1.0, "b", 1)]
+    y, x, g, w = zip(*rows, strict=True)
+    types = (pa.float64(), pa.float64(), pa.string(), pa.int32())
+    data = pa.table([pa.array(column, kind) for column, kind in zip((y, x, g, w), types)], names=list("yxgw"))
+    chunk = learned("y ~ x + (1 | g)", data, weights="w").encode(data, WHERE)
+    left = pd.DataFrame({"y": y, "x": x, "g": g, "w": w}).astype({"y": float, "x": float, "w": float})
+    expected = {}
+    for name in "yxgw":
+        kept = left.dropna(subset=[name])
+        expected[name] = len(left) - len(kept)
+        left = kept
+    expected["(zero weight)"] = int((left["w"] == 0).sum())
+    left = left[left["w"] != 0]
+    assert dict(chunk.dropped) == {name: count for name, count in expected.items() if count}
+    assert chunk.rows + sum(dict(chunk.dropped).values()) == chunk.rows_read == len(rows)
+    np.testing.assert_array_equal(chunk.y, left["y"])
+    np.testing.assert_array_equal(chunk.columns[0], left["x"])
+    assert chunk.refs[0].tolist() == [("a", "b").index(name) for name in left["g"]]
+
+
+def test_vectors_are_read_only_whatever_they_came_from():
+    data = table(frame())
+    spec = learned("y ~ x + offset(z) + (1 | g)", data, weights="w")
+    for version in (data, pa.concat_tables([data.slice(0, 9), data.slice(9)])):
+        chunk = spec.encode(version, WHERE)
+        assert not any(vector.flags.writeable for vector in (chunk.y, chunk.w, chunk.offset))
 
 
 def test_zero_rows_and_everything_dropped():

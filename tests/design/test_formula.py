@@ -87,6 +87,18 @@ def test_terms_of_the_fixed_part_may_stand_anywhere():
     assert scattered.layout.fixed_names[1:3] == ("x", "z")
 
 
+def test_a_one_inside_a_product_is_the_intercept():
+    data = frame()
+    for written, plain in (
+        ("(1 + x) * f", "x * f"),
+        ("(1 + x)^2", "x"),
+        ("(1 + x):z", "z + x:z"),
+        ("(x + z - x)^2", "z"),
+    ):
+        names = learned(f"y ~ {written} + (1 | g)", data).layout.fixed_names
+        assert sorted(names) == sorted(learned(f"y ~ {plain} + (1 | g)", data).layout.fixed_names)
+
+
 @pytest.mark.parametrize(
     ("written", "canonical"),
     [

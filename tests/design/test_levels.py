@@ -174,6 +174,29 @@ def test_full_coding_without_intercept_in_a_random_term():
     assert names == [("g", full), ("h", ("Intercept",)), ("h.1", full)]
 
 
+def test_levels_that_only_incomplete_rows_had_can_be_left_out():
+    data = pa.table(
+        {
+            "y": [1.0, None, 3.0, 4.0, None, 6.0],
+            "a": ["A", "B", "A", "C", "B", "C"],
+            "b": ["p", "p", "q", "p", "q", "q"],
+        }
+    )
+    spec = learned("y ~ 1 + (1 | a/b)", data)
+    chunk = spec.encode(data, "here")
+    seen = {
+        grouping.name: np.bincount(refs, minlength=grouping.n_levels) > 0
+        for grouping, refs in zip(spec.layout.groupings, chunk.refs, strict=True)
+    }
+    fewer = spec.keep_levels(seen)
+    labels = {grouping.name: grouping.labels.tolist() for grouping in fewer.layout.groupings}
+    assert labels == {"b:a": ["p:A", "p:C", "q:A", "q:C"], "a": ["A", "C"]}
+    assert [refs.tolist() for refs in fewer.encode(data, "here").refs] == [[0, 2, 1, 3], [0, 0, 1, 1]]
+    # a factor of the fixed effects keeps its levels: its coding was learned with them
+    both = learned("y ~ a + (1 | a)", data)
+    assert both.keep_levels({"a": np.array([True, False, True])}).layout.groupings[0].n_levels == 3
+
+
 class Recording:
     """A source that notes the columns it is asked for."""
 

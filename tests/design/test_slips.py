@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bigmm.design import parse
 from bigmm.errors import DataError, FormulaError, UsageError
@@ -32,6 +34,7 @@ SLIPS = [
     ("y ~ x@[0] + (1 | g)", "expected an operator before '['"),
     ("y ~ @[x] + (1 | g)", "'[' is no model term"),
     ("y ~ x @~ z", "a formula has one ~"),
+    ("log(y @~ x)", "~ cannot be inside brackets"),
     ("y ~ (1 | g @+ h)", "a grouping factor is a column, a:b or a/b"),
     ("y ~ (1 || g @|| h)", "a random term has one bar"),
     ("y ~ (1|@1)", "must be a column, not the number 1"),
@@ -41,7 +44,10 @@ SLIPS = [
     ("y ~ x + @* z + (1 | g)", "expected a column or a function before '*'"),
     ("y ~ x @* + (1 | g)", "a term is missing after '*'"),
     ("y ~ x @z + (1 | g)", "expected an operator before 'z'"),
-    ("y ~ @3*x + (1 | g)", "the number 3 is no model term"),
+    ("y ~ @3 + x + (1 | g)", "the number 3 is no model term"),
+    ("y ~ @2*x + (1 | g)", "the number 2 can only be added or subtracted"),
+    ("y ~ x:@1 + (1 | g)", "the number 1 can only be added or subtracted"),
+    ("y ~ @(0 - x)/z + (1 | g)", "these terms cannot be combined: a bracket holds no term"),
     ("y ~ x^@z + (1 | g)", "a power between model terms is a whole number"),
     ("y ~ x @> 2 + (1 | g)", "'>' has no meaning between model terms; put it inside I()"),
     ("y ~ @offset() + (1 | g)", "offset() is empty"),
@@ -151,3 +157,24 @@ def test_no_user_text_is_run(tmp_path):
         with pytest.raises(FormulaError):
             learned(f"y ~ {attempt} + (1 | g)", frame())
     assert not canary.exists()
+
+
+PIECES = (
+    "y x z f g h 1 0 2.5 ~ + - * / : ^ ** | || ( ) [ ] , = < %in% 'a' ` . 1e400 nan @ \u00e9".split(" "),
+    ["log(", "poly(", "C(", "I(", "offset(", "cbind("],
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    start=st.sampled_from(["", "y ~ ", "y ~ x + (1 | g) + "]),
+    pieces=st.lists(st.sampled_from(PIECES[0] + PIECES[1]), max_size=12),
+)
+def test_whatever_is_typed_is_read_or_refused_with_a_formula_error(start, pieces):
+    try:
+        learned(start + " ".join(pieces), DATA)
+    except (FormulaError, DataError) as error:
+        assert str(error)
+
+
+DATA = frame()

@@ -163,8 +163,13 @@ def test_a_pickled_criterion_is_the_same():
 
 def test_a_perfect_fit_has_no_value():
     model = Rows.draw(SHAPES["one"], 0)
-    exact = Rows(*[getattr(model, f) for f in ("shape", "refs", "z", "x", "factor")], model.x @ [1.0, 2.0], model.w,
-                 model.active, 0.0)
+    exact = Rows(
+        *[getattr(model, f) for f in ("shape", "refs", "z", "x", "factor")],
+        model.x @ [1.0, 2.0],
+        model.w,
+        model.active,
+        0.0,
+    )
     gram = exact.gram
     gram.xy[-1, -1] *= 1 - 1e-12  # rounding may leave the residual sum of squares at or below zero
     assert Criterion(gram, model.templates, False).value(np.array([0.5])) == np.inf

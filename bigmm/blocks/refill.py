@@ -1,0 +1,62 @@
+"""New numbers in a known structure: a GLMM's blocks change at every reweighting, their pattern never does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from bigmm.blocks.analysis import analyse
+from bigmm.blocks.gram import CrossBlock, Gram
+from bigmm.blocks.structure import Structure
+
+
+class Refill:
+    """Analyses a pattern once, with every number replaced by its place, so that later blocks are only gathered."""
+
+    def __init__(self, pattern: Gram):
+        numbered, self.size = _numbered(pattern)
+        self.structure = analyse(numbered)
+        self.data = [stage.data.astype(np.int64) for stage in self.structure.stages]
+        self.turned = {pair: block.data.astype(np.int64) for pair, block in self.structure.turned.items()}
+        self.rows, self.columns = np.nonzero(self.structure.base)
+        self.base = self.structure.base[self.rows, self.columns].astype(np.int64)
+
+    def __call__(self, gram: Gram) -> Structure:
+        """The structure of ``gram``, which has the pattern's levels, widths and entries."""
+        values = np.concatenate([np.zeros(1), *(array.ravel() for array in _arrays(gram))])
+        stages = tuple(
+            replace(
+                stage, diagonal=gram.terms[stage.term].diagonal, dense=gram.terms[stage.term].dense, data=values[places]
+            )
+            for stage, places in zip(self.structure.stages, self.data, strict=True)
+        )
+        turned = {
+            pair: CrossBlock(block.indptr, block.indices, values[self.turned[pair]])
+            for pair, block in self.structure.turned.items()
+        }
+        base = np.zeros_like(self.structure.base)
+        base[self.rows, self.columns] = values[self.base]
+        return replace(self.structure, gram=gram, stages=stages, turned=turned, base=base)
+
+
+def _arrays(gram: Gram) -> list[np.ndarray]:
+    terms = gram.terms
+    return [*(t.diagonal for t in terms), *(t.dense for t in terms), *(b.data for b in gram.cross.values()), gram.xy]
+
+
+def _numbered(gram: Gram) -> tuple[Gram, int]:
+    """The same pattern whose numbers are 1, 2, 3, ... in the order of `_arrays`."""
+    at = 1
+
+    def numbers(array: np.ndarray) -> np.ndarray:
+        nonlocal at
+        out = np.arange(at, at + array.size, dtype=float).reshape(array.shape)
+        at += array.size
+        return out
+
+    diagonals = [numbers(t.diagonal) for t in gram.terms]
+    dense = [numbers(t.dense) for t in gram.terms]
+    cross = {pair: CrossBlock(b.indptr, b.indices, numbers(b.data)) for pair, b in gram.cross.items()}
+    terms = tuple(replace(t, diagonal=a, dense=b) for t, a, b in zip(gram.terms, diagonals, dense, strict=True))
+    return replace(gram, terms=terms, cross=cross, xy=numbers(gram.xy)), at

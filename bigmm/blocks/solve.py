@@ -1,0 +1,128 @@
+"""Solves and products with the blocked factor: conditional modes, quadratic forms, Z'WZ x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.blocks import solve_kernels as kernels
+from bigmm.blocks.coordinates import scale_rows, unscale_rows
+from bigmm.blocks.factor import GRAIN, TAIL_GRAIN, Factor, triangular
+from bigmm.blocks.parallel import run
+from bigmm.blocks.structure import Structure
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """beta: (f + p,) fixed factors' coefficients then dense ones, working basis; effects: per term (q, k), b = Lambda u in
+    the working basis (for unpenalized factors: contrast @ coefficients)."""
+
+    beta: np.ndarray
+    effects: tuple[np.ndarray, ...]
+
+
+def solve(factor: Factor) -> Solution:
+    """Back-substitution for the response column: conditional modes and fixed effects at this theta."""
+    structure = factor.structure
+    n = len(factor.tail) - 1
+    x = triangular(factor.tail[:n, :n], factor.tail[n, :n].copy(), transposed=True)
+    beta = x[factor.n_random :]
+    n_dense = structure.m - 1
+    terms = structure.gram.terms
+    effects: list[np.ndarray] = [np.zeros(0)] * len(terms)
+    raw = unscale_rows(structure, factor.lams, x[:, None], max(factor.n_fixed, 1))[: structure.r_raw, 0]
+    for t in structure.tail:
+        effects[t.term] = raw[t.offset : t.stop].reshape(t.n_levels, t.width)
+    # later stages have global columns r_raw.. in the order of the chain
+    solution = np.concatenate([raw, np.zeros(sum(s.n_levels * s.width for s in structure.stages))])
+    starts = structure.r_raw + np.cumsum([0, *[s.n_levels * s.width for s in structure.stages]])
+    coefficients = np.append(-beta[len(beta) - n_dense :], 1.0)
+    for number in range(len(structure.stages) - 1, -1, -1):
+        stage, part = structure.stages[number], factor.stages[number]
+        out = np.empty((stage.n_levels, stage.width))
+        run(
+            kernels.backsolve,
+            stage.n_levels,
+            stage.grain,
+            part.h,
+            part.f,
+            part.v,
+            stage.indptr,
+            stage.columns,
+            solution,
+            coefficients,
+            out,
+        )
+        solution[starts[number] : starts[number + 1]] = out.ravel()
+        effects[stage.term] = out
+    return Solution(beta, tuple(effects))
+
+
+def quadratic(factor: Factor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray) -> np.ndarray:
+    """rhs' Omega_ZX^-1 rhs for right-hand sides given unscaled: per term (q, k, nr), and (p, nr) for dense X.
+
+    The unpenalized factors' entries of ``rhs`` are per level too. Returns (nr, nr).
+    """
+    structure = factor.structure
+    nr = rhs_x.shape[1]
+    below = {s.term: rhs[s.term].copy() for s in structure.stages}
+    tail = np.concatenate([rhs[t.term].reshape(-1, nr) for t in structure.tail] + [rhs_x])
+    total = np.zeros((nr, nr))
+    for stage, part in zip(structure.stages, factor.stages, strict=True):
+        w = np.empty_like(below[stage.term])
+        parts = run(kernels.forward_levels, stage.n_levels, stage.grain, part.h, part.v, below[stage.term], w)
+        tail[structure.r_raw :] -= sum(p[0] for p in parts)[:-1]
+        total += sum(p[1] for p in parts)
+        if structure.r_raw:
+            run(
+                kernels.forward_tail,
+                structure.r_raw,
+                TAIL_GRAIN,
+                stage.colptr,
+                stage.entry,
+                stage.level,
+                part.f,
+                w,
+                tail,
+            )
+        for parent in stage.parents:
+            target = below[structure.stages[parent.stage].term]
+            run(
+                kernels.forward_parent,
+                len(parent.start) - 1,
+                GRAIN,
+                parent.order,
+                parent.start,
+                parent.block,
+                part.f,
+                w,
+                target,
+            )
+    scaled = scale_rows(structure, factor.lams, tail, structure.m - 1)
+    n = len(factor.tail) - 1
+    x = triangular(factor.tail[:n, :n], scaled)
+    return total + x.T @ x
+
+
+def multiply(structure: Structure, x: tuple[np.ndarray, ...], with_fixed: bool = False) -> tuple[np.ndarray, ...]:
+    """Z'W Z x, x per term (q, k, nr); columns of unpenalized factors count among Z only ``with_fixed``."""
+    gram = structure.gram
+    used = [term.penalized or with_fixed for term in gram.terms]
+    x = tuple(np.ascontiguousarray(x_j) for x_j in x)
+    out = [np.zeros(x_j.shape) for x_j in x]
+    for j, term in enumerate(gram.terms):
+        if used[j]:
+            run(kernels.multiply_own, term.n_levels, GRAIN, term.diagonal, x[j], out[j])
+    for (j, k), block in gram.cross.items():
+        turned = structure.turned[j, k]
+        for source, target, b in ((k, j, block), (j, k, turned)):
+            if used[source]:
+                n = gram.terms[target].n_levels
+                run(kernels.multiply, n, GRAIN, b.indptr, b.indices, b.data, x[source], out[target])
+    return tuple(out)
+
+
+def tall_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a'b for tall (n, i) and (n, j): ranges summed in order, the same bits on any number of threads."""
+    return sum(run(kernels.tall_product, len(a), 4 * GRAIN, a, b))

@@ -1,0 +1,39 @@
+"""Observed information: central differences of the exact gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+STEP = 3e-3
+"""In units of the standard error that the search's curvature suggests."""
+
+
+def observed_hessian(gradient: Callable[[np.ndarray], np.ndarray], psi: np.ndarray, curvature: np.ndarray, free: np.ndarray) -> np.ndarray:
+    """(P, P) second derivatives at psi of a function with this gradient; rows and columns that are not free are zero.
+
+    curvature (P, P): an approximation that sets the steps.
+    """
+    n = len(psi)
+    out = np.zeros((n, n))
+    scale = np.sqrt(np.maximum(np.abs(np.diagonal(curvature)), 1e-300))
+    for i in np.flatnonzero(free):
+        move = np.zeros(n)
+        move[i] = STEP / scale[i]
+        out[i] = (gradient(psi + move) - gradient(psi - move)) / (2.0 * move[i])
+    out = 0.5 * (out + out.T)
+    out[~free] = 0.0
+    out[:, ~free] = 0.0
+    return out
+
+
+def covariance(hessian: np.ndarray, free: np.ndarray) -> np.ndarray | None:
+    """(P, P) inverse of half the Hessian of -2 log L over the free parameters; None where it is not positive definite."""
+    part = hessian[np.ix_(free, free)]
+    values, vectors = np.linalg.eigh(part)
+    if not len(part) or values[0] <= 1e-12 * max(values[-1], 1e-300):
+        return None
+    out = np.zeros_like(hessian)
+    out[np.ix_(free, free)] = 2.0 * (vectors / values) @ vectors.T
+    return out

@@ -1,0 +1,89 @@
+"""One grouping factor: a whole evaluation, all inner iterations included, is one task per shard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bigmm.families import Family
+from bigmm.laplace import levelwise, passes
+from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.quadrature import gauss_hermite
+from bigmm.laplace.shards import Shard
+from bigmm.objective.templates import Templates
+
+
+def evaluate_shard(shard: Shard, u, family_id, link_id, observed, nodes, log_weights, xc, zc, beta, lam, places, phi, with_phi,
+                   want_gradient) -> tuple:
+    """(value and gradient (1 + P,), outer products (P, P), modes (q, k), levels without a mode) of one shard; pure."""
+    size = len(beta) + len(places) + with_phi
+    out, outer, u = np.zeros(1 + size), np.zeros((size, size)), np.array(u)
+    failures = levelwise.levels(
+        0, shard.n_levels, family_id, link_id, observed, nodes, log_weights, shard.indptr, shard.columns, xc, zc, shard.y,
+        shard.w, shard.offset, beta, lam, places, phi, with_phi, want_gradient, u, out, outer,
+    )
+    return out, outer, u, failures
+
+
+class SingleFactor:
+    """Laplace or adaptive quadrature deviance of a model with one grouping factor, as a function of psi.
+
+    map_shards(task, *args, per_shard=[...]) runs ``task(shard, item, *args)`` on every shard; edges (S + 1,): first
+    level of each shard; modes are kept as the next start.
+    """
+
+    def __init__(self, map_shards: Callable[..., list], edges: np.ndarray, xc, zc, family: Family, templates: Templates,
+                 parameters: Parameters, observed: bool, nagq: int, constant: float):
+        self.map_shards, self.edges, self.family, self.templates = map_shards, edges, family, templates
+        self.parameters, self.observed, self.constant = parameters, observed, constant
+        self.xc, self.zc = np.asarray(xc, np.int64), np.asarray(zc, np.int64)
+        self.nodes, self.log_weights = gauss_hermite(nagq)
+        self.places = np.array([[row, column] for _, row, column in templates.places()], np.int64).reshape(-1, 2)
+        self.u = np.zeros((int(edges[-1]), len(self.zc)))
+        self.passes = 0
+        self._last: tuple[bytes, float] | None = None
+
+    def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray]:
+        beta, theta, phi = self.parameters.split(psi)
+        lam = np.ascontiguousarray(self.templates.joint(theta)[0])
+        starts = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
+        parts = self.map_shards(
+            evaluate_shard, self.family.family_id, self.family.link_id, self.observed, self.nodes, self.log_weights, self.xc,
+            self.zc, beta, lam, self.places, phi, self.parameters.with_phi, want_gradient, per_shard=starts,
+        )
+        self.passes += 1
+        out, outer = sum(part[0] for part in parts), sum(part[1] for part in parts)
+        if np.isfinite(out[0]) and not any(part[3] for part in parts):
+            self.u = np.concatenate([part[2] for part in parts])
+        elif any(part[3] for part in parts):
+            out = np.full_like(out, np.inf)
+        return out, outer
+
+    def value(self, psi: np.ndarray) -> float:
+        """The deviance; inf where some level has no mode."""
+        out, _ = self._run(psi, False)
+        return float(out[0]) + self.constant
+
+    def evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
+        """Value, exact gradient, and the levels' outer products as curvature."""
+        out, outer = self._run(psi, True)
+        outer = np.tril(outer) + np.tril(outer, -1).T
+        return GlmmEvaluation(float(out[0]) + self.constant, out[1:], 0.5 * outer)
+
+
+def working_blocks(shard: Shard, u, xc, zc, family: Family, beta, lam, phi, observed: bool) -> tuple:
+    """A shard's blocks at the modes: (Z'WZ (q, k, k), Z'W[X y*] (q, k, p + 1), [X y*]'W[X y*], sum ll, rows per level)."""
+    q, k, p = shard.n_levels, len(zc), len(xc)
+    width, levels = np.array([k], np.int64), np.array([q], np.int64)
+    none = np.zeros(0, np.int64)
+    zero = np.zeros(1, np.int64)
+    model = (family.family_id, family.link_id, xc, zc, width, zero, zero, zero, none, none, none)
+    refs = np.repeat(np.arange(q, dtype=np.int32), np.diff(shard.indptr))[None]
+    rows = (shard.columns, shard.y, shard.w, shard.offset, refs, np.zeros((0, shard.rows), np.int64))
+    total, vectors, diagonal = np.zeros(1), np.zeros(q * k), np.zeros(q * k * k)
+    dense, xy = np.zeros(q * k * (p + 1)), np.zeros((p + 1, p + 1))
+    b = (np.asarray(u) @ lam.T).ravel()
+    passes.working_sums(rows, model, beta, b, phi, observed, True, total, vectors, diagonal, dense, np.zeros(0), xy)
+    xy[-1, -1] = passes.LAST_CORNER
+    return diagonal.reshape(q, k, k), dense.reshape(q, k, p + 1), xy, float(total[0]), np.diff(shard.indptr)

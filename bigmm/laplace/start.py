@@ -1,0 +1,81 @@
+"""Starting values: iteratively reweighted least squares without random effects, as a map-reduce over shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.families import Family, start_eta
+from bigmm.families import rows as columnwise
+from bigmm.laplace.shards import Shard
+
+BLOCK = 65_536
+STEPS = 25
+SETTLED = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """beta (p,), phi, information X'WX (p, p) at beta, log-likelihood without random effects, passes used."""
+
+    beta: np.ndarray
+    phi: float
+    information: np.ndarray
+    ll: float
+    passes: int
+
+
+def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | None, phi: float) -> tuple:
+    """(X'WX, X'(W eta + s) with eta free of the offset, sum ll, Pearson's statistic, NB's two moments); pure task.
+
+    beta None: at the family's starting means.
+    """
+    p = len(xc)
+    xwx, xwz, totals = np.zeros((p, p)), np.zeros(p), np.zeros(4)
+    for lo in range(0, shard.rows, BLOCK):
+        part = slice(lo, min(lo + BLOCK, shard.rows))
+        y = shard.y[part]
+        w = shard.w[part] if len(shard.w) else np.ones(len(y))
+        offset = shard.offset[part] if len(shard.offset) else 0.0
+        x = np.column_stack([np.ones(len(y)) if c == 0 else shard.columns[c - 1, part] for c in xc] or [np.empty((len(y), 0))])
+        eta = start_eta(family, y, w) if beta is None else x @ beta + offset
+        ll, d1, weight = columnwise.score_full(family, y, w, eta, phi)[:3]
+        xwx += x.T @ (weight[:, None] * x)
+        xwz += x.T @ (weight * (eta - offset) + d1)
+        mu = columnwise.mean(family, eta)
+        error = (y - mu) ** 2
+        totals += [ll.sum(), (w * error / columnwise.variance(family, mu, 1.0)).sum(), (error - mu).sum(), (mu**2).sum()]
+    return xwx, xwz, totals
+
+
+def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, rows: int) -> Start:
+    """Maximum likelihood of the model without random effects (or close to it)."""
+    beta, old, phi, ll = None, np.zeros(len(xc)), 1.0, -np.inf
+    for step in range(STEPS):
+        xwx, xwz, totals = _added(map_shards(fixed_sums, family, xc, beta, phi))
+        if beta is not None and not totals[0] >= ll - 1e-8 * (1.0 + abs(ll)):
+            beta = 0.5 * (beta + old)  # overshot, or left the domain
+            continue
+        if beta is not None and totals[0] - ll <= SETTLED * (1.0 + abs(ll)):
+            break
+        ll = float(totals[0]) if beta is not None else -np.inf
+        old = beta if beta is not None else old
+        beta = np.linalg.lstsq(xwx, xwz, rcond=None)[0]
+        if step == 0 and family.name == "negative_binomial":
+            phi = _dispersion(family, totals, rows - len(xc))
+    return Start(beta, _dispersion(family, totals, rows - len(xc)), xwx, float(totals[0]), step + 1)
+
+
+def _added(parts: list) -> tuple:
+    return tuple(sum(values) for values in zip(*parts, strict=True))
+
+
+def _dispersion(family: Family, totals: np.ndarray, dof: int) -> float:
+    """Pearson's estimate; for the negative binomial the moment estimate of its shape."""
+    if not family.has_dispersion:
+        return 1.0
+    if family.name == "negative_binomial":
+        return float(np.clip(totals[3] / max(totals[2], 1e-8 * totals[3]), 0.05, 1e4))
+    return float(max(totals[1] / max(dof, 1), 1e-10))

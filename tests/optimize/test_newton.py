@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+
+from bigmm.optimize import newton
+from tests.optimize.problems import Local, banana, criterion_problem, quadratic, saddle, wells
+
+
+def found(problem) -> newton.State:
+    return newton.run(problem, newton.init(problem, problem.starts[0]))
+
+
+def test_a_quadratic_takes_one_step():
+    problem = quadratic([[4.0, 1.0], [1.0, 3.0]], [1.0, -2.0], [10.0, 10.0])
+    state = found(problem)
+    assert state.steps == 1
+    np.testing.assert_allclose(state.theta, [1.0, -2.0], rtol=1e-12)
+    assert state.decrease < 1e-20
+
+
+def test_expected_decrease_is_half_the_newton_decrement():
+    model = Local(0.0, np.array([2.0, 0.0]), np.diag([8.0, 1.0]))
+    assert newton.expected_decrease(model) == pytest.approx(0.25)
+    assert newton.expected_decrease(Local(np.nan, model.gradient, model.hessian)) == np.inf
+    assert newton.expected_decrease(Local(0.0, np.array([np.nan, 0.0]), model.hessian)) == np.inf
+
+
+def test_steps_respect_the_radius():
+    model = Local(0.0, np.array([100.0, 1.0]), np.diag([4.0, 0.25]))
+    for radius in (np.inf, 1.0, 1e-3):
+        move, predicted = newton.newton_step(model, np.zeros((2, 2)), radius)
+        assert np.linalg.norm(move * np.sqrt([4.0, 0.25])) <= radius * (1 + 1e-9)
+        assert predicted > 0
+
+
+def test_a_curved_valley():
+    state = found(banana([-1.2, 1.0]))
+    np.testing.assert_allclose(state.theta, [1.0, 1.0], atol=1e-3)
+    assert state.model.value < 1e-6
+    assert state.steps < 60
+
+
+def test_negative_curvature_is_left_behind():
+    state = found(saddle([0.1]))
+    np.testing.assert_allclose(np.abs(state.theta), 1.0, atol=1e-4)
+
+
+def test_a_start_without_a_value_ends_at_once():
+    problem = quadratic([[1.0]], [0.0], [np.nan])
+    state = found(problem)
+    assert state.steps == 0
+    assert state.decrease == np.inf
+
+
+def test_descends_all_the_way():
+    problem = criterion_problem("three crossed")
+    state = newton.init(problem, problem.starts[0])
+    values = [state.model.value]
+    while not newton.terminate(state, newton.TOLERANCE):
+        state = newton.step(problem, state)
+        values.append(state.model.value)
+    assert np.all(np.diff(values) <= 1e-9)
+    assert state.decrease < newton.TOLERANCE
+
+
+def test_cheap_problems_are_polished_to_rounding():
+    dear, cheap = criterion_problem("crossed"), criterion_problem("crossed", cheap=True)
+    plain = found(dear)
+    assert newton.polish(dear, plain) is plain
+    polished = newton.polish(cheap, plain)
+    assert polished.decrease <= plain.decrease
+    assert np.abs(polished.model.gradient).max() < 1e-8
+
+
+def test_wells_have_the_minima_that_the_tests_rely_on():
+    problem = wells(1.0, [0.0])
+    for at, value in ((0.0, 0.0), (3.0, -1.0)):
+        model = problem.evaluate(np.array([at]))
+        assert model.value == pytest.approx(value)
+        assert model.gradient[0] == pytest.approx(0.0, abs=1e-9)
+        assert model.hessian[0, 0] > 0
