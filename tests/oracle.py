@@ -1,8 +1,8 @@
 """Random mixed models twice: as the blocks of A that the solver is given, and as the dense matrices of the textbook.
 
-`Rows.draw` makes rows of any structure (crossed, nested chains, a fixed factor kept as level numbers, dependent columns,
-weights, shifted working columns); `Rows.gram` sums them into a `Gram` by the definition; `Rows.dense` is the same model
-for the formulas of `tests.results.oracle.Dense`, which share no code with the package.
+`Rows.draw` makes rows of any structure (crossed, nested chains, a fixed factor kept as level numbers, dependent
+columns, weights, shifted working columns); `Rows.gram` sums them into a `Gram` by the definition; `Rows.dense` is the
+same model for the formulas of `tests.results.oracle.Dense`, which share no code with the package.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ class CrossProducts:
     """Sums over rows with weight w > 0 of v = [1, columns[1:]..., y - offset] - shift, m numbers, for one `Layout`.
 
     gram: (m, m) sum of w v v'; shift: (m,), the same everywhere;
-    records: per joint term (order of `joint_terms`) (q, k, m), sum over the rows of a level of w v[covariates] v';
+    records: per joint term (order of `joint_terms`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
+    numbers past the first m are zeros that keep records on the boundaries of cache lines;
     counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all joint terms j < k;
     n: rows; rows_read: rows before missing values and zero weights were dropped; dropped: {column: rows dropped};
     sum_log_w: sum of log w.

@@ -155,7 +155,7 @@ class Accumulator:
         return CrossProducts(
             gram,
             self.shift,
-            tuple(record[:, :, : len(self.shift)] for record in self.records),
+            tuple(self.records),
             counts,
             pairs,
             self.n,

@@ -31,7 +31,8 @@ class _Columns:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Scalar columns that each level of a term touches, as CSR: indptr (q + 1,), columns (nnz,) int64, data (nnz, k)."""
+    """Scalar columns that each level of a term touches, as CSR: indptr (q + 1,), columns (nnz,) int64, data (nnz,
+    k)."""
 
     indptr: np.ndarray
     columns: np.ndarray
@@ -43,15 +44,19 @@ class _Rows:
         return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
 
 
-def analyse(gram: Gram) -> Structure:
-    """Choose the elimination order and lay out the sparse columns of every stage."""
+def analyse(gram: Gram, dense_tail: bool = True) -> Structure:
+    """Choose the elimination order and lay out the sparse columns of every stage.
+
+    Without ``dense_tail`` no matrix over the tail is made (base is empty): the Krylov solver applies it instead.
+    """
     chain, rest = elimination_order(gram)
     tail = _place_tail(gram, rest)
     columns = _number(gram, chain, tail)
     rows = [_touched(gram, term, [*chain[number + 1 :], *rest], columns) for number, term in enumerate(chain)]
     stages = tuple(_stage(gram, chain, rows, number, columns) for number in range(len(chain)))
     turned = {(j, k): transposed(block, gram.terms[k].n_levels) for (j, k), block in gram.cross.items()}
-    return Structure(gram, stages, tail, _tail_base(gram, tail, columns.r_raw), columns.r_raw, turned)
+    base = _tail_base(gram, tail, columns.r_raw) if dense_tail else np.zeros((0, 0))
+    return Structure(gram, stages, tail, base, columns.r_raw, turned)
 
 
 def _size(term: TermBlock) -> int:

@@ -1,8 +1,9 @@
-"""Levels with identical diagonal blocks share one factor (ALGORITHMS section 7a), so their outer products are summed once.
+"""Levels with identical diagonal blocks share one factor (ALGORITHMS section 7a), so their outer products are summed
+once.
 
 With one grouping factor every criterion, gradient and curvature is a sum over levels of bilinear forms in the rows
-R_l = Z_l'W[X y] whose matrix depends on the diagonal block alone. Levels of one diagonal block are therefore replaced by
-at most k (p + 1) rows with the same second moments; their log-determinants are counted by ``multiplicity``. A random
+R_l = Z_l'W[X y] whose matrix depends on the diagonal block alone. Levels of one diagonal block are therefore replaced
+by at most k (p + 1) rows with the same second moments; their log-determinants are counted by ``multiplicity``. A random
 intercept over a million unweighted levels becomes a few hundred rows, exactly.
 """
 

@@ -1,7 +1,8 @@
 """The blocked Cholesky factor of Omega(theta) = [Lambda'A_ZZ Lambda + I, Lambda'A_Z,Xy; ., A_Xy,Xy] (DESIGN section 4).
 
-`factorize` eliminates the stages of a `Structure` and factors the dense tail. What is read off it: log|M|, log|X'V^-1X|,
-the penalized weighted residual sum of squares, the solution (`solve`), quadratic forms with Omega^-1, and its selected inverse (`inverse`).
+`factorize` eliminates the stages of a `Structure` and factors the dense tail. What is read off it: log|M|,
+log|X'V^-1X|, the penalized weighted residual sum of squares, the solution (`solve`), quadratic forms with Omega^-1,
+and its selected inverse (`inverse`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class NotPositiveDefiniteError(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class StageFactor:
-    """diagonal (q, k, k), dense (q, k, m), data (nnz, k): Schur complement so far, unscaled; h, f, v: see `eliminate`."""
+    """diagonal (q, k, k), dense (q, k, m), data (nnz, k): Schur complement so far, unscaled; h, f, v: see
+    `eliminate`."""
 
     diagonal: np.ndarray
     dense: np.ndarray
@@ -40,10 +42,10 @@ class StageFactor:
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """lams: per term (k, k) Lambda's block in the working basis; stages: per stage; schur: (r_raw + m,) square, lower, the
-    unscaled tail; tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1 (columns: random
-    effects, fixed factors, dense X, y); n_random = r; n_fixed = f + p; logdet_z = log|M|; logdet_x = log|X'V^-1X|;
-    pwrss = r2.
+    """lams: per term (k, k) Lambda's block in the working basis; stages: per stage; schur: (r_raw + m,) square, lower,
+    the unscaled tail; tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1 (columns:
+    random effects, fixed factors, dense X, y); n_random = r; n_fixed = f + p; logdet_z = log|M|; logdet_x =
+    log|X'V^-1X|; pwrss = r2.
     """
 
     structure: Structure
@@ -60,19 +62,13 @@ class Factor:
 
 def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
     """Blocked Cholesky factor at Lambda = blockdiag(I (x) lams[j]); raises NotPositiveDefiniteError."""
-    m, r_raw = structure.m, structure.r_raw
+    r_raw = structure.r_raw
+    factors, logdet, vv = eliminate_stages(structure, lams)
     schur = structure.base.copy()
-    current = [(s.diagonal, s.dense, s.data) for s in structure.stages]
-    for number in range(1, len(current)):
-        diagonal, dense, data = current[number]
-        current[number] = (diagonal.copy(), dense.copy(), data.copy())
-    factors, logdet = [], 0.0
-    for number, stage in enumerate(structure.stages):
-        factor, stage_logdet, vv = _eliminate(stage, lams[stage.term], *current[number])
-        logdet += stage_logdet
-        lower = np.tril_indices(m)
-        schur[r_raw + lower[0], r_raw + lower[1]] -= vv[lower]
-        if r_raw:
+    lower = np.tril_indices(structure.m)
+    schur[r_raw + lower[0], r_raw + lower[1]] -= vv[lower]
+    if r_raw:
+        for stage, part in zip(structure.stages, factors, strict=True):
             run(
                 kernels.update_tail,
                 r_raw,
@@ -82,10 +78,24 @@ def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
                 stage.level,
                 stage.tail_start,
                 stage.columns,
-                factor.f,
-                factor.v,
+                part.f,
+                part.v,
                 schur,
             )
+    return _factor_tail(structure, lams, factors, schur, logdet)
+
+
+def eliminate_stages(structure: Structure, lams) -> tuple[tuple[StageFactor, ...], float, np.ndarray]:
+    """(factors of the stages, their part of log|M|, sum of v'v (m, m)); nested stages pass on to the stages above them."""
+    current = [(s.diagonal, s.dense, s.data) for s in structure.stages]
+    for number in range(1, len(current)):
+        diagonal, dense, data = current[number]
+        current[number] = (diagonal.copy(), dense.copy(), data.copy())
+    factors, logdet, total = [], 0.0, np.zeros((structure.m, structure.m))
+    for number, stage in enumerate(structure.stages):
+        factor, stage_logdet, vv = _eliminate(stage, lams[stage.term], *current[number])
+        logdet += stage_logdet
+        total += vv
         for parent in stage.parents:
             run(
                 kernels.update_parent,
@@ -101,7 +111,7 @@ def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
                 *current[parent.stage],
             )
         factors.append(factor)
-    return _factor_tail(structure, lams, tuple(factors), schur, logdet)
+    return tuple(factors), logdet, total
 
 
 def _eliminate(stage: Stage, lam, diagonal, dense, data) -> tuple[StageFactor, float, np.ndarray]:

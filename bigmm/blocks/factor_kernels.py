@@ -1,7 +1,8 @@
 """numba kernels of the elimination; each has a NumPy twin in the tests.
 
-Every kernel works on a range of levels (or of tail columns, or of parents) that no other call writes to, releases the GIL and
-touches only the buffers it was given. Shapes: k width of the term, m dense columns (X then y), nnz sparse entries.
+Every kernel works on a range of levels (or of tail columns, or of parents) that no other call writes to, releases the
+GIL and touches only the buffers it was given. Shapes: k width of the term, m dense columns (X then y), nnz sparse
+entries.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """Selected inverse: the diagonal blocks of Omega^-1 and the sums of (Z'PZ)_ll that gradients need.
 
-Takahashi's recursion on the block structure: the tail's inverse first, then the stages in reverse order, each reading only
-entries of the inverse on the pattern of its own columns.
+Takahashi's recursion on the block structure: the tail's inverse first, then the stages in reverse order, each reading
+only entries of the inverse on the pattern of its own columns.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
@@ -28,8 +29,8 @@ class SelectedInverse:
     covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None when they were not asked for;
     pairs: {(j, k): (nnz, k_j, k_k)} the same between levels that meet in some row, entries as in `Gram.cross`."""
 
-    projected: tuple[np.ndarray | None, ...]
-    covariances: tuple[np.ndarray | None, ...]
+    projected: tuple[Any, ...]
+    covariances: tuple[Any, ...]
     pairs: dict[tuple[int, int], np.ndarray]
 
 

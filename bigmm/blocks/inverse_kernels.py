@@ -29,7 +29,7 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, w
     rows = np.empty((k, n_max))
     product = np.empty((k, n_max))
     a_inv = np.empty((k, k))
-    sigma = _times_own_transpose(lam)
+    sigma = times_own_transpose(lam)
     work = np.empty((k, 2 * k))
     total = np.zeros((k, k))
     for i in range(lo, hi):
@@ -65,7 +65,8 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, w
 
 
 @njit(cache=True, nogil=True)
-def _times_own_transpose(lam):
+def times_own_transpose(lam):
+    """lam lam'."""
     k = lam.shape[0]
     out = np.zeros((k, k))
     for a in range(k):
@@ -79,9 +80,9 @@ def _times_own_transpose(lam):
 def _gather(first, last, i, columns, tail, parents, out):
     """The inverse between all columns that level i touches (entries first..last, then the fixed effects) -> out.
 
-    parents = (plevel (np, q), ppos (np, nnz), pwidth (np,), pdiag, pcol, px (np,), jdiag, jcol, jx (flat)): parents' level,
-    entry positions, widths, and where each parent's values begin in jdiag, jcol, jx. tail = ((r_raw + p, r_raw + p)
-    unscaled inverse, r_raw, p).
+    parents = (plevel (np, q), ppos (np, nnz), pwidth (np,), pdiag, pcol, px (np,), jdiag, jcol, jx (flat)): parents'
+    level, entry positions, widths, and where each parent's values begin in jdiag, jcol, jx. tail = ((r_raw + p, r_raw
+    + p) unscaled inverse, r_raw, p).
     """
     plevel, ppos, pwidth, pdiag, pcol, px, jdiag, jcol, jx = parents
     inverse, r_raw, p = tail

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import pairwise
 
 N_RANGES = 64
 
@@ -28,7 +29,7 @@ def ranges(n: int, grain: int) -> list[tuple[int, int]]:
     """Cut 0..n into at most `N_RANGES` contiguous ranges of at least `grain` items."""
     count = max(1, min(N_RANGES, n // max(grain, 1)))
     edges = [n * i // count for i in range(count + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 def run(kernel: Callable, n: int, grain: int, *args) -> list:

@@ -13,8 +13,8 @@ ROWS_AT_ONCE = 1024
 def row_quadratics(
     factor: Factor, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]
 ) -> np.ndarray:
-    """[Lambda'z; x]'Omega^-1 [Lambda'z; x] for each row; x (n, f + p) factor columns first, refs and z per penalized term
-    in the working basis; a level of -1 contributes nothing. Returns (n,)."""
+    """[Lambda'z; x]'Omega^-1 [Lambda'z; x] for each row; x (n, f + p) factor columns first, refs and z per penalized
+    term in the working basis; a level of -1 contributes nothing. Returns (n,)."""
     pieces = []
     for lo in range(0, len(x), ROWS_AT_ONCE):
         part = slice(lo, lo + ROWS_AT_ONCE)
@@ -38,7 +38,7 @@ def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
         rows, level, rhs = _merged(pending[stage.term], stage.n_levels)
         w = np.einsum("nab,nb->na", part.h[level], rhs)
         np.add.at(total, rows, (w**2).sum(axis=1))
-        np.add.at(x, (rows, slice(x.shape[1] - n_dense, None)), -np.einsum("nka,nk->na", part.v[level][:, :, :-1], w))
+        np.add.at(x[:, x.shape[1] - n_dense :], rows, -np.einsum("nka,nk->na", part.v[level][:, :, :-1], w))
         for parent in stage.parents:
             above = structure.stages[parent.stage]
             entries = parent.block[level][:, None] + np.arange(above.width)
@@ -56,7 +56,8 @@ def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
 
 
 def _merged(pending, n_levels: int):
-    """The pending right-hand sides (row, level, rhs) of one stage, summed over equal (row, level); level -1 is no level.
+    """The pending right-hand sides (row, level, rhs) of one stage, summed over equal (row, level); level -1 is no
+    level.
 
     A row usually touches one level; more when its factors are not nested as they were in the fit.
     """

@@ -15,8 +15,8 @@ from bigmm.blocks.structure import Structure
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """beta: (f + p,) fixed factors' coefficients then dense ones, working basis; effects: per term (q, k), b = Lambda u in
-    the working basis (for unpenalized factors: contrast @ coefficients)."""
+    """beta: (f + p,) fixed factors' coefficients then dense ones, working basis; effects: per term (q, k), b = Lambda
+    u in the working basis (for unpenalized factors: contrast @ coefficients)."""
 
     beta: np.ndarray
     effects: tuple[np.ndarray, ...]
@@ -105,22 +105,44 @@ def quadratic(factor: Factor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray) ->
     return total + x.T @ x
 
 
-def multiply(structure: Structure, x: tuple[np.ndarray, ...], with_fixed: bool = False) -> tuple[np.ndarray, ...]:
-    """Z'W Z x, x per term (q, k, nr); columns of unpenalized factors count among Z only ``with_fixed``."""
-    gram = structure.gram
-    used = [term.penalized or with_fixed for term in gram.terms]
+def multiply(structure: Structure, x: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Z'W Z x, x per term (q, k, nr), zero for unpenalized factors: their columns do not count among Z."""
     x = tuple(np.ascontiguousarray(x_j) for x_j in x)
-    out = [np.zeros(x_j.shape) for x_j in x]
-    for j, term in enumerate(gram.terms):
-        if used[j]:
+    out = _from_others(structure, x, with_fixed=False)
+    for j, term in enumerate(structure.gram.terms):
+        if term.penalized:
             run(kernels.multiply_own, term.n_levels, GRAIN, term.diagonal, x[j], out[j])
+    return out
+
+
+def _from_others(structure: Structure, x: tuple[np.ndarray, ...], with_fixed: bool) -> tuple[np.ndarray, ...]:
+    """Per term j the sum over other terms k of Z_j'W Z_k x_k; unpenalized ones count only ``with_fixed``."""
+    gram = structure.gram
+    out = tuple(np.zeros(x_j.shape) for x_j in x)
     for (j, k), block in gram.cross.items():
-        turned = structure.turned[j, k]
-        for source, target, b in ((k, j, block), (j, k, turned)):
-            if used[source]:
+        for source, target, b in ((k, j, block), (j, k, structure.turned[j, k])):
+            if gram.terms[source].penalized or with_fixed:
                 n = gram.terms[target].n_levels
                 run(kernels.multiply, n, GRAIN, b.indptr, b.indices, b.data, x[source], out[target])
-    return tuple(out)
+    return out
+
+
+def residual_products(structure: Structure, lams: tuple[np.ndarray, ...], solution: Solution) -> tuple[np.ndarray, ...]:
+    """s = Z'W(y - X beta - Z b) per penalized term, (q, k), working basis; zeros for unpenalized ones.
+
+    A term's own b is not subtracted, which would cancel where levels are large: b = Lambda Lambda's, so that
+    (I + Z'WZ Lambda Lambda') s = Z'W(y - X beta - what other terms fit).
+    """
+    m = structure.m
+    residual = np.append(-solution.beta[len(solution.beta) - (m - 1) :], 1.0)  # [X y] residual = y - X beta
+    effects = tuple(np.ascontiguousarray(e[:, :, None]) for e in solution.effects)
+    out = tuple(o[:, :, 0] for o in _from_others(structure, effects, with_fixed=True))
+    for j, term in enumerate(structure.gram.terms):
+        if term.penalized:
+            run(kernels.score_levels, term.n_levels, GRAIN, lams[j], term.diagonal, term.dense, residual, out[j])
+        else:
+            out[j][:] = 0.0
+    return out
 
 
 def tall_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

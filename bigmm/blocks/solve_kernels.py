@@ -1,7 +1,8 @@
 """numba kernels of solves and products; each has a NumPy twin in the tests.
 
-Every kernel works on a range of levels (or of tail columns, or of parents) that no other call writes to, releases the GIL and
-touches only the buffers it was given. Shapes: k width of the term, m dense columns (X then y), nnz sparse entries.
+Every kernel works on a range of levels (or of tail columns, or of parents) that no other call writes to, releases the
+GIL and touches only the buffers it was given. Shapes: k width of the term, m dense columns (X then y), nnz sparse
+entries.
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from bigmm.blocks.inverse_kernels import inverse_plus_identity, times_own_transpose
+
 
 @njit(cache=True, nogil=True)
 def backsolve(lo, hi, h, f, v, indptr, columns, solution, coefficients, out):
     """Random effects of levels lo..hi: out = h'(v coefficients - f solution).
 
-    coefficients (m,) = (-beta, 1); solution: values of all global columns (later stages and tail), unscaled; out (q, k).
+    coefficients (m,) = (-beta, 1); solution: values of all global columns (later stages and tail), unscaled; out (q,
+    k).
     """
     k, m = h.shape[1], v.shape[2]
     w = np.empty(k)
@@ -83,7 +87,8 @@ def forward_parent(lo, hi, order, start, block, f, w, rhs):
 
 @njit(cache=True, nogil=True)
 def multiply(lo, hi, indptr, indices, data, x, out):
-    """out[i] += sum over entries data x[indices]: block-CSR (nnz, kj, kk) times x (qk, kk, nr) into out (qj, kj, nr)."""
+    """out[i] += sum over entries data x[indices]: block-CSR (nnz, kj, kk) times x (qk, kk, nr) into out (qj, kj,
+    nr)."""
     kj, kk, nr = data.shape[1], data.shape[2], x.shape[2]
     for i in range(lo, hi):
         for e in range(indptr[i], indptr[i + 1]):
@@ -97,7 +102,7 @@ def multiply(lo, hi, indptr, indices, data, x, out):
 
 @njit(cache=True, nogil=True)
 def multiply_own(lo, hi, diagonal, x, out):
-    """out[i] = diagonal[i] x[i]: (q, k, k) times (q, k, nr)."""
+    """out[i] += diagonal[i] x[i]: (q, k, k) times (q, k, nr)."""
     k, nr = diagonal.shape[1], x.shape[2]
     for i in range(lo, hi):
         for a in range(k):
@@ -105,7 +110,33 @@ def multiply_own(lo, hi, diagonal, x, out):
                 t = 0.0
                 for b in range(k):
                     t += diagonal[i, a, b] * x[i, b, c]
-                out[i, a, c] = t
+                out[i, a, c] += t
+
+
+@njit(cache=True, nogil=True)
+def score_levels(lo, hi, lam, diagonal, dense, residual, out):
+    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]); dense (q, k, m), residual (m,), out (q,
+    k)."""
+    k, m = lam.shape[0], len(residual)
+    sigma = times_own_transpose(lam)
+    inverse = np.empty((k, k))
+    work = np.empty((k, 2 * k))
+    rhs = np.empty(k)
+    for i in range(lo, hi):
+        for a in range(k):
+            t = -out[i, a]
+            for j in range(m):
+                t += dense[i, a, j] * residual[j]
+            rhs[a] = t
+        if k == 1:
+            out[i, 0] = rhs[0] / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
+            continue
+        inverse_plus_identity(diagonal[i], sigma, work, inverse)
+        for a in range(k):
+            t = 0.0
+            for b in range(k):
+                t += inverse[a, b] * rhs[b]
+            out[i, a] = t
 
 
 @njit(cache=True, nogil=True)

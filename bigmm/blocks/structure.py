@@ -71,7 +71,7 @@ class Stage:
     @property
     def grain(self) -> int:
         """Levels that are worth a thread: fewer when each touches many columns."""
-        return max(32, 2048 // (1 + len(self.columns) // max(self.n_levels, 1)))
+        return max(256, 2048 // (1 + len(self.columns) // max(self.n_levels, 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Structure:
     """Everything about A that does not depend on theta.
 
     base: (r_raw + m, r_raw + m) float64, the tail's part of A before elimination, full symmetric, C order; r_raw raw
-    columns of the tail terms (penalized first), then the p dense columns of X and y; turned: every cross block seen from
-    its second term.
+    columns of the tail terms (penalized first), then the p dense columns of X and y; turned: every cross block seen
+    from its second term.
 
     Global scalar columns are numbered 0..r_raw for the tail and from r_raw on for the stages, in their order.
     """

@@ -34,7 +34,7 @@ Exit codes: 0 fitted and converged; 2 usage or formula; 3 fitted, but not conver
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(__version__, prog_name="bigmm")
 def bigmm() -> None:
-    """Linear mixed models for Parquet lakes bigger than memory.
+    """Linear and generalized linear mixed models for Parquet lakes bigger than memory.
 
     FORMULA is lme4's: "y ~ x + (1 + x | g) + (1 | h)". DATA is a Parquet file, directory, glob or URL.
     """

@@ -34,7 +34,7 @@ def demo(console: Console, out: str, overwrite: bool) -> int:
     console.result(f"{len(frame):,} ratings in {len(files)} Parquet files under {lake}")
     console.result(f"fitting {FORMULA}\n")
     begun = time.perf_counter()
-    fitted = fit_model(console, FORMULA, str(lake))
+    fitted = fit_model(console, "lmm", FORMULA, str(lake))
     seconds = time.perf_counter() - begun
     record = {"run_id": console.run_id, **fitted.as_record()}
     written = write_results(fitted, record, str(results), overwrite=overwrite)

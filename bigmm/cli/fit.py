@@ -18,6 +18,11 @@ CONVERGED, DOUBTFUL = 0, 3
 @click.command()
 @options.model_options
 @options.family_options
+@click.option(
+    "--se",
+    type=click.Choice(["hessian", "rx"]),
+    help="Standard errors of a generalized model: from the objective's Hessian (default), or the working model (quick).",
+)
 @click.option("--optimizer", metavar="NAME", default="auto", show_default=True, help="How the criterion is minimised.")
 @options.where_options
 @click.option(
@@ -33,9 +38,12 @@ def fit(
     console: Console,
     formula: str,
     data: tuple[str, ...],
+    reml: bool | None,
     family: str,
     link: str | None,
     nagq: int | None,
+    laplace: str | None,
+    se: str | None,
     scheduler: str | None,
     workers: int | None,
     out: str | None,
@@ -43,28 +51,32 @@ def fit(
     overwrite: bool,
     **model: Any,
 ) -> int:
-    """Fit a linear mixed model to Parquet files.
+    """Fit a linear or generalized linear mixed model to Parquet files.
 
     \b
     bigmm fit "y ~ 1 + x + (1 + x | g)" lake/ --out results
     bigmm fit "y ~ x + (1 | g)" "s3://bucket/lake/*.parquet" --ml --json fit.json
+    bigmm fit "cbind(yes, no) ~ x + (1 | g)" lake/ --family binomial --link probit --nagq 9
     """
-    options.check_gaussian(family, link, nagq)
+    kind, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace, se=se)
     options.check_where(scheduler, workers)
     output.check_outputs(out, json_file, overwrite, data)
     with connected(scheduler) as client:
-        fitted = fit_model(console, formula, options.as_data(data), client=client, n_workers=workers, **model)
+        settings = model | particular
+        fitted = fit_model(console, kind, formula, options.as_data(data), client=client, n_workers=workers, **settings)
     return deliver(console, fitted, out=out, json_file=json_file, overwrite=overwrite)
 
 
-def fit_model(console: Console, formula: str, data: Any, *, filter_: str | None = None, **settings: Any) -> Any:
-    """Call `bigmm.lmm` with progress and events."""
+def fit_model(
+    console: Console, kind: str, formula: str, data: Any, *, filter_: str | None = None, **settings: Any
+) -> Any:
+    """Call `bigmm.lmm` or `bigmm.glmm` (`kind`) with progress and events."""
     import bigmm
 
     console.event("start", formula=formula, data=data, version=bigmm.__version__)
     begun = time.perf_counter()
     with console.progress() as progress:
-        fitted = bigmm.lmm(formula, data, filter=filter_, progress=progress, **settings)
+        fitted = getattr(bigmm, kind)(formula, data, filter=filter_, progress=progress, **settings)
     console.event(
         "fitted",
         seconds=round(time.perf_counter() - begun, 3),

@@ -45,8 +45,14 @@ def model_options(command: Callable) -> Callable:
     options = (
         click.argument("formula"),
         click.argument("data", nargs=-1, required=True),
-        click.option("--reml/--ml", default=True, help="The REML criterion (default), or maximum likelihood."),
-        click.option("--weights", metavar="COL", help="Column of prior weights: Var(e_i) = sigma^2 / w_i."),
+        click.option(
+            "--reml/--ml",
+            default=None,
+            help="The REML criterion (default), or maximum likelihood; generalized models are fitted by the latter.",
+        ),
+        click.option(
+            "--weights", metavar="COL", help="Column of prior weights: Var(e_i) = sigma^2 / w_i; trials of a binomial."
+        ),
         click.option("--offset", metavar="COL", help="Column added to the linear predictor as it is."),
         click.option(
             "--filter", "filter_", metavar="EXPR", help="Keep only these rows, e.g. \"year >= 2020 and dept == 'D1'\"."
@@ -55,6 +61,32 @@ def model_options(command: Callable) -> Callable:
             "--solver", metavar="NAME", default="auto", show_default=True, help="How the equations are solved."
         ),
         click.option("--memory-limit", type=Bytes(), metavar="SIZE", help="Refuse a fit that needs more, e.g. 4GiB."),
+    )
+    return _decorated(command, options)
+
+
+def family_options(command: Callable) -> Callable:
+    """What makes a model generalized: --family, --link, --nagq, --laplace."""
+    options = (
+        click.option(
+            "--family",
+            type=click.Choice(FAMILIES),
+            default="gaussian",
+            show_default=True,
+            help="Distribution of the response.",
+        ),
+        click.option("--link", metavar="NAME", help="Link function; by default the usual one of the family."),
+        click.option(
+            "--nagq",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="0 fast, 1 Laplace (default), N quadrature points for one scalar random effect.",
+        ),
+        click.option(
+            "--laplace",
+            type=click.Choice(["expected", "observed"]),
+            help="Working weights in log|M|: expected as lme4, observed as glmmTMB.",
+        ),
     )
     return _decorated(command, options)
 
@@ -79,31 +111,19 @@ def check_where(scheduler: str | None, workers: int | None) -> None:
         raise click.UsageError("--scheduler and --workers exclude each other: the scheduler has its own workers.")
 
 
-def family_options(command: Callable) -> Callable:
-    """--family, --link and --nagq: known, so that the answer is a sentence and not 'no such option'."""
-    options = (
-        click.option("--family", type=click.Choice(FAMILIES), default="gaussian", show_default=True),
-        click.option("--link", metavar="NAME", help="Link function; identity is the only one in this version."),
-        click.option(
-            "--nagq", type=click.IntRange(min=0), metavar="N", help="For generalized models, not in this version."
-        ),
-    )
-    return _decorated(command, options)
-
-
-def check_gaussian(family: str, link: str | None, nagq: int | None) -> None:
-    """Refuse what needs a generalized model."""
-    asked = [
-        f"--family {family}" if family != "gaussian" else "",
-        f"--link {link}" if link not in (None, "identity") else "",
-        f"--nagq {nagq}" if nagq is not None else "",
-    ]
-    asked = [option for option in asked if option]
-    if asked:
-        raise click.UsageError(
-            f"{' '.join(asked)}: generalized linear mixed models are not in this version; it fits the gaussian "
-            "family with the identity link. Leave the option out, or fit a transformed response such as log(y)."
-        )
+def model_call(reml: bool | None, family: str, link: str | None, **generalized: Any) -> tuple[str, dict[str, Any]]:
+    """("lmm" or "glmm", the options that only that one takes); click.UsageError for options of the other."""
+    given = {name: value for name, value in generalized.items() if value is not None}
+    if family == "gaussian" and link in (None, "identity"):
+        if given:
+            names = ", ".join(f"--{name}" for name in given)
+            raise click.UsageError(
+                f"{names}: only for generalized models; say which with --family (bernoulli, poisson, ...) or --link."
+            )
+        return "lmm", {"reml": reml is not False}
+    if reml:
+        raise click.UsageError("--reml: a generalized model is fitted by maximum likelihood; leave the option out.")
+    return "glmm", {"family": family, "link": link, **given}
 
 
 def as_data(paths: tuple[str, ...]) -> str | list[str]:

@@ -13,6 +13,7 @@ from bigmm.cli.console import Console, talking
 
 @click.command()
 @options.model_options
+@options.family_options
 @options.where_options
 @click.option("--json", "json_file", metavar="FILE", help="Write the plan as one JSON object; - for stdout.")
 @talking
@@ -25,12 +26,18 @@ def plan(
     workers: int | None,
     json_file: str | None,
     filter_: str | None,
+    reml: bool | None,
+    family: str,
+    link: str | None,
+    nagq: int | None,
+    laplace: str | None,
     **model: Any,
 ) -> int:
     """Say what a fit would read, hold and compute: levels, blocks, bytes, passes.
 
     Levels are counted by a pass over the grouping columns alone.
     """
+    _, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace)
     options.check_where(scheduler, workers)
     output.check_outputs(None, json_file, overwrite=True)
     import bigmm
@@ -43,7 +50,7 @@ def plan(
             client=client,
             n_workers=workers,
             progress=progress,
-            **model,
+            **(model | particular),
         )
     if json_file == output.STDOUT:
         console.result(output.as_json(planned.as_record()).rstrip("\n"))

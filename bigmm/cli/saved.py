@@ -70,6 +70,13 @@ def ranef(console: Console, model: str, group: str | None, condvar: bool, out: s
 @click.option(
     "--out", metavar="DIR", required=True, help="Directory of Parquet files to write; appears whole or not at all."
 )
+@click.option(
+    "--type",
+    type=click.Choice(["response", "link"]),
+    default="response",
+    show_default=True,
+    help="Means of the response, or the linear predictor.",
+)
 @click.option("--random/--population", default=True, help="With the random effects (default), or for the population.")
 @click.option(
     "--new-levels",

@@ -1,4 +1,4 @@
-"""Executor on a `distributed` cluster. The only file of the project that talks to Dask's scheduler.
+"""Executor on a `distributed` cluster. With `held_cluster` the only file of the project that talks to Dask's scheduler.
 
 Results are pulled off the workers as they finish and merged here in the fixed tree: results left on workers die with
 them again and again when workers are lost often. Nothing is scattered: scattered data cannot be computed again.
@@ -51,7 +51,7 @@ class ClusterExecutor:
     @property
     def n_workers(self) -> int:
         """Threads of all workers now there, at least 1."""
-        with _scheduler_errors():
+        with scheduler_errors():
             return max(1, sum(self.client.nthreads().values()))
 
     def map_reduce(
@@ -83,12 +83,29 @@ class ClusterExecutor:
         """See `Executor.map`."""
         items = list(items)
         reporter = Reporter(progress, label, 0, len(items))
-        with self._flight(_run_task, task, items, label) as (flight, watchdog):
+        with self._flight(run_task, task, items, label) as (flight, watchdog):
             for number in range(len(items)):
                 result = flight.take(number, watchdog)
                 flight.fill(self.n_workers)
                 reporter.add(lanes=1)
                 yield result
+
+    def hold(
+        self,
+        split: Callable[[Any], Iterable],
+        items: Sequence,
+        join: Callable[[int, list], Any],
+        n_shards: int,
+        *,
+        label: str,
+        progress: ProgressCallback | None = None,
+    ) -> Any:
+        """See `held.hold`; the shards stay on the workers."""
+        from bigmm.execute.held_cluster import shuffle
+
+        watchdog = Watchdog(self.client, self.no_worker_seconds, label)
+        self._check_versions(watchdog)
+        return shuffle(self, split, items, join, n_shards, label, progress)
 
     @contextmanager
     def _flight(
@@ -108,7 +125,7 @@ class ClusterExecutor:
         if self.checked:
             return
         watchdog.wait_for_workers()
-        with _scheduler_errors():
+        with scheduler_errors():
             found: Any = self.client.get_versions(packages=list(_MUST_AGREE))
         ours = found["client"]["packages"]
         for address, worker in found["workers"].items():
@@ -130,35 +147,27 @@ class Flight:
         self.futures: dict[int, Future] = {}
         self.events: SimpleQueue[tuple[int, str]] = SimpleQueue()
         self.submitted, self.lost = 0, dict.fromkeys(range(len(items)), 0)
-        content = cloudpickle.dumps(work)
-        self.payload = content if len(content) < _LARGE_PAYLOAD else self._shared(content)
-
-    def _shared(self, content: bytes) -> Future:
-        # A task's argument is kept by the scheduler, so unlike scattered data it survives its worker.
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
-            return self.client.submit(bytes, content, key=self._key("payload"), pure=False)
-
-    def _key(self, name: str) -> str:
-        return f"bigmm-{self.label.replace(' ', '_')}-{name}-{uuid.uuid4().hex}"
+        self.payload = shared(client, work, label)
 
     def fill(self, n_workers: int) -> None:
         """Submit the next items until each worker thread has `LANES_PER_THREAD`."""
-        with _scheduler_errors():
+        with scheduler_errors():
             while self.submitted < len(self.items) and len(self.futures) < LANES_PER_THREAD * n_workers:
                 self.submit(self.submitted)
                 self.submitted += 1
 
     def submit(self, number: int) -> None:
         """(Re)submit one item."""
-        key = self._key(str(number))
-        item = self.items[number]
-        # Futures inside an item would not survive the journey; as arguments they are dependencies that Dask fetches.
-        needs = [list(getattr(part, "futures", ())) for part in getattr(item, "partitions", ())]
-        needs = needs if any(needs) else []
-        future = self.client.submit(self.runner, self.payload, item, needs, key=key, pure=False, retries=RETRIES)
+        key = new_key(self.label, str(number))
+        arguments = self.arguments(number)
+        future = self.client.submit(self.runner, self.payload, *arguments, key=key, pure=False, retries=RETRIES)
         self.futures[number] = future
         future.add_done_callback(lambda _: self.events.put((number, key)))
+
+    def arguments(self, number: int) -> tuple:
+        """What the runner gets after the payload."""
+        item = self.items[number]
+        return item, needed_futures(item)
 
     def landed(self, watchdog: Watchdog) -> int | None:
         """The number of an item that finished, waiting for it; None when there is nothing new after a while."""
@@ -219,8 +228,30 @@ class Flight:
         rest = list(self.futures.values())
         self.futures.clear()
         if rest and self.client.status == "running":
-            with _scheduler_errors():
+            with scheduler_errors():
                 self.client.cancel(rest, force=True)
+
+
+def new_key(label: str, name: str) -> str:
+    """A key that no other task has."""
+    return f"bigmm-{label.replace(' ', '_')}-{name}-{uuid.uuid4().hex}"
+
+
+def shared(client: Client, work: Any, label: str) -> bytes | Future:
+    """``work`` pickled, as a future when it is large, so that it travels once per worker and not with every task."""
+    content = cloudpickle.dumps(work)
+    if len(content) < _LARGE_PAYLOAD:
+        return content
+    # A task's argument is kept by the scheduler, so unlike scattered data it survives its worker.
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
+        return client.submit(bytes, content, key=new_key(label, "payload"), pure=False)
+
+
+def needed_futures(item: Any) -> list[list]:
+    """Futures inside an item would not survive the journey; as arguments they are dependencies that Dask fetches."""
+    needs = [list(getattr(part, "futures", ())) for part in getattr(item, "partitions", ())]
+    return needs if any(needs) else []
 
 
 class Watchdog:
@@ -242,7 +273,7 @@ class Watchdog:
     def check(self) -> bool:
         """Whether there is a worker; raises TemporaryError when there has been none for too long."""
         self.check_connection()
-        with _scheduler_errors():
+        with scheduler_errors():
             if self.client.nthreads():
                 self.alive()
                 return True
@@ -260,7 +291,7 @@ class Watchdog:
 
 
 @contextmanager
-def _scheduler_errors() -> Iterator[None]:
+def scheduler_errors() -> Iterator[None]:
     """A scheduler that does not answer is a TemporaryError, not a bug."""
     try:
         yield
@@ -277,11 +308,11 @@ def _fold_lane(payload: bytes, lane: Lane, needs: list[list]) -> tuple[Any, int]
     def tick(rows: int) -> None:
         counted[0] += rows
 
-    value = _run_task(payload, lane, needs, tick)
+    value = run_task(payload, lane, needs, tick)
     return value if isinstance(value, BigmmError) else (value, counted[0])
 
 
-def _run_task(payload: bytes, item: Any, needs: list[list], *more: Any) -> Any:
+def run_task(payload: bytes, item: Any, needs: list[list], *more: Any) -> Any:
     work = cloudpickle.loads(payload)
     if needs:
         parts = zip(item.partitions, needs, strict=True)

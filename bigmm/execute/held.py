@@ -5,15 +5,16 @@ Every question is a pure task of (shard, arguments), so a lost shard is made aga
 
 from __future__ import annotations
 
-import pickle
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial, reduce
 from typing import Any, Protocol
 
+from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.executor import Executor
 from bigmm.execute.progress import ProgressCallback
+from bigmm.execute.spill import SpillFile, arrays_of, looked_up, moved
 
 
 class Held(Protocol):
@@ -25,79 +26,127 @@ class Held(Protocol):
         """``task(shard, *args)`` (or ``task(shard, per_shard[i], *args)``) of every shard, in the shards' order."""
         ...
 
+    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None) -> Any:
+        """``reduce(merge, map(...))``, in the shards' order, with few results alive at a time."""
+        ...
+
     def replaced(self, change: Callable[[Any], Any]) -> Held:
         """The same shards after ``change(shard)``."""
         ...
 
 
-class HeldByThreads:
-    """Shards in memory, or in memory-mapped files of a temporary directory that lives as long as they do."""
+class Shuffle(Protocol):
+    """Pieces on their way to shards through files, for data beyond memory."""
 
-    def __init__(self, shards: list, n_workers: int, directory: tempfile.TemporaryDirectory | None = None):
-        self.shards, self.n_shards, self.directory = shards, len(shards), directory
+    def add(self, item: int, pieces: Iterable) -> None:
+        """Keep the pieces of one item; called from many threads, items in any order."""
+        ...
+
+    def joined(self, number: int, file: SpillFile) -> Any:
+        """One shard from its pieces in the order of items, its arrays in ``file`` as `Placed`; each number once."""
+        ...
+
+
+class HeldByThreads:
+    """Shards in memory, or frozen dataclasses whose arrays are mapped from a temporary file (``file`` is not None)."""
+
+    def __init__(self, shards: list, n_workers: int, file: SpillFile | None = None):
+        self.shards, self.n_shards, self.file = shards, len(shards), file
         self.n_workers = min(n_workers, len(shards))
         self._pool = ThreadPoolExecutor(self.n_workers, "bigmm-shards") if self.n_workers > 1 else None
 
     def map(self, task: Callable, *args: Any, per_shard: Sequence | None = None) -> list:
         """See `Held.map`."""
+        return list(self._in_order(task, args, per_shard))
+
+    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None) -> Any:
+        """See `Held.fold`."""
+        return reduce(merge, self._in_order(task, args, per_shard))
+
+    def _in_order(self, task: Callable, args: tuple, per_shard: Sequence | None) -> Iterator:
         own = [(shard,) if per_shard is None else (shard, per_shard[i]) for i, shard in enumerate(self.shards)]
-        if self._pool is None:
-            return [task(*first, *args) for first in own]
-        futures = [self._pool.submit(task, *first, *args) for first in own]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
+        # Always: a BLAS with many threads may round otherwise.
+        with one_thread_each():
+            if self._pool is None:
+                yield from (task(*first, *args) for first in own)
+                return
+            flying: deque[Future] = deque()
+            try:
+                for first in own:
+                    flying.append(self._pool.submit(task, *first, *args))
+                    if len(flying) >= 2 * self.n_workers:
+                        yield flying.popleft().result()
+                while flying:
+                    yield flying.popleft().result()
+            finally:
+                for future in flying:
+                    future.cancel()
 
     def replaced(self, change: Callable[[Any], Any]) -> HeldByThreads:
         """See `Held.replaced`."""
-        return HeldByThreads(self.map(change), self.n_workers, self.directory)
+        if self.file is None:
+            return HeldByThreads(self.map(change), self.n_workers)
+        file = SpillFile()
+        changed = self.map(partial(_changed, change, file))
+        return HeldByThreads([looked_up(shard, file) for shard in changed], self.n_workers, file)
+
+
+def _changed(change: Callable[[Any], Any], file: SpillFile, shard: Any) -> Any:
+    return moved(change(shard), file, list(arrays_of(shard).values()))
 
 
 def hold(
     executor: Executor,
-    split: Callable[[Any], list],
+    split: Callable[[Any], Iterable],
     items: Iterable,
     join: Callable[[int, list], Any],
     n_shards: int,
     *,
-    settle: Callable[[Any, Path], Any] | None = None,
+    through: Callable[[], Shuffle] | None = None,
     label: str = "shard",
     progress: ProgressCallback | None = None,
 ) -> Held:
     """Shuffle: ``split(item)`` gives one piece per shard, ``join(number, pieces)`` makes the shard from its pieces.
 
-    ``settle(shard, directory)``: keep pieces and shards in files of a temporary directory (for data beyond memory).
+    through: makes what keeps pieces and shards in temporary files instead, on threads (for data beyond memory); it has to
+    give the same shards as ``join``. On a cluster shards stay with the workers. Raises what split raises for the first
+    bad item, OutputError when the disk is full.
     """
-    if hasattr(executor, "hold"):
-        return executor.hold(split, list(items), join, n_shards, label=label, progress=progress)
-    if settle is None:
-        pieces: list[list] = [[] for _ in range(n_shards)]
-        for parts in executor.map(split, items, label=label, progress=progress):
-            for number, part in enumerate(parts):
-                pieces[number].append(part)
-        shards = []
-        for number in range(n_shards):
-            shards.append(join(number, pieces[number]))
-            pieces[number] = []
-        return HeldByThreads(shards, executor.n_workers)
-    directory = tempfile.TemporaryDirectory(prefix="bigmm-shards-")
-    root = Path(directory.name)
-    for parts in executor.map(split, items, label=label, progress=progress):
+    hold_elsewhere = getattr(executor, "hold", None)
+    if hold_elsewhere is not None:
+        return hold_elsewhere(split, list(items), join, n_shards, label=label, progress=progress)
+    if through is not None:
+        return _held_in_files(executor, split, items, through(), n_shards, label, progress)
+    pieces: list[list] = [[] for _ in range(n_shards)]
+    for parts in executor.map(partial(_listed, split), items, label=label, progress=progress):
         for number, part in enumerate(parts):
-            with open(root / f"pieces-{number}", "ab") as file:
-                pickle.dump(part, file, protocol=5)
-    return HeldByThreads([settle(_joined(root, number, join), root) for number in range(n_shards)], executor.n_workers, directory)
+            pieces[number].append(part)
+        del parts
+    shards = []
+    for number in range(n_shards):
+        shards.append(join(number, pieces[number]))
+        pieces[number] = []
+    return HeldByThreads(shards, executor.n_workers)
 
 
-def _joined(root: Path, number: int, join: Callable[[int, list], Any]) -> Any:
-    path, pieces = root / f"pieces-{number}", []
-    with open(path, "rb") as file:
-        while True:
-            try:
-                pieces.append(pickle.load(file))
-            except EOFError:
-                break
-    path.unlink()
-    return join(number, pieces)
+def _listed(split: Callable[[Any], Iterable], item: Any) -> list:
+    return list(split(item))
+
+
+def _held_in_files(
+    executor: Executor,
+    split: Callable[[Any], Iterable],
+    items: Iterable,
+    shuffle: Shuffle,
+    n_shards: int,
+    label: str,
+    progress: ProgressCallback | None,
+) -> HeldByThreads:
+    def add(numbered: tuple[int, Any]) -> None:
+        shuffle.add(numbered[0], split(numbered[1]))
+
+    for _ in executor.map(add, enumerate(items), label=label, progress=progress):
+        pass
+    file = SpillFile()
+    shards = list(executor.map(lambda number: shuffle.joined(number, file), range(n_shards), label=label))
+    return HeldByThreads([looked_up(shard, file) for shard in shards], executor.n_workers, file)

@@ -24,13 +24,14 @@ def check_identified(gram: Gram) -> None:
             )
         if term.n_levels >= gram.n:
             raise DataError(
-                f"grouping factor {term.name!r} has {term.n_levels} levels for {gram.n} rows: with one row per level its "
-                "variance cannot be told apart from the residual; remove the term or use a coarser factor"
+                f"grouping factor {term.name!r} has {term.n_levels} levels for {gram.n} rows: with one row per level "
+                "its variance cannot be told apart from the residual; remove the term or use a coarser factor"
             )
         if term.n_levels * term.width >= gram.n:
             raise DataError(
-                f"grouping factor {term.name!r} has {term.n_levels * term.width} random effects ({term.n_levels} levels x "
-                f"{term.width}) for {gram.n} rows: they cannot be told apart from the residual; use fewer random slopes"
+                f"grouping factor {term.name!r} has {term.n_levels * term.width} random effects ({term.n_levels} "
+                f"levels x {term.width}) for {gram.n} rows: they cannot be told apart from the "
+                "residual; use fewer random slopes"
             )
         if gram.one is not None and _constant_within(gram, term):
             raise DataError(
@@ -45,7 +46,7 @@ def _constant_within(gram: Gram, term: TermBlock) -> bool:
     total = gram.xy[-1, -1]
     between = float(np.sum(term.dense[:, 0, -1] ** 2 / term.diagonal[:, 0, 0]))
     is_intercept = np.isclose(float(term.diagonal.sum()), float(gram.xy[0, 0])) if len(gram.xy) > 1 else False
-    return is_intercept and total - between <= NO_VARIATION * total
+    return bool(is_intercept and total - between <= NO_VARIATION * total)
 
 
 def solver_bytes(gram: Gram) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.columns import with_vectors
 from bigmm.fit.search import Search
 from bigmm.fit.settings import Settings, settings
+from bigmm.fit.solve import quiet_driver
 from bigmm.laplace import shards
 from bigmm.laplace.shards import Shard
 from bigmm.laplace.start import glm_start
@@ -59,7 +60,9 @@ class HeldModel:
         return np.array(layout.fixed_columns, np.int64)[gram.active[gram.fixed_order]]
 
 
-def read_and_split(source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition) -> tuple:
+def read_and_split(
+    source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition
+) -> tuple:
     """One partition: encode, check the response, cut by shard. Returns (pieces, rows read, dropped)."""
     chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
     fault = check_response(family, chunk.y, chunk.w)
@@ -80,15 +83,18 @@ def hold_rows(source: Source, spec: DesignSpec, family: Family, workers: Any, ho
     leading = joint_terms(layout)[0].grouping
     n_levels = layout.groupings[leading].n_levels
     rows = sum(p.rows for p in source.partitions) or 10**9
-    each = shards.row_bytes(len(layout.columns), len(layout.groupings), spec.settings.weights is not None,
-                            spec.settings.offset is not None)
+    each = shards.row_bytes(
+        len(layout.columns), len(layout.groupings), spec.settings.weights is not None, spec.settings.offset is not None
+    )
     count = shards.shard_count(rows, each, n_levels)
     if not single:
         count = min(count, shards.MINIMUM_SHARDS)
     edges = shards.bounds(n_levels, count)
     split = partial(read_and_split, source, spec, family, edges, leading)
     settle = shards.spilled if rows * each > how.memory_limit // 2 else None
-    held = hold(workers, split, source.partitions, partial(_join, leading, edges), count, settle=settle, progress=how.progress)
+    held = hold(
+        workers, split, source.partitions, partial(_join, leading, edges), count, settle=settle, progress=how.progress
+    )
     return held, edges, leading
 
 
@@ -105,7 +111,9 @@ def _constant(shard: Shard, family: Family) -> float:
     return float(columnwise.constant(family, shard.y, w).sum())
 
 
-def held_model(source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool) -> HeldModel:
+def held_model(
+    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool
+) -> HeldModel:
     """Hold the rows, and learn from them which levels and columns there are."""
     layout = spec.layout
     held, edges, leading = hold_rows(source, spec, family, workers, how, single)
@@ -132,8 +140,9 @@ def held_model(source: Source, spec: DesignSpec, family: Family, workers: Any, h
         for name, rows in pairs:
             dropped[name] = dropped.get(name, 0) + rows
     rows_read = sum(size[1] for size in sizes)
-    return HeldModel(held, edges, leading, spec, family, assembled, templates, constant, rows_read,
-                     tuple(dropped.items()), places)
+    return HeldModel(
+        held, edges, leading, spec, family, assembled, templates, constant, rows_read, tuple(dropped.items()), places
+    )
 
 
 def _sizes(shard: Shard) -> tuple[np.ndarray, int, tuple]:
@@ -146,8 +155,13 @@ def _places(n_levels: int, kept: np.ndarray) -> np.ndarray:
     return place
 
 
-def theta_start(model: HeldModel, fraction: float = 0.5) -> np.ndarray:
-    """Template diagonals that give each covariate's effect about half a unit of the linear predictor."""
+UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
+
+
+def theta_start(model: HeldModel, eta: float) -> np.ndarray:
+    """Template diagonals that give each covariate's effect about half a unit of the linear predictor; less where the link
+    has a domain to stay in (eta: mean size of the linear predictor)."""
+    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(eta, 1e-6)
     layout, templates = model.spec.layout, model.templates
     theta = np.where(templates.lower == 0, fraction, 0.0)
     squares = _mean_squares(model)
@@ -225,17 +239,27 @@ def glmm(
         source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=how.memory_limit)
         workers = executor(client, n_workers)
     with clock("learn"):
-        spec = learn(formula, source, workers, weights=weights, offset=offset, contrasts=contrasts, categories=categories,
-                     drop_missing=drop_missing, progress=how.progress, binomial=chosen.name in ("binomial", "bernoulli"))
+        spec = learn(
+            formula,
+            source,
+            workers,
+            weights=weights,
+            offset=offset,
+            contrasts=contrasts,
+            categories=categories,
+            drop_missing=drop_missing,
+            progress=how.progress,
+            binomial=chosen.name in ("binomial", "bernoulli"),
+        )
         single = _check_terms(spec, int(nagq))
     with clock("shard"):
         model = held_model(source, spec, chosen, workers, how, single)
     with clock("start"):
         start = glm_start(model.held.map, chosen, model.fixed_columns, model.assembled.gram.n)
-    with clock("optimize"):
+    with clock("optimize"), quiet_driver(model.assembled.gram):
         search = Search(model, start, int(nagq), observed, theta0, how.optimizer)
         outcome = search.run()
-    with clock("estimate"):
+    with clock("estimate"), quiet_driver(model.assembled.gram):
         fitted = search.finish(outcome, se)
     return GlmmResults(
         FittedGlmm(
@@ -275,7 +299,9 @@ def _which_weights(family: Family, laplace: str | None) -> bool:
     if laplace not in (None, "expected", "observed"):
         raise UsageError(f"laplace must be 'expected' or 'observed', got {laplace!r}")
     if laplace == "expected" and family.has_dispersion:
-        raise UsageError(f"laplace='expected' is no likelihood for {family.name}, whose dispersion is estimated: use 'observed'")
+        raise UsageError(
+            f"laplace='expected' is no likelihood for {family.name}, whose dispersion is estimated: use 'observed'"
+        )
     return family.has_dispersion if laplace is None else laplace == "observed"
 
 

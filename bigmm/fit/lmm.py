@@ -9,14 +9,14 @@ import numpy as np
 
 from bigmm.accumulate import Assembled, CrossProducts, accumulator_bytes, assemble, fold_lane, merge, shift_vector
 from bigmm.design import DesignSpec, learn
-from bigmm.errors import UsageError
+from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
 from bigmm.fit.checks import check_identified, check_memory
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.columns import with_vectors
 from bigmm.fit.plan import check_pass_memory
 from bigmm.fit.settings import Settings, settings
-from bigmm.fit.solve import minimize_criterion
+from bigmm.fit.solve import minimize_criterion, quiet_driver
 from bigmm.objective import Criterion, templates_for
 from bigmm.optimize import Outcome
 from bigmm.results import FittedLmm, LmmResults
@@ -55,17 +55,19 @@ def lmm(
     Parameters
     ----------
     formula: lme4's language, for example ``"y ~ 1 + x + (1 + x | g) + (1 | h)"``.
-    data: path, list of paths, glob, directory (hive partitions too) or URL of Parquet; pyarrow Table or Dataset; pandas or
+    data: path, list of paths, glob, directory (hive partitions too) or URL of Parquet; pyarrow Table or Dataset;
+    pandas or
         polars DataFrame; Dask DataFrame. Rows are streamed, never held as a whole.
     reml: True for the REML criterion, False for maximum likelihood.
-    weights: name of a column of prior weights w > 0, Var(e_i) = sigma^2 / w_i (or one value per row of a table in memory).
-    offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
+    weights: name of a column of prior weights w > 0, Var(e_i) = sigma^2 / w_i (or one value per row of a table in
+    memory). offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
     client: a `distributed.Client`; without one the current client, else threads of this process.
     solver: "exact" (blocked Cholesky) or "auto".
     optimizer: "auto", "newton" or an NLopt algorithm such as "bobyqa" (docs/optimizers.md).
     theta0: start of theta, (n_theta,), lme4's order. seed: unused by the exact solver.
     contrasts: coding per factor, for example ``{"f": "Sum"}``. categories: level order per column.
-    filter: keeps rows, for example ``"x > 3 and g == 'a'"``. drop_missing: drop rows with missing values (counted in the
+    filter: keeps rows, for example ``"x > 3 and g == 'a'"``. drop_missing: drop rows with missing values (counted in
+    the
         result), else they are an error.
     progress: True for a bar, or a function that takes `bigmm.execute.Progress` events.
     memory_limit: "4GiB" or bytes; what does not fit is refused before it is computed.
@@ -140,8 +142,13 @@ def fit_cross_products(
         check_identified(assembled.gram)
         check_memory(assembled.gram, how.memory_limit)
         criterion = Criterion(assembled.gram, templates_for(spec.layout, assembled.term_order), reml)
-    with clock("optimize"):
+    with clock("optimize"), quiet_driver(assembled.gram):
         outcome = minimize_criterion(criterion, how.optimizer, theta0)
+    if not np.isfinite(outcome.value):
+        raise DataError(
+            f"the fixed and random effects of {spec.settings.formula!r} reproduce the response exactly, so there is no "
+            "residual variance to estimate; use fewer effects, or check that no covariate is the response itself"
+        )
     with clock("estimate"):
         estimates = criterion.estimates(outcome.theta)
     return LmmResults(

@@ -165,7 +165,8 @@ def _planned_terms(layout: Layout, rows: int) -> tuple[tuple[PlannedTerm, ...], 
 
 
 def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:
-    """Peak of the pass: per worker a partition, its encoded columns and an accumulator; the merge tree's waiting ones."""
+    """Peak of the pass: per worker a partition, its encoded columns and an accumulator; the merge tree's waiting
+    ones."""
     rows = sum(p.rows for p in source.partitions)
     layout = spec.layout
     share = len(spec.used_columns) / max(len(source.schema), 1)

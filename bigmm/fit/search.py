@@ -49,22 +49,35 @@ class Search:
         templates, family = model.templates, model.family
         xc = model.fixed_columns
         self.single = len(model.templates.widths) == 1 and nagq >= 1
-        self.parameters = Parameters(len(xc), templates.n_theta, family.has_dispersion, nagq == 0, model.assembled.gram.n)
+        self.parameters = Parameters(
+            len(xc), templates.n_theta, family.has_dispersion, nagq == 0, model.assembled.gram.n
+        )
         covariates = self._covariates()
         if self.single:
             self.engine: SingleFactor | CrossedLaplace = SingleFactor(
-                model.held.map, model.edges, xc, covariates[0], family, templates, self.parameters, observed, nagq,
+                model.held.map,
+                model.edges,
+                xc,
+                covariates[0],
+                family,
+                templates,
+                self.parameters,
+                observed,
+                nagq,
                 model.constant,
             )
         else:
             wiring = wire(model.assembled.gram, xc, covariates)
             groupings = self._groupings()
-            held = model.held.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=list(model.places)))
-            self.engine = CrossedLaplace(held.map, wiring, family, templates, self.parameters, observed, model.constant,
-                                         start.beta)
+            held = model.held.replaced(
+                partial(ready_rows, wiring=wiring, groupings=groupings, places=list(model.places))
+            )
+            self.engine = CrossedLaplace(
+                held.map, wiring, family, templates, self.parameters, observed, model.constant, start.beta
+            )
         from bigmm.fit.glmm import theta_start
 
-        self.theta0 = _checked_theta0(theta0, templates) if theta0 is not None else theta_start(model)
+        self.theta0 = _checked_theta0(theta0, templates) if theta0 is not None else theta_start(model, start.eta)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         self.white = Whitened(self.engine.value, self.engine.evaluate, information, self.parameters.size)
 
@@ -183,8 +196,9 @@ class Search:
         beta, theta, phi = self.parameters.split(psi)
         lam = model.templates.joint(theta)[0]
         starts = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
-        parts = model.held.map(working_blocks, engine.xc, engine.zc, model.family, beta, lam, phi, engine.observed,
-                               per_shard=starts)
+        parts = model.held.map(
+            working_blocks, engine.xc, engine.zc, model.family, beta, lam, phi, engine.observed, per_shard=starts
+        )
         counts = np.concatenate([part[4] for part in parts])
         kept = np.flatnonzero(counts)
         diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
@@ -201,8 +215,15 @@ class Search:
 def restored(gram: Gram, pattern: Gram) -> Gram:
     """Working blocks in raw columns, with the pattern's bookkeeping of dropped coefficients."""
     n = len(pattern.active)
-    return replace(gram, x_basis=np.eye(n), one=None, y_shift=0.0, active=pattern.active, fixed_order=pattern.fixed_order,
-                   sum_log_w=0.0)
+    return replace(
+        gram,
+        x_basis=np.eye(n),
+        one=None,
+        y_shift=0.0,
+        active=pattern.active,
+        fixed_order=pattern.fixed_order,
+        sum_log_w=0.0,
+    )
 
 
 def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 
 from bigmm.blocks import Gram, compress
 from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
+from bigmm.execute.discipline import one_thread_each
 from bigmm.objective import Criterion, Templates, moment_start
 from bigmm.optimize import Outcome, Problem, minimize
 
+SMALL_TAIL = 2500
 CHEAP_TAIL = 200
 CHEAP_LEVELS = 20_000
 
@@ -20,6 +24,13 @@ def is_cheap(gram: Gram) -> bool:
     size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + len(gram.xy)
     levels = sum(t.n_levels * t.width for t in gram.terms)
     return size <= CHEAP_TAIL and levels <= CHEAP_LEVELS
+
+
+def quiet_driver(gram: Gram) -> AbstractContextManager[None]:
+    """One BLAS thread while the dense tail is small: there, waking threads costs more than they give."""
+    _, tail = elimination_order(gram)
+    size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + len(gram.xy)
+    return one_thread_each() if size < SMALL_TAIL else nullcontext()
 
 
 def starts(gram: Gram, templates: Templates, theta0: np.ndarray | None) -> tuple[np.ndarray, ...]:

@@ -260,8 +260,7 @@ class CrossedLaplace:
     def _curvature(self, factor: Factor, sums: Sums, lams, inverse) -> np.ndarray:
         """Information of the working linear model: X'V^-1X for beta, average information for theta."""
         places = self.templates.places()
-        score = tuple(s[:, :, None] for s in sums.score)
-        theta = average_information(factor, lams, score, places)
+        theta = average_information(factor, lams, sums.score, places)
         for a, (j, row, column) in enumerate(places):
             pull = inverse.projected[j] - sums.score[j].T @ sums.score[j]
             for b, (j2, row2, column2) in enumerate(places):

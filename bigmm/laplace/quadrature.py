@@ -1,8 +1,18 @@
-"""Gauss-Hermite nodes for a standard normal weight."""
+"""Adaptive Gauss-Hermite quadrature of one level with a scalar effect, and its exact gradient.
+
+    d_l = -2 log sum_q w_q tau exp(sum ll_i(u_q) - u_q^2 / 2 + x_q^2 / 2),   u_q = u + tau x_q,  tau = 1 / sqrt(H)
+
+with nodes x_q and weights w_q for a standard normal (Pinheiro and Bates 1995); the gradient follows the nodes as they
+move with the mode and with H (Stringer 2024, arXiv:2202.07864).
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
+
+from bigmm.families.scores import dispersion_derivatives, score
+from bigmm.laplace.small import column
 
 
 def gauss_hermite(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -14,3 +24,69 @@ def gauss_hermite(n: int) -> tuple[np.ndarray, np.ndarray]:
         return np.empty(0), np.empty(0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(n)
     return nodes, np.log(weights) - 0.5 * np.log(2.0 * np.pi)
+
+
+@njit(cache=True, nogil=True)
+def quadrature_sums(family, link, columns, zc, y, w, first, last, eta0, lam, phi, mode, root, nodes, log_weights, shares):
+    """d_l; shares (Q,) receives each node's part of the integral. root: sqrt(H), which scales the nodes."""
+    top = -np.inf
+    for q in range(len(nodes)):
+        u = mode + nodes[q] / root
+        ll = 0.0
+        for i in range(first, last):
+            eta = eta0[i - first] + column(columns, zc[0], i) * lam * u
+            ll += score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)[0]
+        shares[q] = ll - 0.5 * u * u + 0.5 * nodes[q] * nodes[q] + log_weights[q]
+        top = max(top, shares[q])
+    total = 0.0
+    for q in range(len(nodes)):
+        shares[q] = np.exp(shares[q] - top)
+        total += shares[q]
+    for q in range(len(nodes)):
+        shares[q] /= total
+    return -2.0 * (top + np.log(total)) + 2.0 * np.log(root)
+
+
+@njit(cache=True, nogil=True)
+def quadrature_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, phi, with_phi, mode, root, root_o, nodes,
+                        shares, wos, logdet_g, du, g):
+    """g <- gradient of d_l. root_o: sqrt of the observed H; wos: observed weights at the mode; logdet_g: total derivative
+    of log H; so du_q = du - x_q / (2 root) d log H. du: scratch."""
+    mode_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, phi, with_phi, mode, root_o, wos, du)
+    p, n_par = len(xc), len(g)
+    g[:] = logdet_g  # -2 d log tau = d log H
+    for q in range(len(nodes)):
+        share = 2.0 * shares[q]
+        u = mode + nodes[q] / root
+        slope = -u
+        for i in range(first, last):
+            z = column(columns, zc[0], i)
+            eta = eta0[i - first] + z * lam * u
+            weight = w[i] if len(w) else 1.0
+            d1 = score(family, link, y[i], weight, eta, phi)[1]
+            slope += lam * z * d1
+            for j in range(p):
+                g[j] -= share * d1 * column(columns, xc[j], i)
+            g[p] -= share * d1 * z * u
+            if with_phi:
+                g[n_par - 1] -= share * dispersion_derivatives(family, link, y[i], weight, eta, phi)[0]
+        for m in range(n_par):
+            g[m] -= share * slope * (du[m] - 0.5 * nodes[q] / root * logdet_g[m])
+
+
+@njit(cache=True, nogil=True)
+def mode_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, phi, with_phi, mode, root_o, wos, du):
+    """du <- d mode / d psi, from Ho du = d(lam Z's - u)."""
+    p = len(xc)
+    du[:] = 0.0
+    scale = 1.0 / (root_o * root_o)
+    for i in range(first, last):
+        z = column(columns, zc[0], i)
+        weight = w[i] if len(w) else 1.0
+        eta = eta0[i - first] + z * lam * mode
+        pull = lam * z * wos[i - first]
+        for j in range(p):
+            du[j] -= scale * pull * column(columns, xc[j], i)
+        du[p] += scale * (z * score(family, link, y[i], weight, eta, phi)[1] - pull * z * mode)
+        if with_phi:
+            du[len(du) - 1] += scale * lam * z * dispersion_derivatives(family, link, y[i], weight, eta, phi)[1]

@@ -6,16 +6,18 @@ memory while they fit the memory limit and as memory-mapped files otherwise; the
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 from bigmm.design.layout import DesignChunk
 
 SHARD_BYTES = 32 << 20
-MINIMUM_SHARDS = 8
+MINIMUM_SHARDS, MAXIMUM_SHARDS = 8, 512
+SMALL_ROWS = 50_000
+"""Fewer rows are one shard: tasks have a price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,10 @@ def row_bytes(n_columns: int, n_groupings: int, weighted: bool, with_offset: boo
 
 def shard_count(rows: int, bytes_per_row: int, n_levels: int) -> int:
     """How many shards: a function of the data alone."""
-    if rows < 50_000:
+    if rows < SMALL_ROWS:
         return 1
-    return max(1, min(n_levels, max(MINIMUM_SHARDS, -(-rows * bytes_per_row // SHARD_BYTES))))
+    wanted = min(MAXIMUM_SHARDS, -(-rows * bytes_per_row // SHARD_BYTES))
+    return max(1, min(n_levels, max(MINIMUM_SHARDS, wanted)))
 
 
 def bounds(n_levels: int, count: int) -> np.ndarray:
@@ -60,79 +63,115 @@ def bounds(n_levels: int, count: int) -> np.ndarray:
     return np.arange(count + 1) * n_levels // count
 
 
-def split(chunk: DesignChunk, edges: np.ndarray, leading: int) -> list[DesignChunk]:
-    """The rows of a chunk by shard, in their order."""
-    if len(edges) == 2:
-        return [chunk]
+def split(chunk: DesignChunk, edges: np.ndarray, leading: int) -> Iterator[DesignChunk]:
+    """The rows of a chunk by shard, in their order; made as they are asked for, so that few copies are alive.
+
+    Where the chunk is sorted by the leading grouping, as in files sorted or partitioned by it, pieces are views of it.
+    """
+    count = len(edges) - 1
+    if count == 1:
+        yield chunk
+        return
     owner = np.searchsorted(edges, chunk.refs[leading], side="right") - 1
-    order = np.argsort(owner.astype(np.int32), kind="stable")
-    cuts = np.searchsorted(owner[order], np.arange(len(edges)))
-    pieces = [_rows(chunk, order[a:b]) for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
-    pieces[0] = replace(pieces[0], rows_read=chunk.rows_read, dropped=chunk.dropped)
-    return pieces
+    cuts, order = sorted_by(owner, 0, count)
+    for number in range(count):
+        a, b = cuts[number], cuts[number + 1]
+        rows = slice(a, b) if order is None else order[a:b]
+        read = (chunk.rows_read, chunk.dropped) if number == 0 else (0, ())
+        yield _rows(chunk, rows if b > a else _NO_ROWS, *read)
 
 
-def _rows(chunk: DesignChunk, rows: np.ndarray) -> DesignChunk:
+_NO_ROWS = np.empty(0, np.int64)  # an index that copies, so that a piece without rows does not keep its chunk alive
+
+
+def _rows(chunk: DesignChunk, rows: slice | np.ndarray, rows_read: int, dropped: tuple) -> DesignChunk:
     return DesignChunk(
-        np.ascontiguousarray(chunk.columns[:, rows]),
+        chunk.columns[:, rows],
         chunk.y[rows],
         tuple(refs[rows] for refs in chunk.refs),
         None if chunk.w is None else chunk.w[rows],
         None if chunk.offset is None else chunk.offset[rows],
-        0,
-        (),
+        rows_read,
+        dropped,
     )
+
+
+def sorted_by(numbers: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """(cuts (count + 1,), order (n,)): a stable order by integers first .. first + count, and where each begins in it.
+
+    order None: they are in order already.
+    """
+    cuts, order, moved = _counting_sort(numbers, first, count)
+    return cuts, order if moved else None
+
+
+@njit(cache=True, nogil=True)
+def _counting_sort(numbers, first, count):
+    cuts = np.zeros(count + 1, np.int64)
+    moved, last = False, first
+    for i in range(len(numbers)):
+        cuts[numbers[i] - first + 1] += 1
+        moved = moved or numbers[i] < last
+        last = numbers[i]
+    for k in range(count):
+        cuts[k + 1] += cuts[k]
+    order = np.empty(len(numbers) if moved else 0, np.int64)
+    if moved:
+        place = cuts[:-1].copy()
+        for i in range(len(numbers)):
+            k = numbers[i] - first
+            order[place[k]] = i
+            place[k] += 1
+    return cuts, order, moved
 
 
 def join(pieces: Iterable[DesignChunk], first_level: int, n_levels: int, leading: int) -> Shard:
     """Pieces of one shard, in the order of their partitions, sorted by level (stable)."""
     pieces = list(pieces)
-    refs = np.stack([np.concatenate(parts) for parts in zip(*[p.refs for p in pieces], strict=True)])
-    order = np.argsort(refs[leading], kind="stable")
-    counts = np.bincount(refs[leading] - first_level, minlength=n_levels)
-    if np.array_equal(order, np.arange(len(order))):
-        order = slice(None)
+    indptr, order = sorted_by(np.concatenate([p.refs[leading] for p in pieces]), first_level, n_levels)
 
-    def joined(arrays):
-        return np.concatenate(arrays)[order]
+    def joined(arrays: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+        whole = np.concatenate(arrays)
+        if out is None:
+            return whole if order is None else whole[order]
+        out[:] = whole if order is None else whole[order]
+        return out
 
+    n = int(indptr[-1])
+    columns = np.empty((len(pieces[0].columns), n))
+    for row, out in enumerate(columns):
+        joined([p.columns[row] for p in pieces], out)
+    refs = np.empty((len(pieces[0].refs), n), np.int32)
+    for row, out in enumerate(refs):
+        joined([p.refs[row] for p in pieces], out)
     empty = np.empty(0)
-    weighted, with_offset = pieces[0].w is not None, pieces[0].offset is not None
     return Shard(
         first_level,
         n_levels,
-        np.ascontiguousarray(np.concatenate([p.columns for p in pieces], axis=1)[:, order]),
+        columns,
         joined([p.y for p in pieces]),
-        joined([p.w for p in pieces]) if weighted else empty,
-        joined([p.offset for p in pieces]) if with_offset else empty,
-        np.ascontiguousarray(refs[:, order]),
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        joined([p.w for p in pieces]) if pieces[0].w is not None else empty,
+        joined([p.offset for p in pieces]) if pieces[0].offset is not None else empty,
+        refs,
+        indptr,
         sum(p.rows_read for p in pieces),
-        tuple(_added(p.dropped for p in pieces).items()),
+        added_counts(p.dropped for p in pieces),
     )
 
 
-def _added(counts: Iterable[tuple[tuple[str, int], ...]]) -> dict[str, int]:
+def added_counts(counts: Iterable[tuple[tuple[str, int], ...]]) -> tuple[tuple[str, int], ...]:
+    """Rows dropped per column, over pieces or shards."""
     total: dict[str, int] = {}
     for pairs in counts:
         for name, rows in pairs:
             total[name] = total.get(name, 0) + rows
-    return total
+    return tuple(total.items())
 
 
-def as_chunk(shard: Shard) -> DesignChunk:
-    """The rows of a shard as one chunk."""
-    w, offset = (array if len(array) else None for array in (shard.w, shard.offset))
-    return DesignChunk(shard.columns, shard.y, tuple(shard.refs), w, offset, shard.rows_read, shard.dropped)
-
-
-def spilled(shard: Shard, directory: Path) -> Shard:
-    """The same shard with its arrays in memory-mapped files below ``directory``."""
-    mapped = {}
-    for field in fields(shard):
-        value = getattr(shard, field.name)
-        if isinstance(value, np.ndarray) and value.nbytes > 4096:
-            path = directory / f"shard-{shard.first_level}-{field.name}.npy"
-            np.save(path, value)
-            mapped[field.name] = np.load(path, mmap_mode="r")
-    return replace(shard, **mapped)
+def blocks(shard: Shard, rows: int = 1 << 16) -> Iterator[DesignChunk]:
+    """The rows of a shard in blocks, as chunks; what was read and dropped is not counted again."""
+    for a in range(0, shard.rows, rows):
+        part = slice(a, a + rows)
+        w, offset = (array[part] if len(array) else None for array in (shard.w, shard.offset))
+        refs = tuple(np.ascontiguousarray(r[part]) for r in shard.refs)
+        yield DesignChunk(np.ascontiguousarray(shard.columns[:, part]), shard.y[part], refs, w, offset, 0, ())

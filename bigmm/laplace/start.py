@@ -18,22 +18,24 @@ SETTLED = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """beta (p,), phi, information X'WX (p, p) at beta, log-likelihood without random effects, passes used."""
+    """beta (p,), phi, information X'WX (p, p) at beta, log-likelihood without random effects, passes used,
+    eta: mean size of the linear predictor."""
 
     beta: np.ndarray
     phi: float
     information: np.ndarray
     ll: float
     passes: int
+    eta: float
 
 
 def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | None, phi: float) -> tuple:
-    """(X'WX, X'(W eta + s) with eta free of the offset, sum ll, Pearson's statistic, NB's two moments); pure task.
+    """(X'WX, X'(W eta + s) with eta free of the offset, (sum ll, Pearson's statistic, NB's two moments, sum |eta|)); pure.
 
     beta None: at the family's starting means.
     """
     p = len(xc)
-    xwx, xwz, totals = np.zeros((p, p)), np.zeros(p), np.zeros(4)
+    xwx, xwz, totals = np.zeros((p, p)), np.zeros(p), np.zeros(5)
     for lo in range(0, shard.rows, BLOCK):
         part = slice(lo, min(lo + BLOCK, shard.rows))
         y = shard.y[part]
@@ -46,7 +48,8 @@ def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | 
         xwz += x.T @ (weight * (eta - offset) + d1)
         mu = columnwise.mean(family, eta)
         error = (y - mu) ** 2
-        totals += [ll.sum(), (w * error / columnwise.variance(family, mu, 1.0)).sum(), (error - mu).sum(), (mu**2).sum()]
+        pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
+        totals += [ll.sum(), pearson, (error - mu).sum(), (mu**2).sum(), np.abs(eta).sum()]
     return xwx, xwz, totals
 
 
@@ -65,7 +68,8 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
         beta = np.linalg.lstsq(xwx, xwz, rcond=None)[0]
         if step == 0 and family.name == "negative_binomial":
             phi = _dispersion(family, totals, rows - len(xc))
-    return Start(beta, _dispersion(family, totals, rows - len(xc)), xwx, float(totals[0]), step + 1)
+    return Start(beta, _dispersion(family, totals, rows - len(xc)), xwx, float(totals[0]), step + 1,
+                 float(totals[4]) / max(rows, 1))
 
 
 def _added(parts: list) -> tuple:

@@ -1,8 +1,8 @@
 """The profiled deviance and the REML criterion of a linear mixed model, with gradient and curvature, from blocks alone.
 
 Equations: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), eq. 34 (deviance) and 41 (REML criterion);
-the gradient and the average information follow Gilmour, Thompson and Cullis (1995), Biometrics 51, in the form of DESIGN
-section 4 and ALGORITHMS section 3.3-3.4.
+the gradient and the average information follow Gilmour, Thompson and Cullis (1995), Biometrics 51, in the form of
+DESIGN section 4 and ALGORITHMS section 3.3-3.4.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import lapack
 
+from bigmm.blocks.analysis import analyse
 from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.solve import multiply, quadratic, solve, tall_product
-from bigmm.blocks.analysis import analyse
+from bigmm.blocks.solve import residual_products, solve, tall_product
 from bigmm.blocks.structure import Structure
 from bigmm.objective.information import average_information
 from bigmm.objective.templates import Templates
@@ -24,8 +25,8 @@ from bigmm.objective.templates import Templates
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """value: the criterion; gradient (n_theta,); hessian (n_theta, n_theta): average information for the covariance plus the
-    exact curvature of the template; both None where the criterion is not finite."""
+    """value: the criterion; gradient (n_theta,); hessian (n_theta, n_theta): average information for the covariance
+    plus the exact curvature of the template; both None where the criterion is not finite."""
 
     value: float
     gradient: np.ndarray
@@ -37,8 +38,8 @@ class Estimates:
     """What follows from theta, in the original basis and the user's order.
 
     beta (p,) and vcov (p, p) have NaN where a column was dropped; sigma: residual standard deviation; pwrss: r2;
-    logdet_z = log|M|, logdet_x = log|X'V^-1X|; objective: the criterion; u, b: per joint term (q, k) spherical and original
-    conditional modes.
+    logdet_z = log|M|, logdet_x = log|X'V^-1X|; objective: the criterion; u, b: per joint term (q, k) spherical and
+    original conditional modes.
     """
 
     beta: np.ndarray
@@ -65,7 +66,7 @@ class Criterion:
         return {"gram": self.gram, "templates": self.templates, "reml": self.reml}
 
     def __setstate__(self, state):
-        self.__init__(state["gram"], state["templates"], state["reml"])
+        Criterion.__init__(self, state["gram"], state["templates"], state["reml"])
 
     @property
     def rank(self) -> int:
@@ -109,11 +110,14 @@ class Criterion:
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
         theta = np.asarray(theta, float)
-        factor = self.factor(theta)
+        try:
+            factor = self.factor(theta)
+        except NotPositiveDefiniteError:
+            return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
         solution = solve(factor)
-        score = self._residual_products(solution)
+        score = residual_products(self.structure, lams, solution)
         inverse = selected_inverse(factor, with_fixed=self.reml)
         places = self.templates.places()
         joint = self.templates.joint(theta)
@@ -121,8 +125,7 @@ class Criterion:
         curvature, pull = {}, {}
         for j, term in enumerate(self.gram.terms):
             if term.penalized:
-                s = score[j][:, :, 0]
-                outer = tall_product(s, s)
+                outer = tall_product(score[j], score[j])
                 curvature[j] = term.basis.T @ (inverse.projected[j] - outer / sigma2) @ term.basis
                 pull[j] = term.basis.T @ outer @ term.basis
         gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
@@ -135,31 +138,19 @@ class Criterion:
                     hessian[a, b] += 2.0 * curvature[j][row, row2]
         return Evaluation(self._value(factor), gradient, hessian)
 
-    def _residual_products(self, solution) -> tuple[np.ndarray, ...]:
-        """Z'W(y - X beta - Z b) per term, (q, k, 1), working basis."""
-        terms = self.gram.terms
-        n_dense = len(self.gram.xy) - 1
-        beta = solution.beta[len(solution.beta) - n_dense :]
-        fitted = multiply(self.structure, tuple(e[:, :, None] for e in solution.effects), with_fixed=True)
-        residual = np.append(-beta, 1.0)  # [X y] residual = y - X beta
-        return tuple(
-            (t.dense.reshape(-1, n_dense + 1) @ residual).reshape(fitted[j].shape) - fitted[j]
-            for j, t in enumerate(terms)
-        )
-
     # ------------------------------------------------------------------------------------------ estimates
 
     def estimates(self, theta: np.ndarray) -> Estimates:
         """Coefficients, covariance, residual scale and conditional modes at theta."""
         factor = self.factor(theta)
         solution = solve(factor)
-        score = self._residual_products(solution)
         sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
         lams = self.templates.working(self.gram, np.asarray(theta, float))
+        score = residual_products(self.structure, lams, solution)
         joint = self.templates.joint(np.asarray(theta, float))
         pairs = [(j, t) for j, t in enumerate(self.gram.terms) if t.penalized]
-        u = tuple(score[j][:, :, 0] @ lams[j] for j, _ in pairs)
+        u = tuple(score[j] @ lams[j] for j, _ in pairs)
         b = tuple(u_j @ joint[j].T for (j, _), u_j in zip(pairs, u, strict=True))
         return Estimates(
             beta,
@@ -178,12 +169,12 @@ class Criterion:
         gram = self.gram
         n = len(factor.tail) - 1
         lower = factor.tail[factor.n_random : n, factor.n_random : n]
-        inverse = np.linalg.inv(np.tril(lower))
+        inverse = lapack.dtrtri(lower, lower=1)[0] if len(lower) else lower
         to_user = self._fixed_map()
         beta = to_user @ solution.beta
         if gram.one is not None:
             beta = beta + gram.y_shift * gram.one
-        half = to_user @ inverse.T
+        half = to_user @ np.tril(inverse).T
         vcov = sigma2 * half @ half.T
         beta, vcov = beta[gram.fixed_order], vcov[np.ix_(gram.fixed_order, gram.fixed_order)]
         dropped = ~gram.active[gram.fixed_order]
@@ -193,15 +184,16 @@ class Criterion:
         return beta, vcov
 
     def _fixed_map(self) -> np.ndarray:
-        """(p, rank): the factor's fixed columns (factors', then dense ones) -> original basis, order [dense, factors]."""
+        """(p, rank) from the factor's fixed columns (factors', then dense) to the original basis, [dense, factors]."""
         gram = self.gram
         kept = np.flatnonzero(gram.active)
         n_dense = len(gram.xy) - 1
         columns = np.concatenate([kept[n_dense:], kept[:n_dense]])
-        return np.linalg.inv(gram.x_basis)[:, columns]
+        return _inverse_basis(gram.x_basis)[:, columns]
 
     def conditional_covariances(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original basis."""
+        """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original
+        basis."""
         factor = self.factor(theta)
         inverse = selected_inverse(factor, with_fixed=False, covariances=True)
         sigma2 = self.residual_variance(factor)
@@ -244,3 +236,13 @@ class Criterion:
             unseen = ref < 0
             variance[unseen] += sigma2 * ((zj[unseen] @ joint) ** 2).sum(axis=1)
         return variance
+
+
+def _inverse_basis(basis: np.ndarray) -> np.ndarray:
+    """B^-1 of a matrix that differs from the identity in few rows R: [[B_RR, B_RO], [0, I]]^-1."""
+    inverse = np.eye(len(basis))
+    changed = np.flatnonzero((basis != inverse).any(axis=1))
+    own = np.linalg.inv(basis[np.ix_(changed, changed)])
+    inverse[changed] = -own @ basis[changed]
+    inverse[np.ix_(changed, changed)] = own
+    return inverse

@@ -16,14 +16,14 @@ def average_information(
 ) -> np.ndarray:
     """f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y; (nt, nt).
 
-    lams: per term (k, k) in the working basis; score: Z'W residual per term (q, k, 1); places: (term, row, column).
+    lams: per term (k, k) in the working basis; score: Z'W residual per term (q, k); places: (term, row, column).
     """
     structure = factor.structure
     gram, nt = structure.gram, len(places)
     directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
     for i, (j, row, column) in enumerate(places):
         change = np.outer(gram.terms[j].basis[:, row], lams[j][:, column])
-        directions[j][:, :, i] = score[j][:, :, 0] @ (change + change.T)
+        directions[j][:, :, i] = score[j] @ (change + change.T)
     image = multiply(structure, tuple(directions))
     n_dense = len(gram.xy) - 1
     rhs_x = np.zeros((n_dense, nt))

@@ -1,7 +1,7 @@
 """theta <-> the lower-triangular templates lambda_j (DESIGN section 3), in lme4's order.
 
-User terms that share a grouping factor are joined for the algebra: their templates are placed side by side in one (k, k)
-matrix. A theta element is then one entry (row, column) of one joint matrix.
+User terms that share a grouping factor are joined for the algebra: their templates are placed side by side in one (k,
+k) matrix. A theta element is then one entry (row, column) of one joint matrix.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class Templates:
         return out + 0.0
 
     def working(self, gram: Gram, theta: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per term of the Gram matrix Lambda's block in the working basis, T lambda (identity for unpenalized terms)."""
+        """Per term of the Gram matrix Lambda's block in the working basis, T lambda (identity for unpenalized
+        terms)."""
         joint = self.joint(theta)
         return tuple(
             term.basis @ joint[number] if term.penalized else np.eye(term.width)
@@ -107,7 +108,8 @@ class Templates:
 
 
 def templates_for(layout: Layout, order: tuple[int, ...]) -> Templates:
-    """Templates of a layout's random terms; ``order`` lists `joint_terms(layout)` indices as they stand in the Gram matrix.
+    """Templates of a layout's random terms; ``order`` lists `joint_terms(layout)` indices as they stand in the Gram
+    matrix.
 
     Raises FormulaError when one covariate appears twice for the same grouping factor (its variance is not identified).
     """
@@ -129,8 +131,8 @@ def templates_for(layout: Layout, order: tuple[int, ...]) -> Templates:
             group = layout.groupings[joined[number].grouping].name
             name = layout.columns[joined[number].covariates[column]]
             raise FormulaError(
-                f"the random effect of {'the intercept' if name == '1' else repr(name)} appears twice for grouping factor "
-                f"{group!r}: the two variances cannot be told apart; keep one of the terms"
+                f"the random effect of {'the intercept' if name == '1' else repr(name)} appears twice for grouping "
+                f"factor {group!r}: the two variances cannot be told apart; keep one of the terms"
             )
     widths = tuple(len(joined[number].covariates) for number in order if joined[number].fixed_factor is None)
     return Templates(tuple(terms), widths)

@@ -36,7 +36,7 @@ def minimize(problem: Problem, method: str = "auto") -> Outcome:
     best = newton.polish(problem, found)
     evaluations = sum(s.evaluations for s in states) + best.evaluations - found.evaluations
     gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - found.gradient_evaluations
-    outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts))
+    outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts), best.model)
     if method == "auto" and not outcome.converged:
         second = _by_nlopt(problem, problem.rectify(best.theta), "bobyqa")
         polished = newton.polish(problem, newton.run(problem, newton.init(problem, second.theta)))
@@ -57,20 +57,19 @@ def _by_nlopt(problem: Problem, start: np.ndarray, name: str) -> Outcome:
     return _finish(problem, theta, name, evaluations, gradients, 1)
 
 
-def _finish(problem: Problem, theta, method, evaluations, gradients, starts) -> Outcome:
-    """Rectify signs, try scales of exactly 0, certify by gradient and curvature."""
-    theta = problem.rectify(theta)
+def _finish(
+    problem: Problem, theta, method, evaluations, gradients, starts, known: LocalModel | None = None
+) -> Outcome:
+    """Rectify signs, try scales of exactly 0, certify by gradient and curvature; known: the model at theta."""
+    unsigned, theta = theta, problem.rectify(theta)
     scales = np.flatnonzero(problem.lower == 0)
     assert problem.evaluate is not None
-    model = problem.evaluate(theta)
+    model = known if known is not None and np.array_equal(theta, unsigned) else problem.evaluate(theta)
     theta, model, tried = _try_boundary(problem, theta, model, scales)
     decrease = newton.expected_decrease(model)
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
     free = ~(at_boundary & (theta == 0))
-    curvature = np.diagonal(model.hessian)
-    # at theta = 0 the gradient vanishes by evenness: the curvature, twice the derivative in theta^2, decides (KKT)
-    scale = max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
-    saddle = bool(np.any(curvature[at_boundary] < -1e-6 * scale))
+    saddle = _is_saddle(theta, model, at_boundary)
     converged = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
     advice = "" if converged else _advice(model, decrease, saddle)
     largest = float(np.abs(model.gradient[free]).max(initial=0.0))
@@ -87,6 +86,23 @@ def _finish(problem: Problem, theta, method, evaluations, gradients, starts) -> 
         at_boundary,
         starts,
         advice,
+    )
+
+
+def _is_saddle(theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:
+    """Does the criterion fall away from the boundary (KKT)?
+
+    At theta = 0 the gradient vanishes by evenness; the curvature is twice the derivative in the covariance, and
+    decides. A covariance may be better although no single variance is, hence the smallest eigenvalue over all zero
+    elements.
+    """
+    curvature = np.diagonal(model.hessian)
+    slack = -1e-6 * max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
+    zero = np.flatnonzero(at_boundary | (theta == 0.0))
+    if not at_boundary.any() or not np.all(np.isfinite(model.hessian)):
+        return False
+    return bool(
+        np.any(curvature[at_boundary] < slack) or np.linalg.eigvalsh(model.hessian[np.ix_(zero, zero)])[0] < slack
     )
 
 

@@ -1,7 +1,8 @@
 """Newton's method with average information in a trust region (More and Sorensen 1983), as init / step / terminate.
 
 Where the mean is misspecified, average information is far from the Hessian. What it lacks is learnt from gradient
-differences by symmetric rank-one updates of a correction, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch 1981).
+differences by symmetric rank-one updates of a correction, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch
+1981).
 
 theta is unconstrained: the objective is even in the sign of every template column, so a boundary at 0 is an ordinary
 stationary point whose curvature decides whether it is a minimum.
@@ -17,13 +18,15 @@ from bigmm.optimize.outcome import LocalModel, Problem
 
 TOLERANCE = 1e-9
 """Expected decrease of the objective below which a point is a minimum."""
+LAST_DIGIT = 1e-28
+"""The same for `polish`; below what rounding allows a step gains nothing and the search stalls."""
 MAX_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the search stands: theta (n,), the local model there, the learnt correction (n, n) of its curvature, the trust
-    radius (in curvature units), counts, and the expected decrease of one more step."""
+    """Where the search stands: theta (n,), the local model there, the learnt correction (n, n) of its curvature, the
+    trust radius (in curvature units), counts, and the expected decrease of one more step."""
 
     theta: np.ndarray
     model: LocalModel
@@ -38,9 +41,15 @@ class State:
 
 def init(problem: Problem, start: np.ndarray) -> State:
     """Evaluate the start."""
-    model = problem.evaluate(start)
+    model = _local_model(problem, start)
     correction = np.zeros((len(start), len(start)))
     return State(start, model, correction, np.inf, 0, 1, 1, expected_decrease(model))
+
+
+def _local_model(problem: Problem, theta: np.ndarray) -> LocalModel:
+    if problem.evaluate is None:
+        raise TypeError("Newton's method needs a gradient")
+    return problem.evaluate(theta)
 
 
 def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,7 +81,7 @@ def newton_step(model: LocalModel, correction: np.ndarray, radius: float) -> tup
 
     damping = 0.0
     if np.linalg.norm(at(0.0)) > radius:
-        low, high = 0.0, np.linalg.norm(g) / radius
+        low, high = 0.0, float(np.linalg.norm(g)) / radius
         for _ in range(60):
             damping = 0.5 * (low + high)
             low, high = (damping, high) if np.linalg.norm(at(damping)) > radius else (low, damping)
@@ -88,8 +97,8 @@ def step(problem: Problem, state: State) -> State:
     value = problem.value(trial)
     gain = state.model.value - value
     rounding = 1e-13 * (1.0 + abs(state.model.value))
-    if gain > 1e-4 * predicted or abs(gain) <= rounding and predicted <= 10 * rounding:
-        model = problem.evaluate(trial)
+    if gain > 1e-4 * predicted or (abs(gain) <= rounding and predicted <= 10 * rounding):
+        model = _local_model(problem, trial)
         correction = learnt(state, model, move)
         decrease = expected_decrease(model, correction)
         length = _scaled_length(state, move)
@@ -159,4 +168,4 @@ def run(problem: Problem, state: State, tolerance: float = TOLERANCE) -> State:
 
 def polish(problem: Problem, state: State) -> State:
     """To the last digit, where evaluations cost nothing."""
-    return run(problem, state, 1e-28 * (1.0 + abs(state.model.value))) if problem.cheap else state
+    return run(problem, state, LAST_DIGIT) if problem.cheap else state

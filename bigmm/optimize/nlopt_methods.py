@@ -44,21 +44,23 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
     full = algorithm(name)
     if len(start) == 1 and full == "LN_NEWUOA_BOUND":
         full = "LN_BOBYQA"  # NEWUOA needs two variables; BOBYQA is its successor
+    evaluate = problem.evaluate
     count = [0, 0]
-    best = [np.inf, start]
+    lowest, best = np.inf, start
 
     def objective(theta, gradient):
+        nonlocal lowest, best
         theta = theta.copy()  # NLopt reuses the buffer
-        if gradient.size:
-            model = problem.evaluate(theta)
+        if gradient.size and evaluate is not None:
+            model = evaluate(theta)
             gradient[:] = model.gradient
             value = model.value
             count[1] += 1
         else:
             value = problem.value(theta)
         count[0] += 1
-        if value < best[0]:
-            best[:] = [value, theta]
+        if value < lowest:
+            lowest, best = value, theta
         return value if np.isfinite(value) else 1e300
 
     optimizer = nlopt.opt(getattr(nlopt, full), len(start))
@@ -72,4 +74,4 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
     # on a failure the best point seen is kept; the certificate decides what it is worth
     with suppress(nlopt.RoundoffLimited, RuntimeError):
         optimizer.optimize(np.maximum(start, problem.lower))
-    return best[1], float(best[0]), count[0], count[1]
+    return best, float(lowest), count[0], count[1]

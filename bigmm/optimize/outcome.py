@@ -44,10 +44,10 @@ class Problem:
 class Outcome:
     """The end of a minimisation.
 
-    theta (n,), value, gradient (n,) or None; method; status ("converged", "stopped", "failed"); evaluations of the value
-    and of the gradient; expected_decrease: what a further Newton step would still gain, in units of the objective;
-    max_abs_gradient: largest gradient element over elements not at the boundary; at_boundary: (n,) bool, scales at 0;
-    starts: how many starts were tried; advice: what to do when not converged, "" otherwise.
+    theta (n,), value, gradient (n,) or None; method; status ("converged", "stopped", "failed"); evaluations of the
+    value and of the gradient; expected_decrease: what a further Newton step would still gain, in units of the
+    objective; max_abs_gradient: largest gradient element over elements not at the boundary; at_boundary: (n,) bool,
+    scales at 0; starts: how many starts were tried; advice: what to do when not converged, "" otherwise.
     """
 
     theta: np.ndarray

@@ -3,6 +3,8 @@
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.glmm_model import GlmmResults
-from bigmm.results.model import LmmResults, likelihood_ratio, load
+from bigmm.results.lmm_model import LmmResults
+from bigmm.results.model import MixedModelResults, likelihood_ratio
+from bigmm.results.opening import load
 
-__all__ = ["FittedGlmm", "FittedLmm", "GlmmResults", "LmmResults", "load", "likelihood_ratio"]
+__all__ = ["FittedGlmm", "FittedLmm", "GlmmResults", "LmmResults", "MixedModelResults", "load", "likelihood_ratio"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import pandas as pd
@@ -36,6 +36,8 @@ class FittedArrays:
     rows: the matrices as partitions, () once pickled.
     """
 
+    statistic: ClassVar[str] = "t value"
+
     layout: FixedNames
     reml: bool
     criterion: GeneralCriterion
@@ -58,6 +60,11 @@ class FittedArrays:
     def npar(self) -> int:
         """Coefficients, theta and sigma."""
         return self.rank + len(self.theta) + 1
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return float(self.estimates.sigma)
 
 
 @dataclass(frozen=True, slots=True)

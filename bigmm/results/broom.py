@@ -101,7 +101,7 @@ def glance(fitted: FittedLmm) -> pd.DataFrame:
     criterion = "REMLcrit" if fitted.reml else "deviance"
     row = {
         "nobs": fitted.nobs,
-        "sigma": float(fitted.estimates.sigma),
+        "sigma": fitted.sigma,
         "logLik": numbers["logLik"],
         "AIC": numbers["AIC"],
         "BIC": numbers["BIC"],

@@ -18,7 +18,7 @@ def named(fitted: FittedLmm, values: np.ndarray, name: str) -> pd.Series:
 
 
 def covariance(fitted: FittedLmm) -> pd.DataFrame:
-    """(p, p) covariance matrix of the coefficients, sigma^2 (X'V^-1 X)^-1; NaN for dropped columns."""
+    """(p, p) covariance matrix of the coefficients; NaN for dropped columns."""
     names = list(fitted.layout.fixed_names)
     return pd.DataFrame(np.array(fitted.estimates.vcov), index=names, columns=names)
 
@@ -55,11 +55,11 @@ def intervals(fitted: FittedLmm, level: float, method: str) -> pd.DataFrame:
 
 
 def table(fitted: FittedLmm) -> pd.DataFrame:
-    """The coefficient table of the summary: Estimate, Std. Error, t value, Pr(>|z|)."""
+    """The coefficient table of the summary: Estimate, Std. Error, t value (z value), Pr(>|z|)."""
     columns = {
         "Estimate": fitted.estimates.beta,
         "Std. Error": standard_errors(fitted),
-        "t value": z_values(fitted),
+        fitted.statistic: z_values(fitted),
         "Pr(>|z|)": p_values(fitted),
     }
     return pd.DataFrame(columns, index=list(fitted.layout.fixed_names))

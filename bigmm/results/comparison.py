@@ -48,7 +48,7 @@ def _problem(criterion: Criterion, start: np.ndarray) -> Problem:
 
 
 def check_comparable(fits: Sequence[FittedLmm]) -> None:
-    """Raise UsageError unless all fits are of the same rows of the same response."""
+    """Raise UsageError unless all fits are of the same rows of the same response by the same kind of likelihood."""
     first = fits[0]
     for other in fits[1:]:
         if other.nobs != first.nobs:
@@ -61,6 +61,26 @@ def check_comparable(fits: Sequence[FittedLmm]) -> None:
                 f"the models have different responses ({first.layout.response} and {other.layout.response}, "
                 f"or other values of it): a likelihood-ratio test needs the same data"
             )
+        _check_likelihoods(first, other)
+
+
+def _check_likelihoods(a: FittedLmm, b: FittedLmm) -> None:
+    """Likelihoods of other families or links are not nested, and other approximations of the integral not
+    comparable."""
+    if a.kind != b.kind:
+        raise UsageError(
+            f"a {a.title.lower()} and a {b.title.lower()} were given: fit both with lmm(), or both with glmm()"
+        )
+    if a.family != b.family:
+        raise UsageError(
+            f"the models have different families ({a.family} and {b.family}): they are not nested; "
+            "compare their AIC instead"
+        )
+    if (a.nagq, a.weighting) != (b.nagq, b.weighting):
+        raise UsageError(
+            f"the likelihoods were approximated differently ({a.approximation} and {b.approximation}): "
+            "their difference is no likelihood ratio; fit both with the same nagq and laplace"
+        )
 
 
 def _same_response(a: FittedLmm, b: FittedLmm) -> bool:

@@ -1,8 +1,9 @@
-"""Standard normal draws that can be entered anywhere: draw i depends on seed, stream and i alone.
+"""Draws that can be entered anywhere: draw i depends on seed, stream and i alone.
 
 Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a counter-based generator, and one 64-bit
-word gives one normal by inversion, so a partition can start at its own row number and the way rows are cut into
-partitions cannot matter. (numpy's ziggurat takes a varying number of words per draw and would not do.)
+word gives one uniform, and by inversion one draw of any distribution (see `scale.QUANTILES`), so a partition can start
+at its own row number and the way rows are cut into partitions cannot matter. (numpy's samplers take a varying number of
+words per draw and would not do.)
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ def stream_key(seed: int, stream: tuple) -> int:
 
 
 def standard_normal(seed: int, stream: tuple, first: int, count: int) -> np.ndarray:
-    """(count,) draws number first, first + 1, ... of a stream; ``stream`` is a tuple of strings and integers."""
+    """(count,) normal draws number first, first + 1, ... of a stream."""
+    return ndtri(uniform(seed, stream, first, count))
+
+
+def uniform(seed: int, stream: tuple, first: int, count: int) -> np.ndarray:
+    """(count,) draws in (0, 1), number first, first + 1, ...; ``stream`` is a tuple of strings and integers."""
     skip = first % WORDS_PER_COUNT
     bits = np.random.Philox(key=stream_key(seed, stream), counter=first // WORDS_PER_COUNT)
     words = bits.random_raw(skip + count)[skip:]
     # 52 bits: with 53 the largest value would round to 1, an infinite draw.
-    uniform = ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
-    return ndtri(uniform)
+    return ((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

@@ -24,17 +24,19 @@ def _term_rows(group: str, names: tuple[str, ...], cov: np.ndarray) -> list[tupl
 
 
 def term_covariances(fitted: FittedLmm) -> tuple[np.ndarray, ...]:
-    """(k, k) covariance matrix sigma^2 lambda lambda' of every term."""
+    """(k, k) covariance matrix sigma^2 lambda lambda' of every term (sigma 1 in a generalized model)."""
     return tuple(fitted.estimates.sigma**2 * lam @ lam.T for lam in fitted.lambdas())
 
 
 def varcorr(fitted: FittedLmm) -> pd.DataFrame:
-    """Variances and standard deviations (name2 None), covariances and correlations (both names), Residual last."""
+    """Variances and standard deviations (name2 None), covariances and correlations (both names), Residual
+    last where the model has one."""
     rows: list[tuple] = []
     for term, cov in zip(fitted.terms, term_covariances(fitted), strict=True):
         rows += _term_rows(term.group, term.names, cov)
-    sigma = fitted.estimates.sigma
-    rows.append(("Residual", None, None, sigma**2, sigma))
+    sigma = fitted.residual_sd
+    if sigma is not None:
+        rows.append(("Residual", None, None, sigma**2, sigma))
     frame = pd.DataFrame(rows, columns=list(VARCORR_COLUMNS))
     names = frame[["group", "name1", "name2"]].astype(object)
     frame[["group", "name1", "name2"]] = names.where(names.notna(), None)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from bigmm.accumulate.assemble import Assembled
 from bigmm.design.layout import JointTerm, Layout, joint_terms
 from bigmm.design.spec import DesignSpec
+from bigmm.families import Family
+from bigmm.families import family as family_named
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.templates import Template
 from bigmm.optimize.outcome import Outcome
 from bigmm.source.partition import Fingerprint, Source
+
+GAUSSIAN = family_named("gaussian")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +28,13 @@ class FittedLmm:
     theta: (n_theta,) in lme4's order; estimates: in the user's coefficient order, NaN in dropped slots;
     dropped: ((column, rows dropped because of it), ...); seconds: {phase: s}; passes: looks at all rows;
     weights, offset: column names or None; monte_carlo_error: None for the exact solver;
-    source: where the rows were read, None once the fit was pickled or saved.
+    source: where the rows were read, None once the fit was pickled or saved. The class attributes and the properties
+    that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
     """
+
+    kind: ClassVar[str] = "lmm"
+    title: ClassVar[str] = "Linear mixed model"
+    statistic: ClassVar[str] = "t value"
 
     formula: str
     reml: bool
@@ -54,6 +63,66 @@ class FittedLmm:
     @property
     def layout(self) -> Layout:
         return self.spec.layout
+
+    @property
+    def family(self) -> Family:
+        """Response distribution and link."""
+        return GAUSSIAN
+
+    @property
+    def nagq(self) -> int | None:
+        """Quadrature points; None where there is nothing to integrate numerically."""
+        return None
+
+    @property
+    def weighting(self) -> str | None:
+        """Which working weights log|M| has, where that makes a difference; None else."""
+        return None
+
+    @property
+    def approximation(self) -> str:
+        """How the random effects were integrated out, in words."""
+        return "exact"
+
+    @property
+    def method(self) -> str:
+        """What was maximised, in words."""
+        return "REML" if self.reml else "maximum likelihood"
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return float(self.estimates.sigma)
+
+    @property
+    def dispersion(self) -> float:
+        """Residual variance."""
+        return self.sigma**2
+
+    @property
+    def residual_sd(self) -> float | None:
+        """What the Residual row of the variance components holds, None where there is no such row."""
+        return self.sigma
+
+    @property
+    def remarks(self) -> tuple[tuple[str, str], ...]:
+        """(label, text) pairs of the summary's heading."""
+        return ()
+
+    @property
+    def table_notes(self) -> tuple[str, ...]:
+        """Lines under the table of coefficients."""
+        return ()
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """Notes of the summary that only this kind of model has."""
+        return ()
+
+    @property
+    def particulars(self) -> dict[str, Any]:
+        """Fields of the record that only this kind of model has."""
+        return {}
 
     @property
     def joints(self) -> tuple[JointTerm, ...]:

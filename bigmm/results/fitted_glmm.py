@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from bigmm.families import Family, family
-from bigmm.results.fitted import FittedLmm
+import numpy as np
+
+from bigmm.families import Family
+from bigmm.families.family import DISPERSION_MEANING
+from bigmm.results.fitted import GAUSSIAN, FittedLmm
+
+SCALED = ("gaussian", "gamma", "inverse_gaussian")
+"""Families whose dispersion is a scale: sigma = sqrt(phi). The negative binomial's is a shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FittedGlmm(FittedLmm):
     """`FittedLmm` with a response distribution.
 
-    criterion: a `glmm.working.WorkingModel`, the blocks at the mode (residual variance 1); estimates.objective: -2 log L on
-    R's scale, estimates.sigma: 1; phi: dispersion (`families.DISPERSION_MEANING`), 1 without; nagq: 0 fast, 1 Laplace,
-    k quadrature points; laplace: "expected" or "observed" weights in log|M|; se_method: "hessian" or "rx";
-    penalized: -2 sum ll + |u|^2 + constants at the mode; compressed_rows: rows after identical ones were counted.
+    criterion: a `laplace.working.WorkingModel`, the blocks at the mode (residual variance 1); estimates.objective: -2
+    log L on R's scale, estimates.sigma: 1, so theta is on the scale of the linear predictor; phi: dispersion
+    (`families.family.DISPERSION_MEANING`), 1 without; nagq: 0 fast, 1 Laplace, k quadrature points; laplace: "expected"
+    or "observed" weights in log|M|; se_method: "hessian" or "rx"; penalized: -2 sum ll + |u|^2 + constants at the mode;
+    compressed_rows: rows after identical ones were counted, None when that did not pay.
     """
 
-    family: Family = family("gaussian")
+    kind: ClassVar[str] = "glmm"
+    title: ClassVar[str] = "Generalized linear mixed model"
+    statistic: ClassVar[str] = "z value"
+
+    family: Family = GAUSSIAN
     phi: float = 1.0
     nagq: int = 1
     laplace: str = "expected"
@@ -30,3 +42,86 @@ class FittedGlmm(FittedLmm):
     def npar(self) -> int:
         """Coefficients, theta, and the dispersion where there is one."""
         return self.rank + len(self.theta) + int(self.family.has_dispersion)
+
+    @property
+    def weighting(self) -> str | None:
+        """Which working weights log|M| has, where that makes a difference: not with a canonical link."""
+        return None if self.family.canonical else self.laplace
+
+    @property
+    def approximation(self) -> str:
+        """How the random effects were integrated out, in words."""
+        weights = "" if self.weighting is None else f", {self.weighting} weights"
+        return integral(self.nagq) + weights
+
+    @property
+    def method(self) -> str:
+        """What was maximised, in words."""
+        return f"maximum likelihood ({integral(self.nagq)})"
+
+    @property
+    def sigma(self) -> float:
+        """sqrt(phi) where the dispersion is a scale, else 1 (lme4's and glmmTMB's sigma)."""
+        return float(np.sqrt(self.phi)) if self.family.name in SCALED else 1.0
+
+    @property
+    def dispersion(self) -> float:
+        """phi: a scale, or the negative binomial's shape; 1 for families without."""
+        return float(self.phi)
+
+    @property
+    def residual_sd(self) -> float | None:
+        """sigma where the dispersion is a scale, else None."""
+        return self.sigma if self.family.name in SCALED else None
+
+    @property
+    def remarks(self) -> tuple[tuple[str, str], ...]:
+        """Family, dispersion and which weights log|M| has."""
+        lines = [(" Family", f"{self.family.name} ({self.family.link})")]
+        if self.family.has_dispersion:
+            meaning = DISPERSION_MEANING[self.family.family_id]
+            lines.append(("Dispersion", f"{self.phi:.5g} ({meaning})"))
+        lines.append(("Weights in log|M|", WEIGHTS[self.family.canonical, self.laplace]))
+        return tuple(lines)
+
+    @property
+    def table_notes(self) -> tuple[str, ...]:
+        """Where the standard errors come from."""
+        return (f"Standard errors: {SE_METHODS[self.se_method]}",)
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What compression of identical rows saved."""
+        if self.compressed_rows is None:
+            return ()
+        return (f"identical rows were counted once: {self.nobs:,} rows are {self.compressed_rows:,} distinct ones",)
+
+    @property
+    def particulars(self) -> dict[str, Any]:
+        """Fields of the record that only a generalized model has."""
+        return {
+            "dispersion": self.dispersion,
+            "laplace": self.laplace,
+            "se_method": self.se_method,
+            "compressed_rows": self.compressed_rows,
+        }
+
+
+def integral(nagq: int) -> str:
+    """How the random effects were integrated out, in words."""
+    if nagq > 1:
+        return f"adaptive Gauss-Hermite quadrature, nagq = {nagq}"
+    return "Laplace approximation" if nagq else "Laplace approximation, nagq = 0: coefficients from PIRLS"
+
+
+WEIGHTS = {
+    (True, "expected"): "expected, which are the observed ones with a canonical link",
+    (True, "observed"): "observed, which are the expected ones with a canonical link",
+    (False, "expected"): "expected (lme4's criterion)",
+    (False, "observed"): "observed (the full Laplace likelihood)",
+}
+
+SE_METHODS = {
+    "hessian": "observed information of the maximised objective",
+    "rx": "working model, given theta",
+}

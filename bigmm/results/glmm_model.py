@@ -4,12 +4,68 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bigmm.families import Family
 from bigmm.results.fitted_glmm import FittedGlmm
-from bigmm.results.model import LmmResults
+from bigmm.results.model import MixedModelResults
+from bigmm.results.predictor import predictor, variance
+from bigmm.results.rows_generalized import AugmentGeneralized, FamilyNoise
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class GlmmResults(LmmResults):
-    """A fitted generalized linear mixed model, deep-frozen; see `LmmResults` for the conventions."""
+class GlmmResults(MixedModelResults):
+    """A fitted generalized linear mixed model, deep-frozen. statsmodels names first, lme4 names as aliases, broom.mixed
+    tables.
+
+    theta, varcorr, ranef and vcov are on the scale of the linear predictor: theta is not divided by sigma, in families
+    with a dispersion too (glmmTMB's convention). ``objective`` is -2 log L on R's scale, constants included, whatever
+    nagq.
+    """
 
     fitted: FittedGlmm
+
+    @property
+    def family(self) -> Family:
+        """Response distribution and link."""
+        return self.fitted.family
+
+    @property
+    def link(self) -> str:
+        """Name of the link."""
+        return self.fitted.family.link
+
+    @property
+    def dispersion(self) -> float:
+        """phi: variance / weight (gaussian), squared coefficient of variation (gamma), scale (inverse gaussian), shape
+        (negative binomial: variance = mu + mu^2 / phi); 1 for the other families."""
+        return self.fitted.dispersion
+
+    @property
+    def nagq(self) -> int:
+        """0: coefficients from PIRLS; 1: Laplace approximation; k: adaptive quadrature with k points."""
+        return self.fitted.nagq
+
+    @property
+    def laplace(self) -> str:
+        """Which working weights log|M| has: "expected" or "observed"."""
+        return self.fitted.laplace
+
+    @property
+    def se_method(self) -> str:
+        """Where standard errors come from: "hessian" of the maximised objective, or "rx", the working model at
+        theta."""
+        return self.fitted.se_method
+
+    def _augmenter(self) -> AugmentGeneralized:
+        fitted = self.fitted
+        return AugmentGeneralized(
+            predictor(fitted),
+            variance(fitted),
+            fitted.family,
+            fitted.dispersion,
+            fitted.sigma,
+            max(1, fitted.rank),
+            fitted.laplace == "observed",
+        )
+
+    def _noise(self) -> FamilyNoise:
+        return FamilyNoise(self.fitted.family, self.fitted.dispersion)

@@ -1,4 +1,4 @@
-"""The fitted linear mixed model that users hold: it answers questions, the numbers happen in this room's functions."""
+"""What every fitted mixed model answers; the numbers happen in this room's functions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from bigmm.optimize.outcome import Outcome
 from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
 from bigmm.results.fitted import FittedLmm, freeze
 from bigmm.results.predictor import check_new_levels, predictor, variance
-from bigmm.results.rows import Augment, Predict
+from bigmm.results.rows import Noise, Predict, RowTask
+from bigmm.results.rows_generalized import Residuals
+from bigmm.results.scale import RESIDUALS
 from bigmm.results.summary import Summary, coefficient_line, summarize
 
 TYPES = ("response", "link")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class LmmResults:
-    """A fitted linear mixed model, deep-frozen. statsmodels names first, lme4 names as aliases, broom.mixed tables.
+class MixedModelResults:
+    """What `LmmResults` and `GlmmResults` share; the kinds differ in `fitted` and in two hooks at the end.
 
     Coefficients come in the order of the formula, theta in lme4's order (lower triangles column by column, terms by
-    decreasing number of levels). Rows are never read again but by predict, augment and simulate.
+    decreasing number of levels). Rows are never read again but by predict, augment, residuals and simulate.
     """
 
     fitted: FittedLmm
@@ -38,10 +40,10 @@ class LmmResults:
         freeze(self.fitted.outcome)
 
     def __reduce__(self) -> tuple:
-        return LmmResults, (replace(self.fitted, source=None),)
+        return type(self), (replace(self.fitted, source=None),)
 
     def __repr__(self) -> str:
-        return coefficient_line(self.fitted)
+        return f"<{type(self).__name__} {coefficient_line(self.fitted)}>"
 
     def __str__(self) -> str:
         return str(self.summary())
@@ -58,7 +60,7 @@ class LmmResults:
 
     @property
     def bse(self) -> pd.Series:
-        """Standard errors of the coefficients, given theta."""
+        """Standard errors of the coefficients: given theta for a linear model, else as `se_method` says."""
         return coefficients.named(self.fitted, coefficients.standard_errors(self.fitted), "bse")
 
     @property
@@ -112,17 +114,18 @@ class LmmResults:
 
     @property
     def sigma(self) -> float:
-        """Residual standard deviation."""
-        return float(self.fitted.estimates.sigma)
+        """Residual standard deviation; sqrt(dispersion) for gamma and inverse gaussian, 1 for families without a
+        scale."""
+        return self.fitted.sigma
 
     @property
     def scale(self) -> float:
-        """Residual variance, sigma^2."""
+        """sigma^2."""
         return self.sigma**2
 
     @property
     def varcorr(self) -> pd.DataFrame:
-        """Variance components: group, name1, name2, vcov, sdcor; Residual last."""
+        """Variance components: group, name1, name2, vcov, sdcor; Residual last, in families that have a scale."""
         return effects.varcorr(self.fitted)
 
     def VarCorr(self) -> pd.DataFrame:
@@ -161,7 +164,7 @@ class LmmResults:
 
     @property
     def aic(self) -> float:
-        """objective + 2 npar, npar counting coefficients, theta and sigma."""
+        """objective + 2 npar."""
         return broom.information(self.fitted)["AIC"]
 
     @property
@@ -176,7 +179,7 @@ class LmmResults:
 
     @property
     def npar(self) -> int:
-        """Coefficients, theta and sigma."""
+        """Coefficients, theta, and sigma or the dispersion where there is one."""
         return self.fitted.npar
 
     @property
@@ -215,13 +218,18 @@ class LmmResults:
         return self.fitted.monte_carlo_error
 
     @property
+    def passes(self) -> int:
+        """How many times all rows were looked at."""
+        return self.fitted.passes
+
+    @property
     def solver(self) -> str:
         """Which solver evaluated the criterion."""
         return self.fitted.solver
 
     @property
     def effective_df(self) -> pd.Series:
-        """Trace of the map from y to the fitted values: total, fixed, random."""
+        """Trace of the map from y to the fitted values (of the working model at the mode): total, fixed, random."""
         values = self.fitted.criterion.effective_df(self.theta)
         return pd.Series(list(values), index=["total", "fixed", "random"], name="effective_df", dtype=float)
 
@@ -243,7 +251,7 @@ class LmmResults:
         """JSON-able: what `bigmm fit --json` writes; NaN is null."""
         return record.as_record(self.fitted)
 
-    def anova(self, *others: LmmResults) -> pd.DataFrame:
+    def anova(self, *others: MixedModelResults) -> pd.DataFrame:
         """Likelihood-ratio table against nested or nesting fits of the same rows."""
         return likelihood_ratio(self, *others)
 
@@ -263,20 +271,23 @@ class LmmResults:
         client: Any = None,
         progress: Any = None,
     ) -> Any:
-        """Predictions x'beta (+ z'b) + offset for new rows, None meaning the rows of the fit.
+        """Predictions for new rows, None meaning the rows of the fit: the inverse link of x'beta (+ z'b) + offset, or
+        with type="link" that itself. For a linear mixed model they agree.
 
         Returns an array (n,), or with se a DataFrame with columns prediction, se (standard error of the mean, not of a
-        new observation); a row with a missing value gives NaN. A Dask DataFrame gives a lazy Dask series or frame. With
-        `out` a directory of Parquet files is written, one per partition, holding the columns `keep` of the data (None:
-        all) beside prediction and se, and its path is returned. new_levels: levels that the fit has not seen count as
-        an average level ("population"), are an error ("raise") or give NaN ("missing"); an unseen level within a known
-        parent still uses the parent's mode.
+        new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. A Dask
+        DataFrame gives a lazy Dask series or frame. With `out` a directory of Parquet files is written, one per
+        partition, holding the columns `keep` of the data (None: all) beside prediction and se, and its path is
+        returned. new_levels: levels that the fit has not seen count as an average level ("population"), are an error
+        ("raise") or give NaN ("missing"); an unseen level within a known parent still uses the parent's mode.
         """
         if type not in TYPES:
-            raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)} (they agree for a linear mixed model)")
+            raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)}")
         check_new_levels(new_levels)
         spread = variance(self.fitted) if se else None
-        task = Predict(predictor(self.fitted), bool(random), new_levels, spread)
+        family = self.fitted.family
+        transform = None if type == "link" or family.link == "identity" else family
+        task = Predict(predictor(self.fitted), bool(random), new_levels, spread, transform)
         data = self._data(newdata)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
@@ -297,9 +308,12 @@ class LmmResults:
         client: Any = None,
         progress: Any = None,
     ) -> Any:
-        """The data with .fitted, .resid, .hat, .cooksd, .fixed, .offset: a DataFrame, or with `out` Parquet files."""
-        rank = max(1, self.fitted.rank)
-        task = Augment(predictor(self.fitted), variance(self.fitted), self.sigma, rank)
+        """The data with .fitted, .resid, .hat, .cooksd, .fixed, .offset: a DataFrame, or with `out` Parquet files.
+
+        A generalized model has broom.mixed's further columns, and .fitted, .fixed on the scale of the linear predictor,
+        .resid as deviance residuals; see `AugmentGeneralized`.
+        """
+        task = self._augmenter()
         source = self._data(data)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
@@ -324,9 +338,10 @@ class LmmResults:
 
         Returns (n,), or (n, nsim) for nsim > 1; with `out` Parquet files with columns sim_1, sim_2, ... The draws
         depend on the seed, the level and the row's number, not on partitions or workers. Levels that the fit has not
-        seen get no random effect.
+        seen get no random effect. Bernoulli responses are 0 and 1 (1: not the first level of a factor), binomial ones
+        proportions of the row's trials, also for cbind(): times the trials they are counts.
         """
-        task = simulation.simulation(self.fitted, seed, nsim, use_modes, new_levels)
+        task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels)
         data = self._data(newdata)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
@@ -334,15 +349,27 @@ class LmmResults:
         values = list(stream.compute(task, data, self._columns, client=client).values())
         return values[0] if nsim == 1 else np.column_stack(values)
 
+    def residuals(self, type: str = "response", data: Any = None, *, client: Any = None) -> np.ndarray:
+        """(n,) residuals of the rows of the fit (or of `data`), NaN for rows that were dropped; reads the rows again.
+
+        type: "response" (y - mu), "pearson", "deviance" or "working", as R defines them; weights count in the two
+        middle ones, the dispersion in none.
+        """
+        if type not in RESIDUALS:
+            raise UsageError(f"residuals(type={type!r}): choose one of {', '.join(RESIDUALS)}")
+        task = Residuals(predictor(self.fitted), self.fitted.family, self.fitted.dispersion, type)
+        columns = stream.compute(task, self._data(data), self._columns, client=client)
+        return columns.get("resid", np.empty(0))
+
     @property
     def fittedvalues(self) -> np.ndarray:
-        """(n,) fitted values of the rows of the fit, NaN for rows that were dropped; reads the rows again."""
+        """(n,) fitted means of the rows of the fit, NaN for rows that were dropped; reads the rows again."""
         return self.predict()
 
     @property
     def resid(self) -> np.ndarray:
-        """(n,) response minus fitted value, NaN for rows that were dropped; reads the rows again."""
-        return self.augment(keep=[])[".resid"].to_numpy()
+        """(n,) response minus fitted mean: `residuals("response")`."""
+        return self.residuals()
 
     @property
     def _columns(self) -> tuple[str, ...]:
@@ -365,7 +392,15 @@ class LmmResults:
 
     def refit(self, formula: str | None = None, reml: bool | None = None) -> None:
         """Not available yet: raises UsageError."""
-        raise UsageError("refit() is not available in this version; call bigmm.lmm() with the other formula")
+        raise UsageError("refit() is not available in this version; call bigmm.lmm() or glmm() with the other formula")
+
+    # What the kinds of model differ in
+
+    def _augmenter(self) -> RowTask:
+        raise NotImplementedError
+
+    def _noise(self) -> Noise:
+        raise NotImplementedError
 
 
 def _prediction_series(columns: dict[str, np.ndarray]) -> pd.Series:
@@ -377,14 +412,9 @@ def _meta(se: bool) -> pd.DataFrame | pd.Series:
     return pd.DataFrame(empty) if se else _prediction_series(empty)
 
 
-def likelihood_ratio(*models: LmmResults) -> pd.DataFrame:
+def likelihood_ratio(*models: MixedModelResults) -> pd.DataFrame:
     """Likelihood-ratio table of fits of the same rows, by number of parameters; REML fits are refitted by ML."""
     for model in models:
-        if not isinstance(model, LmmResults):
-            raise UsageError(f"lrt() compares fitted linear mixed models, got {type(model).__name__}")
+        if not isinstance(model, MixedModelResults):
+            raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
     return comparison.lrt_table([model.fitted for model in models])
-
-
-def load(path: str | os.PathLike) -> LmmResults:
-    """Read a fit that `save` wrote; refuses damage (DataError) and another version or objective (VersionError)."""
-    return LmmResults(save.load_fit(path))

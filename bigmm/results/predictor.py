@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 
+from bigmm.design.encode import Cells, response_values
+from bigmm.design.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.errors import UsageError
@@ -21,7 +23,8 @@ BLOCK_BYTES = 32 * 2**20
 class Parts:
     """The linear predictor of n rows, taken apart: each (n,); eta = fixed + random + offset.
 
-    y: NaN where the response is absent; w: weights, ones without; unseen: (n,) True where a level was never seen.
+    y: NaN where the response is absent; w: weights (times trials), ones without; weighted: whether the rows say so;
+    unseen: (n,) True where a level was never seen.
     """
 
     fixed: np.ndarray
@@ -29,6 +32,7 @@ class Parts:
     offset: np.ndarray
     y: np.ndarray
     w: np.ndarray
+    weighted: bool
     unseen: np.ndarray
 
     @property
@@ -88,7 +92,21 @@ def encode(spec: DesignSpec, table: pa.Table, random: bool, new_levels: str) -> 
     """Encode new rows; columns of the random effects may be absent when these are not asked for."""
     strict = random and new_levels == "raise"
     need = ("fixed", "random") if random else ("fixed",)
-    return spec.encode_new(table, "raise" if strict else "population", need)
+    chunk = spec.encode_new(table, "raise" if strict else "population", need)
+    trials = trials_of(spec, table)
+    if trials is None:
+        return chunk
+    return replace(chunk, w=trials if chunk.w is None else chunk.w * trials)
+
+
+def trials_of(spec: DesignSpec, table: pa.Table) -> np.ndarray | None:
+    """(n,) numbers of trials that a response cbind(successes, failures) or successes / trials gives, when it is
+    there."""
+    response = spec.response
+    if response.kind not in ("cbind", "ratio") or not set(columns_of(response.node)) <= set(table.column_names):
+        return None
+    cells = Cells(table, "new data", spec.levels, spec.replayer, strict=False)
+    return response_values(response, cells, spec.settings.binomial)[1]
 
 
 def covariate(chunk: DesignChunk, column: int) -> np.ndarray:
@@ -153,7 +171,7 @@ def parts_of_chunk(model: Predictor, chunk: DesignChunk, random: bool, new_level
         values[unseen] = np.nan
     offset = np.zeros(n) if chunk.offset is None else chunk.offset
     weights = np.ones(n) if chunk.w is None else chunk.w
-    return Parts(fixed, values, offset, chunk.y, weights, unseen)
+    return Parts(fixed, values, offset, chunk.y, weights, chunk.w is not None, unseen)
 
 
 def model_rows(layout: Layout, chunk: DesignChunk, rows: slice) -> np.ndarray:

@@ -49,10 +49,10 @@ def as_record(fitted: FittedLmm) -> dict[str, Any]:
     numbers = broom.information(fitted)
     record = {
         "formula": fitted.formula,
-        "family": "gaussian",
-        "link": "identity",
+        "family": fitted.family.name,
+        "link": fitted.family.link,
         "reml": fitted.reml,
-        "nagq": None,
+        "nagq": fitted.nagq,
         "nobs": fitted.nobs,
         "n_groups": effects.n_groups(fitted),
         "objective": float(fitted.estimates.objective),
@@ -61,7 +61,7 @@ def as_record(fitted: FittedLmm) -> dict[str, Any]:
         "bic": numbers["BIC"],
         "df_resid": numbers["df.residual"],
         "theta": fitted.theta,
-        "sigma": float(fitted.estimates.sigma),
+        "sigma": fitted.sigma,
         "fixef": dict(zip(names, fitted.estimates.beta, strict=True)),
         "se": dict(zip(names, coefficients.standard_errors(fitted), strict=True)),
         "varcorr": effects.varcorr(fitted).to_dict("records"),
@@ -80,4 +80,4 @@ def as_record(fitted: FittedLmm) -> dict[str, Any]:
         "data": fitted.data_description,
         "bigmm_version": fitted.bigmm_version,
     }
-    return plain(record)
+    return plain(record | fitted.particulars)

@@ -8,8 +8,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
+from bigmm.families import Family
 from bigmm.results.draws import standard_normal
-from bigmm.results.predictor import Predictor, Variance, encode, parts_of_chunk
+from bigmm.results.predictor import Parts, Predictor, Variance, encode, parts_of_chunk
+from bigmm.results.scale import mean, mean_slope
 
 
 class RowTask(Protocol):
@@ -18,22 +20,36 @@ class RowTask(Protocol):
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]: ...
 
 
+class Noise(Protocol):
+    """From the parts of the linear predictor to one simulated response per row; ``stream`` names the draws."""
+
+    def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Predict:
-    """Prediction, and its standard error when a variance is given."""
+    """Prediction, and its standard error when a variance is given.
+
+    family: for the scale of the response its inverse link (and the delta method for the standard error); None stays on
+    the scale of the linear predictor.
+    """
 
     model: Predictor
     random: bool
     new_levels: str
     variance: Variance | None
+    family: Family | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
         chunk = encode(self.model.spec, table, self.random, self.new_levels)
         parts = parts_of_chunk(self.model, chunk, self.random, self.new_levels)
-        columns = {"prediction": parts.eta}
+        eta = parts.eta
+        columns = {"prediction": eta if self.family is None else mean(self.family, eta)}
         if self.variance is not None:
             spread = np.sqrt(np.maximum(self.variance.of(chunk, self.random), 0.0))
-            columns["se"] = np.where(np.isnan(parts.eta), np.nan, spread)
+            if self.family is not None:
+                spread = spread * np.abs(mean_slope(self.family, eta))
+            columns["se"] = np.where(np.isnan(eta), np.nan, spread)
         return columns
 
 
@@ -68,11 +84,23 @@ class Augment:
 
 
 @dataclass(frozen=True, slots=True)
+class NormalNoise:
+    """eta + sigma z / sqrt(w)."""
+
+    sigma: float
+
+    def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray:
+        noise = standard_normal(seed, stream, first, len(parts.y))
+        with np.errstate(divide="ignore"):
+            return parts.eta + self.sigma * noise / np.sqrt(parts.w)
+
+
+@dataclass(frozen=True, slots=True)
 class Simulate:
     """One simulated response per model in ``models`` (each with its own drawn modes); row i always meets draw i."""
 
     models: tuple[Predictor, ...]
-    sigma: float
+    noise: Noise
     seed: int
     new_levels: str
     random: bool = True
@@ -82,7 +110,5 @@ class Simulate:
         columns = {}
         for number, model in enumerate(self.models):
             parts = parts_of_chunk(model, chunk, self.random, self.new_levels)
-            noise = standard_normal(self.seed, ("row", number), first, chunk.rows)
-            with np.errstate(divide="ignore"):
-                columns[f"sim_{number + 1}"] = parts.eta + self.sigma * noise / np.sqrt(parts.w)
+            columns[f"sim_{number + 1}"] = self.noise(parts, self.seed, ("row", number), first)
         return columns

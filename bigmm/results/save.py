@@ -1,7 +1,8 @@
 """Saved fits: a versioned directory without pickle, atomic to write, checked to the bit when loaded.
 
 Two things are in it: ``manifest.json``, written last, holds format, version, the design, everything small, and shape,
-type and SHA-256 of every array; ``arrays/`` (zarr v3) holds the Gram's blocks, the levels and the level numbers.
+type and SHA-256 of every array; ``arrays/`` (zarr v3) holds the Gram's blocks, the levels and the level numbers, and
+for a generalized model the working blocks at the mode, the estimates and the modes.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from bigmm.accumulate.assemble import Assembled
 from bigmm.atomic import whole_directory
 from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError, VersionError
-from bigmm.objective.criterion import Criterion
+from bigmm.families import family
+from bigmm.laplace.working import WorkingModel
+from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.templates import Template, Templates
 from bigmm.optimize.outcome import Outcome
 from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.gramfile import gram_from, gram_parts
 from bigmm.results.stream import check_local
 from bigmm.source.partition import Fingerprint
@@ -33,6 +37,8 @@ from bigmm.source.partition import Fingerprint
 FORMAT, VERSION = "bigmm-fit", 1
 SPEC = "spec/"
 SAME_OBJECTIVE = 1e-9
+SAME_LAPLACE = 1e-8
+"""The penalized deviance is that of the modes once more settled after the search ended."""
 PLAIN = (
     "formula",
     "reml",
@@ -49,6 +55,10 @@ PLAIN = (
 )
 
 
+GENERALIZED = ("phi", "nagq", "laplace", "se_method", "penalized", "compressed_rows")
+"""Plain fields that `FittedGlmm` adds; its family is kept by name and link."""
+
+
 def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Path:
     """Write the fit; the directory appears whole or not at all (OutputError)."""
     check_local(path)
@@ -57,9 +67,10 @@ def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Pat
         arrays |= {f"kept/{number}": np.asarray(kept) for number, kept in enumerate(fitted.assembled.kept)}
         meta, learned = fitted.spec.to_dict()
         arrays |= {f"{SPEC}{name}": values for name, values in learned.items()}
-        entries = write_arrays(folder / "arrays", arrays)
-        sealed = {"arrays": entries, "gram": listed(scalars), "spec": meta}
-        write_manifest(folder / "manifest.json", _body(fitted) | sealed)
+        more, own = KINDS[fitted.kind].parts(fitted)
+        entries = write_arrays(folder / "arrays", arrays | more)
+        sealed = {"arrays": entries, "gram": listed(scalars), "spec": meta, "kind": fitted.kind}
+        write_manifest(folder / "manifest.json", _body(fitted) | own | sealed)
     return Path(path).expanduser().absolute()
 
 
@@ -127,30 +138,91 @@ def load_fit(path: str | os.PathLike) -> FittedLmm:
     spec = DesignSpec.from_dict(body["spec"], learned)
     gram = gram_from(arrays, body["gram"])
     kept = tuple(arrays[f"kept/{n}"] for n in range(sum(name.startswith("kept/") for name in arrays)))
-    criterion = Criterion(gram, _templates(body["templates"]), body["reml"])
     theta = np.array(body["theta"], dtype=float)
-    estimates = criterion.estimates(theta)
-    check_objective(folder, body["objective"], float(estimates.objective))
-    return FittedLmm(
-        spec=spec,
-        assembled=Assembled(gram, tuple(body["term_order"]), kept, tuple(body["dropped_columns"])),
-        criterion=criterion,
-        theta=theta,
-        estimates=estimates,
-        outcome=_outcome(body["outcome"]),
-        dropped=tuple((column, count) for column, count in body["dropped"]),
-        seconds=body["seconds"],
-        fingerprints=tuple(_fingerprint(entry) for entry in body["fingerprints"]),
-        monte_carlo_error=body["monte_carlo_error"],
+    kind = KINDS[body["kind"]]
+    shared = {
+        "spec": spec,
+        "assembled": Assembled(gram, tuple(body["term_order"]), kept, tuple(body["dropped_columns"])),
+        "theta": theta,
+        "outcome": _outcome(body["outcome"]),
+        "dropped": tuple((column, count) for column, count in body["dropped"]),
+        "seconds": body["seconds"],
+        "fingerprints": tuple(_fingerprint(entry) for entry in body["fingerprints"]),
+        "monte_carlo_error": body["monte_carlo_error"],
         **{name: body[name] for name in PLAIN},
+    }
+    return kind.fitted(folder, body, arrays, shared)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is particular to one kind of fit on disk.
+
+    parts: fit -> (arrays, small values) that it adds; fitted: (directory, manifest, arrays, shared fields) -> the fit,
+    its objective checked.
+    """
+
+    parts: Callable[[Any], tuple[dict[str, np.ndarray], dict[str, Any]]]
+    fitted: Callable[[Path, dict[str, Any], dict[str, np.ndarray], dict[str, Any]], FittedLmm]
+
+
+def _linear_parts(fitted: FittedLmm) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Nothing: all estimates follow from the Gram and theta."""
+    return {}, {}
+
+
+def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]) -> FittedLmm:
+    criterion = Criterion(shared["assembled"].gram, _templates(body["templates"]), body["reml"])
+    estimates = criterion.estimates(shared["theta"])
+    check_objective(folder, body["objective"], float(estimates.objective))
+    return FittedLmm(criterion=criterion, estimates=estimates, **shared)
+
+
+def _generalized_parts(fitted: FittedGlmm) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The estimates themselves, which the working blocks at the mode do not determine to the last digit."""
+    found = fitted.estimates
+    arrays = {"estimates/beta": found.beta, "estimates/vcov": found.vcov}
+    for number, (u, b) in enumerate(zip(found.u, found.b, strict=True)):
+        arrays |= {f"estimates/u/{number}": u, f"estimates/b/{number}": b}
+    small = {name: getattr(fitted, name) for name in GENERALIZED}
+    numbers = {name: float(getattr(found, name)) for name in ("pwrss", "logdet_z", "logdet_x")}
+    return arrays, small | {"numbers": numbers, "family": fitted.family.name, "link": fitted.family.link}
+
+
+def _generalized(
+    folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]
+) -> FittedGlmm:
+    working = WorkingModel(shared["assembled"].gram, _templates(body["templates"]), False)
+    log_determinant = working.log_determinant(shared["theta"])
+    if body["nagq"] > 1:  # the integral needs the rows again, the curvature at the mode does not
+        check_objective(folder, body["numbers"]["logdet_z"], log_determinant, "log|M|")
+    else:
+        check_objective(folder, body["objective"], body["penalized"] + log_determinant, tolerance=SAME_LAPLACE)
+    terms = range(len(shared["assembled"].gram.terms))
+    estimates = Estimates(
+        beta=arrays["estimates/beta"],
+        vcov=arrays["estimates/vcov"],
+        sigma=1.0,
+        objective=body["objective"],
+        u=tuple(arrays[f"estimates/u/{number}"] for number in terms),
+        b=tuple(arrays[f"estimates/b/{number}"] for number in terms),
+        **body["numbers"],
     )
+    own = {name: body[name] for name in GENERALIZED}
+    response = family(body["family"], body["link"])
+    return FittedGlmm(criterion=working, estimates=estimates, family=response, **own, **shared)
 
 
-def check_objective(path: Path, saved: float, now: float) -> None:
+KINDS = {"lmm": Kind(_linear_parts, _linear), "glmm": Kind(_generalized_parts, _generalized)}
+
+
+def check_objective(
+    path: Path, saved: float, now: float, what: str = "objective", tolerance: float = SAME_OBJECTIVE
+) -> None:
     """Refuse a fit whose objective is not what it was when it was saved."""
-    if not math.isclose(saved, now, rel_tol=SAME_OBJECTIVE, abs_tol=SAME_OBJECTIVE):
+    if not math.isclose(saved, now, rel_tol=tolerance, abs_tol=tolerance):
         raise VersionError(
-            f"the fit at {path} was saved with objective {saved!r}, but evaluates to {now!r} here: "
+            f"the fit at {path} was saved with {what} {saved!r}, but evaluates to {now!r} here: "
             f"it comes from another version or was altered; fit again"
         )
 

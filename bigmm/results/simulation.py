@@ -10,7 +10,7 @@ from bigmm.errors import UsageError
 from bigmm.results.draws import check_seed, standard_normal
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import check_new_levels, predictor
-from bigmm.results.rows import Simulate
+from bigmm.results.rows import Noise, Simulate
 
 
 def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np.ndarray:
@@ -25,7 +25,7 @@ def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np
     return values
 
 
-def simulation(fitted: FittedLmm, seed: int, nsim: int, use_modes: bool, new_levels: str) -> Simulate:
+def simulation(fitted: FittedLmm, noise: Noise, seed: int, nsim: int, use_modes: bool, new_levels: str) -> Simulate:
     """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new."""
     if nsim < 1:
         raise UsageError(f"nsim must be at least 1, got {nsim!r}")
@@ -34,7 +34,7 @@ def simulation(fitted: FittedLmm, seed: int, nsim: int, use_modes: bool, new_lev
     models = tuple(
         base if use_modes else replace(base, modes=_modes(fitted, seed, replicate)) for replicate in range(nsim)
     )
-    return Simulate(models, float(fitted.estimates.sigma), int(seed), check_new_levels(new_levels))
+    return Simulate(models, noise, int(seed), check_new_levels(new_levels))
 
 
 def _modes(fitted: FittedLmm, seed: int, replicate: int) -> tuple[np.ndarray | None, ...]:

@@ -94,14 +94,14 @@ def p_text(p: float) -> str:
 
 
 def _heading(fitted: FittedLmm) -> tuple[str, ...]:
-    how = "REML" if fitted.reml else "maximum likelihood"
     lines = [
-        f"Linear mixed model fit by {how} (bigmm {fitted.bigmm_version})",
+        f"{fitted.title} fit by {fitted.method} (bigmm {fitted.bigmm_version})",
         f"Formula: {fitted.formula}",
         f"   Data: {fitted.data_description}",
     ]
     named = {"Weights": fitted.weights, " Offset": fitted.offset}
-    return tuple(lines + [f"{label}: {column}" for label, column in named.items() if column])
+    lines += [f"{label}: {column}" for label, column in named.items() if column]
+    return tuple(lines + [f"{label}: {text}" for label, text in fitted.remarks])
 
 
 def _criterion(fitted: FittedLmm) -> Block:
@@ -115,8 +115,8 @@ def _criterion(fitted: FittedLmm) -> Block:
 def _random(fitted: FittedLmm) -> Block:
     """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term."""
     covariances = effects.term_covariances(fitted)
-    sigma = float(fitted.estimates.sigma)
-    variances = np.concatenate([*(np.diag(c) for c in covariances), [sigma**2]])
+    sigma = fitted.residual_sd
+    variances = np.concatenate([*(np.diag(c) for c in covariances), [] if sigma is None else [sigma**2]])
     texts = iter(zip(numbers(variances), numbers(np.sqrt(variances)), strict=True))
     width = max((len(t.names) for t in fitted.terms), default=1) - 1
     rows = [("Groups", "Name", "Variance", "Std.Dev.", *(("Corr",) if width else ()), *("",) * (width - 1))]
@@ -125,7 +125,8 @@ def _random(fitted: FittedLmm) -> Block:
         for i, name in enumerate(term.names):
             cells = [_two(corr[i, j]) for j in range(i)] + [""] * (width - i)
             rows.append((term.group if i == 0 else "", name, *next(texts), *cells[:width]))
-    rows.append(("Residual", "", *next(texts), *("",) * width))
+    if sigma is not None:
+        rows.append(("Residual", "", *next(texts), *("",) * width))
     groups = "; ".join(f"{name}, {count:,}" for name, count in effects.n_groups(fitted).items())
     return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left=2)
 
@@ -147,14 +148,14 @@ def _fixed(fitted: FittedLmm) -> Block:
     columns = [
         numbers(table["Estimate"].to_numpy(), decimals),
         numbers(table["Std. Error"].to_numpy(), decimals),
-        numbers(table["t value"].to_numpy(), 3),
+        numbers(table[fitted.statistic].to_numpy(), 3),
         [p_text(p) for p in table["Pr(>|z|)"]],
     ]
     rows = [("", *table.columns)]
     rows += [(str(name), *cells) for name, *cells in zip(table.index, *columns, strict=True)]
     more = len(rows) - 1 - MAX_COEFFICIENTS
     lines = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
-    return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines)
+    return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 
 
 def _correlations(fitted: FittedLmm) -> Block | None:
@@ -187,6 +188,7 @@ def notes(fitted: FittedLmm) -> list[str]:
         lines.append(f"NOT certified as converged ({fitted.outcome.status})")
     if fitted.outcome.advice:
         lines.append(str(fitted.outcome.advice))
+    lines += fitted.facts
     if fitted.monte_carlo_error:
         lines.append(f"Monte Carlo standard errors: {dict(fitted.monte_carlo_error)}")
     return [*lines, _effort(fitted)]
@@ -196,7 +198,8 @@ def _effort(fitted: FittedLmm) -> str:
     phases = {phase: s for phase, s in fitted.seconds.items() if phase != "total"}
     total = fitted.seconds.get("total", sum(phases.values()))
     detail = ", ".join(f"{phase} {s:.2f}" for phase, s in phases.items())
-    return f"{fitted.passes} passes over {fitted.rows_read:,} rows, {total:.2f} s ({detail}), solver {fitted.solver}"
+    passes = "1 pass" if fitted.passes == 1 else f"{fitted.passes} passes"
+    return f"{passes} over {fitted.rows_read:,} rows, {total:.2f} s ({detail}), solver {fitted.solver}"
 
 
 def summarize(fitted: FittedLmm) -> Summary:
@@ -209,4 +212,4 @@ def summarize(fitted: FittedLmm) -> Summary:
 def coefficient_line(fitted: FittedLmm) -> str:
     """One line for repr(): formula, rows, criterion."""
     criterion = "REML criterion" if fitted.reml else "-2 log likelihood"
-    return f"<LmmResults {fitted.formula!r}: {fitted.nobs:,} rows, {criterion} {fitted.estimates.objective:.4f}>"
+    return f"{fitted.formula!r}: {fitted.nobs:,} rows, {criterion} {fitted.estimates.objective:.4f}"

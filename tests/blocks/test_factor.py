@@ -9,7 +9,7 @@ from bigmm.blocks import analyse
 from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.solve import multiply, quadratic, solve
+from bigmm.blocks.solve import multiply, quadratic, residual_products, solve
 from tests.oracle import SHAPES, Rows, thetas
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -106,18 +106,33 @@ def test_solution(kind, data):
 
 
 @every
-@given(st.data(), st.booleans())
-def test_products(kind, data, with_fixed):
+@given(st.data())
+def test_products(kind, data):
     whole = drawn(kind, data)
     rng = np.random.default_rng(0)
     x = tuple(rng.normal(size=(t.n_levels, t.width, 3)) for t in whole.gram.terms)
-    found = multiply(analyse(whole.gram), x, with_fixed)
-    flat = np.concatenate(
-        [a.reshape(-1, 3) * float(t.penalized or with_fixed) for a, t in zip(x, whole.gram.terms, strict=True)]
-    )
-    n = whole.starts[-1]
-    expected = whole.a[:n, :n] @ flat
-    np.testing.assert_allclose(np.concatenate([a.reshape(-1, 3) for a in found]), expected, **CLOSE)
+    found = multiply(analyse(whole.gram), x)
+    flat = np.concatenate([a.reshape(-1, 3) * float(t.penalized) for a, t in zip(x, whole.gram.terms, strict=True)])
+    expected = whole.a[: whole.starts[-1], : whole.starts[-1]] @ flat
+    for j, t in enumerate(whole.gram.terms):
+        if t.penalized:
+            own = slice(whole.starts[j], whole.starts[j + 1])
+            np.testing.assert_allclose(found[j].reshape(-1, 3), expected[own], **CLOSE)
+
+
+@every
+@given(st.data())
+def test_residual_products(kind, data):
+    whole = drawn(kind, data)
+    solution = solve(whole.factor())
+    found = residual_products(analyse(whole.gram), whole.lams, solution)
+    scaled = np.linalg.solve(whole.omega[:-1, :-1], whole.omega[:-1, -1])
+    expected = whole.a[:, -1] - whole.a[:, :-1] @ (whole.scale[:-1, :-1] @ scaled)
+    for j, t in enumerate(whole.gram.terms):
+        assert found[j].shape == (t.n_levels, t.width)
+        if t.penalized:
+            own = expected[whole.starts[j] : whole.starts[j + 1]]
+            np.testing.assert_allclose(found[j].ravel(), own, **CLOSE)
 
 
 @every

@@ -132,8 +132,14 @@ def scale_mirrored(lo, hi, lower, scale, out):
 
 
 def multiply_own(lo, hi, diagonal, x, out):
-    out[lo:hi] = diagonal[lo:hi] @ x[lo:hi]
+    out[lo:hi] += diagonal[lo:hi] @ x[lo:hi]
 
 
 def tall_product(lo, hi, a, b):
     return a[lo:hi].T @ b[lo:hi]
+
+
+def score_levels(lo, hi, lam, diagonal, dense, residual, out):
+    for i in range(lo, hi):
+        system = np.eye(len(lam)) + diagonal[i] @ lam @ lam.T
+        out[i] = np.linalg.solve(system, dense[i] @ residual - out[i])

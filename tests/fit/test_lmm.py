@@ -1,4 +1,5 @@
-"""The recipe end to end on real Parquet: how rows are cut, ordered, weighted or labelled changes nothing it should not."""
+"""The recipe end to end on real Parquet: how rows are cut, ordered, weighted or labelled changes nothing it should
+not."""
 
 import numpy as np
 import pandas as pd

@@ -48,7 +48,8 @@ def banana(*starts) -> Problem:
 
 
 def wells(depth: float, *starts, **options) -> Problem:
-    """Even in every element, as a criterion is: sum of t^2 - b t^4 + c t^6 with minima at 0 (value 0) and 3 (-depth)."""
+    """Even in every element, as a criterion is: sum of t^2 - b t^4 + c t^6 with minima at 0 (value 0) and 3
+    (-depth)."""
     # f(3) = 9 - 81 b + 729 c = -depth and f'(3) / 3 = 2 - 36 b + 486 c = 0
     b, c = np.linalg.solve([[-81.0, 729.0], [-36.0, 486.0]], [-depth - 9.0, -2.0])
     return problem(

@@ -49,6 +49,23 @@ def test_a_saddle_is_not_reported_as_a_minimum(method):
     assert outcome.advice == "a variance at zero would be better positive: try another optimizer or start (theta0=)"
 
 
+def test_a_saddle_between_the_axes():
+    """Two elements of one template column: neither alone lowers the function, both together do."""
+    outcome = minimize(
+        problem(
+            lambda t: t @ t - 6 * t[0] * t[1] + (t @ t) ** 2,
+            lambda t: 2 * t - 6 * t[::-1] + 4 * (t @ t) * t,
+            lambda t: np.array([[2.0, -6.0], [-6.0, 2.0]]) + 4 * (t @ t) * np.eye(2) + 8 * np.outer(t, t),
+            [0.0, 0.0],
+            lower=[0.0, -np.inf],
+        ),
+        "newton",
+    )
+    assert not outcome.theta.any()
+    assert not outcome.converged
+    assert outcome.advice.startswith("a variance at zero would be better positive")
+
+
 def test_auto_leaves_a_saddle():
     outcome = minimize(saddle([0.0]))
     assert outcome.converged

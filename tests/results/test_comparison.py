@@ -55,5 +55,5 @@ def test_different_responses_are_refused(sleep):
 def test_one_model_or_no_model(sleep):
     with pytest.raises(UsageError, match="a likelihood-ratio test compares at least two models"):
         bigmm.lrt(sleep)
-    with pytest.raises(UsageError, match=r"lrt\(\) compares fitted linear mixed models, got str"):
+    with pytest.raises(UsageError, match=r"lrt\(\) compares fitted mixed models of lmm\(\) or glmm\(\), got str"):
         bigmm.lrt(sleep, "other")

@@ -48,7 +48,7 @@ def test_pickle(crossed, rows, pickler):
 def test_what_is_not_there_yet(sleep):
     with pytest.raises(UsageError, match=r"bootstrap\(\) is not available in this version; use conf_int"):
         sleep.bootstrap(100)
-    with pytest.raises(UsageError, match=r"refit\(\) is not available in this version; call bigmm.lmm\(\)"):
+    with pytest.raises(UsageError, match=r"refit\(\) is not available in this version; call bigmm.lmm\(\) or glmm\(\)"):
         sleep.refit(reml=False)
 
 

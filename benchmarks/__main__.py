@@ -1,0 +1,38 @@
+"""All benchmarks, one after the other, each in a process of its own: python -m benchmarks [--full]
+
+Without --full the large ones run at a size that takes minutes together; with it, at the size of their claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+#: Script, and the arguments that make it small.
+SCRIPTS = {
+    "bench_insteval": (),
+    "bench_peers": ("--rows", "50000"),
+    "bench_million_levels": (),
+    "bench_accumulate": ("--rows", "8000000"),
+    "bench_memory": ("--rows", "20000000"),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
+    full = parser.parse_args().full
+    failed = []
+    for name, small in SCRIPTS.items():
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(() if full else small)]
+        print(f"\n$ python {' '.join(command[1:])}", flush=True)
+        if subprocess.run(command, check=False).returncode:
+            failed.append(name)
+    if failed:
+        print(f"did not run to the end: {', '.join(failed)}")
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

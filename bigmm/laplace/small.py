@@ -1,0 +1,90 @@
+"""Algebra of one level: matrices as small as its random effects, loops instead of LAPACK calls."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def column(columns, c, i):
+    """Row i of column c; column 0 is the constant."""
+    return columns[c - 1, i] if c > 0 else 1.0
+
+
+@njit(cache=True, nogil=True)
+def copy(x, out):
+    """out <- x, without the checks of slices."""
+    for a in range(len(x)):
+        out[a] = x[a]
+
+
+@njit(cache=True, nogil=True)
+def multiply(lam, x, out):
+    """out <- lam x."""
+    for a in range(len(x)):
+        t = 0.0
+        for c in range(len(x)):
+            t += lam[a, c] * x[c]
+        out[a] = t
+
+
+@njit(cache=True, nogil=True)
+def multiply_transposed(lam, x, out):
+    """out <- lam'x."""
+    for a in range(len(x)):
+        t = 0.0
+        for c in range(len(x)):
+            t += lam[c, a] * x[c]
+        out[a] = t
+
+
+@njit(cache=True, nogil=True)
+def cholesky(h, low):
+    """low low' = h for a small matrix, in its lower triangle; returns False where h is not positive definite."""
+    for a in range(h.shape[0]):
+        for b in range(a + 1):
+            t = h[a, b]
+            for c in range(b):
+                t -= low[a, c] * low[b, c]
+            if a == b:
+                if not t > 0.0:
+                    return False
+                low[a, a] = np.sqrt(t)
+            else:
+                low[a, b] = t / low[b, b]
+    return True
+
+
+@njit(cache=True, nogil=True)
+def solve(low, x):
+    """x <- (low low')^-1 x."""
+    k = len(x)
+    for a in range(k):
+        t = x[a]
+        for c in range(a):
+            t -= low[a, c] * x[c]
+        x[a] = t / low[a, a]
+    for a in range(k - 1, -1, -1):
+        t = x[a]
+        for c in range(a + 1, k):
+            t -= low[c, a] * x[c]
+        x[a] = t / low[a, a]
+
+
+@njit(cache=True, nogil=True)
+def factor_scaled(zwz, lam, low, row, h):
+    """low <- Cholesky factor of lam'zwz lam + I from the lower triangle of zwz (k, k); row (k,), h (k, k): scratch."""
+    k = lam.shape[0]
+    for a in range(k):
+        for d in range(k):
+            t = 0.0
+            for c in range(k):
+                t += (zwz[d, c] if c <= d else zwz[c, d]) * lam[c, a]
+            row[d] = t
+        for b in range(k):
+            t = 1.0 if a == b else 0.0
+            for d in range(k):
+                t += lam[d, b] * row[d]
+            h[b, a] = t
+    return cholesky(h, low)

@@ -1,0 +1,113 @@
+"""What is computed per row where the response has a distribution: residuals, broom.mixed's columns, simulated
+responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from bigmm.errors import UsageError
+from bigmm.families import Family
+from bigmm.families import rows as columnwise
+from bigmm.results.draws import uniform
+from bigmm.results.predictor import Parts, Predictor, Variance, encode, parts_of_chunk
+from bigmm.results.scale import QUANTILES, mean, mean_slope, residuals
+
+UNWEIGHTED = ("response", "working")
+"""Residuals that need no weights."""
+
+
+def check_trials(family: Family, parts: Parts, what: str) -> None:
+    """A binomial's variance needs the numbers of trials; UsageError when the rows do not say them."""
+    if family.name == "binomial" and not parts.weighted:
+        raise UsageError(
+            f"{what} needs the numbers of trials of the binomial response: give the rows the weights column of the "
+            "fit, or the columns of its response"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Residuals:
+    """Residuals of one kind of `scale.RESIDUALS`; phi is the dispersion."""
+
+    model: Predictor
+    family: Family
+    phi: float
+    kind: str
+
+    def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
+        chunk = encode(self.model.spec, table, True, "population")
+        parts = parts_of_chunk(self.model, chunk, True, "population")
+        if self.kind not in UNWEIGHTED:
+            check_trials(self.family, parts, f"residuals({self.kind!r})")
+        return {"resid": residuals(self.family, self.kind, parts.y, parts.w, parts.eta, self.phi)}
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentGeneralized:
+    """broom.mixed's columns for a glmer fit.
+
+    .fitted and .fixed: linear predictor with and without random effects; .resid: deviance residuals; .mu: fitted means;
+    .hat, .cooksd: leverages in the working model and Cook's distances; .sqrtrwt, .sqrtXwt: square roots of weight over
+    variance function, and that times d mu / d eta; .weights; .wtres: Pearson residuals.
+    """
+
+    model: Predictor
+    variance: Variance
+    family: Family
+    phi: float
+    sigma: float
+    rank: int
+    observed: bool
+
+    def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
+        chunk = encode(self.model.spec, table, True, "population")
+        parts = parts_of_chunk(self.model, chunk, True, "population")
+        check_trials(self.family, parts, "augment()")
+        eta, family = parts.eta, self.family
+        mu, shape = mean(family, eta), self.phi if family.name == "negative_binomial" else 1.0
+        pearson = residuals(family, "pearson", parts.y, parts.w, eta, self.phi)
+        hat = self._working_weights(parts) * self.variance.of(chunk, True)
+        hat = np.where(parts.unseen | np.isnan(eta), np.nan, hat)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cooks = (pearson / (1.0 - hat)) ** 2 * hat / (self.sigma**2 * self.rank)
+            root = np.sqrt(parts.w / columnwise.variance(family, mu, shape))
+        return {
+            ".fitted": eta,
+            ".resid": residuals(family, "deviance", parts.y, parts.w, eta, self.phi),
+            ".hat": hat,
+            ".cooksd": cooks,
+            ".fixed": parts.fixed + parts.offset,
+            ".mu": mu,
+            ".offset": parts.offset,
+            ".sqrtXwt": mean_slope(family, eta) * root,
+            ".sqrtrwt": root,
+            ".weights": parts.w,
+            ".wtres": pearson,
+        }
+
+    def _working_weights(self, parts: Parts) -> np.ndarray:
+        """(n,) the weights of the working model that the fit holds; NaN without a response where those need one."""
+        # expected weights do not depend on y, but y outside the family's range would spoil them
+        y = parts.y if self.observed else np.where(np.isnan(parts.y), 1.0, parts.y)
+        known = ~(np.isnan(y) | np.isnan(parts.w) | np.isnan(parts.eta))
+        out = np.full(len(y), np.nan)
+        scores = columnwise.score_full(self.family, y[known], parts.w[known], parts.eta[known], self.phi)
+        out[known] = scores[3 if self.observed else 2]
+        return out
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyNoise:
+    """A draw from the family at each row's mean: 0 or 1, a proportion of the row's trials, a count, a positive
+    number."""
+
+    family: Family
+    phi: float
+
+    def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray:
+        check_trials(self.family, parts, "simulate()")
+        u = uniform(seed, stream, first, len(parts.y))
+        return QUANTILES[self.family.name](u, mean(self.family, parts.eta), parts.w, self.phi)

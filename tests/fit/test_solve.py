@@ -1,0 +1,56 @@
+"""Where a search starts, when restarts are worth it, and that compressing the blocks changes no outcome."""
+
+import numpy as np
+import pytest
+
+from bigmm.fit import solve
+from bigmm.objective import Criterion
+from tests.blocks.test_compress import MODELS
+from tests.oracle import SHAPES, Rows
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_compression_changes_no_outcome(name, monkeypatch):
+    gram, templates = MODELS[name]
+    criterion = Criterion(gram, templates, True)
+    compressed = solve.minimize_criterion(criterion, "auto")
+    monkeypatch.setattr(solve, "compress", lambda gram: gram)
+    whole = solve.minimize_criterion(criterion, "auto")
+    assert compressed.converged
+    np.testing.assert_allclose(compressed.theta, whole.theta, rtol=1e-9, atol=1e-10)
+    assert compressed.value == pytest.approx(whole.value, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", sorted(SHAPES))
+@pytest.mark.parametrize("optimizer", ["auto", "bobyqa"])
+def test_every_structure_converges(kind, optimizer):
+    model = Rows.draw(SHAPES[kind], 6)
+    criterion = Criterion(model.gram, model.templates, True)
+    outcome = solve.minimize_criterion(criterion, optimizer)
+    assert outcome.converged, outcome.advice
+    assert np.all(outcome.theta[criterion.lower == 0] >= 0)
+    best = model.dense(outcome.theta, True).objective
+    assert outcome.value == pytest.approx(best, rel=1e-10)
+    rng = np.random.default_rng(0)
+    for move in rng.normal(size=(10, criterion.n_theta)) * 0.02:
+        assert model.dense(outcome.theta + move, True).objective >= best - 1e-9
+
+
+def test_restarts_where_evaluations_are_cheap():
+    model = Rows.draw(SHAPES["three crossed"], 0)
+    outcome = solve.minimize_criterion(Criterion(model.gram, model.templates, True), "auto")
+    assert outcome.starts == 4
+    assert solve.is_cheap(model.gram)
+
+
+def test_theta0_comes_first():
+    model = Rows.draw(SHAPES["crossed"], 0)
+    first, *rest = solve.starts(model.gram, model.templates, np.array([0.3, 0.4]))
+    np.testing.assert_array_equal(first, [0.3, 0.4])
+    assert len(rest) == 4
+
+
+def test_large_problems_are_not_cheap(monkeypatch):
+    model = Rows.draw(SHAPES["crossed"], 0)
+    monkeypatch.setattr(solve, "CHEAP_TAIL", 3)
+    assert not solve.is_cheap(model.gram)
