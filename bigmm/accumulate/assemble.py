@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, about_mean, fixed_part, original_squares, x_basis
@@ -29,6 +30,8 @@ class Assembled:
 
 def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     """The blocks of A. Raises DataError for no rows, a constant response, or as many coefficients as rows."""
+    # Arrow keeps what partitions took (a third of the peak) for the next one; the pass is over.
+    pa.default_memory_pool().release_unused()
     joint = joint_terms(layout)
     _check_response(cross, layout)
     order = _term_order(cross, joint)

@@ -1,9 +1,10 @@
 """Row kernels of the pass: the dense Gram matrix and one record per level.
 
 A row is v = [1, columns..., y - offset] - shift, m numbers. Rows are taken in blocks that stay in the L1 cache: a block
-is shifted once, then used twice, for the Gram matrix and for the records. Records are added row by row (four rows at a
-time, see `vector`), or by dot products over runs of rows of one level where such runs are long. Sums are formed in an order that depends on the rows
-alone, never on threads. Twins in plain NumPy live in tests/accumulate/twins.py.
+is shifted once, then used twice, for the Gram matrix and for the records. Records are added row by row, four rows
+turned from columns in registers (`vector`), or by dot products over runs of rows of one level where these are long.
+Sums are formed in an order that depends on the rows alone, never on threads. Twins in plain NumPy live in
+tests/accumulate/twins.py.
 """
 
 from __future__ import annotations

@@ -40,10 +40,10 @@ def _spread(builder, number):
 
 
 def _add_four_rows(typingctx, records, at, step, right, place, block, covariates, row, stride):
-    """records.flat[at[r] + a * step + (0..3)] += block[covariates[a], row + r] * right.flat[place + (0..3) * stride + r].
+    """records.flat[at[r] + a * step + c] += block[covariates[a], row + r] * right.flat[place + c * stride + r].
 
-    For r = 0, 1, 2, 3 in order and every a; rows of ``block`` and ``right`` are ``stride`` numbers apart. float64
-    arrays in C order, covariates (k,) int64, ``at`` a tuple of four int64.
+    For c = 0..3, for r = 0..3 in this order, and every a; rows of ``block`` and ``right`` are ``stride`` numbers apart.
+    float64 arrays in C order, covariates (k,) int64, ``at`` a tuple of four int64.
     """
 
     def codegen(context, builder, signature, arguments):

@@ -21,6 +21,7 @@ from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.krylov import (
     ROWS,
+    TOLERANCE,
     Solved,
     TailOperator,
     back_substitute,
@@ -33,7 +34,10 @@ from bigmm.blocks.parallel import run
 from bigmm.blocks.solve import Solution
 from bigmm.blocks.structure import Structure
 
-PROBE_TOLERANCE = 1e-7
+PROBE_TOLERANCE = 3e-6
+"""Relative residual of the probes' solves, in float32: their own Monte Carlo error is far larger."""
+CURVATURE_TOLERANCE = 1e-4
+"""Relative residual for average information, which only shapes the steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,7 @@ def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -
     vv = np.tril(vv) + np.tril(vv, -1).T
     corner = _lower_root(gram.xy - vv - dense.T @ data.x)
     start = np.concatenate([probes.vectors, probes.basis], axis=1)
-    solved = conjugate_gradients(operator, start, PROBE_TOLERANCE)
+    solved = conjugate_gradients(operator, start.astype(np.float32), PROBE_TOLERANCE)
     t = probes.vectors.shape[1]
     values = lanczos_quadrature(solved, np.einsum("rv,rv->v", start, start), first_moment_free)
     logs = 2.0 * np.log(np.diagonal(corner))
@@ -137,14 +141,21 @@ def make_probes(factor_basis: np.ndarray, r: int, n_probes: int, seed: int) -> P
     return Probes(factor_basis, np.ascontiguousarray(signs - factor_basis @ (factor_basis.T @ signs)))
 
 
-def deflation_basis(operator: TailOperator, size: int, seed: int, rounds: int = 3) -> np.ndarray:
-    """(r, size) orthonormal columns near the smallest eigenvalues of S_hat, by inverse iteration from random vectors."""
+def deflation_basis(operator: TailOperator, size: int, seed: int, rounds: int = 12) -> np.ndarray:
+    """(r, size) orthonormal columns near the largest |eigenvalues| of X_hat = I - S_hat, by subspace iteration."""
     size = min(size, operator.size // 4)
     rng = np.random.default_rng(np.random.Philox(seed + 1))
     basis = np.linalg.qr(rng.standard_normal((operator.size, size)))[0] if size else np.zeros((operator.size, 0))
     for _ in range(rounds if size else 0):
-        basis = np.linalg.qr(conjugate_gradients(operator, np.ascontiguousarray(basis), 1e-3).x)[0]
+        basis = np.ascontiguousarray(basis)
+        basis = np.linalg.qr(basis - operator.apply(basis.astype(np.float32)))[0]
     return np.ascontiguousarray(basis)
+
+
+def operator_at(structure: IterativeStructure, lams) -> TailOperator:
+    """The normalised Schur complement at Lambda."""
+    stages, _, _ = eliminated(structure.tail, lams)
+    return tail_operator(structure.tail, lams, stages)
 
 
 # ---------------------------------------------------------------------------------------------------- solves
@@ -171,10 +182,12 @@ def _effects(whole: Structure, operator: TailOperator, tail: np.ndarray, v) -> t
     return tuple(out)
 
 
-def quadratic(factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray) -> np.ndarray:
+def quadratic(
+    factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, tolerance: float = TOLERANCE
+) -> np.ndarray:
     """rhs'Omega_ZX^-1 rhs; rhs per term (q, k, nr) unscaled, rhs_x (p, nr); see `blocks.solve.quadratic`."""
     total, fixed, normalised = _forward(factor, rhs, rhs_x)
-    inner = conjugate_gradients(factor.operator, normalised).x
+    inner = conjugate_gradients(factor.operator, normalised, tolerance).x
     n = factor.n_dense
     rest = fixed - factor.dense[:, :n].T @ inner
     half = np.linalg.solve(factor.corner[:n, :n], rest)
@@ -295,3 +308,50 @@ def _fixed_part(factor: IterativeFactor) -> list[np.ndarray]:
     ]
 
 
+
+
+# ---------------------------------------------------------------------------------------------------- per level
+
+
+def level_covariances(factor: IterativeFactor) -> tuple[np.ndarray, ...]:
+    """Per term (q, k, k) Lambda (M^-1)_ll Lambda': exact for the chain alone, the rest from basis and probes."""
+    whole, operator = factor.structure.tail, factor.operator
+    t = factor.probes.vectors.shape[1]
+    start = np.concatenate([factor.probes.vectors, factor.probes.basis], axis=1)
+    solution, image = factor.probe_solution.x, factor.probe_solution.image
+    weight = np.append(np.full(t, 1.0 / t), np.ones(start.shape[1] - t))
+    raw_start, raw_rest = operator.raw(start), operator.raw(solution - 2.0 * start + image)
+    out: list[np.ndarray] = [np.zeros(0)] * len(whole.gram.terms)
+    for number, place in enumerate(whole.tail):
+        shape, part = (place.n_levels, place.width, -1), slice(place.offset, place.stop)
+        block = operator.into[number]
+        out[place.term] = block @ block.transpose(0, 2, 1) + _outer(raw_rest[part].reshape(shape), raw_start[part], weight)
+    chain = selected_inverse(factor.chain, with_fixed=False, covariances=True).covariances
+    stage_start = back_substitute(whole, operator.stages, raw_start)
+    stage_solution = back_substitute(whole, operator.stages, operator.raw(solution))
+    for stage, own, x, y in zip(whole.stages, chain, stage_solution, stage_start, strict=True):
+        out[stage.term] = np.asarray(own) + _outer(x, y, weight)
+    return tuple(out)
+
+
+def _outer(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    product = np.einsum("lav,lbv->lab", x * weight, y.reshape(x.shape))
+    return 0.5 * (product + product.transpose(0, 2, 1))
+
+
+ROWS_AT_ONCE = 64
+
+
+def row_quadratics(factor: IterativeFactor, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    """[Lambda'z; x]'Omega^-1 [Lambda'z; x] per row, exact to the tolerance, a block of rows at a time; see `blocks.rows`."""
+    gram = factor.structure.tail.gram
+    pieces = []
+    for lo in range(0, len(x), ROWS_AT_ONCE):
+        part = slice(lo, min(lo + ROWS_AT_ONCE, len(x)))
+        n = part.stop - part.start
+        rhs = [np.zeros((t.n_levels, t.width, n)) for t in gram.terms]
+        for j in range(len(gram.terms)):
+            known = np.flatnonzero(refs[j][part] >= 0)
+            rhs[j][refs[j][part][known], :, known] = z[j][part][known]
+        pieces.append(np.diagonal(quadratic(factor, tuple(rhs), np.ascontiguousarray(x[part].T))))
+    return np.concatenate(pieces) if pieces else np.zeros(0)

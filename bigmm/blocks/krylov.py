@@ -20,7 +20,8 @@ from bigmm.blocks.structure import Structure, TailTerm
 
 ROWS = 512
 """Rows of the tail or levels of a stage per range, for kernels that do much work per row."""
-TOLERANCE = 1e-11
+TOLERANCE = 1e-8
+"""Relative residual of data solves; quadratic forms are then good to its square."""
 MAX_ITERATIONS = 2000
 
 
@@ -129,7 +130,7 @@ def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: floa
     norm = _dots(rhs, rhs)
     rho, image = norm.copy(), np.zeros_like(rhs)
     alphas, betas = [], []
-    floor = np.maximum(norm, 1e-300) * tolerance**2
+    floor = np.maximum(norm, 1e-300) * tolerance**2  # norms are summed in float64 whatever the columns are
     for iteration in range(MAX_ITERATIONS):
         active = rho > floor
         if not active.any():

@@ -21,7 +21,7 @@ CONVERGED, DOUBTFUL = 0, 3
 @click.option(
     "--se",
     type=click.Choice(["hessian", "rx"]),
-    help="Standard errors of a generalized model: from the objective's Hessian (default), or the working model (quick).",
+    help="Standard errors of a generalized model: the objective's Hessian (default), or the working model.",
 )
 @click.option("--optimizer", metavar="NAME", default="auto", show_default=True, help="How the criterion is minimised.")
 @options.where_options

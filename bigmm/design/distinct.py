@@ -54,7 +54,7 @@ def _union(found: Sequence[pa.Table]) -> pa.Table:
         return found[0]
     table = pa.concat_tables(found)
     if table.num_columns == 1:
-        return pa.table({table.column_names[0]: pc.unique(table.column(0))})
+        return pa.table({table.column_names[0]: unique_values(table.column(0))})
     return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
 
 
@@ -79,8 +79,14 @@ def _distinct_values(column: pa.ChunkedArray, name: str) -> pa.Array:
         pieces.append(_to_canonical(_distinct_integers(chunk), target, name))
     if not pieces:
         return pa.array([], target)
-    values = pc.unique(pa.chunked_array(pieces, target)).drop_null()
+    distinct_already = len(pieces) == 1 and not pt.is_dictionary(column.type)
+    values = (pieces[0] if distinct_already else unique_values(pa.chunked_array(pieces, target))).drop_null()
     return values.filter(pc.invert(pc.is_nan(values))) if pt.is_floating(target) else values
+
+
+def unique_values(column: pa.ChunkedArray) -> pa.Array:
+    """Distinct values of a column, in any order."""
+    return _distinct_integers(column.combine_chunks()) if pt.is_integer(column.type) else pc.unique(column)
 
 
 def _distinct_integers(chunk: pa.Array) -> pa.Array:

@@ -110,7 +110,7 @@ def fill_columns(plan: Plan, cells: Cells, skip: frozenset[int] = frozenset()) -
 
 
 def _matrix(count: int, rows: int) -> np.ndarray:
-    """(count, rows) float64, uninitialised, from Arrow's pool: pages used before cost no page faults (a third of it)."""
+    """(count, rows) float64, not initialised, from Arrow's pool: its pages were used before, so no page faults."""
     if count * rows == 0:
         return np.empty((count, rows))
     return np.frombuffer(pa.allocate_buffer(8 * count * rows), dtype=np.float64).reshape(count, rows)

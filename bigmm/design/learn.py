@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from bigmm.design.cells import floats
 from bigmm.design.checks import check_columns, check_levels, check_roles
-from bigmm.design.distinct import DistinctRows
+from bigmm.design.distinct import DistinctRows, unique_values
 from bigmm.design.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.levels import Combinations, Levels, canonical_type, declared_values, distinct_codes, ordered
@@ -165,7 +164,7 @@ def _number_levels(
     for variables, table in sorted(tables.items(), key=lambda item: len(item[0])):
         for name in variables:
             if name not in levels:
-                values = pc.unique(table.column(name))
+                values = unique_values(table.column(name))
                 levels[name] = ordered(name, values, needs.declared.get(name))
     combinations = {}
     for variables in needs.interactions:

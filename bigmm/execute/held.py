@@ -26,7 +26,9 @@ class Held(Protocol):
         """``task(shard, *args)`` (or ``task(shard, per_shard[i], *args)``) of every shard, in the shards' order."""
         ...
 
-    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None) -> Any:
+    def fold(
+        self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
+    ) -> Any:
         """``reduce(merge, map(...))``, in the shards' order, with few results alive at a time."""
         ...
 
@@ -59,7 +61,9 @@ class HeldByThreads:
         """See `Held.map`."""
         return list(self._in_order(task, args, per_shard))
 
-    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None) -> Any:
+    def fold(
+        self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
+    ) -> Any:
         """See `Held.fold`."""
         return reduce(merge, self._in_order(task, args, per_shard))
 

@@ -38,7 +38,9 @@ class HeldByCluster:
         """See `Held.map`."""
         return list(self._in_order(task, args, per_shard))
 
-    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None) -> Any:
+    def fold(
+        self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
+    ) -> Any:
         """See `Held.fold`."""
         return reduce(merge, self._in_order(task, args, per_shard))
 

@@ -2,157 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
-from bigmm.accumulate import Assembled, assemble, merge, shift_vector
-from bigmm.accumulate.fold import Accumulator
 from bigmm.design import DesignSpec, learn
-from bigmm.design.layout import DesignChunk, joint_terms
-from bigmm.errors import DataError, UsageError
-from bigmm.execute import Held, executor, hold
-from bigmm.families import Family, check_response
+from bigmm.design.layout import joint_terms
+from bigmm.errors import UsageError
+from bigmm.execute import executor
+from bigmm.families import Family
 from bigmm.families import family as family_named
-from bigmm.fit.checks import check_memory
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.columns import with_vectors
+from bigmm.fit.held_model import HeldModel, held_model, with_counted_rows
 from bigmm.fit.search import Search
-from bigmm.fit.settings import Settings, settings
+from bigmm.fit.settings import settings
 from bigmm.fit.solve import quiet_driver
-from bigmm.laplace import shards
-from bigmm.laplace.shards import Shard
 from bigmm.laplace.start import glm_start
-from bigmm.objective import Templates, templates_for
 from bigmm.results import FittedGlmm, GlmmResults
-from bigmm.source import Source, open_source
+from bigmm.source import open_source
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
-
-
-@dataclass(frozen=True, slots=True)
-class HeldModel:
-    """The rows in shards, and what is known of the model before the search.
-
-    edges (S + 1,): first level of each shard; leading: the grouping that cuts them; constant: -2 sum of the
-    log-likelihood's constants; places: per term of the Gram, (q,) global level -> kept level (-1: no rows).
-    """
-
-    held: Held
-    edges: np.ndarray
-    leading: int
-    spec: DesignSpec
-    family: Family
-    assembled: Assembled
-    templates: Templates
-    constant: float
-    rows_read: int
-    dropped: tuple[tuple[str, int], ...]
-    places: tuple[np.ndarray, ...]
-
-    @property
-    def fixed_columns(self) -> np.ndarray:
-        """(rank,) columns of X that are kept."""
-        layout, gram = self.spec.layout, self.assembled.gram
-        return np.array(layout.fixed_columns, np.int64)[gram.active[gram.fixed_order]]
-
-
-def read_and_split(
-    source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition
-) -> tuple:
-    """One partition: encode, check the response, cut by shard. Returns (pieces, rows read, dropped)."""
-    chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
-    fault = check_response(family, chunk.y, chunk.w)
-    if fault is not None:
-        row, message = fault
-        raise DataError(f"{partition.where}: response '{spec.layout.response}', row {row}: {message}")
-    return shards.split(chunk, edges, leading)
-
-
-def _join(leading: int, edges: np.ndarray, number: int, pieces: list[DesignChunk]) -> Shard:
-    first = int(edges[number])
-    return shards.join(pieces, first, int(edges[number + 1]) - first, leading)
-
-
-def hold_rows(source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool) -> tuple:
-    """The one shuffle: (held shards, edges, leading grouping)."""
-    layout = spec.layout
-    leading = joint_terms(layout)[0].grouping
-    n_levels = layout.groupings[leading].n_levels
-    rows = sum(p.rows for p in source.partitions) or 10**9
-    each = shards.row_bytes(
-        len(layout.columns), len(layout.groupings), spec.settings.weights is not None, spec.settings.offset is not None
-    )
-    count = shards.shard_count(rows, each, n_levels)
-    if not single:
-        count = min(count, shards.MINIMUM_SHARDS)
-    edges = shards.bounds(n_levels, count)
-    split = partial(read_and_split, source, spec, family, edges, leading)
-    settle = shards.spilled if rows * each > how.memory_limit // 2 else None
-    held = hold(
-        workers, split, source.partitions, partial(_join, leading, edges), count, settle=settle, progress=how.progress
-    )
-    return held, edges, leading
-
-
-def _cross_products(shard: Shard, layout: Any, shift: np.ndarray) -> Any:
-    accumulator = Accumulator(layout, shift)
-    accumulator.add(shards.as_chunk(shard))
-    return accumulator.freeze()
-
-
-def _constant(shard: Shard, family: Family) -> float:
-    from bigmm.families import rows as columnwise
-
-    w = shard.w if len(shard.w) else np.ones(shard.rows)
-    return float(columnwise.constant(family, shard.y, w).sum())
-
-
-def held_model(
-    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool
-) -> HeldModel:
-    """Hold the rows, and learn from them which levels and columns there are."""
-    layout = spec.layout
-    held, edges, leading = hold_rows(source, spec, family, workers, how, single)
-    head = spec.encode(source.head(spec.used_columns, 65_536), "the first rows")
-    # with one factor the pattern is in the shards already: only X is summed
-    summed = replace(layout, terms=()) if single else layout
-    products = held.map(_cross_products, summed, shift_vector(layout, head))
-    assembled = assemble(reduce(merge, products), summed)
-    sizes = held.map(_sizes)
-    if single:
-        counts = np.concatenate([size[0] for size in sizes])
-        places: tuple[np.ndarray, ...] = (np.arange(len(counts)),)
-        templates = templates_for(layout, (0,))
-    else:
-        places = tuple(
-            _places(layout.groupings[joint_terms(layout)[j].grouping].n_levels, kept)
-            for j, kept in zip(assembled.term_order, assembled.kept, strict=True)
-        )
-        templates = templates_for(layout, assembled.term_order)
-        check_memory(assembled.gram, how.memory_limit)
-    constant = -2.0 * sum(held.map(_constant, family))
-    dropped: dict[str, int] = {}
-    for _, _, pairs in sizes:
-        for name, rows in pairs:
-            dropped[name] = dropped.get(name, 0) + rows
-    rows_read = sum(size[1] for size in sizes)
-    return HeldModel(
-        held, edges, leading, spec, family, assembled, templates, constant, rows_read, tuple(dropped.items()), places
-    )
-
-
-def _sizes(shard: Shard) -> tuple[np.ndarray, int, tuple]:
-    return np.diff(shard.indptr), shard.rows_read, shard.dropped
-
-
-def _places(n_levels: int, kept: np.ndarray) -> np.ndarray:
-    place = np.full(n_levels, -1, np.int64)
-    place[kept] = np.arange(len(kept))
-    return place
 
 
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
@@ -164,7 +35,7 @@ def theta_start(model: HeldModel, eta: float) -> np.ndarray:
     fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(eta, 1e-6)
     layout, templates = model.spec.layout, model.templates
     theta = np.where(templates.lower == 0, fraction, 0.0)
-    squares = _mean_squares(model)
+    squares = model.mean_squares
     at = 0
     for term, template in zip(layout.terms, templates.terms, strict=True):
         for row, column in template.entries():
@@ -172,15 +43,6 @@ def theta_start(model: HeldModel, eta: float) -> np.ndarray:
                 theta[at] = fraction / np.sqrt(max(squares[term.covariates[row]], 1e-300))
             at += 1
     return theta
-
-
-def _mean_squares(model: HeldModel) -> np.ndarray:
-    totals = sum(model.held.map(_column_squares))
-    return np.concatenate([[1.0], totals[:-1] / totals[-1]])
-
-
-def _column_squares(shard: Shard) -> np.ndarray:
-    return np.append((shard.columns**2).sum(axis=1) if shard.rows else np.zeros(len(shard.columns)), float(shard.rows))
 
 
 def glmm(
@@ -208,6 +70,7 @@ def glmm(
     memory_limit: Any = None,
     n_workers: int | None = None,
     partition_bytes: int = 64 << 20,
+    compress: str | bool = "auto",
 ) -> GlmmResults:
     """Fit a generalized linear mixed model by maximum likelihood (Laplace or adaptive Gauss-Hermite quadrature).
 
@@ -220,6 +83,8 @@ def glmm(
         one grouping factor with a scalar effect).
     laplace: weights in log|M|: "expected" (lme4) or "observed"; None takes expected for families without dispersion and
         observed for the others (the full likelihood, as glmmTMB).
+    compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson); False
+        never does.
     se: standard errors from the "hessian" of the maximised objective, or "rx": from the working model given theta.
 
     Raises what `lmm` raises; a response outside the family's range is a DataError naming file, row group and value.
@@ -233,6 +98,8 @@ def glmm(
         raise UsageError(f"nagq must be 0 (fast), 1 (Laplace) or a number of quadrature points, got {nagq!r}")
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
+    if compress not in ("auto", False):
+        raise UsageError(f"compress must be 'auto' or False, got {compress!r}")
     clock = Clock()
     with clock("open"):
         data, weights, offset = with_vectors(data, weights, offset)
@@ -256,6 +123,8 @@ def glmm(
         model = held_model(source, spec, chosen, workers, how, single)
     with clock("start"):
         start = glm_start(model.held.map, chosen, model.fixed_columns, model.assembled.gram.n)
+        if compress == "auto":
+            model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):
         search = Search(model, start, int(nagq), observed, theta0, how.optimizer)
         outcome = search.run()
@@ -291,6 +160,7 @@ def glmm(
             laplace="observed" if observed else "expected",
             se_method=fitted.se_method,
             penalized=fitted.penalized,
+            compressed_rows=model.compressed_rows,
         )
     )
 

@@ -16,7 +16,7 @@ from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.columns import with_vectors
 from bigmm.fit.plan import check_pass_memory
 from bigmm.fit.settings import Settings, settings
-from bigmm.fit.solve import minimize_criterion, quiet_driver
+from bigmm.fit.solve import Solved, choose_solver, minimize_criterion, quiet_driver, solve_iteratively
 from bigmm.objective import Criterion, templates_for
 from bigmm.optimize import Outcome
 from bigmm.results import FittedLmm, LmmResults
@@ -40,6 +40,7 @@ def lmm(
     optimizer: str = "auto",
     theta0: Any = None,
     seed: int = 0,
+    mc_tol: tuple[float, float] = (0.01, 0.05),
     contrasts: dict[str, str] | None = None,
     categories: dict[str, list] | None = None,
     filter: Any = None,
@@ -62,9 +63,12 @@ def lmm(
     weights: name of a column of prior weights w > 0, Var(e_i) = sigma^2 / w_i (or one value per row of a table in
     memory). offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
     client: a `distributed.Client`; without one the current client, else threads of this process.
-    solver: "exact" (blocked Cholesky) or "auto".
+    solver: "exact" (blocked Cholesky), "iterative" (conjugate gradients and probes, for crossed factors too large for a
+        dense block) or "auto", which chooses by size and says why.
     optimizer: "auto", "newton" or an NLopt algorithm such as "bobyqa" (docs/optimizers.md).
-    theta0: start of theta, (n_theta,), lme4's order. seed: unused by the exact solver.
+    theta0: start of theta, (n_theta,), lme4's order. seed: fixes the probes of the iterative solver.
+    mc_tol: its Monte Carlo error is brought below this share of each theta's standard error, and below this standard error
+        of the objective.
     contrasts: coding per factor, for example ``{"f": "Sum"}``. categories: level order per column.
     filter: keeps rows, for example ``"x > 3 and g == 'a'"``. drop_missing: drop rows with missing values (counted in
     the
@@ -104,6 +108,8 @@ def lmm(
         how=how,
         clock=clock,
         theta0=theta0,
+        seed=seed,
+        mc_tol=mc_tol,
         source=source,
         passes=2,
         weights=weights,
@@ -131,6 +137,8 @@ def fit_cross_products(
     how: Settings,
     clock: Clock,
     theta0: Any,
+    seed: int,
+    mc_tol: tuple[float, float],
     source: Source,
     passes: int,
     weights: str | None,
@@ -140,10 +148,17 @@ def fit_cross_products(
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
         check_identified(assembled.gram)
-        check_memory(assembled.gram, how.memory_limit)
-        criterion = Criterion(assembled.gram, templates_for(spec.layout, assembled.term_order), reml)
+        templates = templates_for(spec.layout, assembled.term_order)
+        chosen, why = choose_solver(assembled.gram, how.solver, how.memory_limit)
+        if chosen == "exact":
+            check_memory(assembled.gram, how.memory_limit)
     with clock("optimize"), quiet_driver(assembled.gram):
-        outcome = minimize_criterion(criterion, how.optimizer, theta0)
+        if chosen == "exact":
+            criterion = Criterion(assembled.gram, templates, reml)
+            solved = Solved(criterion, minimize_criterion(criterion, how.optimizer, theta0), None)
+        else:
+            solved = solve_iteratively(assembled.gram, templates, reml, theta0, seed, mc_tol)
+        criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(
             f"the fixed and random effects of {spec.settings.formula!r} reproduce the response exactly, so there is no "
@@ -168,7 +183,9 @@ def fit_cross_products(
             passes=passes,
             seconds=dict(clock.seconds),
             peak_rss_bytes=peak_rss_bytes(),
-            solver=how.solver,
+            solver=chosen,
+            solver_reason=why,
+            monte_carlo_error=None if solved.error is None else solved.error.as_record(),
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),
             weights=weights,

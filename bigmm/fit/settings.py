@@ -21,12 +21,12 @@ _UNITS = {
     "GIB": 1 << 30,
     "TIB": 1 << 40,
 }
-SOLVERS = ("auto", "exact")
+SOLVERS = ("auto", "exact", "iterative")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """solver: "exact"; optimizer: a name `optimize.minimize` knows; memory_limit: bytes; progress: callback or None."""
+    """solver: "auto", "exact" or "iterative"; optimizer: a name `optimize.minimize` knows; memory_limit: bytes; progress: callback or None."""
 
     solver: str
     optimizer: str
@@ -39,10 +39,10 @@ def settings(solver: str, optimizer: str, memory_limit: Any, progress: Any) -> S
     from bigmm.optimize import nlopt_methods
 
     if solver not in SOLVERS:
-        raise UsageError(f"unknown solver {solver!r}: this version has 'exact' (and 'auto', which chooses it)")
+        raise UsageError(f"unknown solver {solver!r}: choose 'auto', 'exact' or 'iterative'")
     if optimizer not in ("auto", "newton"):
         nlopt_methods.algorithm(optimizer)
-    return Settings("exact", optimizer, memory_bytes(memory_limit), progress_callback(progress))
+    return Settings(solver, optimizer, memory_bytes(memory_limit), progress_callback(progress))
 
 
 def memory_bytes(limit: Any) -> int:

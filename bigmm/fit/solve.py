@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,10 +11,16 @@ from bigmm.blocks import Gram, compress
 from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
+from bigmm.fit.checks import solver_bytes
 from bigmm.objective import Criterion, Templates, moment_start
+from bigmm.objective.algebra import IterativeAlgebra
+from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
 from bigmm.optimize import Outcome, Problem, minimize
 
 SMALL_TAIL = 2500
+EXACT_TAIL = 5000
+"""Above this a dense factorization costs minutes on a laptop (ALGORITHMS section 7)."""
+FIRST_PROBES, FIRST_DEFLATION, MOST_PROBES = 8, 16, 256
 CHEAP_TAIL = 200
 CHEAP_LEVELS = 20_000
 
@@ -48,6 +55,67 @@ def starts(gram: Gram, templates: Templates, theta0: np.ndarray | None) -> tuple
     if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
         raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {theta0}")
     return (theta0, *rest)
+
+
+def tail_columns(gram: Gram) -> int:
+    """Random effects that are left for the dense tail."""
+    _, tail = elimination_order(gram)
+    return sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail)
+
+
+def choose_solver(gram: Gram, requested: str, memory_limit: int) -> tuple[str, str]:
+    """("exact" or "iterative", why)."""
+    size = tail_columns(gram)
+    possible = all(term.penalized for term in gram.terms) and size > 0
+    if requested == "iterative":
+        if possible:
+            return "iterative", "as asked for"
+        return "exact", "nothing to iterate on: one grouping factor or nested ones are eliminated level by level"
+    if requested == "exact" or not possible:
+        return "exact", "as asked for" if requested == "exact" else "all factors are eliminated level by level"
+    needed, _ = solver_bytes(gram)
+    if needed > memory_limit:
+        return "iterative", f"a dense block of {size:,} columns needs {needed / 2**30:.1f} GiB"
+    if size > EXACT_TAIL:
+        return "iterative", f"a dense block of {size:,} columns costs {1.4e-9 * size**3:.0f} Gflop per evaluation"
+    return "exact", f"the dense block of {size:,} columns is small"
+
+
+@dataclass(frozen=True, slots=True)
+class Solved:
+    """The criterion whose factor estimates are read off, the outcome, and the iterative solver's error (or None)."""
+
+    criterion: Criterion
+    outcome: Outcome
+    error: MonteCarloError | None
+
+
+def solve_iteratively(
+    gram: Gram, templates: Templates, reml: bool, theta0: np.ndarray | None, seed: int, tolerance: tuple[float, float]
+) -> Solved:
+    """Find the zero of the estimated score; probes and deflation grow until the Monte Carlo errors are small enough.
+
+    tolerance: (share of a theta's statistical standard error, standard error of the objective).
+    """
+    probes, deflation = FIRST_PROBES, FIRST_DEFLATION
+    start = starts(gram, templates, theta0)[0]
+    evaluations = 0
+    while True:
+        criterion = Criterion(gram, templates, reml, IterativeAlgebra(gram, probes, deflation, seed))
+        problem = Problem(
+            criterion.value, criterion.evaluate, templates.lower, (start,), templates.rectified, noisy=True
+        )
+        outcome = minimize(problem)
+        evaluations += outcome.evaluations
+        outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
+        error = monte_carlo_error(criterion, outcome.theta, criterion.evaluate(outcome.theta).hessian)
+        enough = error.share <= tolerance[0] and error.objective <= tolerance[1]
+        if enough or probes >= MOST_PROBES or not outcome.converged:
+            if not enough:
+                outcome = replace(outcome, advice=f"{outcome.advice} the Monte Carlo error of the objective is still "
+                                  f"{error.objective:.2g} with {probes} probes".strip())
+            return Solved(criterion, outcome, error)
+        start, probes, deflation = outcome.theta, 2 * probes, 2 * deflation
 
 
 def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray | None = None) -> Outcome:

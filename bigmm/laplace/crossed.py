@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.refill import Refill
 from bigmm.blocks.rhs import solve_for
-from bigmm.blocks.solve import multiply, solve
+from bigmm.blocks.solve import multiply, quadratic, solve
 from bigmm.families import Family
 from bigmm.laplace import passes
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
@@ -260,7 +261,7 @@ class CrossedLaplace:
     def _curvature(self, factor: Factor, sums: Sums, lams, inverse) -> np.ndarray:
         """Information of the working linear model: X'V^-1X for beta, average information for theta."""
         places = self.templates.places()
-        theta = average_information(factor, lams, sums.score, places)
+        theta = average_information(factor.structure, partial(quadratic, factor), lams, sums.score, places)
         for a, (j, row, column) in enumerate(places):
             pull = inverse.projected[j] - sums.score[j].T @ sums.score[j]
             for b, (j2, row2, column2) in enumerate(places):

@@ -8,77 +8,87 @@ from numba import njit
 from bigmm.families.scores import score
 from bigmm.laplace.small import column, copy, factor_scaled, multiply, multiply_transposed, solve
 
-MAX_STEPS = 100
+MAX_LOOKS = 200
 MAX_HALVINGS = 30
 SETTLED = 1e-11
 """A mode is found when a Newton step gains less than this share of the log-likelihood; that step is still taken."""
 CLOSE = 1e-3
-"""A step that gains less cannot overshoot, and is taken unseen."""
+"""A step that should gain less cannot overshoot: where it seems to lose, that is rounding."""
 
 
 @njit(cache=True, nogil=True)
-def scratch(k):
-    """Buffers for `find_mode`: (Z's, two (k, k) sums of Z'WZ, factor, step, b, trial, (k, k))."""
-    return (
-        np.empty(k),
-        np.empty((k, k)),
-        np.empty((k, k)),
-        np.empty((k, k)),
-        np.empty(k),
-        np.empty(k),
-        np.empty(k),
-        np.empty((k, k)),
-    )
+def modes(lo, hi, family, link, indptr, columns, xc, zc, y, w, offset, beta, lam, phi, u, eta0, values):
+    """Modes of levels lo..hi: u (q, k) in and out; eta0 (rows of the block,) X beta + offset; values (hi - lo,) the sum of
+    ll less |u|^2 / 2. Returns the number of levels without a mode."""
+    k = len(zc)
+    zs, step, b, ul, old = np.empty(k), np.empty(k), np.empty(k), np.empty(k), np.empty(k)
+    observed, expected, low, h = np.empty((k, k)), np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
+    start, failures = indptr[lo], 0
+    for l in range(lo, hi):
+        first, last = indptr[l], indptr[l + 1]
+        for i in range(first, last):
+            t = offset[i] if len(offset) else 0.0
+            for j in range(len(xc)):
+                t += beta[j] * column(columns, xc[j], i)
+            eta0[i - start] = t
+        for a in range(k):
+            ul[a] = u[l, a] if first < last else 0.0
+        found = False
+        for attempt in range(2):  # from where it was, then from zero
+            values[l - lo], found = find_mode(family, link, columns, zc, y, w, first, last, eta0, start, lam, phi, ul, zs,
+                                              observed, expected, low, h, step, b, old)
+            if found:
+                break
+            if attempt == 0:
+                ul[:] = 0.0
+        failures += 0 if found else 1
+        for a in range(k):
+            u[l, a] = ul[a]
+    return failures
 
 
 @njit(cache=True, nogil=True)
-def linear(columns, which, coefficients, offset, first, last, eta):
-    """eta[i - first] = offset[i] + sum_j coefficients[j] * column which[j]."""
-    for i in range(first, last):
-        t = offset[i] if len(offset) else 0.0
-        for j in range(len(which)):
-            t += coefficients[j] * column(columns, which[j], i)
-        eta[i - first] = t
-
-
-@njit(cache=True, nogil=True)
-def find_mode(family, link, columns, zc, y, w, first, last, eta0, lam, phi, u, zs, observed, expected, low, step, b,
-              trial, h):
-    """Newton's method for one level, u in and out; returns (sum ll - |u|^2 / 2, converged). The rest: `scratch`."""
-    value = -np.inf
-    for _ in range(MAX_STEPS):
+def find_mode(family, link, columns, zc, y, w, first, last, eta0, start, lam, phi, u, zs, observed, expected, low, h, step, b,
+              old):
+    """Newton's method for rows first..last, u in and out; returns (sum ll - |u|^2 / 2, converged). The rest: scratch."""
+    k = len(u)
+    best, gain, halvings = -np.inf, np.inf, 0
+    for _ in range(MAX_LOOKS):
         multiply(lam, u, b)
-        value = _sums(family, link, columns, zc, y, w, first, last, eta0, b, phi, zs, observed, expected) - _penalty(u)
-        # observed weights where they make H positive definite, expected ones elsewhere
-        if not factor_scaled(observed, lam, low, trial, h) and not factor_scaled(expected, lam, low, trial, h):
+        value = _sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected)
+        for a in range(k):
+            value -= 0.5 * u[a] * u[a]
+        if not value > -np.inf and best == -np.inf:
             return value, False
-        multiply_transposed(lam, zs, trial)
-        for a in range(len(u)):
-            trial[a] -= u[a]
-            step[a] = trial[a]
+        if gain > CLOSE and not value >= best - 1e-12 * (1.0 + abs(best)):
+            if halvings == MAX_HALVINGS:
+                copy(old, u)
+                return best, False
+            for a in range(k):
+                u[a] = 0.5 * (u[a] + old[a])
+            halvings += 1
+            continue
+        # observed weights where they make H positive definite, expected ones elsewhere
+        if not factor_scaled(observed, lam, low, step, h) and not factor_scaled(expected, lam, low, step, h):
+            return value, False
+        multiply_transposed(lam, zs, step)
+        for a in range(k):
+            step[a] -= u[a]
+            b[a] = step[a]
         solve(low, step)
         gain = 0.0
-        for a in range(len(u)):
-            gain += step[a] * trial[a]
-        if gain <= SETTLED * (1.0 + abs(value)):  # one more step squares the error, and needs no further look
-            for a in range(len(u)):
-                u[a] += step[a]
+        for a in range(k):
+            gain += step[a] * b[a]
+            old[a] = u[a]
+            u[a] += step[a]
+        if gain <= SETTLED * (1.0 + abs(value)):  # the step just taken squares the error, and needs no further look
             return value + 0.5 * gain, True
-        if not _halved(family, link, columns, zc, y, w, first, last, eta0, lam, phi, u, step, gain, value, b, trial):
-            return value, gain < 1e-8
-    return value, False
+        best, halvings = value, 0
+    return best, False
 
 
 @njit(cache=True, nogil=True)
-def _penalty(u):
-    total = 0.0
-    for a in range(len(u)):
-        total += 0.5 * u[a] * u[a]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _sums(family, link, columns, zc, y, w, first, last, eta0, b, phi, zs, observed, expected):
+def _sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected):
     """Sum of ll at eta0 + z'b; Z's, Z'WoZ and Z'WeZ (lower triangles) into the buffers."""
     k = len(zc)
     zs[:] = 0.0
@@ -86,7 +96,7 @@ def _sums(family, link, columns, zc, y, w, first, last, eta0, b, phi, zs, observ
     expected[:] = 0.0
     total = 0.0
     for i in range(first, last):
-        eta = eta0[i - first]
+        eta = eta0[i - start]
         for a in range(k):
             eta += b[a] * column(columns, zc[a], i)
         ll, d1, we, wo = score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)
@@ -99,27 +109,3 @@ def _sums(family, link, columns, zc, y, w, first, last, eta0, b, phi, zs, observ
                 observed[a, c] += zz * wo
                 expected[a, c] += zz * we
     return total
-
-
-@njit(cache=True, nogil=True)
-def _halved(family, link, columns, zc, y, w, first, last, eta0, lam, phi, u, step, gain, value, b, trial):
-    """u <- u + step, halved until it does not lose; False when no fraction of it does."""
-    factor = 1.0
-    for _ in range(MAX_HALVINGS):
-        for a in range(len(u)):
-            trial[a] = u[a] + factor * step[a]
-        accepted = gain < CLOSE
-        if not accepted:
-            multiply(lam, trial, b)
-            new = -_penalty(trial)
-            for i in range(first, last):
-                eta = eta0[i - first]
-                for a in range(len(zc)):
-                    eta += b[a] * column(columns, zc[a], i)
-                new += score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)[0]
-            accepted = new >= value - 1e-12 * (1.0 + abs(value))
-        if accepted:
-            copy(trial, u)
-            return True
-        factor *= 0.5
-    return False

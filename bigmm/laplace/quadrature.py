@@ -27,55 +27,69 @@ def gauss_hermite(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def quadrature_sums(family, link, columns, zc, y, w, first, last, eta0, lam, phi, mode, root, nodes, log_weights, shares):
-    """d_l; shares (Q,) receives each node's part of the integral. root: sqrt(H), which scales the nodes."""
-    top = -np.inf
-    for q in range(len(nodes)):
-        u = mode + nodes[q] / root
-        ll = 0.0
-        for i in range(first, last):
-            eta = eta0[i - first] + column(columns, zc[0], i) * lam * u
-            ll += score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)[0]
-        shares[q] = ll - 0.5 * u * u + 0.5 * nodes[q] * nodes[q] + log_weights[q]
-        top = max(top, shares[q])
-    total = 0.0
-    for q in range(len(nodes)):
-        shares[q] = np.exp(shares[q] - top)
-        total += shares[q]
-    for q in range(len(nodes)):
-        shares[q] /= total
-    return -2.0 * (top + np.log(total)) + 2.0 * np.log(root)
+def quadrature_sums(lo, hi, family, link, indptr, columns, zc, y, w, eta0, lam, phi, modes, low, nodes, log_weights, shares):
+    """Sum of d_l over levels lo..hi; shares (hi - lo, Q) receives each node's part of its integral.
+
+    eta0 (rows of the block,); modes (q, 1); low (hi - lo, 1, 1): sqrt(H), which scales the nodes.
+    """
+    deviance = 0.0
+    for l in range(lo, hi):
+        s, root = l - lo, low[l - lo, 0, 0]
+        top = -np.inf
+        for q in range(len(nodes)):
+            u = modes[l, 0] + nodes[q] / root
+            ll = 0.0
+            for i in range(indptr[l], indptr[l + 1]):
+                eta = eta0[i - indptr[lo]] + column(columns, zc[0], i) * lam * u
+                ll += score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)[0]
+            shares[s, q] = ll - 0.5 * u * u + 0.5 * nodes[q] * nodes[q] + log_weights[q]
+            top = max(top, shares[s, q])
+        total = 0.0
+        for q in range(len(nodes)):
+            shares[s, q] = np.exp(shares[s, q] - top)
+            total += shares[s, q]
+        for q in range(len(nodes)):
+            shares[s, q] /= total
+        deviance += -2.0 * (top + np.log(total)) + 2.0 * np.log(root)
+    return deviance
 
 
 @njit(cache=True, nogil=True)
-def quadrature_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, phi, with_phi, mode, root, root_o, nodes,
+def quadrature_gradient(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta0, lam, phi, with_phi, modes, low, low_o, nodes,
                         shares, wos, logdet_g, du, g):
-    """g <- gradient of d_l. root_o: sqrt of the observed H; wos: observed weights at the mode; logdet_g: total derivative
-    of log H; so du_q = du - x_q / (2 root) d log H. du: scratch."""
-    mode_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, phi, with_phi, mode, root_o, wos, du)
-    p, n_par = len(xc), len(g)
-    g[:] = logdet_g  # -2 d log tau = d log H
-    for q in range(len(nodes)):
-        share = 2.0 * shares[q]
-        u = mode + nodes[q] / root
-        slope = -u
-        for i in range(first, last):
-            z = column(columns, zc[0], i)
-            eta = eta0[i - first] + z * lam * u
-            weight = w[i] if len(w) else 1.0
-            d1 = score(family, link, y[i], weight, eta, phi)[1]
-            slope += lam * z * d1
-            for j in range(p):
-                g[j] -= share * d1 * column(columns, xc[j], i)
-            g[p] -= share * d1 * z * u
-            if with_phi:
-                g[n_par - 1] -= share * dispersion_derivatives(family, link, y[i], weight, eta, phi)[0]
+    """g (hi - lo, P) <- gradients of d_l.
+
+    low_o: sqrt of the observed H; wos: observed weights at the mode, by row; logdet_g: total derivative of log H, so that
+    du_q = du - x_q / (2 root) d log H; du (P,): scratch.
+    """
+    p, n_par = len(xc), g.shape[1]
+    for l in range(lo, hi):
+        s, root, mode = l - lo, low[l - lo, 0, 0], modes[l, 0]
+        _mode_gradient(indptr[lo], indptr[l], indptr[l + 1], family, link, columns, xc, zc, y, w, eta0, lam, phi, with_phi, mode,
+                       low_o[s, 0, 0], wos, du)
         for m in range(n_par):
-            g[m] -= share * slope * (du[m] - 0.5 * nodes[q] / root * logdet_g[m])
+            g[s, m] = logdet_g[s, m]  # -2 d log tau = d log H
+        for q in range(len(nodes)):
+            share = 2.0 * shares[s, q]
+            u = mode + nodes[q] / root
+            slope = -u
+            for i in range(indptr[l], indptr[l + 1]):
+                z = column(columns, zc[0], i)
+                eta = eta0[i - indptr[lo]] + z * lam * u
+                weight = w[i] if len(w) else 1.0
+                d1 = score(family, link, y[i], weight, eta, phi)[1]
+                slope += lam * z * d1
+                for j in range(p):
+                    g[s, j] -= share * d1 * column(columns, xc[j], i)
+                g[s, p] -= share * d1 * z * u
+                if with_phi:
+                    g[s, p + 1] -= share * dispersion_derivatives(family, link, y[i], weight, eta, phi)[0]
+            for m in range(n_par):
+                g[s, m] -= share * slope * (du[m] - 0.5 * nodes[q] / root * logdet_g[s, m])
 
 
 @njit(cache=True, nogil=True)
-def mode_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, phi, with_phi, mode, root_o, wos, du):
+def _mode_gradient(start, first, last, family, link, columns, xc, zc, y, w, eta0, lam, phi, with_phi, mode, root_o, wos, du):
     """du <- d mode / d psi, from Ho du = d(lam Z's - u)."""
     p = len(xc)
     du[:] = 0.0
@@ -83,10 +97,10 @@ def mode_gradient(family, link, columns, xc, zc, y, w, first, last, eta0, lam, p
     for i in range(first, last):
         z = column(columns, zc[0], i)
         weight = w[i] if len(w) else 1.0
-        eta = eta0[i - first] + z * lam * mode
-        pull = lam * z * wos[i - first]
+        eta = eta0[i - start] + z * lam * mode
+        pull = lam * z * wos[i - start]
         for j in range(p):
             du[j] -= scale * pull * column(columns, xc[j], i)
         du[p] += scale * (z * score(family, link, y[i], weight, eta, phi)[1] - pull * z * mode)
         if with_phi:
-            du[len(du) - 1] += scale * lam * z * dispersion_derivatives(family, link, y[i], weight, eta, phi)[1]
+            du[p + 1] += scale * lam * z * dispersion_derivatives(family, link, y[i], weight, eta, phi)[1]

@@ -35,9 +35,16 @@ class Record:
 class ShardFiles:
     """See `execute.held.Shuffle`. edges (S + 1,): first level of each shard; leading: the grouping that cuts them."""
 
-    def __init__(self, edges: np.ndarray, leading: int, n_columns: int, n_groupings: int, weighted: bool, with_offset: bool):
+    def __init__(
+        self, edges: np.ndarray, leading: int, n_columns: int, n_groupings: int, weighted: bool, with_offset: bool
+    ):
         self.edges, self.leading = edges, leading
-        self.n_columns, self.n_groupings, self.weighted, self.with_offset = n_columns, n_groupings, weighted, with_offset
+        self.n_columns, self.n_groupings, self.weighted, self.with_offset = (
+            n_columns,
+            n_groupings,
+            weighted,
+            with_offset,
+        )
         self.n_shards = len(edges) - 1
         self.records: list[list[Record]] = [[] for _ in range(self.n_shards)]
         self._each = -(-self.n_shards // FILES)

@@ -13,7 +13,8 @@ from bigmm.laplace.shards import Shard
 
 BLOCK = 65_536
 STEPS = 25
-SETTLED = 1e-6
+SETTLED = 1e-3
+"""A start need not be a maximum: a gain below this share of the log-likelihood is not worth a pass (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +62,21 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
         if beta is not None and not totals[0] >= ll - 1e-8 * (1.0 + abs(ll)):
             beta = 0.5 * (beta + old)  # overshot, or left the domain
             continue
-        if beta is not None and totals[0] - ll <= SETTLED * (1.0 + abs(ll)):
+        if np.isfinite(ll) and totals[0] - ll <= SETTLED * (1.0 + abs(ll)):
             break
         ll = float(totals[0]) if beta is not None else -np.inf
         old = beta if beta is not None else old
-        beta = np.linalg.lstsq(xwx, xwz, rcond=None)[0]
+        beta = _least_squares(xwx, xwz)
         if step == 0 and family.name == "negative_binomial":
             phi = _dispersion(family, totals, rows - len(xc))
     return Start(beta, _dispersion(family, totals, rows - len(xc)), xwx, float(totals[0]), step + 1,
                  float(totals[4]) / max(rows, 1))
+
+
+def _least_squares(xwx: np.ndarray, xwz: np.ndarray) -> np.ndarray:
+    """(X'WX)^-1 X'Wz in units where the diagonal is 1: columns may be on any scale."""
+    scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
+    return np.linalg.lstsq(xwx / scale[:, None] / scale, xwz / scale, rcond=None)[0] / scale
 
 
 def _added(parts: list) -> tuple:

@@ -8,17 +8,17 @@ DESIGN section 4 and ALGORITHMS section 3.3-3.4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, factorize
+from bigmm.blocks.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.solve import residual_products, solve, tall_product
+from bigmm.blocks.solve import residual_products, tall_product
 from bigmm.blocks.structure import Structure
+from bigmm.objective.algebra import Algebra, ExactAlgebra
 from bigmm.objective.information import average_information
 from bigmm.objective.templates import Templates
 
@@ -54,19 +54,28 @@ class Estimates:
 
 
 class Criterion:
-    """-2 log L(theta) (ML) or the REML criterion for one A; remembers the last factor, holds no other state."""
+    """-2 log L(theta) (ML) or the REML criterion for one A; remembers the last factor, holds no other state.
 
-    def __init__(self, gram: Gram, templates: Templates, reml: bool, structure: Structure | None = None):
+    algebra: exact by default; an iterative one makes log|M| and the gradient estimates (see `monte_carlo`).
+    """
+
+    def __init__(self, gram: Gram, templates: Templates, reml: bool, algebra: Algebra | None = None):
         self.gram, self.templates, self.reml = gram, templates, reml
-        self.structure = analyse(gram) if structure is None else structure
+        self.algebra = ExactAlgebra(gram) if algebra is None else algebra
         self.n_theta, self.lower = templates.n_theta, templates.lower
-        self._last: tuple[bytes, Factor] | None = None
+        self._last: tuple[bytes, Any] | None = None
 
     def __getstate__(self):
-        return {"gram": self.gram, "templates": self.templates, "reml": self.reml}
+        algebra = None if isinstance(self.algebra, ExactAlgebra) else self.algebra
+        return {"gram": self.gram, "templates": self.templates, "reml": self.reml, "algebra": algebra}
 
     def __setstate__(self, state):
-        Criterion.__init__(self, state["gram"], state["templates"], state["reml"])
+        Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["algebra"])
+
+    @property
+    def structure(self) -> Structure:
+        """Elimination order and kinds of blocks."""
+        return self.algebra.structure
 
     @property
     def rank(self) -> int:
@@ -78,18 +87,18 @@ class Criterion:
         """The m in m log(r2): n for ML, n - p for REML."""
         return self.gram.n - (self.rank if self.reml else 0)
 
-    def factor(self, theta: np.ndarray) -> Factor:
+    def factor(self, theta: np.ndarray) -> Any:
         """The blocked Cholesky factor at theta (the last one is kept)."""
         theta = np.asarray(theta, float)
         key = theta.tobytes()
         last = self._last
         if last is None or last[0] != key:
             self._last = None  # free the old factor before the new one is made
-            last = (key, factorize(self.structure, self.templates.working(self.gram, theta)))
+            last = (key, self.algebra.factor(self.templates.working(self.gram, theta)))
             self._last = last
         return last[1]
 
-    def residual_variance(self, factor: Factor) -> float:
+    def residual_variance(self, factor: Any) -> float:
         """sigma^2 at the factor's theta: r2 / n (ML) or r2 / (n - p) (REML)."""
         return factor.pwrss / self.dof
 
@@ -100,7 +109,7 @@ class Criterion:
         except NotPositiveDefiniteError:
             return np.inf
 
-    def _value(self, factor: Factor) -> float:
+    def _value(self, factor: Any) -> float:
         m = self.dof
         if not factor.pwrss > 0:
             return np.inf
@@ -116,21 +125,12 @@ class Criterion:
             return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
-        solution = solve(factor)
+        solution = self.algebra.solve(factor)
         score = residual_products(self.structure, lams, solution)
-        inverse = selected_inverse(factor, with_fixed=self.reml)
+        projected = self.algebra.projected(factor, self.reml)
+        curvature, gradient, quadratics = self.gradient_of(theta, projected, score, sigma2)
         places = self.templates.places()
-        joint = self.templates.joint(theta)
-        # G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2, the derivative with respect to lambda lambda', original basis
-        curvature, pull = {}, {}
-        for j, term in enumerate(self.gram.terms):
-            if term.penalized:
-                outer = tall_product(score[j], score[j])
-                curvature[j] = term.basis.T @ (inverse.projected[j] - outer / sigma2) @ term.basis
-                pull[j] = term.basis.T @ outer @ term.basis
-        gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
-        quadratics = np.array([2.0 * (pull[j] @ joint[j])[row, column] for j, row, column in places])
-        hessian = average_information(factor, lams, score, places)
+        hessian = average_information(self.structure, partial(self.algebra.quadratic, factor), lams, score, places)
         hessian = hessian / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         for a, (j, row, column) in enumerate(places):
             for b, (j2, row2, column2) in enumerate(places):
@@ -138,12 +138,26 @@ class Criterion:
                     hessian[a, b] += 2.0 * curvature[j][row, row2]
         return Evaluation(self._value(factor), gradient, hessian)
 
+    def gradient_of(self, theta, projected, score, sigma2) -> tuple[dict[int, np.ndarray], np.ndarray, np.ndarray]:
+        """(G per term, gradient, e'(dV)e), G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2: the derivative with respect to
+        lambda lambda', original basis."""
+        curvature, pull = {}, {}
+        for j, term in enumerate(self.gram.terms):
+            if term.penalized:
+                outer = tall_product(score[j], score[j])
+                curvature[j] = term.basis.T @ (projected[j] - outer / sigma2) @ term.basis
+                pull[j] = term.basis.T @ outer @ term.basis
+        joint, places = self.templates.joint(theta), self.templates.places()
+        gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
+        quadratics = np.array([2.0 * (pull[j] @ joint[j])[row, column] for j, row, column in places])
+        return curvature, gradient, quadratics
+
     # ------------------------------------------------------------------------------------------ estimates
 
     def estimates(self, theta: np.ndarray) -> Estimates:
         """Coefficients, covariance, residual scale and conditional modes at theta."""
         factor = self.factor(theta)
-        solution = solve(factor)
+        solution = self.algebra.solve(factor)
         sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
         lams = self.templates.working(self.gram, np.asarray(theta, float))
@@ -164,11 +178,10 @@ class Criterion:
             b,
         )
 
-    def _fixed_effects(self, factor: Factor, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
+    def _fixed_effects(self, factor: Any, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
         """(p,) coefficients and (p, p) covariance in the user's order and basis, NaN where a column was dropped."""
         gram = self.gram
-        n = len(factor.tail) - 1
-        lower = factor.tail[factor.n_random : n, factor.n_random : n]
+        lower = self.algebra.fixed_root(factor)
         inverse = lapack.dtrtri(lower, lower=1)[0] if len(lower) else lower
         to_user = self._fixed_map()
         beta = to_user @ solution.beta
@@ -195,11 +208,10 @@ class Criterion:
         """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original
         basis."""
         factor = self.factor(theta)
-        inverse = selected_inverse(factor, with_fixed=False, covariances=True)
         sigma2 = self.residual_variance(factor)
         out = []
-        for term, block in zip(self.gram.terms, inverse.covariances, strict=True):
-            if term.penalized:
+        for term, block in zip(self.gram.terms, self.algebra.covariances(factor), strict=True):
+            if term.penalized and block is not None:
                 back = np.linalg.inv(term.basis)
                 out.append(sigma2 * back @ block @ back.T)
         return tuple(out)
@@ -208,11 +220,10 @@ class Criterion:
         """(total, fixed, random): trace of the map from y to fitted values, its fixed part p and the rest."""
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
-        inverse = selected_inverse(factor, with_fixed=True)
         lams = self.templates.working(self.gram, theta)
         random = sum(
             float(np.trace(lam.T @ projected @ lam))
-            for lam, projected in zip(lams, inverse.projected, strict=True)
+            for lam, projected in zip(lams, self.algebra.projected(factor, True), strict=True)
             if projected is not None
         )
         return self.rank + random, float(self.rank), random
@@ -231,7 +242,7 @@ class Criterion:
         x_working = user @ self._fixed_map()
         random_terms = [t for t in self.gram.terms if t.penalized]
         z_working = [np.linalg.solve(t.basis.T, zj.T).T for t, zj in zip(random_terms, z, strict=True)]
-        variance = sigma2 * row_quadratics(factor, x_working, tuple(refs), tuple(z_working))
+        variance = sigma2 * self.algebra.rows(factor, x_working, tuple(refs), tuple(z_working))
         for joint, ref, zj in zip(self.templates.joint(theta), refs, z, strict=False):
             unseen = ref < 0
             variance[unseen] += sigma2 * ((zj[unseen] @ joint) ** 2).sum(axis=1)

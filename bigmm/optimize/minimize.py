@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.optimize import newton, nlopt_methods
+from bigmm.optimize import newton, nlopt_methods, score
 from bigmm.optimize.differences import local_model
 from bigmm.optimize.outcome import LocalModel, Outcome, Problem
 
@@ -29,6 +29,9 @@ def minimize(problem: Problem, method: str = "auto") -> Outcome:
         return _without_gradient(problem, "bobyqa" if method in ("auto", "newton") else method)
     if method not in ("auto", "newton"):
         return _by_nlopt(problem, problem.starts[0], method)
+    if problem.noisy:
+        theta, model, evaluations = score.run(problem, problem.evaluate, problem.starts[0])
+        return _finish(problem, theta, "score", evaluations, evaluations, 1, model)
     several = problem.cheap and len(problem.lower) >= 3
     starts = problem.starts if several else problem.starts[:1]
     states = [newton.run(problem, newton.init(problem, start)) for start in starts]

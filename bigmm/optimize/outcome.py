@@ -29,6 +29,7 @@ class Problem:
     value: theta -> float (inf allowed); evaluate: theta -> LocalModel, or None when there is no gradient;
     lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;
     cheap: evaluations cost so little that restarts and polishing to the last digit are worth it;
+    noisy: value and gradient are estimates that agree up to an error, so the score is driven to zero instead;
     size: number of observations or the like, the scale of rounding errors.
     """
 
@@ -38,6 +39,7 @@ class Problem:
     starts: tuple[np.ndarray, ...]
     rectify: Callable[[np.ndarray], np.ndarray] = field(default=np.asarray)
     cheap: bool = False
+    noisy: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class FittedLmm:
     offset: str | None
     bigmm_version: str
     monte_carlo_error: Mapping[str, Any] | None = None
+    solver_reason: str = ""
     source: Source | None = None
 
     @property

@@ -23,7 +23,8 @@ BLOCK_BYTES = 32 * 2**20
 class Parts:
     """The linear predictor of n rows, taken apart: each (n,); eta = fixed + random + offset.
 
-    y: NaN where the response is absent; w: weights (times trials), ones without; weighted: whether the rows say so;
+    y: NaN where the response is absent; w: weights (times trials), ones without; known: whether w is all that the fit's
+    rows had;
     unseen: (n,) True where a level was never seen.
     """
 
@@ -32,7 +33,7 @@ class Parts:
     offset: np.ndarray
     y: np.ndarray
     w: np.ndarray
-    weighted: bool
+    known: bool
     unseen: np.ndarray
 
     @property
@@ -97,6 +98,11 @@ def encode(spec: DesignSpec, table: pa.Table, random: bool, new_levels: str) -> 
     if trials is None:
         return chunk
     return replace(chunk, w=trials if chunk.w is None else chunk.w * trials)
+
+
+def is_weighted(spec: DesignSpec) -> bool:
+    """Whether the fit had weights, or numbers of trials."""
+    return spec.settings.weights is not None or spec.response.kind in ("cbind", "ratio")
 
 
 def trials_of(spec: DesignSpec, table: pa.Table) -> np.ndarray | None:
@@ -171,7 +177,7 @@ def parts_of_chunk(model: Predictor, chunk: DesignChunk, random: bool, new_level
         values[unseen] = np.nan
     offset = np.zeros(n) if chunk.offset is None else chunk.offset
     weights = np.ones(n) if chunk.w is None else chunk.w
-    return Parts(fixed, values, offset, chunk.y, weights, chunk.w is not None, unseen)
+    return Parts(fixed, values, offset, chunk.y, weights, chunk.w is not None or not is_weighted(model.spec), unseen)
 
 
 def model_rows(layout: Layout, chunk: DesignChunk, rows: slice) -> np.ndarray:

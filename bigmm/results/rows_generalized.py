@@ -21,7 +21,7 @@ UNWEIGHTED = ("response", "working")
 
 def check_trials(family: Family, parts: Parts, what: str) -> None:
     """A binomial's variance needs the numbers of trials; UsageError when the rows do not say them."""
-    if family.name == "binomial" and not parts.weighted:
+    if family.name == "binomial" and not parts.known:
         raise UsageError(
             f"{what} needs the numbers of trials of the binomial response: give the rows the weights column of the "
             "fit, or the columns of its response"

@@ -19,7 +19,7 @@ def test_help_answers_in_half_a_second(start):
         out, _ = child.communicate(timeout=30)
         seconds.append(time.perf_counter() - begun)
         assert child.returncode == 0
-    assert "Linear mixed models for Parquet lakes" in out
+    assert "Linear and generalized linear mixed models for Parquet lakes" in out
     assert min(seconds) < 0.5
 
 
@@ -44,12 +44,17 @@ def test_the_command_line_starts_without_heavy_modules(project):
                 "--workers",
                 "--memory-limit",
                 "--json",
+                "--family",
+                "--link",
+                "--nagq",
+                "--laplace",
+                "--se",
             ),
         ),
-        ("plan", ("levels, blocks, bytes, passes", "--filter")),
+        ("plan", ("levels, blocks, bytes, passes", "--filter", "--family")),
         ("summary", ("MODEL",)),
         ("ranef", ("--group", "--condvar")),
-        ("predict", ("--new-levels", "--population", "--se")),
+        ("predict", ("--new-levels", "--population", "--se", "--type")),
         ("demo", ("73,421", "--out")),
     ],
 )

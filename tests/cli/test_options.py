@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from bigmm.cli.options import Bytes
+from bigmm.cli.options import Bytes, model_call
 
 FORMULA = "y ~ x + (1 | g)"
 
@@ -46,13 +46,20 @@ def test_sizes_that_are_none(text):
             "--scheduler and --workers exclude each other",
         ),
         (
-            ["fit", FORMULA, "lake", "--family", "poisson"],
-            "--family poisson: generalized linear mixed models are not in",
+            ["fit", FORMULA, "lake", "--family", "poisson", "--reml"],
+            "--reml: a generalized model is fitted by maximum likelihood; leave the option out",
         ),
         (
-            ["fit", FORMULA, "lake", "--link", "log", "--nagq", "1"],
-            "--link log --nagq 1: generalized linear mixed models",
+            ["fit", FORMULA, "lake", "--nagq", "1", "--se", "rx"],
+            "--nagq, --se: only for generalized models; say which with --family (bernoulli, poisson, ...) or --link",
         ),
+        (
+            ["plan", FORMULA, "lake", "--laplace", "observed"],
+            "--laplace: only for generalized models; say which with --family",
+        ),
+        (["fit", FORMULA, "lake", "--family", "poisson", "--nagq", "-1"], "Invalid value for '--nagq'"),
+        (["fit", FORMULA, "lake", "--family", "poisson", "--laplace", "nosuch"], "Invalid value for '--laplace'"),
+        (["fit", FORMULA, "lake", "--family", "poisson", "--se", "nosuch"], "Invalid value for '--se'"),
         (["fit", FORMULA, "lake", "--family", "nosuch"], "Invalid value for '--family'"),
         (["summary", "nosuch"], "nosuch does not exist: name a directory written by `bigmm fit --out` or by save()"),
         (["nosuch"], "No such command 'nosuch'"),
@@ -67,6 +74,21 @@ def test_refusals(bigmm, tmp_path, monkeypatch, arguments, message):
 
 
 def test_refusals_as_json_lines(bigmm):
-    ended = bigmm("fit", FORMULA, "lake", "--log", "json", "--family", "gamma")
+    ended = bigmm("fit", FORMULA, "lake", "--log", "json", "--family", "gamma", "--reml")
     assert ended.code == 2
     assert [(line["level"], line["event"], line["exit_code"]) for line in ended.events] == [("error", "failed", 2)]
+
+
+@pytest.mark.parametrize(
+    ("given", "call"),
+    [
+        ((None, "gaussian", None), ("lmm", {"reml": True})),
+        ((False, "gaussian", "identity"), ("lmm", {"reml": False})),
+        ((None, "gaussian", "log"), ("glmm", {"family": "gaussian", "link": "log"})),
+        ((False, "poisson", None), ("glmm", {"family": "poisson", "link": None})),
+    ],
+)
+def test_which_model_is_meant(given, call):
+    assert model_call(*given, nagq=None, laplace=None) == call
+    if call[0] == "glmm":
+        assert model_call(*given, nagq=0)[1] == call[1] | {"nagq": 0}

@@ -1,4 +1,4 @@
-"""Fits shared by the tests of the results, and the dense oracle of the crossed one."""
+"""Fits shared by the tests of the results, and the dense oracles of the crossed ones."""
 
 from __future__ import annotations
 
@@ -61,4 +61,70 @@ def lake(rows, tmp_path_factory) -> Path:
     frame = rows.assign(id=np.arange(len(rows)))
     for number, start in enumerate(range(0, len(frame), 100)):
         frame.iloc[start : start + 100].to_parquet(folder / f"part-{number}.parquet", index=False)
+    return folder
+
+
+COUNTS = "y ~ x + (1 + x | g) + (1 | h)"
+SHARES = "cbind(yes, no) ~ x + (1 | g)"
+
+
+def generalized_rows(seed: int = 8, n: int = 400) -> pd.DataFrame:
+    """One linear predictor with crossed effects, and responses of several families from it."""
+    rng = np.random.default_rng(seed)
+    g, h, x = rng.integers(0, 15, n), rng.integers(0, 8, n), rng.normal(size=n)
+    off = rng.normal(0.0, 0.3, n)
+    b = rng.normal(size=(15, 2)) * [0.7, 0.4]
+    eta = 0.4 + 0.5 * x + b[g, 0] + b[g, 1] * x + off
+    mu, size = np.exp(eta + 0.4 * rng.normal(size=8)[h]), rng.integers(1, 12, n)
+    yes = rng.binomial(size, 1.0 / (1.0 + np.exp(-eta)))
+    return pd.DataFrame(
+        {
+            "y": rng.poisson(mu).astype(float),
+            "yes": yes.astype(float),
+            "no": (size - yes).astype(float),
+            "size": size.astype(float),
+            "share": yes / size,
+            "hit": np.where(rng.random(n) < 1.0 / (1.0 + np.exp(-eta)), "yes", "no"),
+            "positive": rng.gamma(3.0, mu / 3.0),
+            "x": x,
+            "off": off,
+            "g": [f"g{i:02d}" for i in g],
+            "h": [f"h{i}" for i in h],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def some() -> pd.DataFrame:
+    return generalized_rows()
+
+
+@pytest.fixture(scope="session")
+def poisson(some):
+    """Crossed counts with an offset, a slope and a correlation."""
+    return bigmm.glmm(COUNTS, some, family="poisson", offset="off", progress=False)
+
+
+@pytest.fixture(scope="session")
+def shares(some):
+    """Successes and failures, by quadrature."""
+    return bigmm.glmm(SHARES, some, family="binomial", nagq=9, progress=False)
+
+
+@pytest.fixture(scope="session")
+def gamma(some):
+    return bigmm.glmm("positive ~ x + (1 | g)", some, family="gamma", link="log", progress=False)
+
+
+@pytest.fixture(scope="session")
+def negative(some):
+    return bigmm.glmm("y ~ x + (1 | g)", some, family="negative_binomial", offset="off", progress=False)
+
+
+@pytest.fixture(scope="session")
+def generalized_lake(some, tmp_path_factory) -> Path:
+    """The generalized rows as three Parquet files."""
+    folder = tmp_path_factory.mktemp("generalized")
+    for number, start in enumerate(range(0, len(some), 150)):
+        some.iloc[start : start + 150].to_parquet(folder / f"part-{number}.parquet", index=False)
     return folder

@@ -1,0 +1,193 @@
+"""The rows of a generalized model in shards, and what one look at them tells before the search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate import Assembled, CrossProducts, assemble, merge, shift_vector
+from bigmm.accumulate.fold import Accumulator
+from bigmm.design import DesignSpec
+from bigmm.design.layout import DesignChunk, joint_terms
+from bigmm.errors import DataError
+from bigmm.execute import Held, hold
+from bigmm.execute.spill import check_disk
+from bigmm.execute.threads import ThreadExecutor
+from bigmm.families import Family, check_response
+from bigmm.families import rows as columnwise
+from bigmm.fit.checks import check_memory
+from bigmm.fit.settings import Settings
+from bigmm.laplace import shards
+from bigmm.laplace.identical import COUNTABLE, counted
+from bigmm.laplace.shard_files import ShardFiles
+from bigmm.laplace.shards import Shard
+from bigmm.objective import Templates, templates_for
+from bigmm.source import Source
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModel:
+    """The rows in shards, and what is known of the model before the search.
+
+    edges (S + 1,): first level of each shard; leading: the grouping that cuts them; constant: -2 sum of the
+    log-likelihood's constants; places: per term of the Gram, (q,) global level -> kept level (-1: no rows);
+    mean_squares (c,): of every column, the constant first; compressed_rows: rows after identical ones were counted, None when none were.
+    """
+
+    held: Held
+    edges: np.ndarray
+    leading: int
+    spec: DesignSpec
+    family: Family
+    assembled: Assembled
+    templates: Templates
+    constant: float
+    rows_read: int
+    dropped: tuple[tuple[str, int], ...]
+    places: tuple[np.ndarray, ...]
+    mean_squares: np.ndarray
+    compressed_rows: int | None = None
+
+    @property
+    def fixed_columns(self) -> np.ndarray:
+        """(rank,) columns of X that are kept."""
+        layout, gram = self.spec.layout, self.assembled.gram
+        return np.array(layout.fixed_columns, np.int64)[gram.active[gram.fixed_order]]
+
+
+def read_and_split(
+    source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition
+) -> Iterator[DesignChunk]:
+    """One partition: encode, check the response, cut by shard."""
+    chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
+    fault = check_response(family, chunk.y, chunk.w)
+    if fault is not None:
+        row, message = fault
+        raise DataError(f"{partition.where}: response '{spec.layout.response}', row {row}: {message}")
+    return shards.split(chunk, edges, leading)
+
+
+def _join(leading: int, edges: np.ndarray, number: int, pieces: list[DesignChunk]) -> Shard:
+    first = int(edges[number])
+    return shards.join(pieces, first, int(edges[number + 1]) - first, leading)
+
+
+def hold_rows(
+    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool, head: DesignChunk
+) -> tuple:
+    """The one shuffle: (held shards, edges, leading grouping)."""
+    layout = spec.layout
+    leading = joint_terms(layout)[0].grouping
+    n_levels = layout.groupings[leading].n_levels
+    rows = sum(p.rows for p in source.partitions) or 10**9
+    weighted, with_offset = head.w is not None, head.offset is not None
+    each = shards.row_bytes(len(layout.columns), len(layout.groupings), weighted, with_offset)
+    count = shards.shard_count(rows, each, n_levels)
+    if not single:
+        count = min(count, shards.MINIMUM_SHARDS)
+    edges = shards.bounds(n_levels, count)
+    split = partial(read_and_split, source, spec, family, edges, leading)
+    through = None
+    if rows * (each + (0 if single else _entry_bytes(spec))) > how.memory_limit // 2 and isinstance(
+        workers, ThreadExecutor
+    ):
+        check_disk(rows * each)
+        through = partial(
+            ShardFiles, edges, leading, len(layout.columns) - 1, len(layout.groupings), weighted, with_offset
+        )
+    join = partial(_join, leading, edges)
+    held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
+    return held, edges, leading
+
+
+def _entry_bytes(spec: DesignSpec) -> int:
+    """Bytes that crossed terms add to a row: level numbers of the pattern, and entries of its pairs."""
+    terms = len(joint_terms(spec.layout))
+    return 4 * terms + 4 * terms * (terms - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class FirstLook:
+    """What one look at the original rows of a shard gives; levels: the shard's number of levels; squares (c - 1,): sums of
+    squares of the columns."""
+
+    products: CrossProducts
+    levels: int
+    rows_read: int
+    dropped: tuple[tuple[str, int], ...]
+    constant: float
+    squares: np.ndarray
+
+    def merge(self, other: FirstLook) -> FirstLook:
+        """Of both shards together."""
+        return FirstLook(
+            merge(self.products, other.products),
+            self.levels + other.levels,
+            self.rows_read + other.rows_read,
+            shards.added_counts((self.dropped, other.dropped)),
+            self.constant + other.constant,
+            self.squares + other.squares,
+        )
+
+
+def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> FirstLook:
+    """Cross-products and log-likelihood constants of a shard; a pure task."""
+    accumulator = Accumulator(layout, shift)
+    constant, squares = 0.0, np.zeros(len(shard.columns))
+    for chunk in shards.blocks(shard):
+        accumulator.add(chunk)
+        constant += float(columnwise.constant(family, chunk.y, 1.0 if chunk.w is None else chunk.w).sum())
+        squares += np.einsum("cn,cn->c", chunk.columns, chunk.columns)
+    return FirstLook(accumulator.freeze(), shard.n_levels, shard.rows_read, shard.dropped, constant, squares)
+
+
+def held_model(
+    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool
+) -> HeldModel:
+    """Hold the rows, and learn from them which levels and columns there are."""
+    layout = spec.layout
+    head = spec.encode(source.head(spec.used_columns, 65_536), "the first rows")
+    held, edges, leading = hold_rows(source, spec, family, workers, how, single, head)
+    # with one factor the pattern is in the shards already: only X is summed
+    summed = replace(layout, terms=()) if single else layout
+    look = held.fold(FirstLook.merge, first_look, summed, shift_vector(layout, head), family)
+    assembled = assemble(look.products, summed)
+    if single:
+        places: tuple[np.ndarray, ...] = (np.arange(look.levels),)
+        templates = templates_for(layout, (0,))
+    else:
+        places = tuple(
+            _places(layout.groupings[joint_terms(layout)[j].grouping].n_levels, kept)
+            for j, kept in zip(assembled.term_order, assembled.kept, strict=True)
+        )
+        templates = templates_for(layout, assembled.term_order)
+        check_memory(assembled.gram, how.memory_limit)
+    squares = np.concatenate([[1.0], look.squares / max(assembled.gram.n, 1)])
+    return HeldModel(
+        held, edges, leading, spec, family, assembled, templates, -2.0 * look.constant, look.rows_read, look.dropped,
+        places, squares,
+    )  # fmt: skip
+
+
+def with_counted_rows(model: HeldModel) -> HeldModel:
+    """The model with identical rows counted once, where that pays; to be asked when all that is wanted of the original rows
+    is known (constants, starting values)."""
+    if model.family.name not in COUNTABLE:
+        return model
+    smaller = model.held.replaced(partial(counted, family=model.family))
+    rows, before = sum(smaller.map(_rows)), sum(model.held.map(_rows))
+    return replace(model, held=smaller, compressed_rows=rows) if rows < before else model
+
+
+def _rows(shard: Shard) -> int:
+    return shard.rows
+
+
+def _places(n_levels: int, kept: np.ndarray) -> np.ndarray:
+    place = np.full(n_levels, -1, np.int64)
+    place[kept] = np.arange(len(kept))
+    return place

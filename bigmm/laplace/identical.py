@@ -1,0 +1,107 @@
+"""Identical rows counted instead of repeated: exact for likelihoods that are linear in y at a given linear predictor.
+
+Rows of the same levels, covariates and offset share eta, and for bernoulli, binomial and poisson
+sum_i w_i ll(y_i, eta) = W ll(ybar, eta) up to constants, with W = sum w_i and ybar = sum w_i y_i / W. Constants are of the
+original rows: they have to be summed before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numba import njit
+
+from bigmm.families import Family
+from bigmm.laplace.shards import Shard
+
+COUNTABLE = ("bernoulli", "binomial", "poisson")
+WORTHWHILE = 0.5
+"""Rows are counted when at most this share of them is distinct."""
+_LOOK, _HOPELESS = 1 << 15, 0.9
+"""After so many rows a shard whose rows are nearly all distinct is left alone."""
+
+
+def counted(shard: Shard, family: Family) -> Shard:
+    """The shard with identical rows replaced by one with their mean response and total weight; the shard itself where that
+    does not halve it. Rows keep the order in which each first appears within its level. Pure."""
+    if family.name not in COUNTABLE or not shard.rows:
+        return shard
+    member, first = _groups(shard.indptr, shard.columns, shard.refs, shard.offset, _LOOK, _HOPELESS)
+    if not len(first) or len(first) > WORTHWHILE * shard.rows:
+        return shard
+    w = np.bincount(member, shard.w if len(shard.w) else None, len(first)).astype(float)
+    wy = np.bincount(member, shard.w * shard.y if len(shard.w) else shard.y, len(first))
+    y = np.where(w > 0, wy / np.where(w > 0, w, 1.0), shard.y[first])
+    return replace(
+        shard,
+        columns=np.ascontiguousarray(shard.columns[:, first]),
+        y=y,
+        w=w,
+        offset=shard.offset[first] if len(shard.offset) else shard.offset,
+        refs=np.ascontiguousarray(shard.refs[:, first]),
+        indptr=np.searchsorted(first, shard.indptr),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _same(columns, refs, offset, i, j):
+    for c in range(columns.shape[0]):
+        if columns[c, i] != columns[c, j]:
+            return False
+    for g in range(refs.shape[0]):
+        if refs[g, i] != refs[g, j]:
+            return False
+    return len(offset) == 0 or offset[i] == offset[j]
+
+
+@njit(cache=True, nogil=True)
+def _mixed(h, bits):
+    h = (h ^ bits) * np.uint64(0x9E3779B97F4A7C15)
+    return h ^ (h >> np.uint64(29))
+
+
+@njit(cache=True, nogil=True)
+def _hash(columns, refs, offset, i):
+    h = np.uint64(0)
+    for c in range(columns.shape[0]):
+        h = _mixed(h, np.float64(columns[c, i]).view(np.uint64))
+    for g in range(refs.shape[0]):
+        h = _mixed(h, np.uint64(refs[g, i]))
+    if len(offset):
+        h = _mixed(h, np.float64(offset[i]).view(np.uint64))
+    return h
+
+
+@njit(cache=True, nogil=True)
+def _groups(indptr, columns, refs, offset, look, hopeless):
+    """(member (n,): the distinct row of each row; first (d,): where each distinct row is first met); both empty when hopeless.
+
+    Identical rows share their level, so every level has a hash table of its own; slots of earlier levels are older stamps.
+    """
+    n = indptr[-1]
+    widest = np.int64(1)
+    for level in range(len(indptr) - 1):
+        widest = max(widest, indptr[level + 1] - indptr[level])
+    size = np.int64(2)
+    while size < 2 * widest:
+        size *= 2
+    slots, stamps = np.empty(size, np.int64), np.full(size, -1, np.int64)
+    member, first, found = np.empty(n, np.int64), np.empty(n, np.int64), 0
+    for level in range(len(indptr) - 1):
+        rows = indptr[level + 1] - indptr[level]
+        part = np.int64(2)
+        while part < 2 * rows:
+            part *= 2
+        mask = part - 1
+        for i in range(indptr[level], indptr[level + 1]):
+            at = np.int64(_hash(columns, refs, offset, i) & np.uint64(mask))
+            while stamps[at] == level and not _same(columns, refs, offset, i, first[slots[at]]):
+                at = (at + 1) & mask
+            if stamps[at] != level:
+                stamps[at], slots[at], first[found] = level, found, i
+                found += 1
+            member[i] = slots[at]
+            if i + 1 == look and found > hopeless * look:
+                return member[:0], first[:0]
+    return member, first[:found]

@@ -1,0 +1,198 @@
+"""Generalized linear mixed models as a scikit-learn classifier and regressor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.metrics import accuracy_score
+from sklearn.utils.validation import check_is_fitted
+
+from bigmm.errors import UsageError
+from bigmm.families.rows import deviance_row
+from bigmm.fit import glmm
+from bigmm.results import GlmmResults
+from bigmm.sklearn.base import FormulaEstimator, comparable
+from bigmm.sklearn.classes import codes_of, distinct, labels_of
+from bigmm.sklearn.tables import is_dask
+
+
+class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
+    """Bernoulli mixed model for two classes of any type.
+
+    Parameters
+    ----------
+    formula, random, new_levels, weights, offset, contrasts, categories, optimizer, drop_missing, n_workers,
+        partition_bytes, memory_limit: as in `LMMRegressor`.
+    link: "logit" (None), "probit", "cloglog", "cauchit". nagq: 0 fast, 1 Laplace, k quadrature points for one scalar
+    random
+        effect. se: standard errors "rx" (quick) or "hessian".
+
+    Attributes
+    ----------
+    classes_: the two classes, sorted; the second one is what the model gives the probability of;
+    result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
+    """
+
+    result_: GlmmResults
+
+    def __init__(
+        self,
+        formula: str | None = None,
+        *,
+        link: str | None = None,
+        nagq: int = 1,
+        se: str = "rx",
+        random: bool = True,
+        new_levels: str = "population",
+        weights: str | None = None,
+        offset: str | None = None,
+        contrasts: Mapping[str, str] | None = None,
+        categories: Mapping[str, list] | None = None,
+        optimizer: str = "auto",
+        drop_missing: bool = True,
+        n_workers: int | None = None,
+        partition_bytes: int = 64 << 20,
+        memory_limit: Any = None,
+    ):
+        self.formula = formula
+        self.link = link
+        self.nagq = nagq
+        self.se = se
+        self.random = random
+        self.new_levels = new_levels
+        self.weights = weights
+        self.offset = offset
+        self.contrasts = contrasts
+        self.categories = categories
+        self.optimizer = optimizer
+        self.drop_missing = drop_missing
+        self.n_workers = n_workers
+        self.partition_bytes = partition_bytes
+        self.memory_limit = memory_limit
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GLMMClassifier:
+        """Fit; X, y and sample_weight are those of `LMMRegressor.fit`, y holding two classes of any type.
+
+        Raises UsageError when there are not two classes, and what `bigmm.glmm` raises.
+        """
+        self._frame(X, None)  # a formula and a table, before y is looked at
+        truth = self._response_of(X, "fit") if y is None else y
+        self.classes_ = distinct(truth)
+        codes = codes_of(truth, self.classes_)
+        self._fit(glmm, X, codes, sample_weight, family="bernoulli", link=self.link, nagq=self.nagq, se=self.se)
+        return self
+
+    def decision_function(self, X: Any) -> Any:
+        """(n,) linear predictor: positive values speak for the second class (with symmetric links)."""
+        return self._predicted(X, "link")
+
+    def predict_proba(self, X: Any) -> Any:
+        """(n, 2) probabilities of `classes_`, NaN where a used column is missing; lazy for a Dask DataFrame."""
+        p = self._predicted(X, "response")
+        if is_dask(p):
+            import dask.array as da
+
+            return da.stack([1.0 - p, p], axis=1)
+        return np.column_stack([1.0 - p, p])
+
+    def predict(self, X: Any) -> Any:
+        """(n,) the more probable class; UsageError for rows that cannot be predicted, see `predict_proba`."""
+        p = self._predicted(X, "response")
+        if is_dask(p):
+            return p.map_blocks(labels_of, self.classes_, dtype=self.classes_.dtype)
+        return labels_of(p, self.classes_)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Accuracy; y None when X has the response. Rows with missing values are left out."""
+        check_is_fitted(self, "result_")
+        truth = codes_of(self._response_of(X) if y is None else y, self.classes_)
+        truth, predicted, weight = comparable(truth, self._predicted(X, "response"), sample_weight)
+        return float(accuracy_score(truth > 0.5, predicted > 0.5, sample_weight=weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_class = False
+        return tags
+
+
+class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
+    """Mixed model for counts, proportions and positive responses.
+
+    Parameters
+    ----------
+    family: "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian" or "binomial" (proportions, weights
+    =
+        trials). link: None takes the family's default, the log but for the gamma. The others as in `GLMMClassifier`.
+
+    Attributes
+    ----------
+    result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
+    """
+
+    result_: GlmmResults
+
+    def __init__(
+        self,
+        formula: str | None = None,
+        *,
+        family: str = "poisson",
+        link: str | None = None,
+        nagq: int = 1,
+        se: str = "rx",
+        random: bool = True,
+        new_levels: str = "population",
+        weights: str | None = None,
+        offset: str | None = None,
+        contrasts: Mapping[str, str] | None = None,
+        categories: Mapping[str, list] | None = None,
+        optimizer: str = "auto",
+        drop_missing: bool = True,
+        n_workers: int | None = None,
+        partition_bytes: int = 64 << 20,
+        memory_limit: Any = None,
+    ):
+        self.formula = formula
+        self.family = family
+        self.link = link
+        self.nagq = nagq
+        self.se = se
+        self.random = random
+        self.new_levels = new_levels
+        self.weights = weights
+        self.offset = offset
+        self.contrasts = contrasts
+        self.categories = categories
+        self.optimizer = optimizer
+        self.drop_missing = drop_missing
+        self.n_workers = n_workers
+        self.partition_bytes = partition_bytes
+        self.memory_limit = memory_limit
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GLMMRegressor:
+        """Fit; X, y and sample_weight are those of `LMMRegressor.fit`. Raises what `bigmm.glmm` raises."""
+        self._fit(glmm, X, y, sample_weight, family=self.family, link=self.link, nagq=self.nagq, se=self.se)
+        return self
+
+    def predict(self, X: Any) -> Any:
+        """(n,) means, NaN where a used column is missing; a lazy Dask Array for a Dask DataFrame."""
+        return self._predicted(X, "response")
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """D^2, the part of the family's deviance that is explained (R^2 for the gaussian), as scikit-learn's GLMs
+        score.
+
+        y None when X has the response. Rows with missing values are left out.
+        """
+        check_is_fitted(self, "result_")
+        truth = self._response_of(X) if y is None else y
+        truth, predicted, weight = comparable(truth, self.predict(X), sample_weight)
+        w = np.ones(len(truth)) if weight is None else weight
+        family, phi = self.result_.family, self.result_.dispersion
+        average = np.full(len(truth), np.average(truth, weights=w))
+        unexplained, total = (deviance_row(family, truth, w, mu, phi).sum() for mu in (predicted, average))
+        if not total > 0.0:
+            raise UsageError("score() needs responses that are not all equal")
+        return float(1.0 - unexplained / total)
