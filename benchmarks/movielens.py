@@ -59,6 +59,10 @@ def write(directory: Path, rows: int = RATINGS, seed: int = 0, slope: bool = Fal
         rating += (0.2 * rng.standard_normal(users))[user] * x
     directory.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(np.array_split(np.arange(len(user)), files)):
-        table = pa.table({"user": user[part], "movie": movie[part], "genre": genre[part], "x": x[part], "rating": rating[part]})
-        pq.write_table(table, directory / f"part-{number:03d}.parquet", row_group_size=1 << 20, write_page_checksum=True)
+        table = pa.table(
+            {"user": user[part], "movie": movie[part], "genre": genre[part], "x": x[part], "rating": rating[part]}
+        )
+        pq.write_table(
+            table, directory / f"part-{number:03d}.parquet", row_group_size=1 << 20, write_page_checksum=True
+        )
     return len(user)

@@ -237,7 +237,10 @@ def test_what_is_wrong_is_said(frame):
 
 
 def test_the_example_of_the_manual_runs(project):
-    (code,) = re.findall(r"^```python\n(.*?)^```", (project / "docs" / "sklearn.md").read_text(), flags=re.S | re.M)
+    blocks = re.findall(r"^```python\n(.*?)^```", (project / "docs" / "sklearn.md").read_text(), flags=re.S | re.M)
     names: dict = {}
-    exec(compile(code, "docs/sklearn.md", "exec"), names)  # noqa: S102 (our own manual)
+    exec(compile("".join(blocks), "docs/sklearn.md", "exec"), names)  # noqa: S102 (our own manual)
+    assert len(blocks) == 2
+    assert names["classifier"].classes_.tolist() == ["late", "on time"]
+    assert names["counts"].result_.params["x"] == pytest.approx(1.0, abs=0.1)
     assert names["model"].result_.params["x"] == pytest.approx(2.0, abs=0.2)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from bigmm.accumulate.vector import add_four_rows, prefetch
+from bigmm.accumulate.vector import add_four_rows, add_four_rows_once, add_four_rows_twice, prefetch
 
 BLOCK = 256
 # Columns of a block lie a little more than a power of two apart, or all would share one set of the cache.
@@ -175,7 +175,12 @@ def _add_one_by_one(block, right, m, refs, ahead, covariates, records):
         r2, r3 = np.int64(refs[i + 2]) * width, np.int64(refs[i + 3]) * width
         for c in range(0, whole, 4):
             at = r0 + c, r1 + c, r2 + c, r3 + c
-            add_four_rows(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+            if covariates.shape[0] == 2:
+                add_four_rows_twice(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+            elif covariates.shape[0] == 1:
+                add_four_rows_once(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+            else:
+                add_four_rows(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
         if whole < m:
             for r in range(i, i + 4):
                 _add_single(block, right, r, refs[r], covariates, whole, m, records)

@@ -9,8 +9,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
-_BYTE, _INT32, _DOUBLE = ir.IntType(8), ir.IntType(32), ir.DoubleType()
-_FOUR = ir.VectorType(_DOUBLE, 4)
+_BYTE, _INT32, _INT64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_FOUR = ir.VectorType(ir.DoubleType(), 4)
 
 
 def _data(context, builder, array_type, array):
@@ -39,40 +39,52 @@ def _spread(builder, number):
     return _shuffled(builder, builder.insert_element(nothing, number, _INT32(0)), nothing, [0, 0, 0, 0])
 
 
-def _add_four_rows(typingctx, records, at, step, right, place, block, covariates, row, stride):
-    """records.flat[at[r] + a * step + c] += block[covariates[a], row + r] * right.flat[place + c * stride + r].
+def _for_each(builder, count, width, body):
+    """body(a) for every a < count; unrolled when the width is known."""
+    if width:
+        for a in range(width):
+            body(ir.Constant(_INT64, a))
+    else:
+        with cgutils.for_range(builder, count) as loop:
+            body(loop.index)
 
-    For c = 0..3, for r = 0..3 in this order, and every a; rows of ``block`` and ``right`` are ``stride`` numbers apart.
-    float64 arrays in C order, covariates (k,) int64, ``at`` a tuple of four int64.
-    """
+
+def _adder(width: int) -> Any:
+    """The instruction `add_four_rows` for ``width`` covariates, 0 for any number."""
+
+    def add_four_rows(typingctx, records, at, step, right, place, block, covariates, row, stride):
+        """records.flat[at[r] + a * step + c] += block[covariates[a], row + r] * right.flat[place + c * stride + r].
+
+        For c = 0..3, for r = 0..3 in this order, and every a; rows of ``block`` and ``right`` are ``stride`` numbers
+        apart. float64 arrays in C order, covariates (k,) int64, ``at`` a tuple of four int64.
+        """
+        i64 = types.int64
+        places = types.UniTuple(i64, 4)
+        return types.void(records, places, i64, right, i64, block, covariates, i64, i64), codegen
 
     def codegen(context, builder, signature, arguments):
-        records_v, at_v, step_v, right_v, place_v, block_v, covariates_v, row_v, stride_v = arguments
+        records, at, step, right, place, block, covariates, row, stride = arguments
         records_t, _, _, right_t, _, block_t, covariates_t, _, _ = signature.args
-        into, factors = _data(context, builder, records_t, records_v), _data(context, builder, block_t, block_v)
-        source = _data(context, builder, right_t, right_v)
-        starts = cgutils.unpack_tuple(builder, at_v, 4)
-        columns = []
-        for _ in range(4):
-            columns.append(builder.load(_four_at(builder, source, place_v), align=8))
-            place_v = builder.add(place_v, stride_v)
-        rows = _transposed(builder, columns)
-        chosen = make_array(covariates_t)(context, builder, covariates_v)
-        with cgutils.for_range(builder, builder.extract_value(chosen.shape, 0)) as loop:
-            covariate = builder.load(builder.gep(chosen.data, [loop.index]))
-            first = builder.add(builder.mul(covariate, stride_v), row_v)
-            skipped = builder.mul(loop.index, step_v)
+        into, factors = _data(context, builder, records_t, records), _data(context, builder, block_t, block)
+        source, starts = _data(context, builder, right_t, right), cgutils.unpack_tuple(builder, at, 4)
+        places = [builder.add(place, builder.mul(stride, ir.Constant(_INT64, c))) for c in range(4)]
+        rows = _transposed(builder, [builder.load(_four_at(builder, source, each), align=8) for each in places])
+        chosen = make_array(covariates_t)(context, builder, covariates)
+
+        def add(a):
+            covariate = builder.load(builder.gep(chosen.data, [a]))
+            first, skipped = builder.add(builder.mul(covariate, stride), row), builder.mul(a, step)
             for r, start in enumerate(starts):
-                factor = builder.load(builder.gep(factors, [builder.add(first, ir.Constant(first.type, r))]))
+                factor = builder.load(builder.gep(factors, [builder.add(first, ir.Constant(_INT64, r))]))
                 target = _four_at(builder, into, builder.add(start, skipped))
                 product = builder.fmul(_spread(builder, factor), rows[r], flags=("contract",))
                 total = builder.fadd(builder.load(target, align=8), product, flags=("contract",))
                 builder.store(total, target, align=8)
+
+        _for_each(builder, builder.extract_value(chosen.shape, 0), width, add)
         return context.get_dummy_value()
 
-    i64 = types.int64
-    places = types.UniTuple(i64, 4)
-    return types.void(records, places, i64, right, i64, block, covariates, i64, i64), codegen
+    return intrinsic(add_four_rows)
 
 
 def _prefetch(typingctx, array, index):
@@ -90,5 +102,5 @@ def _prefetch(typingctx, array, index):
 
 
 # Numba calls these without the typing context; type checkers see the functions above.
-add_four_rows: Any = intrinsic(_add_four_rows)
+add_four_rows, add_four_rows_once, add_four_rows_twice = _adder(0), _adder(1), _adder(2)
 prefetch: Any = intrinsic(_prefetch)

@@ -65,8 +65,19 @@ def analyse_iterative(gram: Gram) -> IterativeStructure:
     place = {term: number for number, term in enumerate(chosen)}
     cross = {(place[j], place[k]): b for (j, k), b in gram.cross.items() if j in place and k in place}
     terms = tuple(gram.terms[term] for term in chosen)
-    chain = Gram(terms, cross, gram.xy, gram.n, gram.sum_log_w, gram.x_basis, gram.y_shift, gram.one, gram.active,
-                 gram.fixed_order, gram.y_sum_squares_total)
+    chain = Gram(
+        terms,
+        cross,
+        gram.xy,
+        gram.n,
+        gram.sum_log_w,
+        gram.x_basis,
+        gram.y_shift,
+        gram.one,
+        gram.active,
+        gram.fixed_order,
+        gram.y_sum_squares_total,
+    )
     return IterativeStructure(structure, analyse(chain), chosen)
 
 
@@ -120,10 +131,19 @@ def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -
     logs = 2.0 * np.log(np.diagonal(corner))
     chain = factorize(structure.chain, tuple(lams[term] for term in structure.chain_terms))
     return IterativeFactor(
-        structure, operator, chain, dense, data.x, corner, probes, solved,
+        structure,
+        operator,
+        chain,
+        dense,
+        data.x,
+        corner,
+        probes,
+        solved,
         logdet + operator.logdet + float(values[t:].sum() + values[:t].mean()),
         float(values[:t].std(ddof=1) / np.sqrt(t)),
-        float(logs[:-1].sum()), float(corner[-1, -1]) ** 2, (data.iterations, solved.iterations),
+        float(logs[:-1].sum()),
+        float(corner[-1, -1]) ** 2,
+        (data.iterations, solved.iterations),
     )
 
 
@@ -208,8 +228,17 @@ def _forward(factor: IterativeFactor, rhs, rhs_x) -> tuple[np.ndarray, np.ndarra
         run(kernels.from_levels, whole.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, w, tail)
         for parent in stage.parents:
             target = below[whole.stages[parent.stage].term]
-            run(solve_kernels.forward_parent, len(parent.start) - 1, GRAIN, parent.order, parent.start, parent.block, part.f,
-                w, target)
+            run(
+                solve_kernels.forward_parent,
+                len(parent.start) - 1,
+                GRAIN,
+                parent.order,
+                parent.start,
+                parent.block,
+                part.f,
+                w,
+                target,
+            )
     return total, fixed, factor.operator.normalised(tail)
 
 
@@ -291,8 +320,20 @@ def _identity_part(factor: IterativeFactor, stage, part) -> np.ndarray:
 
 
 def _stage_identity(stage, part, place, product) -> np.ndarray:
-    parts = run(kernels.stage_identity, stage.n_levels, ROWS, stage.tail_start, stage.indptr, stage.columns, part.h, part.f,
-                place.offset, place.stop, place.width, product)
+    parts = run(
+        kernels.stage_identity,
+        stage.n_levels,
+        ROWS,
+        stage.tail_start,
+        stage.indptr,
+        stage.columns,
+        part.h,
+        part.f,
+        place.offset,
+        place.stop,
+        place.width,
+        product,
+    )
     return sum(parts)
 
 
@@ -303,11 +344,7 @@ def _fixed_part(factor: IterativeFactor) -> list[np.ndarray]:
     tail = operator.raw(np.ascontiguousarray(factor.solved[:, :n]))
     v = [np.ascontiguousarray(part.v[:, :, :n]) for part in operator.stages]
     root = np.linalg.inv(factor.corner[:n, :n])
-    return [
-        np.einsum("lav,lbv->ab", e @ root.T, e @ root.T) for e in _effects(whole, operator, tail, v)
-    ]
-
-
+    return [np.einsum("lav,lbv->ab", e @ root.T, e @ root.T) for e in _effects(whole, operator, tail, v)]
 
 
 # ---------------------------------------------------------------------------------------------------- per level
@@ -325,7 +362,9 @@ def level_covariances(factor: IterativeFactor) -> tuple[np.ndarray, ...]:
     for number, place in enumerate(whole.tail):
         shape, part = (place.n_levels, place.width, -1), slice(place.offset, place.stop)
         block = operator.into[number]
-        out[place.term] = block @ block.transpose(0, 2, 1) + _outer(raw_rest[part].reshape(shape), raw_start[part], weight)
+        out[place.term] = block @ block.transpose(0, 2, 1) + _outer(
+            raw_rest[part].reshape(shape), raw_start[part], weight
+        )
     chain = selected_inverse(factor.chain, with_fixed=False, covariances=True).covariances
     stage_start = back_substitute(whole, operator.stages, raw_start)
     stage_solution = back_substitute(whole, operator.stages, operator.raw(solution))

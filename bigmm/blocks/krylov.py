@@ -61,7 +61,9 @@ class TailOperator:
         return out
 
 
-def _blockwise(tail: tuple[TailTerm, ...], blocks: tuple[np.ndarray, ...], x: np.ndarray, transposed: bool) -> np.ndarray:
+def _blockwise(
+    tail: tuple[TailTerm, ...], blocks: tuple[np.ndarray, ...], x: np.ndarray, transposed: bool
+) -> np.ndarray:
     out = np.empty_like(x)
     for t, block in zip(tail, blocks, strict=True):
         shape = (t.n_levels, t.width, x.shape[1])
@@ -177,7 +179,9 @@ def lanczos_quadrature(solved: Solved, norms: np.ndarray, function) -> np.ndarra
     return out
 
 
-def back_substitute(structure: Structure, stages: tuple[StageFactor, ...], tail: np.ndarray, v=None) -> tuple[np.ndarray, ...]:
+def back_substitute(
+    structure: Structure, stages: tuple[StageFactor, ...], tail: np.ndarray, v=None
+) -> tuple[np.ndarray, ...]:
     """Per stage (q, k, nv): h'(v - f solution) for values ``tail`` (r_raw, nv) of the tail, in raw coordinates.
 
     v: per stage (q, k, nv) forward right-hand sides, or None for zero. Returned in the order of the stages.
@@ -191,7 +195,9 @@ def back_substitute(structure: Structure, stages: tuple[StageFactor, ...], tail:
         stage, part = structure.stages[number], stages[number]
         own = np.empty((stage.n_levels, stage.width, nv))
         given = np.zeros((0, stage.width, nv)) if v is None else v[number]
-        run(kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, given, stage.indptr, stage.columns, solution, own)
+        run(
+            kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, given, stage.indptr, stage.columns, solution, own
+        )
         solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
         out[number] = own
     return tuple(out)

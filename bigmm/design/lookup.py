@@ -20,6 +20,14 @@ def number_by_table(keys: np.ndarray, low: int, table: np.ndarray, out: np.ndarr
 
 
 @numba.njit(cache=True, nogil=True)
+def number_without_gaps(keys: np.ndarray, low: int, size: int, out: np.ndarray) -> None:
+    """out[i] = keys[i] - low, -1 outside 0..size-1: what `number_by_table` gives when every key of the range occurs."""
+    for i in range(keys.size):
+        place = np.int64(keys[i]) - low
+        out[i] = place if 0 <= place < size else -1
+
+
+@numba.njit(cache=True, nogil=True)
 def fill_slots(keys: np.ndarray, slot_keys: np.ndarray, slot_codes: np.ndarray, shift: np.uint64) -> None:
     """Open addressing: put key i with code i into the first free slot; slots are a power of two, codes -1 = free."""
     mask = slot_codes.size - 1
@@ -46,12 +54,15 @@ def number_by_slots(
 
 
 class IntegerIndex:
-    """Codes of int64 keys: a direct table when their range is compact, else hashing."""
+    """Codes of int64 keys: by subtraction where they follow each other, a table in a compact range, else hashing."""
 
     def __init__(self, keys: np.ndarray):
         self.low = int(keys.min()) if keys.size else 0
         span = int(keys.max()) - self.low + 1 if keys.size else 1
-        self.table: np.ndarray | None = None
+        self.size, self.table = keys.size, np.empty(0, dtype=np.int32)
+        self.gapless = bool(keys.size and np.all(np.diff(keys) == 1))
+        if self.gapless:
+            return
         if span <= max(8 * keys.size, 1 << 16):
             self.table = np.full(span, -1, dtype=np.int32)
             self.table[keys - self.low] = np.arange(keys.size, dtype=np.int32)
@@ -64,7 +75,9 @@ class IntegerIndex:
 
     def find(self, keys: np.ndarray, out: np.ndarray) -> None:
         """Write the codes of keys (n,) of any integer type into out (n,) int32; -1 where a key is not among them."""
-        if self.table is not None:
+        if self.gapless:
+            number_without_gaps(keys, self.low, self.size, out)
+        elif self.table.size:
             number_by_table(keys, self.low, self.table, out)
         else:
             number_by_slots(keys, self.slot_keys, self.slot_codes, self.shift, out)

@@ -103,9 +103,17 @@ class ClusterExecutor:
         """See `held.hold`; the shards stay on the workers."""
         from bigmm.execute.held_cluster import shuffle
 
-        watchdog = Watchdog(self.client, self.no_worker_seconds, label)
-        self._check_versions(watchdog)
+        self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
         return shuffle(self, split, items, join, n_shards, label, progress)
+
+    def hold_each(
+        self, make: Callable[[Any], Any], items: Sequence, *, label: str, progress: ProgressCallback | None = None
+    ) -> Any:
+        """See `held.hold_each`; the shards stay on the workers."""
+        from bigmm.execute.held_cluster import made
+
+        self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
+        return made(self, make, items, label, progress)
 
     @contextmanager
     def _flight(

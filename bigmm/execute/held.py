@@ -112,9 +112,9 @@ def hold(
 ) -> Held:
     """Shuffle: ``split(item)`` gives one piece per shard, ``join(number, pieces)`` makes the shard from its pieces.
 
-    through: makes what keeps pieces and shards in temporary files instead, on threads (for data beyond memory); it has to
-    give the same shards as ``join``. On a cluster shards stay with the workers. Raises what split raises for the first
-    bad item, OutputError when the disk is full.
+    through: makes what keeps pieces and shards in temporary files instead, on threads (for data beyond memory); it
+    has to give the same shards as ``join``. On a cluster shards stay with the workers. Raises what split raises for the
+    first bad item, OutputError when the disk is full.
     """
     hold_elsewhere = getattr(executor, "hold", None)
     if hold_elsewhere is not None:
@@ -131,6 +131,29 @@ def hold(
         shards.append(join(number, pieces[number]))
         pieces[number] = []
     return HeldByThreads(shards, executor.n_workers)
+
+
+def hold_each(
+    executor: Executor,
+    make: Callable[[Any], Any],
+    items: Iterable,
+    *,
+    in_files: bool = False,
+    label: str = "shard",
+    progress: ProgressCallback | None = None,
+) -> Held:
+    """No shuffle: ``make(item)`` reads all that belongs to one shard and makes it.
+
+    in_files: on threads keep the arrays of shards (frozen dataclasses) in a temporary file.
+    """
+    elsewhere = getattr(executor, "hold_each", None)
+    if elsewhere is not None:
+        return elsewhere(make, list(items), label=label, progress=progress)
+    if not in_files:
+        return HeldByThreads(list(executor.map(make, items, label=label, progress=progress)), executor.n_workers)
+    file = SpillFile()
+    placed = executor.map(lambda item: moved(make(item), file), items, label=label, progress=progress)
+    return HeldByThreads([looked_up(shard, file) for shard in list(placed)], executor.n_workers, file)
 
 
 def _listed(split: Callable[[Any], Iterable], item: Any) -> list:

@@ -160,6 +160,24 @@ def shuffle(
     return held
 
 
+def made(
+    executor: ClusterExecutor,
+    make: Callable[[Any], Any],
+    items: Sequence,
+    label: str,
+    progress: ProgressCallback | None,
+) -> HeldByCluster:
+    """One task per shard, and the shard stays where it was made; a lost one is made again from its own rows alone."""
+    client = executor.client
+    with scheduler_errors():
+        work = shared(client, make, label)
+        shards = [_submitted(client, label, "make", run_task, work, item, needed_futures(item)) for item in items]
+    held = HeldByCluster(client, executor.no_worker_seconds, shards, label)
+    for _ in answers(held, shards, _nothing, None, Reporter(progress, label, 0, len(items))):
+        pass
+    return held
+
+
 def _submitted(client: Client, label: str, name: str, *call: Any) -> Future:
     return client.submit(*call, key=new_key(label, name), pure=False, retries=RETRIES)
 

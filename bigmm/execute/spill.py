@@ -1,4 +1,4 @@
-"""Arrays in one temporary file without a name: mapped when they are looked at, gone when the process is, however it ends."""
+"""Arrays in one temporary file without a name: mapped when they are looked at, gone when the process is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SpillFile:
 
     def __init__(self) -> None:
         try:
-            self.file = tempfile.TemporaryFile(prefix="bigmm-", buffering=0)
+            self.file = tempfile.TemporaryFile(prefix="bigmm-", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise _failed(error) from error
         self.size, self._lock, self._map = 0, Lock(), None
@@ -88,12 +88,17 @@ class SpillFile:
             os.truncate(self.file.fileno(), self.size)
             # Private and writable, as arrays in memory are: kernels are compiled once per kind of array.
             self._map = mmap.mmap(self.file.fileno(), self.size, access=mmap.ACCESS_COPY)
+            self.close()
         flat = np.frombuffer(self._map, placed.dtype, placed.nbytes // np.dtype(placed.dtype).itemsize, placed.start)
         return flat.reshape(placed.shape)
 
     def close(self) -> None:
-        """Give the disk back (when nothing is mapped)."""
+        """Give the disk back, as soon as nothing is mapped any more."""
         self.file.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            self.file.close()
 
 
 def check_disk(nbytes: int) -> None:
@@ -103,20 +108,20 @@ def check_disk(nbytes: int) -> None:
     if nbytes > free:
         raise OutputError(
             f"the rows do not fit memory_limit and need {nbytes / 2**30:.1f} GiB of temporary files, but {folder} has "
-            f"{free / 2**30:.1f} GiB free: set the environment variable TMPDIR to a larger disk, raise memory_limit, or use "
-            "a cluster"
+            f"{free / 2**30:.1f} GiB free: set the environment variable TMPDIR to a larger disk, raise memory_limit, "
+            "or use a cluster"
         )
 
 
 def _failed(error: OSError) -> OutputError:
     return OutputError(
-        f"cannot write temporary files in {tempfile.gettempdir()} ({error.strerror or error}): set the environment variable "
-        "TMPDIR to a disk with room, raise memory_limit, or use a cluster. Nothing was left behind."
+        f"cannot write temporary files in {tempfile.gettempdir()} ({error.strerror or error}): set the environment "
+        "variable TMPDIR to a disk with room, raise memory_limit, or use a cluster. Nothing was left behind."
     )
 
 
 def moved(value: Any, file: SpillFile, but: Sequence[np.ndarray] = ()) -> Any:
-    """A frozen dataclass with its large arrays in the file (as `Placed`), except those in ``but``, which are there already."""
+    """A frozen dataclass with its large arrays in the file (as `Placed`), except those in ``but``."""
     known = {id(array) for array in but}
     changes = {
         name: file.write(array)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bigmm.blocks.gram import Gram, TermBlock
-from bigmm.blocks.structure import elimination_order
-from bigmm.errors import DataError, MemoryLimitError
+from bigmm.errors import DataError
 
 NO_VARIATION = 1e-14
 
@@ -47,24 +46,3 @@ def _constant_within(gram: Gram, term: TermBlock) -> bool:
     between = float(np.sum(term.dense[:, 0, -1] ** 2 / term.diagonal[:, 0, 0]))
     is_intercept = np.isclose(float(term.diagonal.sum()), float(gram.xy[0, 0])) if len(gram.xy) > 1 else False
     return bool(is_intercept and total - between <= NO_VARIATION * total)
-
-
-def solver_bytes(gram: Gram) -> tuple[int, int]:
-    """(bytes the exact solver needs beside A, columns of its dense tail)."""
-    stages, tail = elimination_order(gram)
-    m = len(gram.xy)
-    size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + m
-    sparse = sum(b.data.nbytes + 16 * len(b.indices) for b in gram.cross.values())
-    levels = sum(gram.terms[s].diagonal.nbytes * 2 + gram.terms[s].dense.nbytes for s in stages)
-    return 5 * 8 * size * size + 4 * sparse + 2 * levels, size
-
-
-def check_memory(gram: Gram, limit: int) -> None:
-    """Raises MemoryLimitError, naming the options, when the exact solver does not fit."""
-    needed, size = solver_bytes(gram)
-    if needed > limit:
-        raise MemoryLimitError(
-            f"the exact solver needs about {needed / 2**30:.1f} GiB (a dense block of {size} columns for the crossed "
-            f"factors) but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, drop a grouping factor, or use a "
-            "coarser one"
-        )

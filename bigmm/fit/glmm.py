@@ -17,13 +17,14 @@ from bigmm.fit.columns import with_vectors
 from bigmm.fit.held_model import HeldModel, held_model, with_counted_rows
 from bigmm.fit.search import Search
 from bigmm.fit.settings import settings
-from bigmm.fit.solve import quiet_driver
+from bigmm.solver import quiet_driver
 from bigmm.laplace.start import glm_start
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.source import open_source
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
+MOST_POINTS = 100
 
 
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
@@ -94,8 +95,10 @@ def glmm(
     how = settings(solver, optimizer, memory_limit, progress)
     chosen = family_named(family, link)
     observed = _which_weights(chosen, laplace)
-    if not isinstance(nagq, (int, np.integer)) or nagq < 0:
-        raise UsageError(f"nagq must be 0 (fast), 1 (Laplace) or a number of quadrature points, got {nagq!r}")
+    if not isinstance(nagq, (int, np.integer)) or isinstance(nagq, bool) or not 0 <= nagq <= MOST_POINTS:
+        raise UsageError(
+            f"nagq must be 0 (fast), 1 (Laplace) or a number of quadrature points up to {MOST_POINTS}, got {nagq!r}"
+        )
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
     if compress not in ("auto", False):
@@ -139,7 +142,7 @@ def glmm(
             criterion=fitted.working,
             theta=fitted.theta,
             estimates=fitted.estimates,
-            outcome=outcome,
+            outcome=fitted.outcome,
             is_singular=bool(np.any(np.abs(fitted.theta[model.templates.lower == 0]) < SINGULAR)),
             nobs=model.assembled.gram.n,
             rows_read=model.rows_read,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,13 +14,14 @@ from bigmm.accumulate import Assembled, CrossProducts, assemble, merge, shift_ve
 from bigmm.accumulate.fold import Accumulator
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, joint_terms
-from bigmm.errors import DataError
-from bigmm.execute import Held, hold
+from bigmm.errors import BigmmWarning, DataError
+from bigmm.execute import Held, hold, hold_each
 from bigmm.execute.spill import check_disk
 from bigmm.execute.threads import ThreadExecutor
-from bigmm.families import Family, check_response
+from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
-from bigmm.fit.checks import check_memory
+from bigmm.solver import check_memory
+from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
 from bigmm.laplace.identical import COUNTABLE, counted
@@ -35,7 +37,8 @@ class HeldModel:
 
     edges (S + 1,): first level of each shard; leading: the grouping that cuts them; constant: -2 sum of the
     log-likelihood's constants; places: per term of the Gram, (q,) global level -> kept level (-1: no rows);
-    mean_squares (c,): of every column, the constant first; compressed_rows: rows after identical ones were counted, None when none were.
+    mean_squares (c,): of every column, the constant first; compressed_rows: rows after identical ones were counted,
+    None when none were.
     """
 
     held: Held
@@ -59,16 +62,21 @@ class HeldModel:
         return np.array(layout.fixed_columns, np.int64)[gram.active[gram.fixed_order]]
 
 
-def read_and_split(
-    source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition
-) -> Iterator[DesignChunk]:
-    """One partition: encode, check the response, cut by shard."""
+def read_rows(source: Source, spec: DesignSpec, family: Family, partition: Any) -> DesignChunk:
+    """One partition encoded, its response checked."""
     chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
     fault = check_response(family, chunk.y, chunk.w)
     if fault is not None:
         row, message = fault
         raise DataError(f"{partition.where}: response '{spec.layout.response}', row {row}: {message}")
-    return shards.split(chunk, edges, leading)
+    return chunk
+
+
+def read_and_split(
+    source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition: Any
+) -> Iterator[DesignChunk]:
+    """One partition cut by shard."""
+    return shards.split(read_rows(source, spec, family, partition), edges, leading)
 
 
 def _join(leading: int, edges: np.ndarray, number: int, pieces: list[DesignChunk]) -> Shard:
@@ -79,7 +87,7 @@ def _join(leading: int, edges: np.ndarray, number: int, pieces: list[DesignChunk
 def hold_rows(
     source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool, head: DesignChunk
 ) -> tuple:
-    """The one shuffle: (held shards, edges, leading grouping)."""
+    """The rows in shards: (held shards, edges, leading grouping). The one shuffle, unless the files are in order."""
     layout = spec.layout
     leading = joint_terms(layout)[0].grouping
     n_levels = layout.groupings[leading].n_levels
@@ -89,16 +97,18 @@ def hold_rows(
     count = shards.shard_count(rows, each, n_levels)
     if not single:
         count = min(count, shards.MINIMUM_SHARDS)
+    held_bytes = rows * (each + (0 if single else _entry_bytes(spec)))
+    spills = isinstance(workers, ThreadExecutor) and held_bytes > how.memory_limit // 2
+    if spills:
+        check_disk(rows * each)
+    runs = runs_by_level(source, spec, leading, count, workers)
+    if runs is not None:
+        make = partial(make_shard, partial(read_rows, source, spec, family), runs.edges, runs.counted, leading)
+        return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
     edges = shards.bounds(n_levels, count)
     split = partial(read_and_split, source, spec, family, edges, leading)
-    through = None
-    if rows * (each + (0 if single else _entry_bytes(spec))) > how.memory_limit // 2 and isinstance(
-        workers, ThreadExecutor
-    ):
-        check_disk(rows * each)
-        through = partial(
-            ShardFiles, edges, leading, len(layout.columns) - 1, len(layout.groupings), weighted, with_offset
-        )
+    sizes = len(layout.columns) - 1, len(layout.groupings), weighted, with_offset
+    through = partial(ShardFiles, edges, leading, *sizes) if spills else None
     join = partial(_join, leading, edges)
     held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
     return held, edges, leading
@@ -112,8 +122,10 @@ def _entry_bytes(spec: DesignSpec) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """What one look at the original rows of a shard gives; levels: the shard's number of levels; squares (c - 1,): sums of
-    squares of the columns."""
+    """What one look at the original rows of a shard gives.
+
+    levels: the shard's number of levels; squares (c - 1,): sums of
+    squares of the columns; doubt: what looks wrong about the first such response, "" when nothing does."""
 
     products: CrossProducts
     levels: int
@@ -121,6 +133,7 @@ class FirstLook:
     dropped: tuple[tuple[str, int], ...]
     constant: float
     squares: np.ndarray
+    doubt: str
 
     def merge(self, other: FirstLook) -> FirstLook:
         """Of both shards together."""
@@ -131,18 +144,20 @@ class FirstLook:
             shards.added_counts((self.dropped, other.dropped)),
             self.constant + other.constant,
             self.squares + other.squares,
+            self.doubt or other.doubt,
         )
 
 
 def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> FirstLook:
     """Cross-products and log-likelihood constants of a shard; a pure task."""
     accumulator = Accumulator(layout, shift)
-    constant, squares = 0.0, np.zeros(len(shard.columns))
+    constant, squares, doubt = 0.0, np.zeros(len(shard.columns)), ""
     for chunk in shards.blocks(shard):
         accumulator.add(chunk)
         constant += float(columnwise.constant(family, chunk.y, 1.0 if chunk.w is None else chunk.w).sum())
         squares += np.einsum("cn,cn->c", chunk.columns, chunk.columns)
-    return FirstLook(accumulator.freeze(), shard.n_levels, shard.rows_read, shard.dropped, constant, squares)
+        doubt = doubt or (doubt_response(family, chunk.y, chunk.w) or (0, ""))[1]
+    return FirstLook(accumulator.freeze(), shard.n_levels, shard.rows_read, shard.dropped, constant, squares, doubt)
 
 
 def held_model(
@@ -155,6 +170,8 @@ def held_model(
     # with one factor the pattern is in the shards already: only X is summed
     summed = replace(layout, terms=()) if single else layout
     look = held.fold(FirstLook.merge, first_look, summed, shift_vector(layout, head), family)
+    if look.doubt:
+        warnings.warn(f"response '{layout.response}': {look.doubt}", BigmmWarning, stacklevel=3)
     assembled = assemble(look.products, summed)
     if single:
         places: tuple[np.ndarray, ...] = (np.arange(look.levels),)
@@ -174,8 +191,7 @@ def held_model(
 
 
 def with_counted_rows(model: HeldModel) -> HeldModel:
-    """The model with identical rows counted once, where that pays; to be asked when all that is wanted of the original rows
-    is known (constants, starting values)."""
+    """The model with identical rows counted once, where that pays; after all that needs the original rows is known."""
     if model.family.name not in COUNTABLE:
         return model
     smaller = model.held.replaced(partial(counted, family=model.family))

@@ -11,15 +11,15 @@ from bigmm.accumulate import Assembled, CrossProducts, accumulator_bytes, assemb
 from bigmm.design import DesignSpec, learn
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
-from bigmm.fit.checks import check_identified, check_memory
+from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.columns import with_vectors
 from bigmm.fit.plan import check_pass_memory
 from bigmm.fit.settings import Settings, settings
-from bigmm.fit.solve import Solved, choose_solver, minimize_criterion, quiet_driver, solve_iteratively
 from bigmm.objective import Criterion, templates_for
 from bigmm.optimize import Outcome
 from bigmm.results import FittedLmm, LmmResults
+from bigmm.solver import check_memory, choose_solver, solve_model
 from bigmm.source import Source, open_source
 from bigmm.version import __version__
 
@@ -152,12 +152,10 @@ def fit_cross_products(
         chosen, why = choose_solver(assembled.gram, how.solver, how.memory_limit)
         if chosen == "exact":
             check_memory(assembled.gram, how.memory_limit)
-    with clock("optimize"), quiet_driver(assembled.gram):
-        if chosen == "exact":
-            criterion = Criterion(assembled.gram, templates, reml)
-            solved = Solved(criterion, minimize_criterion(criterion, how.optimizer, theta0), None)
-        else:
-            solved = solve_iteratively(assembled.gram, templates, reml, theta0, seed, mc_tol)
+    with clock("optimize"):
+        solved = solve_model(
+            assembled.gram, templates, reml, chosen, optimizer=how.optimizer, theta0=theta0, seed=seed, tolerance=mc_tol
+        )
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(

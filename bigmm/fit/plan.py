@@ -8,9 +8,11 @@ from typing import Any
 from bigmm.accumulate import accumulator_bytes
 from bigmm.design import DesignSpec, joint_terms, learn
 from bigmm.design.layout import Layout
-from bigmm.errors import MemoryLimitError
+from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import cut_lanes, executor
+from bigmm.families import family as family_named
 from bigmm.fit.settings import settings
+from bigmm.solver import EXACT_TAIL
 from bigmm.source import Source, open_source
 
 
@@ -32,8 +34,8 @@ class PlannedTerm:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """rows, partitions, lanes: what is read; passes over the rows (the first reads grouping columns only);
-    coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass; solver_bytes and flops: of the
-    exact solver, per evaluation of gradient and criterion; memory_limit: bytes; fits: whether both stay below it."""
+    coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass; solver: what "auto" would choose,
+    solver_reason: why; solver_bytes and flops: of it, per evaluation of gradient and criterion; memory_limit: bytes; fits: whether both stay below it."""
 
     formula: str
     data: str
@@ -48,10 +50,12 @@ class Plan:
     terms: tuple[PlannedTerm, ...]
     pass_bytes: int
     solver: str
+    solver_reason: str
     solver_bytes: int
     flops: float
     memory_limit: int
     fits: bool
+    family: str | None = None
 
     def as_record(self) -> dict[str, Any]:
         """A dict of plain values, for JSON."""
@@ -62,15 +66,23 @@ class Plan:
         lines = [
             f"Formula: {self.formula}",
             f"Data: {self.data}: {self.rows:,} rows in {self.partitions} partitions, {self.lanes} lanes",
-            f"Reads: {self.passes} passes over {', '.join(self.columns)} (the first over grouping columns only)",
+            f"Reads: {self._reads()}",
             f"Fixed effects: {self.coefficients}; variance parameters: {self.theta}",
             f"{'grouping factor':<{width}}  {'levels':>12}  width  {'memory':>10}  block",
             *(f"{t.name:<{width}}  {t.levels:>12,}  {t.width:>5}  {_size(t.bytes):>10}  {t.kind}" for t in self.terms),
             f"Pass: about {_size(self.pass_bytes)} at peak with {self.workers} workers",
-            f"Solver: {self.solver}, about {_size(self.solver_bytes)} and {self.flops:.2g} flops per evaluation",
+            f"Solver: {self.solver} ({self.solver_reason}), about {_size(self.solver_bytes)} and {self.flops:.2g} flops per evaluation",
             f"Memory limit: {_size(self.memory_limit)}: {'fits' if self.fits else 'does NOT fit'}",
         ]
+        if self.family is not None:
+            lines.insert(1, f"Family: {self.family}")
         return "\n".join(lines)
+
+    def _reads(self) -> str:
+        columns = ", ".join(self.columns)
+        if self.family is None:
+            return f"{self.passes} passes over {columns} (the first over grouping columns only)"
+        return f"once over {columns} into shards (after grouping columns); each evaluation looks at the shards 1 to 5 times"
 
 
 def _size(n: float) -> str:
@@ -97,10 +109,17 @@ def plan(
     memory_limit: Any = None,
     n_workers: int | None = None,
     partition_bytes: int = 64 << 20,
-    **ignored: Any,
+    family: Any = None,
+    link: str | None = None,
+    nagq: int | None = None,
+    laplace: str | None = None,
 ) -> Plan:
-    """What ``lmm(formula, data, ...)`` would read, hold and compute; reads the grouping columns, fits nothing."""
+    """What ``lmm(formula, data, ...)`` (``glmm(...)`` when a family is given) would read, hold and compute; reads the
+    grouping columns, fits nothing."""
     how = settings(solver, "auto", memory_limit, progress)
+    chosen_family = None if family is None else family_named(family, link)
+    if chosen_family is None and (nagq is not None or laplace is not None):
+        raise UsageError("nagq= and laplace= belong to a generalized model: give family= too")
     source = open_source(data, filter=filter, partition_bytes=partition_bytes)
     workers = executor(client, n_workers)
     spec = learn(
@@ -113,10 +132,15 @@ def plan(
         categories=categories,
         drop_missing=drop_missing,
         progress=how.progress,
+        binomial=chosen_family is not None and chosen_family.name in ("binomial", "bernoulli"),
     )
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     per_pass = pass_bytes(source, spec, workers.n_workers)
-    terms, solver_bytes, flops = _planned_terms(layout, rows)
+    terms, exact_bytes, flops = _planned_terms(layout, rows)
+    chosen, why = _planned_solver(terms, exact_bytes, how.solver, how.memory_limit)
+    if chosen_family is not None:
+        chosen, why = "exact", "generalized models have no other yet"
+    solver_bytes = exact_bytes if chosen == "exact" else _iterative_bytes(terms, layout, rows)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
     return Plan(
@@ -132,11 +156,13 @@ def plan(
         theta,
         terms,
         per_pass,
-        how.solver,
+        chosen,
+        why,
         solver_bytes,
-        flops,
+        flops if chosen == "exact" else 4.0 * ITERATIVE_VECTORS * sum(_pairs(terms, rows)),
         how.memory_limit,
         max(per_pass, solver_bytes) <= how.memory_limit,
+        None if chosen_family is None else str(chosen_family),
     )
 
 
@@ -162,6 +188,36 @@ def _planned_terms(layout: Layout, rows: int) -> tuple[tuple[PlannedTerm, ...], 
         terms.append(PlannedTerm(grouping.name, q, k, kind, held))
     dense = 5 * 8 * size * size
     return tuple(terms), total + dense + (terms[0].bytes if terms else 0), flops + 1.4 * size**3
+
+
+ITERATIVE_VECTORS = 24
+"""Probes and deflation vectors that the iterative solver starts with."""
+
+
+def _planned_solver(terms: tuple[PlannedTerm, ...], needed: int, requested: str, limit: int) -> tuple[str, str]:
+    """`fit.solve.choose_solver` before the pass: factors that may turn out to be nested are counted as crossed."""
+    size = sum(t.levels * t.width for t in terms if t.kind.startswith("dense"))
+    crossed = size > 0 and all(t.kind != "dense" for t in terms)
+    if requested != "auto":
+        return requested, "as asked for"
+    if not crossed:
+        return "exact", "all factors are eliminated level by level"
+    if needed > limit:
+        return "iterative", f"a dense block of {size:,} columns does not fit, unless factors are nested"
+    if size > EXACT_TAIL:
+        return "iterative", f"a dense block of {size:,} columns is slow, unless factors are nested"
+    return "exact", f"the dense block of {size:,} columns is small"
+
+
+def _pairs(terms: tuple[PlannedTerm, ...], rows: int) -> list[int]:
+    """At most so many pairs of levels meet, per pair of factors, times their widths."""
+    return [min(rows, a.levels * b.levels) * a.width * b.width for i, a in enumerate(terms) for b in terms[i + 1 :]]
+
+
+def _iterative_bytes(terms: tuple[PlannedTerm, ...], layout: Layout, rows: int) -> int:
+    """Cross-blocks twice, their factors and two index tables; the vectors of conjugate gradients."""
+    effects = sum(t.levels * t.width for t in terms)
+    return 48 * sum(_pairs(terms, rows)) + 8 * effects * (6 * ITERATIVE_VECTORS + len(layout.fixed_names) + 1)
 
 
 def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:

@@ -11,7 +11,9 @@ import numpy as np
 
 from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
+from bigmm.blocks.factor import NotPositiveDefiniteError
 from bigmm.errors import DataError, UsageError
+from bigmm.fit import runaway
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.information import covariance, observed_hessian
@@ -28,10 +30,16 @@ if TYPE_CHECKING:
     from bigmm.fit.glmm import HeldModel
 
 
+COUNTED = ("bernoulli", "binomial", "poisson", "negative_binomial")
+"""Families whose responses can be all one value in some corner of the covariates."""
+
+
 @dataclass(frozen=True, slots=True)
 class FinishedSearch:
-    """assembled: the blocks at the mode; working: their model; penalized: -2 ll + |u|^2 with constants."""
+    """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model; penalized:
+    -2 ll + |u|^2 with constants."""
 
+    outcome: Outcome
     assembled: Assembled
     working: WorkingModel
     theta: np.ndarray
@@ -78,8 +86,15 @@ class Search:
         from bigmm.fit.glmm import theta_start
 
         self.theta0 = _checked_theta0(theta0, templates) if theta0 is not None else theta_start(model, start.eta)
+        self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         self.white = Whitened(self.engine.value, self.engine.evaluate, information, self.parameters.size)
+
+    @property
+    def fixed_names(self) -> np.ndarray:
+        """(rank,) names of the coefficients that are kept."""
+        layout, gram = self.model.spec.layout, self.model.assembled.gram
+        return np.array(layout.fixed_names, object)[gram.active[gram.fixed_order]]
 
     @property
     def passes(self) -> int:
@@ -102,6 +117,10 @@ class Search:
     def run(self) -> Outcome:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
         parameters, templates, white = self.parameters, self.model.templates, self.white
+        layout = self.model.spec.layout
+        sizes = {layout.groupings[t.grouping].name: layout.groupings[t.grouping].n_levels for t in layout.terms}
+        runaway.check_dispersion(self.model.family, sizes, parameters.rows)
+        runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         psi = parameters.join(self.start.beta, self.theta0, float(np.log(self.start.phi)))
         smaller = parameters.join(self.start.beta, 0.3 * self.theta0, float(np.log(self.start.phi)))
         first = self.engine.value(psi)
@@ -120,24 +139,48 @@ class Search:
             out[at] = templates.rectified(out[at])
             return out
 
-        problem = Problem(white.value, white.evaluate, lower, (white.inward(psi),), rectify)
+        problem = Problem(self._value, self._evaluate, lower, (white.inward(psi),), rectify)
         outcome = minimize(problem, self.optimizer)
-        self._check_separation(white.outward(outcome.theta))
-        return replace(outcome, theta=white.outward(outcome.theta))
+        return replace(outcome, theta=white.outward(self._bounded(outcome.theta)))
 
-    def _check_separation(self, psi: np.ndarray) -> None:
-        """Raises DataError when coefficients ran away: the likelihood has no maximum."""
-        if self.model.family.name not in ("bernoulli", "binomial") or not self.parameters.n_beta:
-            return
-        spread = np.sqrt(np.maximum(np.diagonal(self.start.information), 0.0) / max(self.parameters.rows, 1))
-        beta = np.abs(psi[: self.parameters.n_beta]) * spread
-        if np.any(beta > 50.0):
-            names = self.model.spec.layout.fixed_names
-            worst = names[int(np.argmax(beta))]
-            raise DataError(
-                f"complete separation: coefficient {worst!r} runs away ({psi[int(np.argmax(beta))]:.3g}); some combination of "
-                "the covariates predicts the response without error, so the likelihood has no maximum: drop or merge it"
-            )
+    def _bounded(self, working: np.ndarray) -> np.ndarray:
+        """log phi within its bounds."""
+        if not self.parameters.with_phi:
+            return working
+        return np.append(working[:-1], np.clip(working[-1], *self.phi_bounds))
+
+    def _value(self, working: np.ndarray) -> float:
+        """The deviance, flat where log phi is out of bounds."""
+        return self.white.value(self._bounded(working))
+
+    def _evaluate(self, working: np.ndarray) -> GlmmEvaluation:
+        inside = self._bounded(working)
+        model = self.white.evaluate(inside)
+        if not self.parameters.with_phi or self.phi_bounds[0] < working[-1] < self.phi_bounds[1]:
+            return model
+        model.gradient[-1], model.hessian[-1], model.hessian[:, -1] = 0.0, 0.0, 0.0
+        model.hessian[-1, -1] = 1.0
+        return model
+
+    def _advice(self, psi: np.ndarray, beta: np.ndarray, rx: np.ndarray) -> str:
+        """What ran away, "" when nothing did."""
+        model, templates, start = self.model, self.model.templates, self.start
+        _, theta, _ = self.parameters.split(psi)
+        names = self.fixed_names
+        error = np.sqrt(np.abs(np.diagonal(rx)))
+        error = error[np.isfinite(error)]
+        lost = runaway.lost_coefficients(beta, error, start)
+        found = ""
+        if lost.any() and model.family.name in COUNTED:
+            largest = np.max(model.held.map(runaway.largest_values, model.fixed_columns), axis=0)
+            found = runaway.without_estimate(lost, error, largest, names)
+        covariates = [c for term in model.spec.layout.terms for c in term.covariates]
+        scales = np.zeros(len(theta))
+        scales[templates.lower == 0] = np.sqrt(model.mean_squares[covariates])
+        found = found or runaway.runaway_variance(model.family, np.abs(theta) * scales, templates.names)
+        if self.parameters.with_phi:
+            found = found or runaway.runaway_dispersion(model.family, psi[-1], self.phi_bounds)
+        return found
 
     # ------------------------------------------------------------------------------------------------ the end
 
@@ -151,20 +194,31 @@ class Search:
         else:
             assembled, beta, u, penalized = self._blocks_of_terms(psi)
         working = WorkingModel(assembled.gram, model.templates, False)
-        read = working.estimates(theta)
+        try:
+            read = working.estimates(theta)
+        except NotPositiveDefiniteError as error:
+            raise DataError(
+                "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
+                "for separation, and for covariates or offsets that overflow"
+            ) from error
+        advice = self._advice(psi, beta, read.vcov)
+        if advice:
+            outcome = replace(outcome, status="stopped", advice=advice)
         vcov, method = self._covariance(outcome, read.vcov, se)
         lams = model.templates.joint(theta)
         b = tuple(u_j @ lam.T for u_j, lam in zip(u, lams, strict=True))
         user_beta = np.full(len(read.beta), np.nan)
         user_beta[np.isfinite(read.beta)] = beta
         estimates = Estimates(user_beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, u, b)
-        return FinishedSearch(assembled, working, theta, phi, estimates, method, penalized)
+        return FinishedSearch(outcome, assembled, working, theta, phi, estimates, method, penalized)
 
     def _covariance(self, outcome: Outcome, rx: np.ndarray, se: str) -> tuple[np.ndarray, str]:
         parameters, white = self.parameters, self.white
         if se == "rx" or parameters.profile:
             return rx, "rx"
         free = ~(outcome.at_boundary & (outcome.theta == 0))
+        if parameters.with_phi:
+            free[-1] = self.phi_bounds[0] < outcome.theta[-1] < self.phi_bounds[1]
         at = white.inward(outcome.theta)
         curvature = white.evaluate(at).hessian
         hessian = observed_hessian(lambda x: white.evaluate(x).gradient, at, curvature, free)

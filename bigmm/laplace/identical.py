@@ -1,7 +1,7 @@
 """Identical rows counted instead of repeated: exact for likelihoods that are linear in y at a given linear predictor.
 
 Rows of the same levels, covariates and offset share eta, and for bernoulli, binomial and poisson
-sum_i w_i ll(y_i, eta) = W ll(ybar, eta) up to constants, with W = sum w_i and ybar = sum w_i y_i / W. Constants are of the
+sum_i w_i ll(y_i, eta) = W ll(ybar, eta) up to constants, with W = sum w_i, ybar = sum w_i y_i / W. Constants are of the
 original rows: they have to be summed before.
 """
 
@@ -23,8 +23,10 @@ _LOOK, _HOPELESS = 1 << 15, 0.9
 
 
 def counted(shard: Shard, family: Family) -> Shard:
-    """The shard with identical rows replaced by one with their mean response and total weight; the shard itself where that
-    does not halve it. Rows keep the order in which each first appears within its level. Pure."""
+    """The shard with identical rows replaced by one with their mean response and total weight; pure.
+
+    The shard itself where that does not halve it. Rows stay in the order in which each first appears within its level.
+    """
     if family.name not in COUNTABLE or not shard.rows:
         return shard
     member, first = _groups(shard.indptr, shard.columns, shard.refs, shard.offset, _LOOK, _HOPELESS)
@@ -75,9 +77,9 @@ def _hash(columns, refs, offset, i):
 
 @njit(cache=True, nogil=True)
 def _groups(indptr, columns, refs, offset, look, hopeless):
-    """(member (n,): the distinct row of each row; first (d,): where each distinct row is first met); both empty when hopeless.
+    """(member (n,): the distinct row of each row; first (d,): where each is first met); both empty when hopeless.
 
-    Identical rows share their level, so every level has a hash table of its own; slots of earlier levels are older stamps.
+    Identical rows share their level, so every level has a hash table of its own; older stamps are empty slots.
     """
     n = indptr[-1]
     widest = np.int64(1)

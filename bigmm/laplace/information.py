@@ -31,8 +31,11 @@ def observed_hessian(gradient: Callable[[np.ndarray], np.ndarray], psi: np.ndarr
 
 
 def covariance(hessian: np.ndarray, free: np.ndarray) -> np.ndarray | None:
-    """(P, P) inverse of half the Hessian of -2 log L over the free parameters; None where it is not positive definite."""
+    """(P, P) inverse of half the Hessian of -2 log L over the free parameters; None where it is not positive
+    definite or not finite."""
     part = hessian[np.ix_(free, free)]
+    if not np.all(np.isfinite(part)):
+        return None
     values, vectors = np.linalg.eigh(part)
     if not len(part) or values[0] <= 1e-12 * max(values[-1], 1e-300):
         return None

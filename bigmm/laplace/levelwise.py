@@ -6,7 +6,8 @@ For a level with rows i, eta = X beta + offset + z'lam u:
     quadrature:  see `bigmm.laplace.quadrature` (scalar u only)
 
 and their exact gradients (docs/glmm.md). The parameters are psi = (beta, theta, log phi); a level's gradient is one row
-g_l, and sum g_l g_l' is the curvature that a quasi-Newton search starts from (Berndt, Hall, Hall and Hausman 1974).
+g_l, and sum g_l g_l' is the curvature that a quasi-Newton search starts from (Berndt, Hall, Hall and Hausman 1974). Where
+theta is near 0 every g_l is, though the curvature is not: what is missing there, and vanishes at an inner optimum, is added.
 
 Levels go through the kernels in blocks: small enough for the cache, large enough that a call costs nothing.
 """
@@ -27,8 +28,8 @@ BLOCK = 128
 @njit(cache=True, nogil=True)
 def levels(lo, hi, family, link, observed, nodes, log_weights, indptr, columns, xc, zc, y, w, offset, beta, lam, places,
            phi, with_phi, want_gradient, u, out, outer):
-    """Levels lo..hi of a shard: adds to ``out`` (1 + P,) the value and gradient of the deviance, to ``outer`` (P, P) the
-    levels' outer products; u (q, k) holds the start and receives the modes.
+    """Levels lo..hi of a shard: adds to ``out`` (1 + P,) the value and gradient of the deviance, to ``outer`` (P, P),
+    lower triangle, twice a curvature; u (q, k) holds the start and receives the modes.
 
     observed: log|H| with observed weights, else expected ones; nodes, log_weights: (Q,) Gauss-Hermite (Q = 0: Laplace);
     columns (c - 1, n); xc (p,), zc (k,) column numbers; places (n_theta, 2): row and column of each theta in lam; P counts
@@ -45,7 +46,7 @@ def levels(lo, hi, family, link, observed, nodes, log_weights, indptr, columns, 
     values, zs, zwz = np.empty(BLOCK), np.empty((BLOCK, k)), np.empty((BLOCK, k, k))
     low, low_o, t = np.empty((BLOCK, k, k)), np.empty((BLOCK, k, k)), np.empty((BLOCK, k))
     g, logdet_g = np.empty((BLOCK, n_par)), np.empty((BLOCK, n_par))
-    du, shares = np.empty(n_par), np.empty((BLOCK, n_nodes))
+    du, shares, pull = np.empty(n_par), np.empty((BLOCK, n_nodes)), np.zeros((k, k))
     failures = 0
     for start in range(lo, hi, BLOCK):
         stop = min(start + BLOCK, hi)
@@ -64,7 +65,7 @@ def levels(lo, hi, family, link, observed, nodes, log_weights, indptr, columns, 
         leverages(start, stop, indptr, columns, zc, lam, low, low_o, cs, hs, t)
         row_sums(start, stop, family, link, indptr, columns, xc, zc, y, w, eta0, lam, places, phi, with_phi, u, d1s, cs, wos,
                  hs, t, g, logdet_g)
-        scale_sums(stop - start, lam, places, len(xc), zs, zwz, low, t, logdet_g)
+        scale_sums(stop - start, lam, places, len(xc), zs, zwz, low, t, logdet_g, pull)
         if n_nodes == 0:
             for s in range(stop - start):
                 for m in range(n_par):
@@ -77,6 +78,10 @@ def levels(lo, hi, family, link, observed, nodes, log_weights, indptr, columns, 
                 out[1 + m] += g[s, m]
                 for m2 in range(m + 1):
                     outer[m, m2] += g[s, m] * g[s, m2]
+    for m in range(len(places)):
+        for m2 in range(m + 1):
+            if places[m, 1] == places[m2, 1]:
+                outer[len(xc) + m, len(xc) + m2] += 4.0 * pull[places[m, 0], places[m2, 0]]
     return failures
 
 
@@ -201,8 +206,9 @@ def row_sums(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta0, lam, pla
 
 
 @njit(cache=True, nogil=True)
-def scale_sums(count, lam, places, p, zs, zwz, low, t, logdet_g):
-    """logdet_g[theta] += the part of d log|H| that does not pass through eta: 2 (Z'WZ lam H^-1) + (Z's) t'."""
+def scale_sums(count, lam, places, p, zs, zwz, low, t, logdet_g, pull):
+    """logdet_g[theta] += the part of d log|H| that does not pass through eta: 2 (Z'WZ lam H^-1) + (Z's) t'; pull (k, k) +=
+    Z'WZ - Z'WZ lam H^-1 lam'Z'WZ - (Z's)(Z's)', half the curvature in a column of lam that is 0."""
     k = lam.shape[0]
     row, right, factor = np.empty(k), np.empty((k, k)), np.empty((k, k))
     for s in range(count):
@@ -220,3 +226,9 @@ def scale_sums(count, lam, places, p, zs, zwz, low, t, logdet_g):
         for m in range(len(places)):
             a, c = places[m, 0], places[m, 1]
             logdet_g[s, p + m] += 2.0 * right[a, c] + zs[s, a] * t[s, c]
+        for a in range(k):
+            multiply(lam, right[a], row)
+            for c in range(k):
+                pull[a, c] += zwz[s, a, c] - zs[s, a] * zs[s, c]
+                for d in range(k):
+                    pull[a, c] -= row[d] * zwz[s, d, c]

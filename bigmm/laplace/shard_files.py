@@ -18,7 +18,7 @@ from bigmm.execute.spill import SpillFile
 from bigmm.laplace.shards import Shard, added_counts, sorted_by
 
 FILES = 32
-"""Shards of one file are joined one after the other, then its disk is given back: disk use peaks at about 1 / FILES more."""
+"""Shards of one file are joined one after the other, then its disk is given back: 1 / FILES more is the peak."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ class Shard:
     """Rows of levels first_level .. first_level + n_levels of the leading grouping, sorted by that level.
 
     columns (c - 1, n); y (n,); w, offset (n,) or empty (0,); refs (n_groupings, n) int32 global level numbers;
-    indptr (n_levels + 1,) int64: rows of each level; rows_read, dropped: what the pass that made it counted (each partition
-    in one shard only).
+    indptr (n_levels + 1,) int64: rows of each level; rows_read, dropped: what was counted when it was made (each
+    partition in one shard only).
     """
 
     first_level: int
@@ -82,6 +82,12 @@ def split(chunk: DesignChunk, edges: np.ndarray, leading: int) -> Iterator[Desig
 
 
 _NO_ROWS = np.empty(0, np.int64)  # an index that copies, so that a piece without rows does not keep its chunk alive
+
+
+def between(chunk: DesignChunk, leading: int, first: int, last: int) -> DesignChunk:
+    """The rows of levels first .. last (exclusive); the chunk itself when it has no other."""
+    inside = (chunk.refs[leading] >= first) & (chunk.refs[leading] < last)
+    return chunk if inside.all() else _rows(chunk, np.flatnonzero(inside), chunk.rows_read, chunk.dropped)
 
 
 def _rows(chunk: DesignChunk, rows: slice | np.ndarray, rows_read: int, dropped: tuple) -> DesignChunk:

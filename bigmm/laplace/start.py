@@ -20,7 +20,7 @@ SETTLED = 1e-3
 @dataclass(frozen=True, slots=True)
 class Start:
     """beta (p,), phi, information X'WX (p, p) at beta, log-likelihood without random effects, passes used,
-    eta: mean size of the linear predictor."""
+    eta: mean size of the linear predictor; spread (p,): standard errors of beta at the family's starting means."""
 
     beta: np.ndarray
     phi: float
@@ -28,6 +28,7 @@ class Start:
     ll: float
     passes: int
     eta: float
+    spread: np.ndarray
 
 
 def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | None, phi: float) -> tuple:
@@ -49,7 +50,8 @@ def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | 
         xwz += x.T @ (weight * (eta - offset) + d1)
         mu = columnwise.mean(family, eta)
         error = (y - mu) ** 2
-        pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
+        with np.errstate(divide="ignore", invalid="ignore"):  # means at the edge: only sought where there is a dispersion
+            pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
         totals += [ll.sum(), pearson, (error - mu).sum(), (mu**2).sum(), np.abs(eta).sum()]
     return xwx, xwz, totals
 
@@ -57,6 +59,7 @@ def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | 
 def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, rows: int) -> Start:
     """Maximum likelihood of the model without random effects (or close to it)."""
     beta, old, phi, ll = None, np.zeros(len(xc)), 1.0, -np.inf
+    spread = np.zeros(len(xc))
     for step in range(STEPS):
         xwx, xwz, totals = _added(map_shards(fixed_sums, family, xc, beta, phi))
         if beta is not None and not totals[0] >= ll - 1e-8 * (1.0 + abs(ll)):
@@ -67,16 +70,23 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
         ll = float(totals[0]) if beta is not None else -np.inf
         old = beta if beta is not None else old
         beta = _least_squares(xwx, xwz)
+        if step == 0:
+            spread = _standard_errors(xwx)
         if step == 0 and family.name == "negative_binomial":
             phi = _dispersion(family, totals, rows - len(xc))
     return Start(beta, _dispersion(family, totals, rows - len(xc)), xwx, float(totals[0]), step + 1,
-                 float(totals[4]) / max(rows, 1))
+                 float(totals[4]) / max(rows, 1), spread)
 
 
 def _least_squares(xwx: np.ndarray, xwz: np.ndarray) -> np.ndarray:
     """(X'WX)^-1 X'Wz in units where the diagonal is 1: columns may be on any scale."""
     scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
     return np.linalg.lstsq(xwx / scale[:, None] / scale, xwz / scale, rcond=None)[0] / scale
+
+
+def _standard_errors(xwx: np.ndarray) -> np.ndarray:
+    scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
+    return np.sqrt(np.abs(np.diagonal(np.linalg.pinv(xwx / scale[:, None] / scale)))) / scale
 
 
 def _added(parts: list) -> tuple:

@@ -16,7 +16,7 @@ class MonteCarloError:
     """Standard errors that come from the probes alone, at one theta.
 
     objective: of -2 log L; theta (n_theta,): of the estimate, H^-1 Cov(gradient) H^-1 / t; statistical (n_theta,): the
-    standard error of theta from the data, sqrt(2 H^-1), beside it; probes, deflation: their numbers.
+    standard error of theta from the data, sqrt(2 H^-1), beside it; probes, deflation: their numbers; seed: theirs.
     """
 
     objective: float
@@ -24,6 +24,7 @@ class MonteCarloError:
     statistical: np.ndarray
     probes: int
     deflation: int
+    seed: int
 
     @property
     def share(self) -> float:
@@ -38,6 +39,7 @@ class MonteCarloError:
             "theta_statistical": [float(x) for x in self.statistical],
             "probes": self.probes,
             "deflation": self.deflation,
+            "seed": self.seed,
         }
 
 
@@ -50,7 +52,10 @@ def monte_carlo_error(criterion: Criterion, theta: np.ndarray, hessian: np.ndarr
     score = residual_products(criterion.structure, lams, algebra.solve(factor))
     sigma2 = criterion.residual_variance(factor)
     gradients = np.array(
-        [criterion.gradient_of(theta, projected, score, sigma2)[1] for projected in algebra.spread(factor, criterion.reml)]
+        [
+            criterion.gradient_of(theta, projected, score, sigma2)[1]
+            for projected in algebra.spread(factor, criterion.reml)
+        ]
     )
     noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
     values, vectors = np.linalg.eigh(hessian)
@@ -61,5 +66,6 @@ def monte_carlo_error(criterion: Criterion, theta: np.ndarray, hessian: np.ndarr
         np.sqrt(np.maximum(np.diagonal(moved), 0.0)),
         np.sqrt(np.maximum(2.0 * np.diagonal(inverse), 0.0)),
         algebra.n_probes,
-        factor.probes.basis.shape[1],
+        algebra.n_deflation,
+        algebra.seed,
     )

@@ -22,7 +22,9 @@ WORSE = 1.0
 """A step that raises the value by more than this (deviance units) is halved."""
 
 
-def run(problem: Problem, evaluate: Callable[[np.ndarray], LocalModel], start: np.ndarray) -> tuple[np.ndarray, LocalModel, int]:
+def run(
+    problem: Problem, evaluate: Callable[[np.ndarray], LocalModel], start: np.ndarray
+) -> tuple[np.ndarray, LocalModel, int]:
     """(theta, model there, evaluations)."""
     theta, model, evaluations = start, evaluate(start), 1
     for _ in range(MAX_STEPS):

@@ -10,41 +10,29 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bigmm.blocks.compress import compress
 from bigmm.errors import UsageError
-from bigmm.objective.criterion import Criterion
-from bigmm.objective.start import moment_start
-from bigmm.optimize import Problem, minimize
 from bigmm.results.broom import information
 from bigmm.results.fitted import FittedLmm
+from bigmm.solver import solve_model
 
 SAME_RESPONSE = 1e-8
-SMALL = 10_000
 
 
 def ml_fit(fitted: FittedLmm) -> FittedLmm:
     """The same model by maximum likelihood, started at the REML estimate; no pass over the rows."""
     if not fitted.reml:
         return fitted
-    criterion = Criterion(fitted.criterion.gram, fitted.criterion.templates, False)
-    outcome = minimize(_problem(criterion, fitted.theta))
+    gram, templates = fitted.criterion.gram, fitted.criterion.templates
+    solved = solve_model(gram, templates, False, fitted.solver, theta0=fitted.theta)
     return replace(
         fitted,
         reml=False,
-        criterion=criterion,
-        theta=outcome.theta,
-        outcome=outcome,
-        estimates=criterion.estimates(outcome.theta),
+        criterion=solved.criterion,
+        theta=solved.outcome.theta,
+        outcome=solved.outcome,
+        estimates=solved.criterion.estimates(solved.outcome.theta),
+        monte_carlo_error=None if solved.error is None else solved.error.as_record(),
     )
-
-
-def _problem(criterion: Criterion, start: np.ndarray) -> Problem:
-    """The criterion to minimise, evaluated on the compressed Gram (levels with equal blocks are summed once)."""
-    gram, templates = criterion.gram, criterion.templates
-    fast = Criterion(compress(gram), templates, criterion.reml)
-    starts = (np.array(start), moment_start(gram, templates))
-    cheap = sum(term.n_levels * term.width for term in gram.terms) <= SMALL
-    return Problem(fast.value, fast.evaluate, templates.lower, starts, templates.rectified, cheap)
 
 
 def check_comparable(fits: Sequence[FittedLmm]) -> None:
@@ -105,5 +93,13 @@ def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:
     df = np.diff(frame["npar"].to_numpy().astype(float), prepend=np.nan)
     frame["Chisq"] = np.where(np.isnan(chisq), np.nan, np.maximum(chisq, 0.0))
     frame["Df"] = df
+    if any(fit.monte_carlo_error for fit in ordered):
+        frame["MC error"] = _monte_carlo_errors(ordered)
     frame["Pr(>Chisq)"] = np.where(df > 0, stats.chi2.sf(frame["Chisq"], np.maximum(np.nan_to_num(df), 1.0)), np.nan)
     return frame
+
+
+def _monte_carlo_errors(fits: Sequence[FittedLmm]) -> np.ndarray:
+    """(n,) bound on the standard error of Chisq that the probes cause: with common probes the difference errs less."""
+    each = [float((fit.monte_carlo_error or {}).get("objective", 0.0)) for fit in fits]
+    return np.array([np.nan, *np.hypot(each[1:], each[:-1])])

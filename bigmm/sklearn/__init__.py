@@ -6,6 +6,11 @@
 The only room of bigmm that imports scikit-learn; dask-ml is never imported. See docs/sklearn.md.
 """
 
+try:
+    import sklearn  # noqa: F401
+except ImportError as error:
+    raise ImportError("bigmm.sklearn needs scikit-learn: pip install 'bigmm[ml]'") from error
+
 from bigmm.sklearn.generalized import GLMMClassifier, GLMMRegressor
 from bigmm.sklearn.linear import LMMRegressor
 

@@ -11,7 +11,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from bigmm.errors import UsageError
 from bigmm.results import MixedModelResults
-from bigmm.sklearn.tables import as_frame, as_vector, column_names, is_dask, response_name, settable, with_column
+from bigmm.sklearn.tables import (
+    as_frame,
+    as_vector,
+    column_names,
+    is_dask,
+    response_name,
+    settable,
+    with_column,
+    with_columns,
+)
 
 SAMPLE_WEIGHT = "(sample_weight)"
 
@@ -90,7 +99,8 @@ class FormulaEstimator:
         missing = [column for column in self._needed() if column not in names]
         if missing:
             raise UsageError(f"X lacks the columns {', '.join(missing)} that the formula {self.formula!r} uses")
-        return frame
+        # the response may be among the others, with labels in place of the numbers that the fit had
+        return with_columns(frame, self._needed())
 
     def _needed(self) -> list[str]:
         """Columns without which nothing can be predicted."""

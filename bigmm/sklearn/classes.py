@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import column_or_1d
 
 from bigmm.errors import UsageError
-from bigmm.sklearn.tables import is_dask
+from bigmm.sklearn.tables import as_vector, is_dask
 
 
 def _values(y: Any) -> np.ndarray:
@@ -21,9 +21,12 @@ def _values(y: Any) -> np.ndarray:
     return column_or_1d(np.asarray(y), warn=True)
 
 
-def distinct(y: Any) -> np.ndarray:
-    """(2,) the classes in order, missing labels left out; UsageError when there are not two."""
-    values = np.asarray(y.unique().compute() if hasattr(y, "unique") else y.compute()) if is_dask(y) else _values(y)
+def distinct(y: Any, sample_weight: Any = None) -> np.ndarray:
+    """(2,) the classes in order, missing labels and weights of zero left out; UsageError when there are not two."""
+    if is_dask(y):
+        values = np.asarray(y.unique().compute() if hasattr(y, "unique") else y.compute())
+    else:
+        values = _weighted(_values(y), sample_weight)
     values = values[~pd.isna(values)]
     if values.dtype.kind in "fc":
         check_classification_targets(values)
@@ -32,9 +35,18 @@ def distinct(y: Any) -> np.ndarray:
         found = ", ".join(map(repr, classes[:5].tolist())) + (", ..." if len(classes) > 5 else "")
         kind = "class" if len(classes) == 1 else "classes"
         raise UsageError(
-            f"GLMMClassifier needs two classes, y has {len(classes)} {kind} ({found}): leave rows out, or group classes"
+            f"Only binary classification is supported. The type of the target is {type_of_target(values)}. "
+            f"y has {len(classes)} {kind} ({found}): leave rows out, or group classes"
         )
     return classes
+
+
+def _weighted(values: np.ndarray, sample_weight: Any) -> np.ndarray:
+    """The values that count; weights of another length, or all zero, are the fit's complaint."""
+    if sample_weight is None or is_dask(sample_weight):
+        return values
+    counts = as_vector(sample_weight) != 0.0
+    return values[counts] if counts.shape == values.shape and counts.any() else values
 
 
 def codes_of(y: Any, classes: np.ndarray) -> Any:
@@ -52,6 +64,11 @@ def _codes(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
 
 def _coded_series(series: pd.Series, classes: np.ndarray) -> pd.Series:
     return pd.Series(_codes(np.asarray(series), classes), index=series.index, name=series.name)
+
+
+def both(p: np.ndarray) -> np.ndarray:
+    """(n, 2) probabilities of the first and the second class from those of the second."""
+    return np.column_stack([1.0 - p, p])
 
 
 def labels_of(p: np.ndarray, classes: np.ndarray) -> np.ndarray:

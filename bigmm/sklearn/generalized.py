@@ -15,7 +15,7 @@ from bigmm.families.rows import deviance_row
 from bigmm.fit import glmm
 from bigmm.results import GlmmResults
 from bigmm.sklearn.base import FormulaEstimator, comparable
-from bigmm.sklearn.classes import codes_of, distinct, labels_of
+from bigmm.sklearn.classes import both, codes_of, distinct, labels_of
 from bigmm.sklearn.tables import is_dask
 
 
@@ -80,7 +80,7 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         """
         self._frame(X, None)  # a formula and a table, before y is looked at
         truth = self._response_of(X, "fit") if y is None else y
-        self.classes_ = distinct(truth)
+        self.classes_ = distinct(truth, sample_weight)
         codes = codes_of(truth, self.classes_)
         self._fit(glmm, X, codes, sample_weight, family="bernoulli", link=self.link, nagq=self.nagq, se=self.se)
         return self
@@ -93,10 +93,8 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         """(n, 2) probabilities of `classes_`, NaN where a used column is missing; lazy for a Dask DataFrame."""
         p = self._predicted(X, "response")
         if is_dask(p):
-            import dask.array as da
-
-            return da.stack([1.0 - p, p], axis=1)
-        return np.column_stack([1.0 - p, p])
+            return p.map_blocks(both, new_axis=1, chunks=(p.chunks[0], (2,)), dtype=np.float64)
+        return both(p)
 
     def predict(self, X: Any) -> Any:
         """(n,) the more probable class; UsageError for rows that cannot be predicted, see `predict_proba`."""
@@ -175,6 +173,11 @@ class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
         """Fit; X, y and sample_weight are those of `LMMRegressor.fit`. Raises what `bigmm.glmm` raises."""
         self._fit(glmm, X, y, sample_weight, family=self.family, link=self.link, nagq=self.nagq, se=self.se)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.positive_only = self.family != "gaussian"
+        return tags
 
     def predict(self, X: Any) -> Any:
         """(n,) means, NaN where a used column is missing; a lazy Dask Array for a Dask DataFrame."""

@@ -8,14 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from sklearn.utils.validation import check_array, column_or_1d
 
 from bigmm.design import parse
 from bigmm.errors import UsageError
-
-try:
-    from sklearn.utils.validation import check_array, column_or_1d
-except ImportError as error:
-    raise ImportError("bigmm.sklearn needs scikit-learn: pip install 'bigmm[ml]'") from error
 
 
 def response_name(formula: str) -> str | None:
@@ -84,6 +80,11 @@ def with_column(frame: Any, name: str, values: Any, argument: str) -> Any:
     if vector.shape != (len(frame),):
         raise UsageError(f"{argument} must have one value per row: shape {vector.shape} for {len(frame)} rows")
     return _APPEND[kind_of(frame)](frame, name, vector)
+
+
+def with_columns(frame: Any, names: list[str]) -> Any:
+    """The table with these columns only."""
+    return frame.select(names) if isinstance(frame, pa.Table) else frame[names]
 
 
 def _append_polars(frame: Any, name: str, values: Any) -> Any:

@@ -11,7 +11,7 @@ from tests.accumulate import twins
 @pytest.mark.parametrize(("q", "in_order"), [(17, False), (17, True), (5000, False)])
 def test_add_rows_equals_its_twin(m, k, weighted, offset, q, in_order):
     rng = np.random.default_rng(m * k)
-    n, k = 1000, min(k, m - 1)
+    n, k = 1003, min(k, m - 1)  # three rows are left over after fours
     columns, y = rng.normal(size=(m - 2, n)), rng.normal(size=n)
     extra = rng.normal(size=n) if offset else np.empty(0), rng.uniform(size=n) if weighted else np.empty(0)
     refs, covariates = rng.integers(0, q, n).astype(np.int32), np.arange(k)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bigmm.blocks import Gram, TermBlock, compress
-from bigmm.fit.solve import minimize_criterion
+from bigmm.solver import minimize_criterion
 from bigmm.objective import Criterion, Template, Templates
 from tests.oracle import SHAPES, Rows
 

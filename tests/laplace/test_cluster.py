@@ -123,6 +123,25 @@ def test_a_worker_killed_during_an_evaluation_changes_no_bit(
     assert mark.exists(), "nobody was killed"
 
 
+def test_a_sorted_lake_is_not_shuffled_between_workers(client, lake, tmp_path, monkeypatch):
+    rows = pq.read_table(lake).sort_by("g")
+    for number, first in enumerate(range(0, rows.num_rows, 500)):
+        pq.write_table(rows.slice(first, 500), tmp_path / f"{number:02}.parquet")
+    expected = numbers(fit(tmp_path, ONE, n_workers=2))
+    asked, plain = [], HeldByCluster._in_order
+
+    def deadly(self, task, *more):
+        assert all("-make-" in shard.key or "-change-" in shard.key for shard in self.shards)
+        asked.append(task)
+        if len(asked) == 6:
+            os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
+        return plain(self, task, *more)
+
+    monkeypatch.setattr(HeldByCluster, "_in_order", deadly)
+    assert numbers(fit(tmp_path, ONE, client=client)) == expected
+    assert len(asked) > 10
+
+
 def test_a_bad_response_on_a_worker_is_the_error_of_threads(client, lake, tmp_path):
     for path in lake.glob("*.parquet"):
         (tmp_path / path.name).write_bytes(path.read_bytes())

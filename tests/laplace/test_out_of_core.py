@@ -29,7 +29,7 @@ FORMULAS = [
 ]
 
 
-def write_lake(folder, rows, files=3, levels=60):
+def write_lake(folder, rows, files=3, levels=60, group=1000):
     rng = np.random.default_rng(7)
     u, v = rng.normal(size=levels), 0.5 * rng.normal(size=25)
     for number in range(files):
@@ -38,7 +38,7 @@ def write_lake(folder, rows, files=3, levels=60):
         y = rng.random(n) < 1 / (1 + np.exp(-(0.3 + 0.5 * x[0] + u[g] + v[h])))
         columns = {"y": y.astype(float), "x": x[0], "k": np.round(x[0]), **{f"x{i}": x[i] for i in range(1, 5)}}
         pq.write_table(pa.table({**columns, "g": g, "h": pa.array(h).cast("string")}), folder / f"{number}.parquet",
-                       row_group_size=1000)  # fmt: skip
+                       row_group_size=group)  # fmt: skip
     return folder
 
 
@@ -93,6 +93,8 @@ def test_temporary_files_are_where_tmpdir_says_and_have_no_name(lake, spill_fold
     seen = []
 
     def interrupt(event):
+        if event.label != "shard":
+            return
         seen.append((temporary_files(spill_folder), os.listdir(spill_folder)))
         if len(seen) == 5:
             raise KeyboardInterrupt
@@ -164,7 +166,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     for rows in (60_000, 600_000):
         folder = tmp_path / str(rows)
         folder.mkdir()
-        write_lake(folder, rows, levels=1000)
+        write_lake(folder, rows, levels=1000, group=10_000)
         command = [sys.executable, "-c", MEASURED, str(tmp_path / "60000"), str(folder)]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
         found.append(json.loads(done.stdout.splitlines()[-1]))
@@ -172,6 +174,6 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
     print(found)
     data = 600_000 * 52
     assert large["rows"] == 600_000
-    assert large["peak"] - large["before"] < 0.6 * data, "the shards were held in anonymous memory"
+    assert large["peak"] - small["peak"] < 0.5 * data, "the shards were held in anonymous memory"
     assert large["shard"] <= 1.1 * small["shard"]
     assert large["peak"] <= 1.1 * small["peak"]

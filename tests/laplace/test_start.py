@@ -62,7 +62,9 @@ def test_the_shape_is_found_from_moments():
     model = Rows.draw(kind, "one", n=20_000, weighted=False)
     y = simulate(kind, rng, np.exp(model.x @ [0.7, 0.5, -0.5]), 1.0, 2.0)
     model = Rows(**{**model.__dict__, "y": y})
-    assert glm_start(mapped(model.shards(model.edges(1))), kind, np.arange(3), 20_000).phi == pytest.approx(2.0, rel=0.15)
+    assert glm_start(mapped(model.shards(model.edges(1))), kind, np.arange(3), 20_000).phi == pytest.approx(
+        2.0, rel=0.15
+    )
 
 
 def test_the_shape_of_counts_without_overdispersion_is_large_but_finite():

@@ -1,4 +1,4 @@
-"""From the blocks of A to the minimum of the criterion: no rows here."""
+"""From the blocks of A to the minimum of the criterion: which solver, from where, to what precision. No rows here."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 
 from bigmm.blocks import Gram, compress
 from bigmm.blocks.structure import elimination_order
-from bigmm.errors import UsageError
+from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute.discipline import one_thread_each
-from bigmm.fit.checks import solver_bytes
 from bigmm.objective import Criterion, Templates, moment_start
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
@@ -63,6 +62,27 @@ def tail_columns(gram: Gram) -> int:
     return sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail)
 
 
+def solver_bytes(gram: Gram) -> tuple[int, int]:
+    """(bytes the exact solver needs beside A, columns of its dense tail)."""
+    stages, tail = elimination_order(gram)
+    m = len(gram.xy)
+    size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + m
+    sparse = sum(b.data.nbytes + 16 * len(b.indices) for b in gram.cross.values())
+    levels = sum(gram.terms[s].diagonal.nbytes * 2 + gram.terms[s].dense.nbytes for s in stages)
+    return 5 * 8 * size * size + 4 * sparse + 2 * levels, size
+
+
+def check_memory(gram: Gram, limit: int) -> None:
+    """Raises MemoryLimitError, naming the options, when the exact solver does not fit."""
+    needed, size = solver_bytes(gram)
+    if needed > limit:
+        raise MemoryLimitError(
+            f"the exact solver needs about {needed / 2**30:.1f} GiB (a dense block of {size} columns for the crossed "
+            f"factors) but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, drop a grouping factor, or use a "
+            "coarser one"
+        )
+
+
 def choose_solver(gram: Gram, requested: str, memory_limit: int) -> tuple[str, str]:
     """("exact" or "iterative", why)."""
     size = tail_columns(gram)
@@ -112,10 +132,32 @@ def solve_iteratively(
         enough = error.share <= tolerance[0] and error.objective <= tolerance[1]
         if enough or probes >= MOST_PROBES or not outcome.converged:
             if not enough:
-                outcome = replace(outcome, advice=f"{outcome.advice} the Monte Carlo error of the objective is still "
-                                  f"{error.objective:.2g} with {probes} probes".strip())
+                outcome = replace(
+                    outcome,
+                    advice=f"{outcome.advice} the Monte Carlo error of the objective is still "
+                    f"{error.objective:.2g} with {probes} probes".strip(),
+                )
             return Solved(criterion, outcome, error)
         start, probes, deflation = outcome.theta, 2 * probes, 2 * deflation
+
+
+def solve_model(
+    gram: Gram,
+    templates: Templates,
+    reml: bool,
+    solver: str,
+    *,
+    optimizer: str = "auto",
+    theta0: np.ndarray | None = None,
+    seed: int = 0,
+    tolerance: tuple[float, float] = (0.01, 0.05),
+) -> Solved:
+    """The minimum by the named solver ("exact" or "iterative")."""
+    with quiet_driver(gram):
+        if solver == "iterative":
+            return solve_iteratively(gram, templates, reml, theta0, seed, tolerance)
+        criterion = Criterion(gram, templates, reml)
+        return Solved(criterion, minimize_criterion(criterion, optimizer, theta0), None)
 
 
 def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray | None = None) -> Outcome:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bigmm.fit import solve
+from bigmm import solver as solve
 from bigmm.objective import Criterion
 from tests.blocks.test_compress import MODELS
 from tests.oracle import SHAPES, Rows

@@ -1,0 +1,111 @@
+"""Lakes that are sorted or partitioned by the leading grouping factor: a shard is what a run of partitions holds.
+
+Nothing is shuffled then: one task reads the partitions that touch a range of levels and keeps the rows of that range. A
+partition at the border of two ranges is read twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from bigmm.design import DesignSpec
+from bigmm.design.encode import Cells
+from bigmm.design.layout import DesignChunk
+from bigmm.execute import Executor, Lane
+from bigmm.laplace import shards
+from bigmm.laplace.shards import MINIMUM_SHARDS, Shard
+from bigmm.source import Partition, Source
+
+FIRST_PARTITIONS = 4
+"""So many are looked at before the rest: a lake in no order is told from these."""
+MOST_READ = 2.1
+"""More than so many times the bytes, and a shuffle is cheaper."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """edges (S + 1,): first level of each shard; lanes (S,): the partitions that touch its levels; counted (S,): the
+    indices of those partitions whose rows read and dropped the shard counts."""
+
+    edges: np.ndarray
+    lanes: tuple[Lane, ...]
+    counted: tuple[frozenset[int], ...]
+
+
+def runs_by_level(
+    source: Source, spec: DesignSpec, leading: int, count: int, workers: Executor, progress: Any = None
+) -> Runs | None:
+    """About ``count`` runs of partitions by level of the leading grouping; None where partitions overlap too much."""
+    partitions = source.partitions
+    if count < 2 or len(partitions) < MINIMUM_SHARDS or any(p.rows == 0 for p in partitions):
+        return None
+    ask = partial(level_range, source, spec, leading)
+    ranges = list(workers.map(ask, partitions[:FIRST_PARTITIONS], label="order"))
+    if _overlaps(np.array(ranges)) > FIRST_PARTITIONS - 1:
+        return None
+    ranges += workers.map(ask, partitions[FIRST_PARTITIONS:], label="order", progress=progress)
+    return cut_runs(partitions, np.array(ranges), spec.layout.groupings[leading].n_levels, min(count, len(partitions)))
+
+
+def level_range(source: Source, spec: DesignSpec, leading: int, partition: Partition) -> tuple[int, int]:
+    """Smallest and largest level of the leading grouping in a partition, (0, 0) without any; a pure task."""
+    variables = spec.plan.groupings[leading]
+    cells = Cells(source.read(partition, list(variables)), partition.where, spec.levels, spec.replayer, strict=False)
+    if len(variables) == 1:
+        refs = cells.level(variables[0])
+    else:
+        refs = spec.combinations[variables].numbers([cells.level(name) for name in variables])
+    refs = refs[refs >= 0]
+    return (int(refs.min()), int(refs.max())) if len(refs) else (0, 0)
+
+
+def _overlaps(ranges: np.ndarray) -> int:
+    """Pairs of ranges with more than an end in common."""
+    low, high = ranges[:, 0], ranges[:, 1]
+    common = (low[:, None] < high) & (low < high[:, None])
+    return int(np.triu(common, 1).sum())
+
+
+def cut_runs(partitions: Sequence[Partition], ranges: np.ndarray, n_levels: int, count: int) -> Runs | None:
+    """Cut the levels where partitions begin, into about ``count`` ranges of equal bytes; ranges: (P, 2)."""
+    sizes = np.array([max(p.nbytes, 1) for p in partitions], float)
+    order = np.argsort(ranges[:, 0], kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]
+    edges = [0]
+    for at, p in zip(before, order, strict=True):
+        if at >= len(edges) * sizes.sum() / count and ranges[p, 0] > edges[-1]:
+            edges.append(int(ranges[p, 0]))
+    if len(edges) < max(2, count // 2):
+        return None
+    edges.append(n_levels)
+    inside = [(ranges[:, 0] < b) & (ranges[:, 1] >= a) for a, b in pairwise(edges)]
+    if sum(sizes[mask].sum() for mask in inside) > MOST_READ * sizes.sum():
+        return None
+    lanes = [Lane(i, tuple(partitions[int(p)] for p in np.flatnonzero(mask))) for i, mask in enumerate(inside)]
+    owner = np.searchsorted(edges, ranges[:, 0], side="right") - 1
+    counted = [frozenset(partitions[int(p)].index for p in np.flatnonzero(owner == i)) for i in range(len(lanes))]
+    return Runs(np.array(edges), tuple(lanes), tuple(counted))
+
+
+def make_shard(
+    read: Callable[[Partition], DesignChunk],
+    edges: np.ndarray,
+    counted: Sequence[frozenset[int]],
+    leading: int,
+    lane: Lane,
+) -> Shard:
+    """One shard from the partitions that touch its levels; ``read`` encodes a partition. A pure task."""
+    first, last = int(edges[lane.index]), int(edges[lane.index + 1])
+    pieces: list[DesignChunk] = []
+    for partition in lane.partitions:
+        chunk = read(partition)
+        if partition.index not in counted[lane.index]:
+            chunk = replace(chunk, rows_read=0, dropped=())
+        pieces.append(shards.between(chunk, leading, first, last))
+    return shards.join(pieces, first, last - first, leading)
