@@ -14,7 +14,7 @@ SCRIPTS = {
     "bench_insteval": (),
     "bench_peers": ("--rows", "50000"),
     "bench_million_levels": (),
-    "bench_accumulate": ("--rows", "8000000"),
+    "bench_accumulate": (),
     "bench_memory": ("--rows", "20000000"),
 }
 

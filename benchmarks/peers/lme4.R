@@ -19,6 +19,7 @@ components <- as.data.frame(VarCorr(fit))
 components <- components[is.na(components$var2), ]
 names <- ifelse(is.na(components$var1), components$grp, paste(components$grp, components$var1))
 cat("version=", as.character(packageVersion("lme4")), "\n", sep = "")
+cat("blas=", normalizePath(extSoftVersion()[["BLAS"]], mustWork = FALSE), "\n", sep = "")
 cat("seconds=", show(seconds), "\n", sep = "")
 cat("llf=", show(as.numeric(logLik(fit))), "\n", sep = "")
 cat("fixed=", show(fixef(fit)), "\n", sep = "")

@@ -32,7 +32,11 @@ def fit(task: Task, repeats: int = 1) -> PeerFit:
     sds = dict(zip(found["names"].split(","), map(float, found["sds"].split(",")), strict=True))
     fixed = tuple(map(float, found["fixed"].split(",")))
     seconds = float(found["seconds"])
-    return PeerFit(f"lme4 {found['version']}", seconds, "lmer() only", float(found["llf"]), fixed, _labelled(sds))
+    # Crossed factors end in a dense factorization, so the BLAS that R has decides lme4's time: the reader must know.
+    tuned = any(name in found["blas"] for name in ("openblas", "mkl", "blis", "atlas"))
+    note = f"BLAS {Path(found['blas']).name} ({'tuned' if tuned else 'reference, slow'})"
+    program = f"lme4 {found['version']}"
+    return PeerFit(program, seconds, "lmer() only", float(found["llf"]), fixed, _labelled(sds), note)
 
 
 def _labelled(sds: dict[str, float]) -> dict[str, float]:

@@ -201,12 +201,14 @@ def _pick(pieces: list[list] | BigmmError, number: int) -> list | BigmmError:
 
 
 def _join(payload: bytes, number: int, picked: list[list | BigmmError]) -> Any:
+    parts: list = []
     for piece in picked:
         if isinstance(piece, BigmmError):
             return piece
+        parts += piece
     with one_thread_each():
         try:
-            return cloudpickle.loads(payload)(number, [part for parts in picked for part in parts])
+            return cloudpickle.loads(payload)(number, parts)
         except BigmmError as error:
             return error
 

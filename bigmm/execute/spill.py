@@ -44,7 +44,8 @@ class SpillFile:
             self.file = tempfile.TemporaryFile(prefix="bigmm-", buffering=0)  # noqa: SIM115
         except OSError as error:
             raise _failed(error) from error
-        self.size, self._lock, self._map = 0, Lock(), None
+        self.size, self._lock = 0, Lock()
+        self._map: mmap.mmap | None = None
 
     def room(self, nbytes: int) -> int:
         """Reserve the next ``nbytes`` bytes; returns where they start."""
@@ -63,7 +64,7 @@ class SpillFile:
         """Write a contiguous array into room that was reserved."""
         if not array.size:
             return
-        content = memoryview(np.ascontiguousarray(array)).cast("B")
+        content = np.ascontiguousarray(array).data.cast("B")
         done = 0
         try:
             while done < len(content):
@@ -75,7 +76,7 @@ class SpillFile:
         """Fill a contiguous array with what is at ``start``; not through the map, so no page stays with the process."""
         if not out.size:
             return
-        content, done = memoryview(out).cast("B"), 0
+        content, done = out.data.cast("B"), 0
         while done < len(content):
             got = os.preadv(self.file.fileno(), [content[done:]], start + done)
             if got <= 0:

@@ -31,6 +31,11 @@ from bigmm.objective import Templates, templates_for
 from bigmm.source import Source
 
 
+SHUFFLE_COPIES = 4
+"""Making shards in memory takes up to so many times what holding them takes: chunks, pieces and shards, before memory that
+was given back is used again."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeldModel:
     """The rows in shards, and what is known of the model before the search.
@@ -98,7 +103,7 @@ def hold_rows(
     if not single:
         count = min(count, shards.MINIMUM_SHARDS)
     held_bytes = rows * (each + (0 if single else _entry_bytes(spec)))
-    spills = isinstance(workers, ThreadExecutor) and held_bytes > how.memory_limit // 2
+    spills = isinstance(workers, ThreadExecutor) and held_bytes > how.memory_limit // SHUFFLE_COPIES
     if spills:
         check_disk(rows * each)
     runs = runs_by_level(source, spec, leading, count, workers)

@@ -6,8 +6,9 @@ memory while they fit the memory limit and as memory-mapped files otherwise; the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -136,7 +137,7 @@ def join(pieces: Iterable[DesignChunk], first_level: int, n_levels: int, leading
     pieces = list(pieces)
     indptr, order = sorted_by(np.concatenate([p.refs[leading] for p in pieces]), first_level, n_levels)
 
-    def joined(arrays: list[np.ndarray], out: np.ndarray | None = None) -> np.ndarray:
+    def joined(arrays: Sequence[Any], out: np.ndarray | None = None) -> np.ndarray:
         whole = np.concatenate(arrays)
         if out is None:
             return whole if order is None else whole[order]
@@ -148,8 +149,8 @@ def join(pieces: Iterable[DesignChunk], first_level: int, n_levels: int, leading
     for row, out in enumerate(columns):
         joined([p.columns[row] for p in pieces], out)
     refs = np.empty((len(pieces[0].refs), n), np.int32)
-    for row, out in enumerate(refs):
-        joined([p.refs[row] for p in pieces], out)
+    for row, levels in enumerate(refs):
+        joined([p.refs[row] for p in pieces], levels)
     empty = np.empty(0)
     return Shard(
         first_level,

@@ -36,7 +36,7 @@ def minimize(problem: Problem, method: str = "auto") -> Outcome:
     starts = problem.starts if several else problem.starts[:1]
     states = [newton.run(problem, newton.init(problem, start)) for start in starts]
     found = min(states, key=lambda s: s.model.value)
-    best = newton.polish(problem, found)
+    best = newton.polish(problem, found) if problem.cheap else newton.last_step(problem, found)
     evaluations = sum(s.evaluations for s in states) + best.evaluations - found.evaluations
     gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - found.gradient_evaluations
     outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts), best.model)
