@@ -1,8 +1,9 @@
 """Verbal aggression, joint Laplace fit: python -m benchmarks.bench_glmm_verbagg [--repeats 7]
 
-r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item), 7,584 answers of 316 persons to 24 items, logit link, crossed
-random intercepts. bigmm is timed from the Parquet file to the estimates with standard errors, warm; glmer in the same run
-with its defaults, its data already in memory. Claim: at least 10 times faster. (MixedModels.jl publishes 2.8 s.)
+r2 ~ Anger + Gender + btype + situ + (1 | id) + (1 | item), 7,584 answers of 316 persons to 24 items, logit link,
+crossed random intercepts. bigmm is timed from the Parquet file to the estimates with standard errors, warm; glmer in
+the same run with its defaults, its data already in memory. Claim: at least 10 times faster. (MixedModels.jl publishes
+2.8 s.)
 """
 
 from __future__ import annotations

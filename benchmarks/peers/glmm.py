@@ -28,12 +28,20 @@ def ours(task: Task, repeats: int = 1, **options) -> PeerFit:
     seconds, _, model = min((timed(fit) for _ in range(repeats)), key=lambda run: run[0])
     sds = dict(zip(model.varcorr["group"], model.varcorr["sdcor"].astype(float), strict=True))
     note = f"{model.fitted.passes} passes" + ("" if model.converged else ", not certified")
-    return PeerFit(f"bigmm {bigmm.__version__}", seconds, "file to estimates", model.llf, tuple(np.asarray(model.params)), sds,
-                   note)
+    return PeerFit(
+        f"bigmm {bigmm.__version__}",
+        seconds,
+        "file to estimates",
+        model.llf,
+        tuple(np.asarray(model.params)),
+        sds,
+        note,
+    )
 
 
 def in_r(task: Task, program: str, nagq: int = 1, timeout: float | None = None) -> PeerFit:
-    """``program``: "glmer" or "glmmTMB", data in memory before. Raises `Missing`; a time-out (seconds) gives infinite time."""
+    """``program``: "glmer" or "glmmTMB", data in memory before. Raises `Missing`; a time-out (seconds) gives infinite
+    time."""
     if shutil.which("Rscript") is None:
         raise Missing(f"{program}: Rscript is not installed")
     with tempfile.TemporaryDirectory(prefix="bigmm-bench-") as folder:
@@ -51,7 +59,9 @@ def in_r(task: Task, program: str, nagq: int = 1, timeout: float | None = None) 
         raise Missing(f"{program}: failed on {task.name}: {done.stderr.strip()[-300:]}")
     fixed = tuple(map(float, found["fixed"].split(",")))
     sds = dict(zip(task.intercepts, map(float, found["sds"].split(",")), strict=False))
-    return PeerFit(f"{program} {found['version']}", float(found["seconds"]), "the fit only", float(found["llf"]), fixed, sds)
+    return PeerFit(
+        f"{program} {found['version']}", float(found["seconds"]), "the fit only", float(found["llf"]), fixed, sds
+    )
 
 
 def gpboost(task: Task, tolerance: float | None = None) -> PeerFit:
@@ -73,8 +83,15 @@ def gpboost(task: Task, tolerance: float | None = None) -> PeerFit:
     seconds, _, model = timed(fit)
     sds = dict(zip(task.intercepts, np.sqrt(np.asarray(model.get_cov_pars()).ravel()).tolist(), strict=False))
     note = "its defaults" if tolerance is None else f"delta_rel_conv {tolerance:g}"
-    return PeerFit(f"gpboost {gpboost.__version__}", seconds, "file to estimates", -float(model.get_current_neg_log_likelihood()),
-                   tuple(np.asarray(model.get_coef()).ravel()[: len(task.fixed) + 1]), sds, note)
+    return PeerFit(
+        f"gpboost {gpboost.__version__}",
+        seconds,
+        "file to estimates",
+        -float(model.get_current_neg_log_likelihood()),
+        tuple(np.asarray(model.get_coef()).ravel()[: len(task.fixed) + 1]),
+        sds,
+        note,
+    )
 
 
 def show(fits: list[PeerFit]) -> None:

@@ -27,12 +27,30 @@ if TYPE_CHECKING:
 MAXIMUM_PIECES = 10_000  # tasks that pick a piece; partitions are split in groups so that there are no more
 
 
-class HeldByCluster:
-    """See `held.Held`; ``shards`` are futures, in order."""
+Again = Callable[[Sequence[int]], list["Future"]]
+"""Makes the shards of these numbers anew, from the rows."""
 
-    def __init__(self, client: Client, no_worker_seconds: float, shards: Sequence[Future], label: str):
-        self.client, self.no_worker_seconds, self.shards, self.label = client, no_worker_seconds, shards, label
-        self.n_shards = len(shards)
+
+class HeldByCluster:
+    """See `held.Held`; ``shards`` are futures, in order.
+
+    The scheduler makes lost shards again by itself, until it blames a task for the deaths of workers (Dask's
+    allowed-failures, counted over the life of the task); then ``again`` replaces them.
+    """
+
+    def __init__(self, client: Client, no_worker_seconds: float, label: str, n_shards: int, again: Again):
+        self.client, self.no_worker_seconds, self.label, self.n_shards = client, no_worker_seconds, label, n_shards
+        self.again = again
+        with scheduler_errors():
+            self.shards = again(range(n_shards))
+
+    def revive(self) -> None:
+        """Replace the shards that Dask has given up."""
+        lost = [i for i, shard in enumerate(self.shards) if shard.status in ("error", "lost", "cancelled")]
+        if lost:
+            with scheduler_errors():
+                for number, shard in zip(lost, self.again(lost), strict=True):
+                    self.shards[number] = shard
 
     def map(self, task: Callable, *args: Any, per_shard: Sequence | None = None) -> list:
         """See `Held.map`."""
@@ -46,18 +64,21 @@ class HeldByCluster:
 
     def replaced(self, change: Callable[[Any], Any]) -> HeldByCluster:
         """See `Held.replaced`; nothing is computed before somebody asks."""
-        with scheduler_errors():
-            payload = shared(self.client, change, self.label)
-            futures = [
-                self.client.submit(
-                    _ask, payload, shard, (), key=new_key(self.label, f"change-{i}"), pure=False, retries=RETRIES
-                )
-                for i, shard in enumerate(self.shards)
-            ]
-        return HeldByCluster(self.client, self.no_worker_seconds, futures, self.label)
+        client, label, before = self.client, self.label, self.again
+        payload = shared(client, change, label)
+        first = list(self.shards)
+
+        def again(numbers: Sequence[int]) -> list[Future]:
+            # Later the originals may be gone: they are made again too, rather than kept.
+            shards = [first[i] for i in numbers] if first else before(numbers)
+            return [_submitted(client, label, "change", _ask, payload, shard, ()) for shard in shards]
+
+        changed = HeldByCluster(client, self.no_worker_seconds, label, self.n_shards, again)
+        first.clear()
+        return changed
 
     def _in_order(self, task: Callable, args: tuple, per_shard: Sequence | None) -> Iterator:
-        return answers(self, self.shards, partial(_with_arguments, task, args), per_shard, None)
+        return answers(self, partial(_with_arguments, task, args), per_shard)
 
 
 def _with_arguments(task: Callable, args: tuple, shard: Any, *own: Any) -> Any:
@@ -67,9 +88,9 @@ def _with_arguments(task: Callable, args: tuple, shard: Any, *own: Any) -> Any:
 class ShardFlight(Flight):
     """Questions to futures under way: one task per future, which runs where the future is."""
 
-    def __init__(self, client: Client, work: Callable, shards: Sequence[Future], own: Sequence | None, label: str):
-        self.own = own
-        super().__init__(client, _ask, work, shards, label)
+    def __init__(self, held: HeldByCluster, work: Callable, own: Sequence | None):
+        self.held, self.own = held, own
+        super().__init__(held.client, _ask, work, held.shards, held.label)
 
     def arguments(self, number: int) -> tuple:
         """The shard, and what only this shard is told."""
@@ -80,28 +101,25 @@ class ShardFlight(Flight):
         super().fill(len(self.items))
 
     def _submit_again(self, number: int, reason: str, error: BaseException) -> None:
-        shard = self.items[number]
-        if shard.status in ("error", "lost", "cancelled"):
-            with scheduler_errors():
-                self.client.retry([shard])
+        self.held.revive()
         super()._submit_again(number, reason, error)
 
 
 def answers(
-    where: Any, shards: Sequence[Future], work: Callable, own: Sequence | None, reporter: Reporter | None
+    held: HeldByCluster, work: Callable, own: Sequence | None = None, reporter: Reporter | None = None
 ) -> Iterator:
-    """``work(shard)`` of every future in order; each is pulled and released on its worker as soon as it is there.
+    """``work(shard)`` of every shard in order; each is pulled and released on its worker as soon as it is there.
 
-    where: something with client, no_worker_seconds and label. Raises the first BigmmError, in order, unchanged.
+    Raises the first BigmmError, in order, unchanged.
     """
-    watchdog = Watchdog(where.client, where.no_worker_seconds, where.label)
+    watchdog = Watchdog(held.client, held.no_worker_seconds, held.label)
     with scheduler_errors():
-        flight = ShardFlight(where.client, work, shards, own, where.label)
+        flight = ShardFlight(held, work, own)
     early: dict[int, Any] = {}
     wanted = 0
     try:
-        flight.fill(len(shards))
-        while wanted < len(shards):
+        flight.fill(held.n_shards)
+        while wanted < held.n_shards:
             number = flight.landed(watchdog)
             if number is None:
                 continue
@@ -139,23 +157,42 @@ def shuffle(
 ) -> HeldByCluster:
     """Make the shards and leave them where they were made."""
     client, seconds = executor.client, executor.no_worker_seconds
+    groups = _groups(items, n_shards)
     with scheduler_errors():
-        groups = _groups(items, n_shards)
-        work = shared(client, partial(_split_group, split, n_shards), label)
-        pieces = [_submitted(client, label, "split", run_task, work, g, needed_futures(g)) for g in groups]
+        splits, joins = shared(client, partial(_split_group, split, n_shards), label), shared(client, join, label)
+
+    def pieces_of(numbers: Sequence[int]) -> list[Future]:
+        return [
+            _submitted(client, label, "split", run_task, splits, groups[i], needed_futures(groups[i])) for i in numbers
+        ]
+
+    def joined(pieces: list[Future], numbers: Sequence[int]) -> list[Future]:
+        return [
+            _submitted(
+                client,
+                label,
+                "join",
+                _join,
+                joins,
+                i,
+                [_submitted(client, label, "piece", _pick, p, i) for p in pieces],
+            )
+            for i in numbers
+        ]
+
     reporter = Reporter(progress, label, 0, len(groups) + n_shards)
-    # Bad data stop here, before anything is moved.
-    for _ in answers(HeldByCluster(client, seconds, pieces, label), pieces, _nothing, None, reporter):
+    first = HeldByCluster(client, seconds, label, len(groups), pieces_of)
+    for _ in answers(first, _nothing, None, reporter):  # bad data stop here, before anything is moved
         pass
-    with scheduler_errors():
-        work = shared(client, join, label)
-        shards = []
-        for number in range(n_shards):
-            picked = [_submitted(client, label, "piece", _pick, piece, number) for piece in pieces]
-            shards.append(_submitted(client, label, "join", _join, work, number, picked))
-    del pieces, picked  # so that they leave the workers as shards are joined
-    held = HeldByCluster(client, seconds, shards, label)
-    for _ in answers(held, shards, _nothing, None, reporter):
+    pieces = list(first.shards)
+
+    def again(numbers: Sequence[int]) -> list[Future]:
+        return joined(pieces or pieces_of(range(len(groups))), numbers)
+
+    held = HeldByCluster(client, seconds, label, n_shards, again)
+    pieces.clear()  # so that they leave the workers as shards are joined
+    del first
+    for _ in answers(held, _nothing, None, reporter):
         pass
     return held
 
@@ -171,9 +208,12 @@ def made(
     client = executor.client
     with scheduler_errors():
         work = shared(client, make, label)
-        shards = [_submitted(client, label, "make", run_task, work, item, needed_futures(item)) for item in items]
-    held = HeldByCluster(client, executor.no_worker_seconds, shards, label)
-    for _ in answers(held, shards, _nothing, None, Reporter(progress, label, 0, len(items))):
+
+    def again(numbers: Sequence[int]) -> list[Future]:
+        return [_submitted(client, label, "make", run_task, work, items[i], needed_futures(items[i])) for i in numbers]
+
+    held = HeldByCluster(client, executor.no_worker_seconds, label, len(items), again)
+    for _ in answers(held, _nothing, None, Reporter(progress, label, 0, len(items))):
         pass
     return held
 

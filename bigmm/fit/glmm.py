@@ -14,36 +14,18 @@ from bigmm.families import Family
 from bigmm.families import family as family_named
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.columns import with_vectors
-from bigmm.fit.held_model import HeldModel, held_model, with_counted_rows
+from bigmm.fit.finish import finish
+from bigmm.fit.held_model import held_model, with_counted_rows
 from bigmm.fit.search import Search
 from bigmm.fit.settings import settings
-from bigmm.solver import quiet_driver
 from bigmm.laplace.start import glm_start
 from bigmm.results import FittedGlmm, GlmmResults
+from bigmm.solver import quiet_driver
 from bigmm.source import open_source
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
 MOST_POINTS = 100
-
-
-UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
-
-
-def theta_start(model: HeldModel, eta: float) -> np.ndarray:
-    """Template diagonals that give each covariate's effect about half a unit of the linear predictor; less where the link
-    has a domain to stay in (eta: mean size of the linear predictor)."""
-    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(eta, 1e-6)
-    layout, templates = model.spec.layout, model.templates
-    theta = np.where(templates.lower == 0, fraction, 0.0)
-    squares = model.mean_squares
-    at = 0
-    for term, template in zip(layout.terms, templates.terms, strict=True):
-        for row, column in template.entries():
-            if row == column:
-                theta[at] = fraction / np.sqrt(max(squares[term.covariates[row]], 1e-300))
-            at += 1
-    return theta
 
 
 def glmm(
@@ -77,15 +59,15 @@ def glmm(
 
     Parameters beside those of `lmm`
     --------------------------------
-    family: "bernoulli", "binomial" (proportion with weights = trials, ``cbind(success, failure)`` or ``successes / trials``),
-        "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian".
+    family: "bernoulli", "binomial" (proportion with weights = trials, ``cbind(success, failure)`` or ``successes /
+        trials``), "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian".
     link: "logit", "probit", "cloglog", "cauchit", "log", "identity", "inverse", "sqrt"; the family's default when None.
-    nagq: 0 (coefficients from PIRLS, fast), 1 (Laplace, joint in beta and theta), k (adaptive quadrature with k points for
-        one grouping factor with a scalar effect).
+    nagq: 0 (coefficients from PIRLS, fast), 1 (Laplace, joint in beta and theta), k (adaptive quadrature with k points
+        for one grouping factor with a scalar effect).
     laplace: weights in log|M|: "expected" (lme4) or "observed"; None takes expected for families without dispersion and
         observed for the others (the full likelihood, as glmmTMB).
-    compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson); False
-        never does.
+    compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson);
+        False never does.
     se: standard errors from the "hessian" of the maximised objective, or "rx": from the working model given theta.
 
     Raises what `lmm` raises; a response outside the family's range is a DataError naming file, row group and value.
@@ -132,7 +114,7 @@ def glmm(
         search = Search(model, start, int(nagq), observed, theta0, how.optimizer)
         outcome = search.run()
     with clock("estimate"), quiet_driver(model.assembled.gram):
-        fitted = search.finish(outcome, se)
+        fitted = finish(search, outcome, se)
     return GlmmResults(
         FittedGlmm(
             formula=spec.settings.formula,
@@ -185,13 +167,14 @@ def _check_terms(spec: DesignSpec, nagq: int) -> bool:
     if layout.fixed_factors:
         grouping = layout.groupings[layout.fixed_factors[0].grouping]
         raise UsageError(
-            f"fixed factor {grouping.name!r} has {grouping.n_levels} levels: a generalized model keeps its columns dense; "
-            f"use (1 | {grouping.name}) or fewer levels"
+            f"fixed factor {grouping.name!r} has {grouping.n_levels} levels: a generalized model keeps its columns "
+            f"dense; use (1 | {grouping.name}) or fewer levels"
         )
     if nagq > 1 and (len(joined) > 1 or len(joined[0].covariates) > 1):
         terms = ", ".join(f"({' + '.join(t.names)} | {t.group})" for t in layout.terms)
         raise UsageError(
-            f"nagq={nagq} needs exactly one scalar random effect such as (1 | g), but the formula has {terms}: use nagq=1 "
+            f"nagq={nagq} needs exactly one scalar random effect such as (1 | g), but the formula has {terms}: use "
+            f"nagq=1 "
             "(Laplace) for several terms or random slopes"
         )
     return len(joined) == 1 and nagq >= 1

@@ -20,7 +20,6 @@ from bigmm.execute.spill import check_disk
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
-from bigmm.solver import check_memory
 from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
@@ -28,12 +27,12 @@ from bigmm.laplace.identical import COUNTABLE, counted
 from bigmm.laplace.shard_files import ShardFiles
 from bigmm.laplace.shards import Shard
 from bigmm.objective import Templates, templates_for
+from bigmm.solver import check_memory
 from bigmm.source import Source
 
-
 SHUFFLE_COPIES = 4
-"""Making shards in memory takes up to so many times what holding them takes: chunks, pieces and shards, before memory that
-was given back is used again."""
+"""Making shards in memory takes up to so many times what holding them takes: chunks, pieces and shards, before memory
+that was given back is used again."""
 
 
 @dataclass(frozen=True, slots=True)

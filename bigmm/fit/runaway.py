@@ -1,7 +1,7 @@
 """Parameters without a finite estimate: separation, variances and dispersions that run away. Each is named.
 
-Albert and Anderson (1984): with complete separation no coefficient has a maximum likelihood estimate, with quasi-complete
-separation some have none, but the others and the likelihood are fine.
+Albert and Anderson (1984): with complete separation no coefficient has a maximum likelihood estimate, with
+quasi-complete separation some have none, but the others and the likelihood are fine.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from bigmm.families.family import UNIT_LINKS
 from bigmm.laplace.shards import Shard
 from bigmm.laplace.start import Start
 
+SEPARABLE = ("bernoulli", "binomial", "poisson", "negative_binomial")
+"""Families whose responses can be all one value in some corner of the covariates."""
 SEPARATED = 0.01
 """-log-likelihood: one row on the wrong side costs at least its weight times log 2."""
 LOST = 300.0
@@ -34,9 +36,10 @@ def check_separation(family: Family, start: Start, response: str, names: np.ndar
         return
     worst = names[int(np.argmax(np.abs(start.beta) / start.spread))]
     raise DataError(
-        f"complete separation: the fixed effects predict every {response!r} without error (coefficient {str(worst)!r} grows "
-        "without limit), so the likelihood has no maximum: drop or merge that covariate, or check that it is not made from "
-        "the response"
+        f"complete separation: the fixed effects predict every {response!r} without error (coefficient {str(worst)!r} "
+        f"grows "
+        "without limit), so the likelihood has no maximum: drop or merge that covariate, or check that it is not made "
+        "from the response"
     )
 
 
@@ -45,8 +48,9 @@ def check_dispersion(family: Family, levels: dict[str, int], rows: int) -> None:
     for name, count in levels.items():
         if family.has_dispersion and count >= rows:
             raise DataError(
-                f"grouping factor {name!r} has {count} levels for {rows} rows: with one row per level its variance cannot be "
-                f"told apart from the dispersion of {family.name}; remove the term, use a coarser factor, or a family without "
+                f"grouping factor {name!r} has {count} levels for {rows} rows: with one row per level its variance "
+                f"cannot be told apart from the dispersion of {family.name}; remove the term, use a coarser factor, "
+                f"or a family without "
                 "dispersion (poisson, binomial)"
             )
 
@@ -57,8 +61,10 @@ def largest_values(shard: Shard, xc: np.ndarray) -> np.ndarray:
     return np.array([row.max(initial=0.0) for row in rows])
 
 
-def lost_coefficients(beta: np.ndarray, error: np.ndarray, start: Start) -> np.ndarray:
+def lost_coefficients(family: Family, beta: np.ndarray, error: np.ndarray, start: Start) -> np.ndarray:
     """(p,) coefficients that may have run away: to be looked at with `without_estimate`."""
+    if family.name not in SEPARABLE:
+        return np.zeros(len(beta), bool)
     return (error > LOST * start.spread) & (np.abs(beta) < INSIGNIFICANT * error)
 
 
@@ -70,8 +76,8 @@ def without_estimate(lost: np.ndarray, error: np.ndarray, largest: np.ndarray, n
     listed = ", ".join(repr(str(name)) for name in names[found])
     return (
         f"quasi-complete separation: {listed} can grow without limit, because some values of the covariate go with one "
-        "response only; the other coefficients and the likelihood are good, this estimate and its standard error are not: "
-        "drop or merge the covariate"
+        "response only; the other coefficients and the likelihood are good, this estimate and its standard error are "
+        "not: drop or merge the covariate"
     )
 
 
@@ -84,8 +90,10 @@ def runaway_variance(family: Family, scales: np.ndarray, names: tuple[str, ...])
     if scales[worst] < LARGEST_EFFECT:
         return ""
     return (
-        f"the standard deviation of {names[worst]} runs away ({scales[worst]:.3g} on the scale of the linear predictor): its "
-        "levels predict the response without error; drop the term, or check that the factor is not made from the response"
+        f"the standard deviation of {names[worst]} runs away ({scales[worst]:.3g} on the scale of the linear "
+        f"predictor): its "
+        "levels predict the response without error; drop the term, or check that the factor is not made from the "
+        "response"
     )
 
 
@@ -102,10 +110,11 @@ def runaway_dispersion(family: Family, log_phi: float, bounds: tuple[float, floa
         return ""
     if family.name == "negative_binomial" and log_phi >= bounds[1]:
         return (
-            "the dispersion is not identified: the shape of the negative binomial grows without limit, because the counts "
-            "vary no more than Poisson counts do; use family='poisson'"
+            "the dispersion is not identified: the shape of the negative binomial grows without limit, because the "
+            "counts vary no more than Poisson counts do; use family='poisson'"
         )
     return (
-        f"the dispersion of {family.name} is not identified: it {'falls to 0' if log_phi <= bounds[0] else 'grows'} without "
+        f"the dispersion of {family.name} is not identified: it {'falls to 0' if log_phi <= bounds[0] else 'grows'} "
+        f"without "
         "limit; check for levels or covariates that predict the response without error, and for outliers"
     )

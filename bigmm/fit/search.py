@@ -1,52 +1,26 @@
-"""The search over psi = (beta, theta, log phi), and what is read off its end."""
+"""The search over psi = (beta, theta, log phi)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from bigmm.accumulate import Assembled
-from bigmm.blocks import Gram, TermBlock
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.design.layout import joint_terms
 from bigmm.errors import DataError, UsageError
 from bigmm.fit import runaway
+from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
-from bigmm.laplace.information import covariance, observed_hessian
-from bigmm.laplace.shards import Shard
-from bigmm.laplace.single import SingleFactor, working_blocks
+from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.start import Start
 from bigmm.laplace.whitening import Whitened
-from bigmm.laplace.wiring import Rows, ready_rows, wire
-from bigmm.laplace.working import WorkingModel
-from bigmm.objective import Estimates
+from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.optimize import Outcome, Problem, minimize
 
-if TYPE_CHECKING:
-    from bigmm.fit.glmm import HeldModel
-
-
-COUNTED = ("bernoulli", "binomial", "poisson", "negative_binomial")
-"""Families whose responses can be all one value in some corner of the covariates."""
-
-
-@dataclass(frozen=True, slots=True)
-class FinishedSearch:
-    """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model; penalized:
-    -2 ll + |u|^2 with constants."""
-
-    outcome: Outcome
-    assembled: Assembled
-    working: WorkingModel
-    theta: np.ndarray
-    phi: float
-    estimates: Estimates
-    se_method: str
-    penalized: float
+UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
 
 
 class Search:
@@ -83,8 +57,6 @@ class Search:
             self.engine = CrossedLaplace(
                 held.map, wiring, family, templates, self.parameters, observed, model.constant, start.beta
             )
-        from bigmm.fit.glmm import theta_start
-
         self.theta0 = _checked_theta0(theta0, templates) if theta0 is not None else theta_start(model, start.eta)
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
@@ -102,15 +74,11 @@ class Search:
         return self.engine.passes
 
     def _covariates(self) -> list[tuple[int, ...]]:
-        from bigmm.design.layout import joint_terms
-
         joined = joint_terms(self.model.spec.layout)
         order = (0,) if self.single else self.model.assembled.term_order
         return [joined[j].covariates for j in order]
 
     def _groupings(self) -> list[int]:
-        from bigmm.design.layout import joint_terms
-
         joined = joint_terms(self.model.spec.layout)
         return [joined[j].grouping for j in self.model.assembled.term_order]
 
@@ -128,8 +96,8 @@ class Search:
             psi = smaller
             if not np.isfinite(self.engine.value(psi)):
                 raise DataError(
-                    "the deviance is not finite at the starting values (PIRLS found no mode): check for complete separation, "
-                    "extreme covariates or offsets, and the link"
+                    "the deviance is not finite at the starting values (PIRLS found no mode): check for complete "
+                    "separation, extreme covariates or offsets, and the link"
                 )
         lower = parameters.lower(templates.lower)
         at = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
@@ -162,129 +130,28 @@ class Search:
         model.hessian[-1, -1] = 1.0
         return model
 
-    def _advice(self, psi: np.ndarray, beta: np.ndarray, rx: np.ndarray) -> str:
-        """What ran away, "" when nothing did."""
-        model, templates, start = self.model, self.model.templates, self.start
-        _, theta, _ = self.parameters.split(psi)
-        names = self.fixed_names
-        error = np.sqrt(np.abs(np.diagonal(rx)))
-        error = error[np.isfinite(error)]
-        lost = runaway.lost_coefficients(beta, error, start)
-        found = ""
-        if lost.any() and model.family.name in COUNTED:
-            largest = np.max(model.held.map(runaway.largest_values, model.fixed_columns), axis=0)
-            found = runaway.without_estimate(lost, error, largest, names)
-        covariates = [c for term in model.spec.layout.terms for c in term.covariates]
-        scales = np.zeros(len(theta))
-        scales[templates.lower == 0] = np.sqrt(model.mean_squares[covariates])
-        found = found or runaway.runaway_variance(model.family, np.abs(theta) * scales, templates.names)
-        if self.parameters.with_phi:
-            found = found or runaway.runaway_dispersion(model.family, psi[-1], self.phi_bounds)
-        return found
-
-    # ------------------------------------------------------------------------------------------------ the end
-
-    def finish(self, outcome: Outcome, se: str) -> FinishedSearch:
-        """Blocks at the mode, covariance of the coefficients, modes."""
-        parameters, model = self.parameters, self.model
-        psi = outcome.theta
-        _, theta, phi = parameters.split(psi)
-        if self.single:
-            assembled, beta, u, penalized = self._blocks_of_levels(psi)
-        else:
-            assembled, beta, u, penalized = self._blocks_of_terms(psi)
-        working = WorkingModel(assembled.gram, model.templates, False)
-        try:
-            read = working.estimates(theta)
-        except NotPositiveDefiniteError as error:
-            raise DataError(
-                "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
-                "for separation, and for covariates or offsets that overflow"
-            ) from error
-        advice = self._advice(psi, beta, read.vcov)
-        if advice:
-            outcome = replace(outcome, status="stopped", advice=advice)
-        vcov, method = self._covariance(outcome, read.vcov, se)
-        lams = model.templates.joint(theta)
-        b = tuple(u_j @ lam.T for u_j, lam in zip(u, lams, strict=True))
-        user_beta = np.full(len(read.beta), np.nan)
-        user_beta[np.isfinite(read.beta)] = beta
-        estimates = Estimates(user_beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, u, b)
-        return FinishedSearch(outcome, assembled, working, theta, phi, estimates, method, penalized)
-
-    def _covariance(self, outcome: Outcome, rx: np.ndarray, se: str) -> tuple[np.ndarray, str]:
-        parameters, white = self.parameters, self.white
-        if se == "rx" or parameters.profile:
-            return rx, "rx"
-        free = ~(outcome.at_boundary & (outcome.theta == 0))
-        if parameters.with_phi:
-            free[-1] = self.phi_bounds[0] < outcome.theta[-1] < self.phi_bounds[1]
-        at = white.inward(outcome.theta)
-        curvature = white.evaluate(at).hessian
-        hessian = observed_hessian(lambda x: white.evaluate(x).gradient, at, curvature, free)
-        found = covariance(hessian, free)
-        if found is None:
-            return rx, "rx"
-        jacobian = white.jacobian()
-        n = parameters.n_beta
-        beta = (jacobian @ found @ jacobian.T)[:n, :n]
-        out = np.full_like(rx, np.nan)
-        kept = np.isfinite(np.diagonal(rx))
-        out[np.ix_(kept, kept)] = beta
-        return out, "hessian"
-
-    def _blocks_of_terms(self, psi):
-        engine = self.engine
-        mode = engine.mode(psi)
-        _, theta, phi = self.parameters.split(psi)
-        lams = self.model.templates.joint(theta)
-        effects = tuple(u @ lam.T for u, lam in zip(mode.u, lams, strict=True))
-        sums = engine.sums(mode.beta, effects, phi, engine.observed, True)
-        gram = engine.gram(sums)
-        gram = restored(gram, self.model.assembled.gram)
-        return replace(self.model.assembled, gram=gram), mode.beta, mode.u, mode.penalized + self.model.constant
-
-    def _blocks_of_levels(self, psi):
-        engine, model = self.engine, self.model
-        engine.value(psi)
-        beta, theta, phi = self.parameters.split(psi)
-        lam = model.templates.joint(theta)[0]
-        starts = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
-        parts = model.held.map(
-            working_blocks, engine.xc, engine.zc, model.family, beta, lam, phi, engine.observed, per_shard=starts
-        )
-        counts = np.concatenate([part[4] for part in parts])
-        kept = np.flatnonzero(counts)
-        diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
-        layout = model.spec.layout
-        name = layout.groupings[model.leading].name
-        block = TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
-        gram = replace(model.assembled.gram, terms=(block,), cross={}, xy=sum(part[2] for part in parts))
-        gram = restored(gram, model.assembled.gram)
-        u = engine.u[kept]
-        penalized = -2.0 * sum(part[3] for part in parts) + float((u**2).sum()) + model.constant
-        return Assembled(gram, (0,), (kept,), model.assembled.dropped_columns), beta, (u,), penalized
-
-
-def restored(gram: Gram, pattern: Gram) -> Gram:
-    """Working blocks in raw columns, with the pattern's bookkeeping of dropped coefficients."""
-    n = len(pattern.active)
-    return replace(
-        gram,
-        x_basis=np.eye(n),
-        one=None,
-        y_shift=0.0,
-        active=pattern.active,
-        fixed_order=pattern.fixed_order,
-        sum_log_w=0.0,
-    )
-
 
 def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:
     theta0 = np.asarray(theta0, float)
     if theta0.shape != (templates.n_theta,) or not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
         raise UsageError(
-            f"theta0 must have {templates.n_theta} finite elements ({', '.join(templates.names)}), those of the diagonal not "
-            f"negative; got {theta0}"
+            f"theta0 must have {templates.n_theta} finite elements ({', '.join(templates.names)}), those of the "
+            f"diagonal not negative; got {theta0}"
         )
     return theta0
+
+
+def theta_start(model: HeldModel, eta: float) -> np.ndarray:
+    """Template diagonals that give each covariate's effect about half a unit of the linear predictor; less where the
+    link has a domain to stay in (eta: mean size of the linear predictor)."""
+    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(eta, 1e-6)
+    layout, templates = model.spec.layout, model.templates
+    theta = np.where(templates.lower == 0, fraction, 0.0)
+    squares = model.mean_squares
+    at = 0
+    for term, template in zip(layout.terms, templates.terms, strict=True):
+        for row, column in template.entries():
+            if row == column:
+                theta[at] = fraction / np.sqrt(max(squares[term.covariates[row]], 1e-300))
+            at += 1
+    return theta

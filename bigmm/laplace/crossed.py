@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -57,7 +56,9 @@ class Mode:
 def working_shard(rows: Rows, model: tuple, shapes: tuple, beta, b, phi, observed: bool, with_x: bool) -> tuple:
     """One shard's working sums; a pure task."""
     total, vectors, diagonal, dense, cross, xy = (np.zeros(shape) for shape in shapes)
-    passes.working_sums(rows.arrays(), model, beta, b, phi, observed, with_x, total, vectors, diagonal, dense, cross, xy)
+    passes.working_sums(
+        rows.arrays(), model, beta, b, phi, observed, with_x, total, vectors, diagonal, dense, cross, xy
+    )
     return total, vectors, diagonal, dense, cross, xy
 
 
@@ -76,8 +77,17 @@ class CrossedLaplace:
     observed: log|M| with observed weights; profile: beta comes from PIRLS (nagq = 0), psi holds theta only.
     """
 
-    def __init__(self, map_shards: Callable[..., list], wiring: Wiring, family: Family, templates: Templates,
-                 parameters: Parameters, observed: bool, constant: float, beta0: np.ndarray):
+    def __init__(
+        self,
+        map_shards: Callable[..., list],
+        wiring: Wiring,
+        family: Family,
+        templates: Templates,
+        parameters: Parameters,
+        observed: bool,
+        constant: float,
+        beta0: np.ndarray,
+    ):
         self.map_shards, self.wiring, self.family, self.templates = map_shards, wiring, family, templates
         self.parameters, self.observed, self.constant = parameters, observed, constant
         self.profile = parameters.profile
@@ -94,9 +104,17 @@ class CrossedLaplace:
         wiring = self.wiring
         m = (len(beta) if with_x else 0) + 1
         cross = sum(block.data.size for block in wiring.pattern.cross.values())
-        shapes = ((1,), (wiring.q,), (int((wiring.width**2 * wiring.n_levels).sum()),), (wiring.q * m,), (cross,), (m, m))
-        parts = self.map_shards(working_shard, wiring.model(self.family, m), shapes, beta, wiring.flat(effects), phi,
-                                observed, with_x)
+        shapes = (
+            (1,),
+            (wiring.q,),
+            (int((wiring.width**2 * wiring.n_levels).sum()),),
+            (wiring.q * m,),
+            (cross,),
+            (m, m),
+        )
+        parts = self.map_shards(
+            working_shard, wiring.model(self.family, m), shapes, beta, wiring.flat(effects), phi, observed, with_x
+        )
         self.passes += 1
         total, vectors, diagonal, dense, cross, xy = (sum(values) for values in zip(*parts, strict=True))
         xy[-1, -1] = passes.LAST_CORNER
@@ -182,7 +200,8 @@ class CrossedLaplace:
         if self.profile:
             xy = sums.xy
             working = xy[:-1, :-1] @ beta + sum(
-                np.einsum("qkp,qk->p", t.dense[:, :, :-1], e) for t, e in zip(factor.structure.gram.terms, effects, strict=True)
+                np.einsum("qkp,qk->p", t.dense[:, :, :-1], e)
+                for t, e in zip(factor.structure.gram.terms, effects, strict=True)
             )
             gain += float((xy[:-1, -1] - working) @ (new_beta - beta))
         return tuple(new_u), new_beta, gain
@@ -229,8 +248,18 @@ class CrossedLaplace:
         wiring, parameters = self.wiring, self.parameters
         j_diagonal = wiring.flat(inverse.covariances)
         j_cross = np.concatenate([inverse.pairs[pair].ravel() for pair in wiring.pairs] or [np.zeros(0)])
-        parts = self.map_shards(third_order_shard, wiring.model(self.family, 1), wiring.q, mode.beta, wiring.flat(effects), phi,
-                                self.observed, parameters.with_phi, j_diagonal, j_cross)
+        parts = self.map_shards(
+            third_order_shard,
+            wiring.model(self.family, 1),
+            wiring.q,
+            mode.beta,
+            wiring.flat(effects),
+            phi,
+            self.observed,
+            parameters.with_phi,
+            j_diagonal,
+            j_cross,
+        )
         self.passes += 1
         xs, x_c, z_c, phi_sums, z_phi = (sum(values) for values in zip(*parts, strict=True))
         z_c = wiring.terms(z_c)

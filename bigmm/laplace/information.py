@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 
 STEP = 1e-4
-"""In units of the standard error that the search's curvature suggests: the gradient is exact, so one-sided differences with
-a short step are good to about this, relatively."""
+"""In units of the standard error that the search's curvature suggests: the gradient is exact, so one-sided differences
+with a short step are good to about this, relatively."""
 
 
-def observed_hessian(gradient: Callable[[np.ndarray], np.ndarray], psi: np.ndarray, curvature: np.ndarray, free: np.ndarray) -> np.ndarray:
+def observed_hessian(
+    gradient: Callable[[np.ndarray], np.ndarray], psi: np.ndarray, curvature: np.ndarray, free: np.ndarray
+) -> np.ndarray:
     """(P, P) second derivatives at psi of a function with this gradient; rows and columns that are not free are zero.
 
     curvature (P, P): an approximation that sets the steps.

@@ -6,8 +6,9 @@ For a level with rows i, eta = X beta + offset + z'lam u:
     quadrature:  see `bigmm.laplace.quadrature` (scalar u only)
 
 and their exact gradients (docs/glmm.md). The parameters are psi = (beta, theta, log phi); a level's gradient is one row
-g_l, and sum g_l g_l' is the curvature that a quasi-Newton search starts from (Berndt, Hall, Hall and Hausman 1974). Where
-theta is near 0 every g_l is, though the curvature is not: what is missing there, and vanishes at an inner optimum, is added.
+g_l, and sum g_l g_l' is the curvature that a quasi-Newton search starts from (Berndt, Hall, Hall and Hausman 1974).
+Where theta is near 0 every g_l is, though the curvature is not: what is missing there, and vanishes at an inner
+optimum, is added.
 
 Levels go through the kernels in blocks: small enough for the cache, large enough that a call costs nothing.
 """
@@ -26,14 +27,38 @@ BLOCK = 128
 
 
 @njit(cache=True, nogil=True)
-def levels(lo, hi, family, link, observed, nodes, log_weights, indptr, columns, xc, zc, y, w, offset, beta, lam, places,
-           phi, with_phi, want_gradient, u, out, outer):
+def levels(
+    lo,
+    hi,
+    family,
+    link,
+    observed,
+    nodes,
+    log_weights,
+    indptr,
+    columns,
+    xc,
+    zc,
+    y,
+    w,
+    offset,
+    beta,
+    lam,
+    places,
+    phi,
+    with_phi,
+    want_gradient,
+    u,
+    out,
+    outer,
+):
     """Levels lo..hi of a shard: adds to ``out`` (1 + P,) the value and gradient of the deviance, to ``outer`` (P, P),
     lower triangle, twice a curvature; u (q, k) holds the start and receives the modes.
 
     observed: log|H| with observed weights, else expected ones; nodes, log_weights: (Q,) Gauss-Hermite (Q = 0: Laplace);
-    columns (c - 1, n); xc (p,), zc (k,) column numbers; places (n_theta, 2): row and column of each theta in lam; P counts
-    beta, theta and log phi (when with_phi). Returns the number of levels without a mode; out[0] is inf where there is no H.
+    columns (c - 1, n); xc (p,), zc (k,) column numbers; places (n_theta, 2): row and column of each theta in lam; P
+    counts beta, theta and log phi (when with_phi). Returns the number of levels without a mode; out[0] is inf where
+    there is no H.
     """
     k, n_nodes = len(zc), len(nodes)
     n_par = len(xc) + len(places) + (1 if with_phi else 0)
@@ -50,29 +75,115 @@ def levels(lo, hi, family, link, observed, nodes, log_weights, indptr, columns, 
     failures = 0
     for start in range(lo, hi, BLOCK):
         stop = min(start + BLOCK, hi)
-        failures += modes(start, stop, family, link, indptr, columns, xc, zc, y, w, offset, beta, lam, phi, u, eta0, values)
-        if not at_modes(start, stop, family, link, observed, indptr, columns, zc, y, w, lam, phi, u, eta0, d1s, cs, wos, zs,
-                        zwz, low, low_o):
+        failures += modes(
+            start, stop, family, link, indptr, columns, xc, zc, y, w, offset, beta, lam, phi, u, eta0, values
+        )
+        if not at_modes(
+            start,
+            stop,
+            family,
+            link,
+            observed,
+            indptr,
+            columns,
+            zc,
+            y,
+            w,
+            lam,
+            phi,
+            u,
+            eta0,
+            d1s,
+            cs,
+            wos,
+            zs,
+            zwz,
+            low,
+            low_o,
+        ):
             out[0] = np.inf
             return failures
         if n_nodes == 0:
             out[0] += laplace(stop - start, values, low)
         else:
-            out[0] += quadrature_sums(start, stop, family, link, indptr, columns, zc, y, w, eta0, lam[0, 0], phi, u, low,
-                                      nodes, log_weights, shares)
+            out[0] += quadrature_sums(
+                start,
+                stop,
+                family,
+                link,
+                indptr,
+                columns,
+                zc,
+                y,
+                w,
+                eta0,
+                lam[0, 0],
+                phi,
+                u,
+                low,
+                nodes,
+                log_weights,
+                shares,
+            )
         if not want_gradient:
             continue
         leverages(start, stop, indptr, columns, zc, lam, low, low_o, cs, hs, t)
-        row_sums(start, stop, family, link, indptr, columns, xc, zc, y, w, eta0, lam, places, phi, with_phi, u, d1s, cs, wos,
-                 hs, t, g, logdet_g)
+        row_sums(
+            start,
+            stop,
+            family,
+            link,
+            indptr,
+            columns,
+            xc,
+            zc,
+            y,
+            w,
+            eta0,
+            lam,
+            places,
+            phi,
+            with_phi,
+            u,
+            d1s,
+            cs,
+            wos,
+            hs,
+            t,
+            g,
+            logdet_g,
+        )
         scale_sums(stop - start, lam, places, len(xc), zs, zwz, low, t, logdet_g, pull)
         if n_nodes == 0:
             for s in range(stop - start):
                 for m in range(n_par):
                     g[s, m] += logdet_g[s, m]
         else:
-            quadrature_gradient(start, stop, family, link, indptr, columns, xc, zc, y, w, eta0, lam[0, 0], phi, with_phi, u,
-                                low, low_o, nodes, shares, wos, logdet_g, du, g)
+            quadrature_gradient(
+                start,
+                stop,
+                family,
+                link,
+                indptr,
+                columns,
+                xc,
+                zc,
+                y,
+                w,
+                eta0,
+                lam[0, 0],
+                phi,
+                with_phi,
+                u,
+                low,
+                low_o,
+                nodes,
+                shares,
+                wos,
+                logdet_g,
+                du,
+                g,
+            )
         for s in range(stop - start):
             for m in range(n_par):
                 out[1 + m] += g[s, m]
@@ -97,19 +208,28 @@ def laplace(count, values, low):
 
 
 @njit(cache=True, nogil=True)
-def at_modes(lo, hi, family, link, observed, indptr, columns, zc, y, w, lam, phi, u, eta0, d1s, cs, wos, zs, zwz, low, low_o):
-    """Derivatives at the modes by row, their sums by level, and the factors; False where an H is not positive definite."""
+def at_modes(
+    lo, hi, family, link, observed, indptr, columns, zc, y, w, lam, phi, u, eta0, d1s, cs, wos, zs, zwz, low, low_o
+):
+    """Derivatives at the modes by row, their sums by level, and the factors; False where an H is not positive
+    definite."""
     k = len(zc)
     b, row = np.empty(k), np.empty(k)
-    zwe, zwo, h, low_l, low_ol = np.empty((k, k)), np.empty((k, k)), np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
-    for l in range(lo, hi):
-        s = l - lo
+    zwe, zwo, h, low_l, low_ol = (
+        np.empty((k, k)),
+        np.empty((k, k)),
+        np.empty((k, k)),
+        np.empty((k, k)),
+        np.empty((k, k)),
+    )
+    for level in range(lo, hi):
+        s = level - lo
         for a in range(k):
             b[a], zs[s, a] = 0.0, 0.0
             for c in range(k):
-                b[a] += lam[a, c] * u[l, c]
+                b[a] += lam[a, c] * u[level, c]
                 zwe[a, c], zwo[a, c] = 0.0, 0.0
-        for i in range(indptr[l], indptr[l + 1]):
+        for i in range(indptr[level], indptr[level + 1]):
             r = i - indptr[lo]
             eta = eta0[r]
             for a in range(k):
@@ -140,13 +260,13 @@ def leverages(lo, hi, indptr, columns, zc, lam, low, low_o, cs, hs, t):
     """hs <- h_i = z_i'lam H^-1 lam'z_i; cs <- c_i = h_i times the slope of the weight; t <- Ho^-1 lam'Z'c by level."""
     k = len(zc)
     z, scaled, solved, z_c, factor = np.empty(k), np.empty(k), np.empty(k), np.empty(k), np.empty((k, k))
-    for l in range(lo, hi):
-        s = l - lo
+    for level in range(lo, hi):
+        s = level - lo
         z_c[:] = 0.0
         for a in range(k):
             for c in range(k):
                 factor[a, c] = low[s, a, c]
-        for i in range(indptr[l], indptr[l + 1]):
+        for i in range(indptr[level], indptr[level + 1]):
             r = i - indptr[lo]
             for a in range(k):
                 z[a] = column(columns, zc[a], i)
@@ -171,18 +291,41 @@ def leverages(lo, hi, indptr, columns, zc, lam, low, low_o, cs, hs, t):
 
 
 @njit(cache=True, nogil=True)
-def row_sums(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta0, lam, places, phi, with_phi, u, d1s, cs, wos, hs, t, g,
-             logdet_g):
+def row_sums(
+    lo,
+    hi,
+    family,
+    link,
+    indptr,
+    columns,
+    xc,
+    zc,
+    y,
+    w,
+    eta0,
+    lam,
+    places,
+    phi,
+    with_phi,
+    u,
+    d1s,
+    cs,
+    wos,
+    hs,
+    t,
+    g,
+    logdet_g,
+):
     """g <- gradients of -2 sum ll + |u|^2 by level; logdet_g <- the rows' part of d log|H|, with q_i = z_i'lam t."""
     p, nt, k = len(xc), len(places), len(zc)
     b, lam_t = np.empty(k), np.empty(k)
-    for l in range(lo, hi):
-        s = l - lo
-        multiply(lam, u[l], b)
+    for level in range(lo, hi):
+        s = level - lo
+        multiply(lam, u[level], b)
         multiply(lam, t[s], lam_t)
         for m in range(g.shape[1]):
             g[s, m], logdet_g[s, m] = 0.0, 0.0
-        for i in range(indptr[l], indptr[l + 1]):
+        for i in range(indptr[level], indptr[level + 1]):
             r = i - indptr[lo]
             q = 0.0
             for a in range(k):
@@ -193,7 +336,7 @@ def row_sums(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta0, lam, pla
                 logdet_g[s, j] += x * along
                 g[s, j] += x * direct
             for m in range(nt):
-                zu = column(columns, zc[places[m, 0]], i) * u[l, places[m, 1]]
+                zu = column(columns, zc[places[m, 0]], i) * u[level, places[m, 1]]
                 logdet_g[s, p + m] += zu * along
                 g[s, p + m] += zu * direct
             if with_phi:
@@ -207,8 +350,8 @@ def row_sums(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta0, lam, pla
 
 @njit(cache=True, nogil=True)
 def scale_sums(count, lam, places, p, zs, zwz, low, t, logdet_g, pull):
-    """logdet_g[theta] += the part of d log|H| that does not pass through eta: 2 (Z'WZ lam H^-1) + (Z's) t'; pull (k, k) +=
-    Z'WZ - Z'WZ lam H^-1 lam'Z'WZ - (Z's)(Z's)', half the curvature in a column of lam that is 0."""
+    """logdet_g[theta] += the part of d log|H| that does not pass through eta: 2 (Z'WZ lam H^-1) + (Z's) t'; pull (k, k)
+    += Z'WZ - Z'WZ lam H^-1 lam'Z'WZ - (Z's)(Z's)', half the curvature in a column of lam that is 0."""
     k = lam.shape[0]
     row, right, factor = np.empty(k), np.empty((k, k)), np.empty((k, k))
     for s in range(count):

@@ -18,39 +18,62 @@ CLOSE = 1e-3
 
 @njit(cache=True, nogil=True)
 def modes(lo, hi, family, link, indptr, columns, xc, zc, y, w, offset, beta, lam, phi, u, eta0, values):
-    """Modes of levels lo..hi: u (q, k) in and out; eta0 (rows of the block,) X beta + offset; values (hi - lo,) the sum of
-    ll less |u|^2 / 2. Returns the number of levels without a mode."""
+    """Modes of levels lo..hi: u (q, k) in and out; eta0 (rows of the block,) X beta + offset; values (hi - lo,) the sum
+    of ll less |u|^2 / 2. Returns the number of levels without a mode."""
     k = len(zc)
     zs, step, b, ul, old = np.empty(k), np.empty(k), np.empty(k), np.empty(k), np.empty(k)
     observed, expected, low, h = np.empty((k, k)), np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
     start, failures = indptr[lo], 0
-    for l in range(lo, hi):
-        first, last = indptr[l], indptr[l + 1]
+    for level in range(lo, hi):
+        first, last = indptr[level], indptr[level + 1]
         for i in range(first, last):
             t = offset[i] if len(offset) else 0.0
             for j in range(len(xc)):
                 t += beta[j] * column(columns, xc[j], i)
             eta0[i - start] = t
         for a in range(k):
-            ul[a] = u[l, a] if first < last else 0.0
+            ul[a] = u[level, a] if first < last else 0.0
         found = False
         for attempt in range(2):  # from where it was, then from zero
-            values[l - lo], found = find_mode(family, link, columns, zc, y, w, first, last, eta0, start, lam, phi, ul, zs,
-                                              observed, expected, low, h, step, b, old)
+            values[level - lo], found = find_mode(
+                family,
+                link,
+                columns,
+                zc,
+                y,
+                w,
+                first,
+                last,
+                eta0,
+                start,
+                lam,
+                phi,
+                ul,
+                zs,
+                observed,
+                expected,
+                low,
+                h,
+                step,
+                b,
+                old,
+            )
             if found:
                 break
             if attempt == 0:
                 ul[:] = 0.0
         failures += 0 if found else 1
         for a in range(k):
-            u[l, a] = ul[a]
+            u[level, a] = ul[a]
     return failures
 
 
 @njit(cache=True, nogil=True)
-def find_mode(family, link, columns, zc, y, w, first, last, eta0, start, lam, phi, u, zs, observed, expected, low, h, step, b,
-              old):
-    """Newton's method for rows first..last, u in and out; returns (sum ll - |u|^2 / 2, converged). The rest: scratch."""
+def find_mode(
+    family, link, columns, zc, y, w, first, last, eta0, start, lam, phi, u, zs, observed, expected, low, h, step, b, old
+):
+    """Newton's method for rows first..last, u in and out; returns (sum ll - |u|^2 / 2, converged). The rest:
+    scratch."""
     k = len(u)
     best, gain, halvings = -np.inf, np.inf, 0
     for _ in range(MAX_LOOKS):

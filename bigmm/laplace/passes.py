@@ -1,7 +1,8 @@
 """Kernels over the rows of a shard for any number of terms: working weights and scores, and third-order sums.
 
-Arrays over levels are flat: term t's level l, covariate a lies at ``start[t] + l * width[t] + a`` of a vector over random
-effects. Pairs of terms are addressed by ``entries`` (n_pairs, n): the entry of the block-CSR cross block a row adds to.
+Arrays over levels are flat: term t's level l, covariate a lies at ``start[t] + l * width[t] + a`` of a vector over
+random effects. Pairs of terms are addressed by ``entries`` (n_pairs, n): the entry of the block-CSR cross block a row
+adds to.
 """
 
 from __future__ import annotations
@@ -103,11 +104,15 @@ def log_likelihood(rows, model, beta, b, phi):
 
 
 @njit(cache=True, nogil=True)
-def third_order_sums(rows, model, beta, b, phi, observed, with_phi, j_diagonal, j_cross, xs, xc_sum, zc_sum, phi_sums, z_phi):
-    """Sums with c_i = h_i dW_i / d eta, h_i = z_i'J z_i the leverage on the linear predictor (J on the pattern of pairs).
+def third_order_sums(
+    rows, model, beta, b, phi, observed, with_phi, j_diagonal, j_cross, xs, xc_sum, zc_sum, phi_sums, z_phi
+):
+    """Sums with c_i = h_i dW_i / d eta, h_i = z_i'J z_i the leverage on the linear predictor (J on the pattern of
+    pairs).
 
     j_diagonal, j_cross: covariance blocks, flat like diagonal and cross; out: xs (p,) += X's; xc_sum (p,) += X'c;
-    zc_sum (q,) += Z'c; with_phi: phi_sums (2 + p,) += [sum d ll, sum h dW, X' d s] / d log phi and z_phi (q,) += Z' d s / d log phi.
+    zc_sum (q,) += Z'c; with_phi: phi_sums (2 + p,) += [sum d ll, sum h dW, X' d s] / d log phi and z_phi (q,) += Z' d s
+    / d log phi.
     """
     columns, y, w, offset, refs, entries = rows
     family, link, xc, zc, width, start, diagonal_start, _, pair_first, pair_second, cross_start = model

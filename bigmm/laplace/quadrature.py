@@ -27,19 +27,21 @@ def gauss_hermite(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(cache=True, nogil=True)
-def quadrature_sums(lo, hi, family, link, indptr, columns, zc, y, w, eta0, lam, phi, modes, low, nodes, log_weights, shares):
+def quadrature_sums(
+    lo, hi, family, link, indptr, columns, zc, y, w, eta0, lam, phi, modes, low, nodes, log_weights, shares
+):
     """Sum of d_l over levels lo..hi; shares (hi - lo, Q) receives each node's part of its integral.
 
     eta0 (rows of the block,); modes (q, 1); low (hi - lo, 1, 1): sqrt(H), which scales the nodes.
     """
     deviance = 0.0
-    for l in range(lo, hi):
-        s, root = l - lo, low[l - lo, 0, 0]
+    for level in range(lo, hi):
+        s, root = level - lo, low[level - lo, 0, 0]
         top = -np.inf
         for q in range(len(nodes)):
-            u = modes[l, 0] + nodes[q] / root
+            u = modes[level, 0] + nodes[q] / root
             ll = 0.0
-            for i in range(indptr[l], indptr[l + 1]):
+            for i in range(indptr[level], indptr[level + 1]):
                 eta = eta0[i - indptr[lo]] + column(columns, zc[0], i) * lam * u
                 ll += score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)[0]
             shares[s, q] = ll - 0.5 * u * u + 0.5 * nodes[q] * nodes[q] + log_weights[q]
@@ -55,25 +57,66 @@ def quadrature_sums(lo, hi, family, link, indptr, columns, zc, y, w, eta0, lam, 
 
 
 @njit(cache=True, nogil=True)
-def quadrature_gradient(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta0, lam, phi, with_phi, modes, low, low_o, nodes,
-                        shares, wos, logdet_g, du, g):
+def quadrature_gradient(
+    lo,
+    hi,
+    family,
+    link,
+    indptr,
+    columns,
+    xc,
+    zc,
+    y,
+    w,
+    eta0,
+    lam,
+    phi,
+    with_phi,
+    modes,
+    low,
+    low_o,
+    nodes,
+    shares,
+    wos,
+    logdet_g,
+    du,
+    g,
+):
     """g (hi - lo, P) <- gradients of d_l.
 
-    low_o: sqrt of the observed H; wos: observed weights at the mode, by row; logdet_g: total derivative of log H, so that
-    du_q = du - x_q / (2 root) d log H; du (P,): scratch.
+    low_o: sqrt of the observed H; wos: observed weights at the mode, by row; logdet_g: total derivative of log H, so
+    that du_q = du - x_q / (2 root) d log H; du (P,): scratch.
     """
     p, n_par = len(xc), g.shape[1]
-    for l in range(lo, hi):
-        s, root, mode = l - lo, low[l - lo, 0, 0], modes[l, 0]
-        _mode_gradient(indptr[lo], indptr[l], indptr[l + 1], family, link, columns, xc, zc, y, w, eta0, lam, phi, with_phi, mode,
-                       low_o[s, 0, 0], wos, du)
+    for level in range(lo, hi):
+        s, root, mode = level - lo, low[level - lo, 0, 0], modes[level, 0]
+        _mode_gradient(
+            indptr[lo],
+            indptr[level],
+            indptr[level + 1],
+            family,
+            link,
+            columns,
+            xc,
+            zc,
+            y,
+            w,
+            eta0,
+            lam,
+            phi,
+            with_phi,
+            mode,
+            low_o[s, 0, 0],
+            wos,
+            du,
+        )
         for m in range(n_par):
             g[s, m] = logdet_g[s, m]  # -2 d log tau = d log H
         for q in range(len(nodes)):
             share = 2.0 * shares[s, q]
             u = mode + nodes[q] / root
             slope = -u
-            for i in range(indptr[l], indptr[l + 1]):
+            for i in range(indptr[level], indptr[level + 1]):
                 z = column(columns, zc[0], i)
                 eta = eta0[i - indptr[lo]] + z * lam * u
                 weight = w[i] if len(w) else 1.0
@@ -89,7 +132,9 @@ def quadrature_gradient(lo, hi, family, link, indptr, columns, xc, zc, y, w, eta
 
 
 @njit(cache=True, nogil=True)
-def _mode_gradient(start, first, last, family, link, columns, xc, zc, y, w, eta0, lam, phi, with_phi, mode, root_o, wos, du):
+def _mode_gradient(
+    start, first, last, family, link, columns, xc, zc, y, w, eta0, lam, phi, with_phi, mode, root_o, wos, du
+):
     """du <- d mode / d psi, from Ho du = d(lam Z's - u)."""
     p = len(xc)
     du[:] = 0.0

@@ -14,14 +14,50 @@ from bigmm.laplace.shards import Shard
 from bigmm.objective.templates import Templates
 
 
-def evaluate_shard(shard: Shard, u, family_id, link_id, observed, nodes, log_weights, xc, zc, beta, lam, places, phi, with_phi,
-                   want_gradient) -> tuple:
+def evaluate_shard(
+    shard: Shard,
+    u,
+    family_id,
+    link_id,
+    observed,
+    nodes,
+    log_weights,
+    xc,
+    zc,
+    beta,
+    lam,
+    places,
+    phi,
+    with_phi,
+    want_gradient,
+) -> tuple:
     """(value and gradient (1 + P,), outer products (P, P), modes (q, k), levels without a mode) of one shard; pure."""
     size = len(beta) + len(places) + with_phi
     out, outer, u = np.zeros(1 + size), np.zeros((size, size)), np.array(u)
     failures = levelwise.levels(
-        0, shard.n_levels, family_id, link_id, observed, nodes, log_weights, shard.indptr, shard.columns, xc, zc, shard.y,
-        shard.w, shard.offset, beta, lam, places, phi, with_phi, want_gradient, u, out, outer,
+        0,
+        shard.n_levels,
+        family_id,
+        link_id,
+        observed,
+        nodes,
+        log_weights,
+        shard.indptr,
+        shard.columns,
+        xc,
+        zc,
+        shard.y,
+        shard.w,
+        shard.offset,
+        beta,
+        lam,
+        places,
+        phi,
+        with_phi,
+        want_gradient,
+        u,
+        out,
+        outer,
     )
     return out, outer, u, failures
 
@@ -33,8 +69,19 @@ class SingleFactor:
     level of each shard; modes are kept as the next start.
     """
 
-    def __init__(self, map_shards: Callable[..., list], edges: np.ndarray, xc, zc, family: Family, templates: Templates,
-                 parameters: Parameters, observed: bool, nagq: int, constant: float):
+    def __init__(
+        self,
+        map_shards: Callable[..., list],
+        edges: np.ndarray,
+        xc,
+        zc,
+        family: Family,
+        templates: Templates,
+        parameters: Parameters,
+        observed: bool,
+        nagq: int,
+        constant: float,
+    ):
         self.map_shards, self.edges, self.family, self.templates = map_shards, edges, family, templates
         self.parameters, self.observed, self.constant = parameters, observed, constant
         self.xc, self.zc = np.asarray(xc, np.int64), np.asarray(zc, np.int64)
@@ -49,8 +96,21 @@ class SingleFactor:
         lam = np.ascontiguousarray(self.templates.joint(theta)[0])
         starts = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
         parts = self.map_shards(
-            evaluate_shard, self.family.family_id, self.family.link_id, self.observed, self.nodes, self.log_weights, self.xc,
-            self.zc, beta, lam, self.places, phi, self.parameters.with_phi, want_gradient, per_shard=starts,
+            evaluate_shard,
+            self.family.family_id,
+            self.family.link_id,
+            self.observed,
+            self.nodes,
+            self.log_weights,
+            self.xc,
+            self.zc,
+            beta,
+            lam,
+            self.places,
+            phi,
+            self.parameters.with_phi,
+            want_gradient,
+            per_shard=starts,
         )
         self.passes += 1
         out, outer = sum(part[0] for part in parts), sum(part[1] for part in parts)
@@ -73,9 +133,10 @@ class SingleFactor:
 
 
 def working_blocks(shard: Shard, u, xc, zc, family: Family, beta, lam, phi, observed: bool) -> tuple:
-    """A shard's blocks at the modes: (Z'WZ (q, k, k), Z'W[X y*] (q, k, p + 1), [X y*]'W[X y*], sum ll, rows per level)."""
+    """A shard's blocks at the modes: (Z'WZ (q, k, k), Z'W[X y*] (q, k, p + 1), [X y*]'W[X y*], sum ll, rows per
+    level)."""
     q, k, p = shard.n_levels, len(zc), len(xc)
-    width, levels = np.array([k], np.int64), np.array([q], np.int64)
+    width = np.array([k], np.int64)
     none = np.zeros(0, np.int64)
     zero = np.zeros(1, np.int64)
     model = (family.family_id, family.link_id, xc, zc, width, zero, zero, zero, none, none, none)

@@ -32,7 +32,8 @@ class Start:
 
 
 def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | None, phi: float) -> tuple:
-    """(X'WX, X'(W eta + s) with eta free of the offset, (sum ll, Pearson's statistic, NB's two moments, sum |eta|)); pure.
+    """(X'WX, X'(W eta + s) with eta free of the offset, (sum ll, Pearson's statistic, NB's two moments, sum |eta|));
+    pure.
 
     beta None: at the family's starting means.
     """
@@ -43,14 +44,16 @@ def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | 
         y = shard.y[part]
         w = shard.w[part] if len(shard.w) else np.ones(len(y))
         offset = shard.offset[part] if len(shard.offset) else 0.0
-        x = np.column_stack([np.ones(len(y)) if c == 0 else shard.columns[c - 1, part] for c in xc] or [np.empty((len(y), 0))])
+        x = np.column_stack(
+            [np.ones(len(y)) if c == 0 else shard.columns[c - 1, part] for c in xc] or [np.empty((len(y), 0))]
+        )
         eta = start_eta(family, y, w) if beta is None else x @ beta + offset
         ll, d1, weight = columnwise.score_full(family, y, w, eta, phi)[:3]
         xwx += x.T @ (weight[:, None] * x)
         xwz += x.T @ (weight * (eta - offset) + d1)
         mu = columnwise.mean(family, eta)
         error = (y - mu) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):  # means at the edge: only sought where there is a dispersion
+        with np.errstate(divide="ignore", invalid="ignore"):  # means at the edge have no variance
             pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
         totals += [ll.sum(), pearson, (error - mu).sum(), (mu**2).sum(), np.abs(eta).sum()]
     return xwx, xwz, totals
@@ -58,8 +61,8 @@ def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | 
 
 def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, rows: int) -> Start:
     """Maximum likelihood of the model without random effects (or close to it)."""
-    beta, old, phi, ll = None, np.zeros(len(xc)), 1.0, -np.inf
-    spread = np.zeros(len(xc))
+    beta: np.ndarray | None = None
+    old, spread, phi, ll = np.zeros(len(xc)), np.zeros(len(xc)), 1.0, -np.inf
     for step in range(STEPS):
         xwx, xwz, totals = _added(map_shards(fixed_sums, family, xc, beta, phi))
         if beta is not None and not totals[0] >= ll - 1e-8 * (1.0 + abs(ll)):
@@ -74,8 +77,16 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
             spread = _standard_errors(xwx)
         if step == 0 and family.name == "negative_binomial":
             phi = _dispersion(family, totals, rows - len(xc))
-    return Start(beta, _dispersion(family, totals, rows - len(xc)), xwx, float(totals[0]), step + 1,
-                 float(totals[4]) / max(rows, 1), spread)
+    assert beta is not None
+    return Start(
+        beta,
+        _dispersion(family, totals, rows - len(xc)),
+        xwx,
+        float(totals[0]),
+        step + 1,
+        float(totals[4]) / max(rows, 1),
+        spread,
+    )
 
 
 def _least_squares(xwx: np.ndarray, xwz: np.ndarray) -> np.ndarray:

@@ -17,7 +17,10 @@ class Whitened:
         self._value, self._evaluate = value, evaluate
         n = len(information)
         scale = np.sqrt(np.maximum(np.diagonal(information), 1e-300))
-        root = np.linalg.qr(np.linalg.cholesky(information / scale[:, None] / scale + 1e-12 * np.eye(n)).T, mode="r") * scale
+        root = (
+            np.linalg.qr(np.linalg.cholesky(information / scale[:, None] / scale + 1e-12 * np.eye(n)).T, mode="r")
+            * scale
+        )
         self.matrix, self.n, self.size = root, n, size
 
     def inward(self, psi: np.ndarray) -> np.ndarray:

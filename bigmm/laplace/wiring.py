@@ -41,8 +41,19 @@ class Wiring:
     def model(self, family: Family, m: int) -> tuple:
         """The tuple that the row kernels take."""
         first, second = (np.array([pair[i] for pair in self.pairs], np.int64) for i in (0, 1))
-        return (family.family_id, family.link_id, self.xc, self.zc, self.width, self.start, self.diagonal_start,
-                self.dense_start(m), first, second, self.cross_start)
+        return (
+            family.family_id,
+            family.link_id,
+            self.xc,
+            self.zc,
+            self.width,
+            self.start,
+            self.diagonal_start,
+            self.dense_start(m),
+            first,
+            second,
+            self.cross_start,
+        )
 
     def terms(self, flat: np.ndarray) -> tuple[np.ndarray, ...]:
         """A flat vector over random effects as (q, k) per term."""
@@ -93,7 +104,8 @@ class Rows:
 
 
 def ready_rows(shard: Shard, wiring: Wiring, groupings: list[int], places: list[np.ndarray]) -> Rows:
-    """Number a shard's levels as the pattern does (``places``: per term, global level -> kept level) and find its pairs."""
+    """Number a shard's levels as the pattern does (``places``: per term, global level -> kept level) and find its
+    pairs."""
     refs = np.stack([place[shard.refs[g]] for g, place in zip(groupings, places, strict=True)]).astype(np.int32)
     entries = np.empty((len(wiring.pairs), shard.rows), np.int64)
     for number, (j, k) in enumerate(wiring.pairs):
@@ -129,5 +141,15 @@ def gram_of(wiring: Wiring, diagonal, dense, cross, xy) -> Gram:
         old = wiring.pattern.cross[pair]
         blocks[pair] = CrossBlock(old.indptr, old.indices, cross[at : at + old.data.size].reshape(old.data.shape))
     p = m - 1
-    return replace(wiring.pattern, terms=tuple(terms), cross=blocks, xy=xy, x_basis=np.eye(p), one=None, y_shift=0.0,
-                   active=np.ones(p, bool), fixed_order=np.arange(p), sum_log_w=0.0)
+    return replace(
+        wiring.pattern,
+        terms=tuple(terms),
+        cross=blocks,
+        xy=xy,
+        x_basis=np.eye(p),
+        one=None,
+        y_shift=0.0,
+        active=np.ones(p, bool),
+        fixed_order=np.arange(p),
+        sum_log_w=0.0,
+    )

@@ -62,7 +62,9 @@ def test_leverages_of_rows_need_no_other_pairs(shape):
     z, gram = dense_z(rows), rows.gram
     expected = np.einsum("ni,ij,nj->n", z, dense_covariance(rows, theta), z)
     found = selected_inverse(factor_of(rows, theta), with_fixed=False, pattern=True)
-    total = sum(np.einsum("na,nab,nb->n", rows.z[j], found.covariances[j][r], rows.z[j]) for j, r in enumerate(rows.refs))
+    total = sum(
+        np.einsum("na,nab,nb->n", rows.z[j], found.covariances[j][r], rows.z[j]) for j, r in enumerate(rows.refs)
+    )
     for (j, k), block in gram.cross.items():
         owner = np.repeat(np.arange(gram.terms[j].n_levels), np.diff(block.indptr))
         entry = {(a, b): e for e, (a, b) in enumerate(zip(owner, block.indices, strict=True))}

@@ -48,8 +48,9 @@ def cbpp_fit(**options):
     columns = document["datasets"]["cbpp"]["columns"]
     levels = {c["name"]: c["levels"] for c in columns if c["type"] == "category"}
     formula = options.pop("formula", "prop ~ period + (1 | herd)")
-    return bigmm.glmm(formula, REFERENCE / "data" / "cbpp.parquet", family="binomial", weights="size", categories=levels,
-                      **options)
+    return bigmm.glmm(
+        formula, REFERENCE / "data" / "cbpp.parquet", family="binomial", weights="size", categories=levels, **options
+    )
 
 
 # lme4 1.1-31: the maximum, and the log-likelihood there by integrating every herd numerically

@@ -40,7 +40,7 @@ def test_other_families_fit_perfectly_if_they_can():
 )
 def test_quasi_separation(beta, error, largest, lost):
     estimates, errors = np.array([0.3, beta]), np.array([0.1, error])
-    suspects = runaway.lost_coefficients(estimates, errors, start(-100.0))
+    suspects = runaway.lost_coefficients(family("bernoulli"), estimates, errors, start(-100.0))
     found = runaway.without_estimate(suspects, errors, np.array([1.0, largest]), NAMES)
     assert bool(found) == lost
     assert found.startswith("quasi-complete separation: 'x' can grow without limit") or not lost

@@ -27,7 +27,8 @@ def frame():
 def test_complete_separation(frame, formula, nagq, link):
     frame = frame.assign(y=(frame["x"] > 0.1) * 1.0)
     message = (
-        r"complete separation: the fixed effects predict every 'y' without error \(coefficient 'x' grows without limit\), so "
+        r"complete separation: the fixed effects predict every 'y' without error \(coefficient 'x' grows without "
+        r"limit\), so "
         "the likelihood has no maximum: drop or merge that covariate"
     )
     with pytest.raises(DataError, match=message):
@@ -42,7 +43,9 @@ def test_quasi_separation_names_the_coefficient_and_keeps_the_rest(frame, family
     frame = frame.assign(rare=rare * 1.0, **{response: np.where(rare, value, frame[response])})
     fit = bigmm.glmm(f"{response} ~ x + rare + {terms}", frame, family=family, nagq=nagq)
     assert not fit.converged
-    assert re.match(r"quasi-complete separation: 'rare' can grow without limit.*drop or merge", fit.optimizer_result.advice)
+    assert re.match(
+        r"quasi-complete separation: 'rare' can grow without limit.*drop or merge", fit.optimizer_result.advice
+    )
     others = bigmm.glmm(f"{response} ~ x + {terms}", frame[~rare], family=family, nagq=nagq)
     assert others.converged
     assert fit.params["x"] == pytest.approx(others.params["x"], abs=2e-3)
@@ -64,11 +67,16 @@ def test_levels_that_predict_the_response(frame):
     frame = frame.assign(y=(frame["g"].str[1:].astype(int) % 2) * 1.0)
     fit = bigmm.glmm("y ~ 1 + (1 | g)", frame, family="bernoulli")
     assert not fit.converged
-    assert re.match(r"the standard deviation of g\.\S+ runs away \(\S+ on the scale of the linear predictor\): its levels predict "
-                    "the response without error; drop the term", fit.optimizer_result.advice)
+    assert re.match(
+        r"the standard deviation of g\.\S+ runs away \(\S+ on the scale of the linear predictor\): its levels predict "
+        "the response without error; drop the term",
+        fit.optimizer_result.advice,
+    )
 
 
-@pytest.mark.parametrize(("family", "value"), [("poisson", 0.0), ("negative_binomial", 0.0), ("bernoulli", 1.0), ("gamma", 2.0)])
+@pytest.mark.parametrize(
+    ("family", "value"), [("poisson", 0.0), ("negative_binomial", 0.0), ("bernoulli", 1.0), ("gamma", 2.0)]
+)
 def test_a_constant_response(frame, family, value):
     message = rf"the response is constant: 'y' .*is {value:g} in all 400 rows, so there is no variance to explain"
     with pytest.raises(DataError, match=message):
@@ -101,7 +109,9 @@ def test_a_response_outside_the_range_is_found_in_its_file(frame, tmp_path, fami
     table = pa.Table.from_pandas(frame.assign(v=good), preserve_index=False)
     for number in range(2):
         pq.write_table(table.slice(200 * number, 200), tmp_path / f"part-{number}.parquet", row_group_size=50)
-    with pytest.raises(DataError, match=rf"part-1\.parquet, row groups 0-3: response 'v', row 57: {re.escape(message)}"):
+    with pytest.raises(
+        DataError, match=rf"part-1\.parquet, row groups 0-3: response 'v', row 57: {re.escape(message)}"
+    ):
         bigmm.glmm("v ~ x + (1 | g)", tmp_path, family=family)
 
 
@@ -109,7 +119,10 @@ def test_a_response_outside_the_range_is_found_in_its_file(frame, tmp_path, fami
     ("weights", "message"),
     [
         (None, r"response 'p': proportion 0\.25 needs its number of trials: give weights=, or successes / trials"),
-        ("trials", r"response 'p': proportion 0\.25 times its number of trials is not an integer: are the weights the numbers"),
+        (
+            "trials",
+            r"response 'p': proportion 0\.25 times its number of trials is not an integer: are the weights the numbers",
+        ),
     ],
 )
 def test_proportions_without_trials_are_doubted_once(frame, weights, message):
@@ -128,7 +141,8 @@ def test_proper_proportions_are_not_doubted(frame):
 
 def test_offsets_that_overflow(frame):
     message = (
-        r"the deviance is not finite at the starting values \(PIRLS found no mode\): check for complete separation, extreme "
+        r"the deviance is not finite at the starting values \(PIRLS found no mode\): check for complete separation, "
+        r"extreme "
         "covariates or offsets, and the link"
     )
     with pytest.raises(DataError, match=message):
@@ -150,15 +164,21 @@ def test_covariates_of_any_size(frame):
     assert fit.converged and np.isfinite(fit.objective)
 
 
-@pytest.mark.parametrize(("family", "link", "response"), [
-    ("gamma", "log", "pos"), ("gaussian", "log", "pos"), ("gaussian", "identity", "gauss"), ("negative_binomial", "log", "k"),
-    ("inverse_gaussian", "log", "pos"),
-])
+@pytest.mark.parametrize(
+    ("family", "link", "response"),
+    [
+        ("gamma", "log", "pos"),
+        ("gaussian", "log", "pos"),
+        ("gaussian", "identity", "gauss"),
+        ("negative_binomial", "log", "k"),
+        ("inverse_gaussian", "log", "pos"),
+    ],
+)
 @pytest.mark.parametrize("terms", ["(1 | row)", "(1 | g) + (1 | row)"])
 def test_one_row_per_level_and_a_dispersion(frame, family, link, response, terms):
     message = (
-        f"grouping factor 'row' has 400 levels for 400 rows: with one row per level its variance cannot be told apart from the "
-        f"dispersion of {family}; remove the term, use a coarser factor, or a family without dispersion"
+        f"grouping factor 'row' has 400 levels for 400 rows: with one row per level its variance cannot be told apart "
+        f"from the dispersion of {family}; remove the term, use a coarser factor, or a family without dispersion"
     )
     with pytest.raises(DataError, match=message):
         bigmm.glmm(f"{response} ~ x + {terms}", frame, family=family, link=link)
@@ -192,7 +212,8 @@ def test_counts_that_are_not_overdispersed(frame):
 )
 def test_quadrature_needs_one_scalar_term(frame, terms, shown):
     message = (
-        rf"nagq=9 needs exactly one scalar random effect such as \(1 \| g\), but the formula has {shown}: use nagq=1 \(Laplace\)"
+        rf"nagq=9 needs exactly one scalar random effect such as \(1 \| g\), but the formula has {shown}: use nagq=1 "
+        rf"\(Laplace\)"
     )
     with pytest.raises(UsageError, match=message):
         bigmm.glmm(f"y ~ x + {terms}", frame, family="bernoulli", nagq=9)
@@ -209,7 +230,10 @@ def test_quadrature_needs_one_scalar_term(frame, terms, shown):
         ({"nagq": True}, "nagq must be .* got True"),
         ({"nagq": 100_000}, "nagq must be .* up to 100, got 100000"),
         ({"laplace": "full"}, "laplace must be 'expected' or 'observed', got 'full'"),
-        ({"family": "gamma", "laplace": "expected"}, "laplace='expected' is no likelihood for gamma, .*: use 'observed'"),
+        (
+            {"family": "gamma", "laplace": "expected"},
+            "laplace='expected' is no likelihood for gamma, .*: use 'observed'",
+        ),
         ({"se": "robust"}, "se must be 'hessian' or 'rx', got 'robust'"),
         ({"theta0": [1.0, 2.0]}, r"theta0 must have 1 finite elements \(g\.\S+\)"),
         ({"store": "s.zarr"}, "store= is not available"),
@@ -222,7 +246,8 @@ def test_calls_that_cannot_be_meant(frame, options, message):
 
 def test_a_fixed_factor_with_many_levels(frame):
     message = (
-        r"fixed factor 'row' has 400 levels: a generalized model keeps its columns dense; use \(1 \| row\) or fewer levels"
+        r"fixed factor 'row' has 400 levels: a generalized model keeps its columns dense; use \(1 \| row\) or fewer "
+        r"levels"
     )
     with pytest.raises(UsageError, match=message):
         bigmm.glmm("y ~ C(row) + (1 | g)", frame, family="bernoulli")
@@ -234,5 +259,7 @@ def test_no_random_term(frame):
 
 
 def test_one_level(frame):
-    with pytest.raises(DataError, match=r"grouping factor 'one' has one level \(a\); a random effect needs at least two"):
+    with pytest.raises(
+        DataError, match=r"grouping factor 'one' has one level \(a\); a random effect needs at least two"
+    ):
         bigmm.glmm("y ~ x + (1 | one)", frame.assign(one="a"), family="bernoulli")

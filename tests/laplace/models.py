@@ -1,8 +1,8 @@
 """Random generalized models: as the engines take them, and as the dense matrices of the textbook.
 
 `Rows.draw` makes rows of one, crossed or nested factors for any family; `single` and `crossed` build the engines from
-shards of these rows; `dense_laplace` is the Laplace deviance from dense matrices, which shares only the row functions of
-`families` (tested there) with the package.
+shards of these rows; `dense_laplace` is the Laplace deviance from dense matrices, which shares only the row functions
+of `families` (tested there) with the package.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ UNIT_SIZES = {"log": (-1.6, 0.1, 0.15), "identity": (0.5, 0.05, 0.05)}
 
 @dataclass(frozen=True)
 class Rows:
-    """family; terms as in `KINDS`; x (n, p), refs per term (n,), y (n,); w and offset (n,) or None; psi: a point near which
-    every linear predictor has a mean."""
+    """family; terms as in `KINDS`; x (n, p), refs per term (n,), y (n,); w and offset (n,) or None; psi: a point near
+    which every linear predictor has a mean."""
 
     family: Family
     terms: tuple

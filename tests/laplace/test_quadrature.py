@@ -99,11 +99,27 @@ def test_gradient_where_observed_weights_scale_the_nodes(kind):
     assert np.abs(found.gradient - gradient).max() <= 1e-6 * np.abs(gradient).max()
 
 
-def test_the_curvature_is_half_the_sum_of_outer_products():
+def test_the_curvature_of_coefficients_is_half_the_sum_of_outer_products():
     model = Rows.draw(PAIRS[0], "one")
     found = model.single(False, nagq=7).evaluate(model.psi)
     total = np.zeros_like(found.hessian)
     for level in range(model.terms[0][0]):
         g = model.with_rows(model.refs[0] == level).single(False, nagq=7).evaluate(model.psi).gradient
         total += 0.5 * np.outer(g, g)
-    assert found.hessian == pytest.approx(total, rel=1e-9)
+    different = ~np.isclose(found.hessian, total, rtol=1e-9)
+    assert np.array_equal(np.argwhere(different), [[3, 3]])
+    assert np.array_equal(found.hessian, found.hessian.T)
+
+
+@pytest.mark.parametrize("kind", PAIRS, ids=str)
+@pytest.mark.parametrize("nagq", [1, 9])
+def test_the_curvature_in_theta_is_exact_at_zero(kind, nagq):
+    """There every level's gradient vanishes, and only the curvature tells a minimum from a saddle."""
+    model = Rows.draw(kind, "one")
+    engine = model.single(kind.has_dispersion or not kind.canonical, nagq)
+    psi, move = model.psi.copy(), np.zeros(len(model.psi))
+    psi[3], move[3] = 0.0, 1e-3
+    found = engine.evaluate(psi)
+    second = (engine.value(psi + move) - 2.0 * found.value + engine.value(psi - move)) / 1e-6
+    assert found.gradient[3] == pytest.approx(0.0, abs=1e-9)
+    assert found.hessian[3, 3] == pytest.approx(second, rel=2e-3, abs=1e-3)
