@@ -1,8 +1,9 @@
 """A lake of the shape of MovieLens 25M: 25,000,095 ratings by 162,541 users of 59,047 movies (Harper and Konstan 2015).
 
-The real file may not be redistributed; this generator keeps its published degree facts (at least 20 ratings per user, mean
-154; movie popularity heavy-tailed, half of the movies with fewer than ten ratings) and latent clusters of taste, so that
-the graph of users and movies is no random expander. Ratings are simulated from the model that is fitted.
+The real file may not be redistributed; this generator keeps its published degree facts (at least 20 ratings per
+user, mean
+154; movie popularity heavy-tailed, half of the movies with fewer than ten ratings) and latent clusters of taste, so
+that the graph of users and movies is no random expander. Ratings are simulated from the model that is fitted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def pairs(rows: int, users: int, movies: int, rng: np.random.Generator) -> tuple
     """(user, movie) of about `rows` distinct pairs, in order of user."""
     mean = rows / users
     degree = 20 + rng.lognormal(np.log(max(mean - 20, 1)) - 0.72, 1.2, users)
-    degree = np.maximum(1, degree * (1.25 * rows / degree.sum())).astype(np.int64)  # repeated draws fall out below
+    degree = np.maximum(1, degree * (1.75 * rows / degree.sum())).astype(np.int64)  # repeated draws fall out below
     popularity = rng.permutation((np.arange(movies) + 60.0) ** -1.25)
     cluster = rng.integers(0, CLUSTERS, movies)
     taste = rng.integers(0, CLUSTERS, users)
@@ -43,7 +44,8 @@ def pairs(rows: int, users: int, movies: int, rng: np.random.Generator) -> tuple
 
 
 def write(directory: Path, rows: int = RATINGS, seed: int = 0, slope: bool = False, files: int = 8) -> int:
-    """Write the lake: columns user, movie (int32), genre (int32), x and rating (float64); returns the number of rows."""
+    """Write the lake: columns user, movie (int32), genre (int32), x and rating (float64); returns the number of
+    rows."""
     rng = np.random.default_rng(seed)
     scale = rows / RATINGS
     users, movies = max(50, round(USERS * scale)), max(30, round(MOVIES * min(1.0, scale**0.5)))

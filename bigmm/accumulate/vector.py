@@ -31,7 +31,9 @@ def _transposed(builder, columns):
     """Four vectors of one column each -> four vectors of one row each."""
     even = [_shuffled(builder, columns[j], columns[j + 1], [0, 4, 2, 6]) for j in (0, 2)]
     odd = [_shuffled(builder, columns[j], columns[j + 1], [1, 5, 3, 7]) for j in (0, 2)]
-    return [_shuffled(builder, *pair, lanes) for lanes in ([0, 1, 4, 5], [2, 3, 6, 7]) for pair in (even, odd)]
+    return [
+        _shuffled(builder, pair[0], pair[1], lanes) for lanes in ([0, 1, 4, 5], [2, 3, 6, 7]) for pair in (even, odd)
+    ]
 
 
 def _spread(builder, number):

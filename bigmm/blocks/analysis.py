@@ -10,7 +10,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from bigmm.blocks.gram import Gram, TermBlock
-from bigmm.blocks.structure import Parent, Stage, Structure, TailTerm, cross, elimination_order, pointers, transposed
+from bigmm.blocks.structure import (
+    Parent,
+    Stage,
+    Structure,
+    TailTerm,
+    by_column,
+    cross,
+    elimination_order,
+    pointers,
+    transposed,
+)
 
 SPARSE_CONTRAST = 0.1
 """Contrasts with a smaller share of non-zeros are kept sparse (treatment contrasts of many levels)."""
@@ -127,10 +137,9 @@ def _stage(gram: Gram, chain: list[int], rows: list[_Rows], number: int, columns
 
 def _by_column(rows: _Rows, r_raw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(colptr, entry, level) of the entries in the tail, sorted by column."""
-    entry = np.flatnonzero(rows.columns < r_raw)
-    column = rows.columns[entry]
-    entry = entry[np.argsort(column, kind="stable")]
-    return pointers(column, r_raw), entry, rows.level[entry].astype(np.int32)
+    colptr, entry, level = by_column(rows.indptr, rows.columns, max(r_raw, int(rows.columns.max(initial=-1)) + 1))
+    tail = colptr[r_raw]
+    return colptr[: r_raw + 1], entry[:tail], level[:tail]
 
 
 def _parents(gram: Gram, chain: list[int], rows: list[_Rows], number: int, columns: _Columns) -> Iterator[Parent]:

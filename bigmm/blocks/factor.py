@@ -86,7 +86,8 @@ def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
 
 
 def eliminate_stages(structure: Structure, lams) -> tuple[tuple[StageFactor, ...], float, np.ndarray]:
-    """(factors of the stages, their part of log|M|, sum of v'v (m, m)); nested stages pass on to the stages above them."""
+    """(factors of the stages, their part of log|M|, sum of v'v (m, m)); nested stages pass on to the stages above
+    them."""
     current = [(s.diagonal, s.dense, s.data) for s in structure.stages]
     for number in range(1, len(current)):
         diagonal, dense, data = current[number]

@@ -1,4 +1,5 @@
-"""What the blocked Cholesky factor gives, from conjugate gradients and probes instead: same quantities, with error bars.
+"""What the blocked Cholesky factor gives, from conjugate gradients and probes instead: same quantities, with error
+bars.
 
     log|M|  = log|stages| + log|L L'| + tr log S_hat,   S_hat = I - X_hat with zero diagonal blocks in X_hat
     tr f    = sum over a fixed deflation basis Q of q'f q + mean over probes z of (z - QQ'z)'f (z - QQ'z)
@@ -50,8 +51,8 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class IterativeStructure:
-    """tail: the whole model without a dense tail; chain: only the terms that are eliminated exactly, for their own part of
-    the selected inverse; chain_terms: their numbers in the model."""
+    """tail: the whole model without a dense tail; chain: only the terms that are eliminated exactly, for their own
+    part of the selected inverse; chain_terms: their numbers in the model."""
 
     tail: Structure
     chain: Structure
@@ -83,9 +84,11 @@ def analyse_iterative(gram: Gram) -> IterativeStructure:
 
 @dataclass(frozen=True, slots=True)
 class IterativeFactor:
-    """operator; chain: exact factor of the chain alone; dense (r, m): normalised tail rows of [X y]; solved (r, m): S_hat^-1
-    of them; corner (m, m) lower Cholesky factor of what is left of [X y]'[X y]; probes and their solutions; logdet_z with
-    its standard error; logdet_x, pwrss exact to the solver's tolerance; iterations of the data and of the probe solve."""
+    """operator; chain: exact factor of the chain alone; dense (r, m): normalised tail rows of [X y]; solved (r, m):
+    S_hat^-1
+    of them; corner (m, m) lower Cholesky factor of what is left of [X y]'[X y]; probes and their solutions; logdet_z
+    with its standard error; logdet_x, pwrss exact to the solver's tolerance; iterations of the data and of the probe
+    solve."""
 
     structure: IterativeStructure
     operator: TailOperator
@@ -247,8 +250,8 @@ def _forward(factor: IterativeFactor, rhs, rhs_x) -> tuple[np.ndarray, np.ndarra
 
 @dataclass(frozen=True, slots=True)
 class EstimatedCovariances:
-    """Sums over levels of J_ll = Lambda (Omega^-1)_ll Lambda': sums[j] (k, k) per term, spread[j] (t, k, k) what each probe
-    would say (their mean is in sums)."""
+    """Sums over levels of J_ll = Lambda (Omega^-1)_ll Lambda': sums[j] (k, k) per term, spread[j] (t, k, k) what
+    each probe would say (their mean is in sums)."""
 
     sums: tuple[np.ndarray, ...]
     spread: tuple[np.ndarray, ...]
@@ -382,7 +385,8 @@ ROWS_AT_ONCE = 64
 
 
 def row_quadratics(factor: IterativeFactor, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
-    """[Lambda'z; x]'Omega^-1 [Lambda'z; x] per row, exact to the tolerance, a block of rows at a time; see `blocks.rows`."""
+    """[Lambda'z; x]'Omega^-1 [Lambda'z; x] per row, exact to the tolerance, a block of rows at a time; see
+    `blocks.rows`."""
     gram = factor.structure.tail.gram
     pieces = []
     for lo in range(0, len(x), ROWS_AT_ONCE):

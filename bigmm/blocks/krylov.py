@@ -1,6 +1,7 @@
 """The iterative solver: the tail's Schur complement S is applied, never formed (DESIGN section 4b).
 
-All terms that can be eliminated level by level are (nested ones exactly, with the same code as for the dense factor); on
+All terms that can be eliminated level by level are (nested ones exactly, with the same code as for the dense
+factor); on
 the rest S is normalised by its own diagonal blocks, S_hat = L^-1 S L^-T, and conjugate gradients solve for many
 right-hand sides at once. The Lanczos coefficients of log-determinants are recycled from the same iterations
 (Golub and Meurant 2010, section 4; Gardner et al. 2018, arXiv:1809.11165).
@@ -29,8 +30,8 @@ MAX_ITERATIONS = 2000
 class TailOperator:
     """S_hat on the tail at one theta.
 
-    structure (without dense tail), lams per term, stages: their factors; into: per tail term (q, k, k) blocks M = Lambda
-    L^-T from normalised to raw coordinates; ridge: (q, k, k) blocks L^-1 L^-T; logdet: log|L L'|.
+    structure (without dense tail), lams per term, stages: their factors; into: per tail term (q, k, k) blocks M =
+    Lambda L^-T from normalised to raw coordinates; ridge: (q, k, k) blocks L^-1 L^-T; logdet: log|L L'|.
     """
 
     structure: Structure
@@ -152,7 +153,8 @@ def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: floa
         run(kernels.cg_direction, len(x), ROWS * 8, beta, r, p)
     else:
         raise NotPositiveDefiniteError(
-            f"conjugate gradients did not converge in {MAX_ITERATIONS} iterations (nested factors hidden among crossed ones?)"
+            f"conjugate gradients did not converge in {MAX_ITERATIONS} iterations "
+            "(nested factors hidden among crossed ones?)"
         )
     shape = (0, rhs.shape[1])
     return Solved(x, image, len(alphas), np.array(alphas).reshape(-1, shape[1]), np.array(betas).reshape(-1, shape[1]))
@@ -163,7 +165,8 @@ def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def lanczos_quadrature(solved: Solved, norms: np.ndarray, function) -> np.ndarray:
-    """(nv,) v'function(S_hat)v for the right-hand sides v of squared norm ``norms``: Gauss quadrature on CG's tridiagonals."""
+    """(nv,) v'function(S_hat)v for the right-hand sides v of squared norm ``norms``: Gauss quadrature on CG's
+    tridiagonals."""
     out = np.zeros(len(norms))
     for column in range(len(norms)):
         alpha = solved.alpha[:, column]

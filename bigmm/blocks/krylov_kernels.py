@@ -1,7 +1,8 @@
-"""numba kernels that apply the Schur complement of the tail without forming it: two sparse passes over the cross-blocks.
+"""numba kernels that apply the Schur complement of the tail without forming it: two sparse passes over the
+cross-blocks.
 
-Vectors stand side by side: x (rows, nv) in C order, so the inner loop runs over contiguous numbers. Each range writes to
-its own rows only.
+Vectors stand side by side: x (rows, nv) in C order, so the inner loop runs over contiguous numbers. Each range
+writes to its own rows only.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ def block_multiply(lo, hi, blocks, transposed, x, out):
 
 @njit(cache=True, nogil=True)
 def back_levels(lo, hi, h, f, v, indptr, columns, solution, out):
-    """out[l] = h'(v - f solution) for many right-hand sides: v (q, k, nv) or empty, solution (columns, nv), out (q, k, nv)."""
+    """out[l] = h'(v - f solution) for many right-hand sides: v (q, k, nv) or empty, solution (columns, nv), out (q,
+    k, nv)."""
     k, nv = h.shape[1], out.shape[2]
     w = np.empty((k, nv))
     for i in range(lo, hi):

@@ -8,7 +8,8 @@ from bigmm.blocks.structure import Stage, Structure, cross
 
 
 def pair_inverses(structure: Structure, columns: dict[int, np.ndarray], tail: np.ndarray) -> dict:
-    """{(j, k): (nnz, k_j, k_k)}; columns: per stage's term (nnz, k) inverse on its entries; tail: unscaled, raw columns."""
+    """{(j, k): (nnz, k_j, k_k)}; columns: per stage's term (nnz, k) inverse on its entries; tail: unscaled, raw
+    columns."""
     stages = {stage.term: stage for stage in structure.stages}
     offsets = {t.term: t.offset for t in structure.tail}
     out = {}
@@ -27,7 +28,8 @@ def pair_inverses(structure: Structure, columns: dict[int, np.ndarray], tail: np
 
 
 def _from_stage(structure: Structure, stage: Stage, other: int, columns: np.ndarray) -> np.ndarray:
-    """A stage's entries for one neighbour: they stand side by side in each row, neighbours in the order of elimination."""
+    """A stage's entries for one neighbour: they stand side by side in each row, neighbours in the order of
+    elimination."""
     gram = structure.gram
     pair = cross(gram, stage.term, other)
     before = np.zeros(stage.n_levels, np.int64)

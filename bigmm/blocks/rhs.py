@@ -15,7 +15,8 @@ def solve_for(
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """(Lambda t per term (q, k), tau (p,)) with Omega (t, tau) = (Lambda'rhs, rhs_x); all terms penalized.
 
-    rhs: per term (q, k), not multiplied by Lambda'; rhs_x: (p,) for dense X. ``random_only``: M t = Lambda'rhs, tau = 0.
+    rhs: per term (q, k), not multiplied by Lambda'; rhs_x: (p,) for dense X. ``random_only``: M t = Lambda'rhs, tau
+    = 0.
     """
     structure, n_x = factor.structure, factor.structure.m - 1
     below = {s.term: np.ascontiguousarray(rhs[s.term][:, :, None]) for s in structure.stages}

@@ -194,11 +194,12 @@ class Flight:
         while True:
             future = self.futures[number]
             try:
-                outcome = future.result(timeout=watchdog.no_worker_seconds)
+                outcome = future.result(timeout=CHECK_SECONDS)
             except TimeoutError:
                 if future.status == "error":
                     raise
                 watchdog.check()
+                self.free()
                 continue
             except KilledWorker as error:
                 # Dask blames every task that was queued on a dead worker, so one blame is no proof.
@@ -213,6 +214,9 @@ class Flight:
             if isinstance(outcome, BigmmError):
                 raise outcome
             return outcome
+
+    def free(self) -> None:
+        """Called when nothing finishes for a while."""
 
     def _submit_again(self, number: int, reason: str, error: BaseException) -> None:
         self.lost[number] += 1

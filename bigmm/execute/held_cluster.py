@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 
-from bigmm.errors import BigmmError
+from bigmm.errors import BigmmError, TemporaryError
 from bigmm.execute.cluster import RETRIES, Flight, Watchdog, needed_futures, new_key, run_task, scheduler_errors, shared
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
@@ -44,9 +44,10 @@ class HeldByCluster:
         with scheduler_errors():
             self.shards = again(range(n_shards))
 
-    def revive(self) -> None:
-        """Replace the shards that Dask has given up."""
-        lost = [i for i, shard in enumerate(self.shards) if shard.status in ("error", "lost", "cancelled")]
+    def revive(self, more: Sequence[int] = ()) -> None:
+        """Replace the shards that Dask has given up, and ``more``."""
+        given_up = ("error", "lost", "cancelled")
+        lost = [i for i, shard in enumerate(self.shards) if i in more or shard.status in given_up]
         if lost:
             with scheduler_errors():
                 for number, shard in zip(lost, self.again(lost), strict=True):
@@ -104,6 +105,16 @@ class ShardFlight(Flight):
         self.held.revive()
         super()._submit_again(number, reason, error)
 
+    def free(self) -> None:
+        """Ask again what waits for a task that Dask has given up: it would for ever, and the client is not told."""
+        numbers = {future.key: number for number, future in self.futures.items()}
+        with scheduler_errors():
+            waiting = [numbers[key] for key in self.client.run_on_scheduler(_held_up, list(numbers))]
+        self.held.revive(waiting)
+        for number in waiting:
+            reason = f"{self.label}: shard {number} lost its workers too often while it was made again. Try again."
+            super()._submit_again(number, reason, TemporaryError(reason))
+
 
 def answers(
     held: HeldByCluster, work: Callable, own: Sequence | None = None, reporter: Reporter | None = None
@@ -122,6 +133,7 @@ def answers(
         while wanted < held.n_shards:
             number = flight.landed(watchdog)
             if number is None:
+                flight.free()
                 continue
             early[number] = _taken(flight, number, watchdog)
             if reporter is not None:
@@ -262,6 +274,23 @@ def _ask(payload: bytes, shard: Any, own: tuple) -> Any:
             return cloudpickle.loads(payload)(shard, *own)
         except BigmmError as error:
             return error
+
+
+def _held_up(keys: list[str], dask_scheduler: Any = None) -> list[str]:
+    """Runs on the scheduler: those of the tasks that wait, at whatever remove, for one that was given up."""
+    return [key for key in keys if key in dask_scheduler.tasks and _waits_in_vain(dask_scheduler.tasks[key])]
+
+
+def _waits_in_vain(task: Any) -> bool:
+    seen, stack = {task}, [task]
+    while stack:
+        for needed in stack.pop().dependencies:
+            if needed.state == "erred":
+                return True
+            if needed.state != "memory" and needed not in seen:
+                seen.add(needed)
+                stack.append(needed)
+    return False
 
 
 def _nothing(shard: Any) -> None:

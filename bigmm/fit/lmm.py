@@ -67,7 +67,8 @@ def lmm(
         dense block) or "auto", which chooses by size and says why.
     optimizer: "auto", "newton" or an NLopt algorithm such as "bobyqa" (docs/optimizers.md).
     theta0: start of theta, (n_theta,), lme4's order. seed: fixes the probes of the iterative solver.
-    mc_tol: its Monte Carlo error is brought below this share of each theta's standard error, and below this standard error
+    mc_tol: its Monte Carlo error is brought below this share of each theta's standard error, and below this standard
+    error
         of the objective.
     contrasts: coding per factor, for example ``{"f": "Sum"}``. categories: level order per column.
     filter: keeps rows, for example ``"x > 3 and g == 'a'"``. drop_missing: drop rows with missing values (counted in

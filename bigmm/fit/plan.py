@@ -34,8 +34,10 @@ class PlannedTerm:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """rows, partitions, lanes: what is read; passes over the rows (the first reads grouping columns only);
-    coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass; solver: what "auto" would choose,
-    solver_reason: why; solver_bytes and flops: of it, per evaluation of gradient and criterion; memory_limit: bytes; fits: whether both stay below it."""
+    coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass; solver: what "auto" would
+    choose,
+    solver_reason: why; solver_bytes and flops: of it, per evaluation of gradient and criterion; memory_limit: bytes;
+    fits: whether both stay below it."""
 
     formula: str
     data: str
@@ -71,7 +73,8 @@ class Plan:
             f"{'grouping factor':<{width}}  {'levels':>12}  width  {'memory':>10}  block",
             *(f"{t.name:<{width}}  {t.levels:>12,}  {t.width:>5}  {_size(t.bytes):>10}  {t.kind}" for t in self.terms),
             f"Pass: about {_size(self.pass_bytes)} at peak with {self.workers} workers",
-            f"Solver: {self.solver} ({self.solver_reason}), about {_size(self.solver_bytes)} and {self.flops:.2g} flops per evaluation",
+            f"Solver: {self.solver} ({self.solver_reason}), about {_size(self.solver_bytes)} and "
+            f"{self.flops:.2g} flops per evaluation",
             f"Memory limit: {_size(self.memory_limit)}: {'fits' if self.fits else 'does NOT fit'}",
         ]
         if self.family is not None:
@@ -82,7 +85,10 @@ class Plan:
         columns = ", ".join(self.columns)
         if self.family is None:
             return f"{self.passes} passes over {columns} (the first over grouping columns only)"
-        return f"once over {columns} into shards (after grouping columns); each evaluation looks at the shards 1 to 5 times"
+        return (
+            f"once over {columns} into shards (after grouping columns); "
+            "each evaluation looks at the shards 1 to 5 times"
+        )
 
 
 def _size(n: float) -> str:

@@ -26,7 +26,8 @@ SOLVERS = ("auto", "exact", "iterative")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """solver: "auto", "exact" or "iterative"; optimizer: a name `optimize.minimize` knows; memory_limit: bytes; progress: callback or None."""
+    """solver: "auto", "exact" or "iterative"; optimizer: a name `optimize.minimize` knows; memory_limit: bytes;
+    progress: callback or None."""
 
     solver: str
     optimizer: str

@@ -161,7 +161,8 @@ class IterativeAlgebra:
 
 
 def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:
-    """sum over levels of (Z'PZ)_ll = lam^-T (q I - lam^-1 total lam^-T) lam^-1, total = sum of Lambda (Omega^-1)_ll Lambda'.
+    """sum over levels of (Z'PZ)_ll = lam^-T (q I - lam^-1 total lam^-T) lam^-1, total = sum of Lambda (Omega^-1)_ll
+    Lambda'.
 
     A singular lam has no inverse: its null directions get a zero, for the search never starts there.
     """

@@ -64,6 +64,7 @@ class Criterion:
         self.algebra = ExactAlgebra(gram) if algebra is None else algebra
         self.n_theta, self.lower = templates.n_theta, templates.lower
         self._last: tuple[bytes, Any] | None = None
+        self._evaluated: tuple[bytes, Evaluation] | None = None
 
     def __getstate__(self):
         algebra = None if isinstance(self.algebra, ExactAlgebra) else self.algebra
@@ -119,6 +120,12 @@ class Criterion:
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
         theta = np.asarray(theta, float)
+        key = theta.tobytes()
+        if self._evaluated is None or self._evaluated[0] != key:
+            self._evaluated = (key, self._evaluate(theta))
+        return self._evaluated[1]
+
+    def _evaluate(self, theta: np.ndarray) -> Evaluation:
         try:
             factor = self.factor(theta)
         except NotPositiveDefiniteError:

@@ -1,7 +1,7 @@
 """Root finding on an estimated score: Newton steps without a line search.
 
-Probes make the value and the gradient two deterministic functions that agree only up to a Monte Carlo error, so near the
-end a comparison of values would stop the search too early; what is driven to zero is the score itself.
+Probes make the value and the gradient two deterministic functions that agree only up to a Monte Carlo error, so near
+the end a comparison of values would stop the search too early; what is driven to zero is the score itself.
 """
 
 from __future__ import annotations

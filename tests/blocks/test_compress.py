@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bigmm.blocks import Gram, TermBlock, compress
-from bigmm.solver import minimize_criterion
 from bigmm.objective import Criterion, Template, Templates
+from bigmm.solver import minimize_criterion
 from tests.oracle import SHAPES, Rows
 
 

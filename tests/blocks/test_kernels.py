@@ -16,6 +16,7 @@ from bigmm.blocks import (
 )
 from bigmm.blocks.structure import Stage
 from bigmm.objective import Criterion
+from bigmm.objective.algebra import ExactAlgebra
 from tests.blocks import twins
 from tests.oracle import SHAPES, Rows
 
@@ -146,4 +147,4 @@ def test_compressed_blocks_use_the_same_kernels(beside_twins):
     gram, templates = random_intercepts(rng, levels=400, sizes=(2, 3))
     small = compress(gram)
     assert small is not gram
-    Criterion(small, templates, True, analyse(small)).evaluate(np.array([0.7]))
+    Criterion(small, templates, True, ExactAlgebra(small, analyse(small))).evaluate(np.array([0.7]))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import bigmm
+from bigmm import solver as fit_solve
 from bigmm.datasets import insteval
 from bigmm.errors import UsageError
-from bigmm import solver as fit_solve
 
 FORMULA = "y ~ service + (1 | s) + (1 | d) + (1 | dept)"
 
