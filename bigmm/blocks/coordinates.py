@@ -20,6 +20,7 @@ def scale_tail(structure: Structure, lams, matrix: np.ndarray, n_dense: int) -> 
 
 
 def scale_rows(structure: Structure, lams, matrix: np.ndarray, n_dense: int) -> np.ndarray:
+    """B'matrix for rows in raw coordinates: (r_raw + n_dense, nv) -> scaled."""
     pieces = []
     for t in structure.tail:
         rows = matrix[t.offset : t.stop]
@@ -39,6 +40,7 @@ def unscale_tail(structure: Structure, lams, matrix: np.ndarray, n_fixed: int) -
 
 
 def unscale_rows(structure: Structure, lams, matrix: np.ndarray, n_fixed: int) -> np.ndarray:
+    """B matrix for rows in scaled coordinates, back to raw ones; fixed columns are absent when n_fixed == 0."""
     pieces, at = [], 0
     for t in structure.tail:
         if not t.penalized:

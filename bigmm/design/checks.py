@@ -121,6 +121,7 @@ def check_levels(
     chosen: Settings,
     text: frozenset[str],
 ) -> None:
+    """Refuse factors that cannot serve as grouping factors or fixed ones; raises DataError naming the factor."""
     for bar in parsed.bars:
         found = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
         if len(found) < 2:

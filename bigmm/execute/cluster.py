@@ -325,6 +325,7 @@ def _fold_lane(payload: bytes, lane: Lane, needs: list[list]) -> tuple[Any, int]
 
 
 def run_task(payload: bytes, item: Any, needs: list[list], *more: Any) -> Any:
+    """One task on a worker: unpack the work, hand it the item, send a BigmmError back as a value."""
     work = cloudpickle.loads(payload)
     if needs:
         parts = zip(item.partitions, needs, strict=True)

@@ -23,6 +23,7 @@ PI = math.pi
 
 @device
 def clip(x, low, high):
+    """x, or the nearer limit."""
     return min(max(x, low), high)
 
 

@@ -145,6 +145,7 @@ def level_blocks(engine: SingleFactor, search: Search, psi: np.ndarray) -> AtMod
 
 
 def grouping_name(model: HeldModel) -> str:
+    """Name of the factor that cuts the shards."""
     return model.spec.layout.groupings[model.leading].name
 
 

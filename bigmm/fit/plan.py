@@ -115,13 +115,14 @@ def plan(
     memory_limit: Any = None,
     n_workers: int | None = None,
     partition_bytes: int = 64 << 20,
+    reml: bool = True,
     family: Any = None,
     link: str | None = None,
     nagq: int | None = None,
     laplace: str | None = None,
 ) -> Plan:
     """What ``lmm(formula, data, ...)`` (``glmm(...)`` when a family is given) would read, hold and compute; reads the
-    grouping columns, fits nothing."""
+    grouping columns, fits nothing. ``reml`` is taken for symmetry: both criteria cost the same."""
     how = settings(solver, "auto", memory_limit, progress)
     chosen_family = None if family is None else family_named(family, link)
     if chosen_family is None and (nagq is not None or laplace is not None):

@@ -23,6 +23,10 @@ from bigmm.optimize import Outcome, Problem, minimize
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
 
 
+SEARCH_TOLERANCE = 1e-9
+"""The curvature is only a working one here, so the end is certified more strictly than for a linear model."""
+
+
 class Search:
     """Chooses the engine (one factor: level by level; else PIRLS on the blocked factor) and minimises the deviance."""
 
@@ -107,7 +111,7 @@ class Search:
             out[at] = templates.rectified(out[at])
             return out
 
-        problem = Problem(self._value, self._evaluate, lower, (white.inward(psi),), rectify)
+        problem = Problem(self._value, self._evaluate, lower, (white.inward(psi),), rectify, tolerance=SEARCH_TOLERANCE)
         outcome = minimize(problem, self.optimizer)
         return replace(outcome, theta=white.outward(self._bounded(outcome.theta)))
 

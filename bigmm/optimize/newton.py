@@ -16,8 +16,6 @@ import numpy as np
 
 from bigmm.optimize.outcome import LocalModel, Problem
 
-TOLERANCE = 1e-7
-"""Expected decrease of the objective below which a point is a minimum."""
 LAST_DIGIT = 1e-28
 """The same for `polish`; below what rounding allows a step gains nothing and the search stalls."""
 MAX_STEPS = 100
@@ -159,8 +157,9 @@ def terminate(state: State, tolerance: float) -> bool:
     return state.decrease <= tolerance
 
 
-def run(problem: Problem, state: State, tolerance: float = TOLERANCE) -> State:
+def run(problem: Problem, state: State, tolerance: float | None = None) -> State:
     """Step until terminate."""
+    tolerance = problem.tolerance if tolerance is None else tolerance
     while not terminate(state, tolerance):
         state = step(problem, state)
     return state
@@ -182,7 +181,7 @@ class Stepped:
 
 def last_step(problem: Problem, state: State) -> State:
     """Take the step that a certified end still offers: it squares the error for the price of one value."""
-    if not 0.0 < state.decrease <= TOLERANCE:
+    if not 0.0 < state.decrease <= problem.tolerance:
         return state
     move, _ = newton_step(state.model, state.correction, state.radius)
     value = problem.value(state.theta + move)

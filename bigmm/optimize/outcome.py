@@ -8,6 +8,9 @@ from typing import Protocol
 
 import numpy as np
 
+TOLERANCE = 1e-7
+"""Expected decrease of the objective below which a point is a minimum; a last step squares the rest."""
+
 
 class LocalModel(Protocol):
     """Value, gradient (n,) and curvature (n, n) of the function at one point."""
@@ -29,6 +32,7 @@ class Problem:
     value: theta -> float (inf allowed); evaluate: theta -> LocalModel, or None when there is no gradient;
     lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;
     cheap: evaluations cost so little that restarts and polishing to the last digit are worth it;
+    tolerance: expected decrease at which the search ends: less where the curvature is only a rough one;
     noisy: value and gradient are estimates that agree up to an error, so the score is driven to zero instead;
     size: number of observations or the like, the scale of rounding errors.
     """
@@ -40,6 +44,7 @@ class Problem:
     rectify: Callable[[np.ndarray], np.ndarray] = field(default=np.asarray)
     cheap: bool = False
     noisy: bool = False
+    tolerance: float = TOLERANCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ def response_name(formula: str) -> str | None:
 
 
 def settable(response: str | None, formula: str) -> str:
+    """The plain column that y becomes; raises UsageError where the formula transforms its response."""
     if response is None:
         raise UsageError(
             f"y cannot be given with a response that is transformed in the formula ({formula!r}): name a plain column "

@@ -124,10 +124,10 @@ def test_a_solver_that_does_not_fit_is_refused_before_it_computes(crossed_by_man
     monkeypatch.setattr(Criterion, "value", evaluated)
     message = (
         r"the exact solver needs about \d+\.\d GiB \(a dense block of \d+ columns for the crossed factors\) but the "
-        r"limit is 0.1 GiB: raise memory_limit, drop a grouping factor, or use a coarser one"
+        r"limit is 0.1 GiB: raise memory_limit, use solver='iterative', drop a grouping factor, or use a coarser one"
     )
     with pytest.raises(MemoryLimitError, match=message):
-        bigmm.lmm("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, memory_limit="128MiB")
+        bigmm.lmm("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, solver="exact", memory_limit="128MiB")
 
 
 def test_a_pass_that_does_not_fit_is_refused_before_it_reads(crossed_by_many):
@@ -136,7 +136,7 @@ def test_a_pass_that_does_not_fit_is_refused_before_it_reads(crossed_by_many):
 
 
 def test_the_plan_says_so_first(crossed_by_many):
-    tight = bigmm.plan("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, memory_limit="128MiB")
+    tight = bigmm.plan("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, solver="exact", memory_limit="128MiB")
     assert not tight.fits
     assert "does NOT fit" in str(tight)
     roomy = bigmm.plan("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, memory_limit="64GiB")

@@ -28,5 +28,5 @@ def test_progress():
     assert progress_callback(print) is print
 
 
-def test_auto_is_exact():
-    assert settings("auto", "auto", "1GiB", None).solver == "exact"
+def test_auto_is_decided_later():
+    assert settings("auto", "auto", "1GiB", None).solver == "auto"

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bigmm.optimize import newton
+from bigmm.optimize.outcome import TOLERANCE
 from tests.optimize.problems import Local, banana, criterion_problem, quadratic, saddle, wells
 
 
@@ -55,11 +56,11 @@ def test_descends_all_the_way():
     problem = criterion_problem("three crossed")
     state = newton.init(problem, problem.starts[0])
     values = [state.model.value]
-    while not newton.terminate(state, newton.TOLERANCE):
+    while not newton.terminate(state, TOLERANCE):
         state = newton.step(problem, state)
         values.append(state.model.value)
     assert np.all(np.diff(values) <= 1e-9)
-    assert state.decrease < newton.TOLERANCE
+    assert state.decrease < TOLERANCE
 
 
 def test_cheap_problems_are_polished_to_rounding():

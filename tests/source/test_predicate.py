@@ -37,7 +37,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("given", "keeps"), [case for case in CASES if case[1]], ids=lambda v: str(v)[:40])
+@pytest.mark.parametrize(("given", "keeps"), [case for case in CASES if case[1]])
 def test_rows_kept_in_files_and_in_memory(write, table, read_all, given, keeps):
     expected = [row["x"] for row in ROWS if keeps(row)]
     for data in (write("t.parquet", table), table, table.to_pandas()):
