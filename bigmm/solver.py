@@ -78,8 +78,8 @@ def check_memory(gram: Gram, limit: int) -> None:
     if needed > limit:
         raise MemoryLimitError(
             f"the exact solver needs about {needed / 2**30:.1f} GiB (a dense block of {size} columns for the crossed "
-            f"factors) but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, use solver='iterative', drop a grouping factor, or use a "
-            "coarser one"
+            f"factors) but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, use solver='iterative', "
+            "drop a grouping factor, or use a coarser one"
         )
 
 
