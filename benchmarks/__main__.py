@@ -16,6 +16,12 @@ SCRIPTS = {
     "bench_million_levels": (),
     "bench_accumulate": (),
     "bench_memory": ("--rows", "20000000"),
+    "bench_optimizers": (),
+    "bench_movielens": ("--rows", "2000000"),
+    "bench_glmm_verbagg": (),
+    "bench_glmm_million": ("--rows", "100000"),
+    "bench_glmm_bias": (),
+    "bench_glmm_memory": ("--rows", "5000000"),
 }
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import click
 
-from bigmm.cli.progress import Bar, Lines
+from bigmm.cli.progress import Lines
+from bigmm.display import Bar
 
 
 @dataclass

@@ -69,7 +69,7 @@ def progress_callback(progress: Any) -> ProgressCallback | None:
     if progress is None or progress is False:
         return None
     if progress is True:
-        from bigmm.execute.display import Bar
+        from bigmm.display import Bar
 
         return Bar()
     if not callable(progress):

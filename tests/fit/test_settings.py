@@ -30,3 +30,10 @@ def test_progress():
 
 def test_auto_is_decided_later():
     assert settings("auto", "auto", "1GiB", None).solver == "auto"
+
+
+def test_progress_true_shows_a_bar_and_fits(capsys):
+    import bigmm
+
+    fit = bigmm.lmm("Yield ~ 1 + (1 | Batch)", bigmm.datasets.dyestuff(), progress=True)
+    assert fit.nobs == 30
