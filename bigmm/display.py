@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """One row a pass. As a context manager it shows all passes of a fit; called without, it shows one after the other."""
+    """One row a pass. As a context manager it shows all passes of a fit, called without one after the other."""
 
     def __init__(self) -> None:
         from rich.console import Console as Terminal
