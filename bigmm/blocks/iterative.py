@@ -17,7 +17,7 @@ import numpy as np
 from bigmm.blocks import krylov_kernels as kernels
 from bigmm.blocks import solve_kernels
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import GRAIN, Factor, NotPositiveDefiniteError, factorize
+from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.krylov import (
@@ -32,7 +32,7 @@ from bigmm.blocks.krylov import (
     tail_operator,
 )
 from bigmm.blocks.parallel import run
-from bigmm.blocks.solve import Solution
+from bigmm.blocks.solve import Solution, forward
 from bigmm.blocks.structure import Structure
 
 PROBE_TOLERANCE = 3e-6
@@ -122,7 +122,9 @@ def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -
     m = whole.m
     dense = np.concatenate([gram.terms[t.term].dense.reshape(-1, m) for t in whole.tail])
     for stage, part in zip(whole.stages, stages, strict=True):
-        run(kernels.from_levels, whole.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, part.v, dense)
+        run(
+            solve_kernels.forward_tail, whole.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, part.v, dense
+        )
     dense = operator.normalised(dense)
     data = conjugate_gradients(operator, dense)
     vv = np.tril(vv) + np.tril(vv, -1).T
@@ -209,40 +211,13 @@ def quadratic(
     factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, tolerance: float = TOLERANCE
 ) -> np.ndarray:
     """rhs'Omega_ZX^-1 rhs; rhs per term (q, k, nr) unscaled, rhs_x (p, nr); see `blocks.solve.quadratic`."""
-    total, fixed, normalised = _forward(factor, rhs, rhs_x)
+    swept = forward(factor.structure.tail, factor.operator.stages, rhs, rhs_x)
+    normalised = factor.operator.normalised(swept.tail)
     inner = conjugate_gradients(factor.operator, normalised, tolerance).x
     n = factor.n_dense
-    rest = fixed - factor.dense[:, :n].T @ inner
+    rest = swept.fixed - factor.dense[:, :n].T @ inner
     half = np.linalg.solve(factor.corner[:n, :n], rest)
-    return total + normalised.T @ inner + half.T @ half
-
-
-def _forward(factor: IterativeFactor, rhs, rhs_x) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    whole, stages = factor.structure.tail, factor.operator.stages
-    nr = rhs_x.shape[1]
-    below = {s.term: rhs[s.term].copy() for s in whole.stages}
-    tail = np.concatenate([rhs[t.term].reshape(-1, nr) for t in whole.tail])
-    fixed, total = rhs_x.copy(), np.zeros((nr, nr))
-    for stage, part in zip(whole.stages, stages, strict=True):
-        w = np.empty_like(below[stage.term])
-        parts = run(solve_kernels.forward_levels, stage.n_levels, stage.grain, part.h, part.v, below[stage.term], w)
-        fixed -= sum(p[0] for p in parts)[:-1]
-        total += sum(p[1] for p in parts)
-        run(kernels.from_levels, whole.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, w, tail)
-        for parent in stage.parents:
-            target = below[whole.stages[parent.stage].term]
-            run(
-                solve_kernels.forward_parent,
-                len(parent.start) - 1,
-                GRAIN,
-                parent.order,
-                parent.start,
-                parent.block,
-                part.f,
-                w,
-                target,
-            )
-    return total, fixed, factor.operator.normalised(tail)
+    return swept.total + normalised.T @ inner + half.T @ half
 
 
 # ---------------------------------------------------------------------------------------------------- traces

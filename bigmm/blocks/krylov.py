@@ -91,7 +91,7 @@ def apply_schur(structure: Structure, stages: tuple[StageFactor, ...], x: np.nda
     for stage, part in zip(structure.stages, stages, strict=True):
         w = np.empty((stage.n_levels, stage.width, nv), x.dtype)
         run(kernels.to_levels, stage.n_levels, ROWS, stage.tail_start, stage.indptr, stage.columns, part.f, x, w)
-        run(kernels.from_levels, structure.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, w, out)
+        run(solve_kernels.forward_tail, structure.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, w, out)
     return out
 
 

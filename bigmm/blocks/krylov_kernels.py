@@ -28,19 +28,6 @@ def to_levels(lo, hi, tail_start, indptr, columns, f, x, w):
 
 
 @njit(cache=True, nogil=True)
-def from_levels(lo, hi, colptr, entry, level, f, w, out):
-    """out[c] -= sum over a tail column's entries f_e'w[level e]; out (r_raw, nv)."""
-    k, nv = f.shape[1], w.shape[2]
-    for c in range(lo, hi):
-        for t in range(colptr[c], colptr[c + 1]):
-            e, i = entry[t], level[t]
-            for a in range(k):
-                x = f[e, a]
-                for v in range(nv):
-                    out[c, v] -= x * w[i, a, v]
-
-
-@njit(cache=True, nogil=True)
 def own_blocks(lo, hi, first, width, colptr, entry, f, out):
     """out[l] -= sum over stages' levels f f' within the columns of tail level l; columns first + l * width + a are
     neighbours in every row. out (n_levels, width, width)."""

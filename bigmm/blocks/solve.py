@@ -8,7 +8,7 @@ import numpy as np
 
 from bigmm.blocks import solve_kernels as kernels
 from bigmm.blocks.coordinates import scale_rows, unscale_rows
-from bigmm.blocks.factor import GRAIN, TAIL_GRAIN, Factor, triangular
+from bigmm.blocks.factor import GRAIN, TAIL_GRAIN, Factor, StageFactor, triangular
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Structure
 
@@ -24,39 +24,73 @@ class Solution:
 
 def solve(factor: Factor) -> Solution:
     """Back-substitution for the response column: conditional modes and fixed effects at this theta."""
-    structure = factor.structure
     n = len(factor.tail) - 1
     x = triangular(factor.tail[:n, :n], factor.tail[n, :n].copy(), transposed=True)
     beta = x[factor.n_random :]
-    n_dense = structure.m - 1
-    terms = structure.gram.terms
-    effects: list[np.ndarray] = [np.zeros(0)] * len(terms)
+    n_dense = factor.structure.m - 1
+    coefficients = np.append(-beta[len(beta) - n_dense :], 1.0)
+    return Solution(beta, backward(factor, x, tuple(part.v for part in factor.stages), coefficients))
+
+
+def backward(
+    factor: Factor, x: np.ndarray, v: tuple[np.ndarray, ...], coefficients: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Effects per term (q, k), unscaled, from the tail's solution x (r + f + p,) and the stages' h'(v coefficients -
+    f ...).
+
+    v: per stage (q, k, m), coefficients (m,): what the stages' forward right-hand sides are combined from.
+    """
+    structure = factor.structure
+    effects: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
     raw = unscale_rows(structure, factor.lams, x[:, None], max(factor.n_fixed, 1))[: structure.r_raw, 0]
     for t in structure.tail:
         effects[t.term] = raw[t.offset : t.stop].reshape(t.n_levels, t.width)
     # later stages have global columns r_raw.. in the order of the chain
     solution = np.concatenate([raw, np.zeros(sum(s.n_levels * s.width for s in structure.stages))])
     starts = structure.r_raw + np.cumsum([0, *[s.n_levels * s.width for s in structure.stages]])
-    coefficients = np.append(-beta[len(beta) - n_dense :], 1.0)
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], factor.stages[number]
         out = np.empty((stage.n_levels, stage.width))
-        run(
-            kernels.backsolve,
-            stage.n_levels,
-            stage.grain,
-            part.h,
-            part.f,
-            part.v,
-            stage.indptr,
-            stage.columns,
-            solution,
-            coefficients,
-            out,
-        )
+        known = (stage.indptr, stage.columns, solution, coefficients)
+        run(kernels.backsolve, stage.n_levels, stage.grain, part.h, part.f, v[number], *known, out)
         solution[starts[number] : starts[number + 1]] = out.ravel()
         effects[stage.term] = out
-    return Solution(beta, tuple(effects))
+    return tuple(effects)
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A forward sweep over the stages: w per stage (q, k, nr) = h rhs, total (nr, nr) = sum of w'w, and what is left
+    for the tail (r_raw, nr) and for dense X (p, nr), unscaled."""
+
+    w: tuple[np.ndarray, ...]
+    total: np.ndarray
+    tail: np.ndarray
+    fixed: np.ndarray
+
+
+def forward(
+    structure: Structure, stages: tuple[StageFactor, ...], rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray
+) -> Forward:
+    """Eliminate the stages from right-hand sides given unscaled: per term (q, k, nr), and (p, nr) for dense X."""
+    nr = rhs_x.shape[1]
+    below = {s.term: rhs[s.term].copy() for s in structure.stages}
+    tail = np.concatenate([rhs[t.term].reshape(-1, nr) for t in structure.tail] or [np.zeros((0, nr))])
+    fixed, total, swept = rhs_x.copy(), np.zeros((nr, nr)), []
+    for stage, part in zip(structure.stages, stages, strict=True):
+        w = np.empty_like(below[stage.term])
+        parts = run(kernels.forward_levels, stage.n_levels, stage.grain, part.h, part.v, below[stage.term], w)
+        fixed -= sum(p[0] for p in parts)[:-1]
+        total += sum(p[1] for p in parts)
+        swept.append(w)
+        if structure.r_raw:
+            columns = (stage.colptr, stage.entry, stage.level)
+            run(kernels.forward_tail, structure.r_raw, TAIL_GRAIN, *columns, part.f, w, tail)
+        for parent in stage.parents:
+            target = below[structure.stages[parent.stage].term]
+            children = (parent.order, parent.start, parent.block)
+            run(kernels.forward_parent, len(parent.start) - 1, GRAIN, *children, part.f, w, target)
+    return Forward(tuple(swept), total, tail, fixed)
 
 
 def quadratic(factor: Factor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray) -> np.ndarray:
@@ -65,44 +99,11 @@ def quadratic(factor: Factor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray) ->
     The unpenalized factors' entries of ``rhs`` are per level too. Returns (nr, nr).
     """
     structure = factor.structure
-    nr = rhs_x.shape[1]
-    below = {s.term: rhs[s.term].copy() for s in structure.stages}
-    tail = np.concatenate([rhs[t.term].reshape(-1, nr) for t in structure.tail] + [rhs_x])
-    total = np.zeros((nr, nr))
-    for stage, part in zip(structure.stages, factor.stages, strict=True):
-        w = np.empty_like(below[stage.term])
-        parts = run(kernels.forward_levels, stage.n_levels, stage.grain, part.h, part.v, below[stage.term], w)
-        tail[structure.r_raw :] -= sum(p[0] for p in parts)[:-1]
-        total += sum(p[1] for p in parts)
-        if structure.r_raw:
-            run(
-                kernels.forward_tail,
-                structure.r_raw,
-                TAIL_GRAIN,
-                stage.colptr,
-                stage.entry,
-                stage.level,
-                part.f,
-                w,
-                tail,
-            )
-        for parent in stage.parents:
-            target = below[structure.stages[parent.stage].term]
-            run(
-                kernels.forward_parent,
-                len(parent.start) - 1,
-                GRAIN,
-                parent.order,
-                parent.start,
-                parent.block,
-                part.f,
-                w,
-                target,
-            )
-    scaled = scale_rows(structure, factor.lams, tail, structure.m - 1)
+    swept = forward(structure, factor.stages, rhs, rhs_x)
+    scaled = scale_rows(structure, factor.lams, np.concatenate([swept.tail, swept.fixed]), structure.m - 1)
     n = len(factor.tail) - 1
     x = triangular(factor.tail[:n, :n], scaled)
-    return total + x.T @ x
+    return swept.total + x.T @ x
 
 
 def multiply(structure: Structure, x: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
