@@ -17,7 +17,7 @@ import numpy as np
 from bigmm.blocks import krylov_kernels as kernels
 from bigmm.blocks import solve_kernels
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, factorize
+from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, eliminate_stages, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.krylov import (
@@ -27,7 +27,6 @@ from bigmm.blocks.krylov import (
     TailOperator,
     back_substitute,
     conjugate_gradients,
-    eliminated,
     lanczos_quadrature,
     tail_operator,
 )
@@ -117,7 +116,7 @@ def first_moment_free(s: np.ndarray) -> np.ndarray:
 def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -> IterativeFactor:
     """Everything the criterion needs at Lambda; raises NotPositiveDefiniteError."""
     whole, gram = structure.tail, structure.tail.gram
-    stages, logdet, vv = eliminated(whole, lams)
+    stages, logdet, vv = eliminate_stages(whole, lams)
     operator = tail_operator(whole, lams, stages)
     m = whole.m
     dense = np.concatenate([gram.terms[t.term].dense.reshape(-1, m) for t in whole.tail])
@@ -179,7 +178,7 @@ def deflation_basis(operator: TailOperator, size: int, seed: int, rounds: int = 
 
 def operator_at(structure: IterativeStructure, lams) -> TailOperator:
     """The normalised Schur complement at Lambda."""
-    stages, _, _ = eliminated(structure.tail, lams)
+    stages, _, _ = eliminate_stages(structure.tail, lams)
     return tail_operator(structure.tail, lams, stages)
 
 

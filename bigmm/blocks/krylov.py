@@ -15,7 +15,7 @@ import numpy as np
 
 from bigmm.blocks import krylov_kernels as kernels
 from bigmm.blocks import solve_kernels
-from bigmm.blocks.factor import GRAIN, NotPositiveDefiniteError, StageFactor, eliminate_stages
+from bigmm.blocks.factor import GRAIN, NotPositiveDefiniteError, StageFactor
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Structure, TailTerm
 
@@ -204,8 +204,3 @@ def back_substitute(
         solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
         out[number] = own
     return tuple(out)
-
-
-def eliminated(structure: Structure, lams) -> tuple[tuple[StageFactor, ...], float, np.ndarray]:
-    """The stages' factors, log-determinant and (m, m) sums; see `eliminate_stages`."""
-    return eliminate_stages(structure, lams)

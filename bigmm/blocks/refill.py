@@ -15,8 +15,7 @@ class Refill:
     """Analyses a pattern once, with every number replaced by its place, so that later blocks are only gathered."""
 
     def __init__(self, pattern: Gram):
-        numbered, self.size = _numbered(pattern)
-        self.structure = analyse(numbered)
+        self.structure = analyse(_numbered(pattern))
         self.data = [stage.data.astype(np.int64) for stage in self.structure.stages]
         self.turned = {pair: block.data.astype(np.int64) for pair, block in self.structure.turned.items()}
         self.rows, self.columns = np.nonzero(self.structure.base)
@@ -45,7 +44,7 @@ def _arrays(gram: Gram) -> list[np.ndarray]:
     return [*(t.diagonal for t in terms), *(t.dense for t in terms), *(b.data for b in gram.cross.values()), gram.xy]
 
 
-def _numbered(gram: Gram) -> tuple[Gram, int]:
+def _numbered(gram: Gram) -> Gram:
     """The same pattern whose numbers are 1, 2, 3, ... in the order of `_arrays`."""
     at = 1
 
@@ -59,4 +58,4 @@ def _numbered(gram: Gram) -> tuple[Gram, int]:
     dense = [numbers(t.dense) for t in gram.terms]
     cross = {pair: CrossBlock(b.indptr, b.indices, numbers(b.data)) for pair, b in gram.cross.items()}
     terms = tuple(replace(t, diagonal=a, dense=b) for t, a, b in zip(gram.terms, diagonals, dense, strict=True))
-    return replace(gram, terms=terms, cross=cross, xy=numbers(gram.xy)), at
+    return replace(gram, terms=terms, cross=cross, xy=numbers(gram.xy))

@@ -15,10 +15,6 @@ class WorkingModel(Criterion):
         """1: working weights already hold the variance."""
         return 1.0
 
-    def fixed_covariance(self, theta: np.ndarray) -> np.ndarray:
-        """(p, p) (X'V^-1X)^-1 in the user's order: standard errors given theta (lme4's ``use.hessian = FALSE``)."""
-        return self.estimates(theta).vcov
-
     def log_determinant(self, theta: np.ndarray) -> float:
         """log|M| at theta, to check a saved fit."""
         return self.factor(theta).logdet_z
