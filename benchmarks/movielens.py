@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 USERS, MOVIES, RATINGS, CLUSTERS = 162_541, 59_047, 25_000_095, 20
+MONTHS, GENRES = 300, 97
 SD_USER, SD_MOVIE, SD_RESIDUAL = 0.43, 0.49, 0.86
 WITHIN = 0.7
 """Share of a user's ratings that go to movies of the user's own cluster."""
@@ -43,28 +44,41 @@ def pairs(rows: int, users: int, movies: int, rng: np.random.Generator) -> tuple
     return key // movies, key % movies
 
 
-def write(directory: Path, rows: int = RATINGS, seed: int = 0, slope: bool = False, files: int = 8) -> int:
-    """Write the lake: columns user, movie (int32), genre (int32), x and rating (float64); returns the number of
-    rows."""
+def write(directory: Path, rows: int = RATINGS, seed: int = 0, files: int = 8) -> int:
+    """Write the lake; returns the number of rows.
+
+    Columns: user, movie, month (300 levels, crossed with both), genre (int32; movies are nested in it), x, and three
+    responses: rating (intercepts of user, movie, month and genre), sloped (the same and a slope of x per user), liked
+    (0 or 1, logit link, intercepts of user and movie).
+    """
     rng = np.random.default_rng(seed)
     scale = rows / RATINGS
     users, movies = max(50, round(USERS * scale)), max(30, round(MOVIES * min(1.0, scale**0.5)))
     user, movie = pairs(rows, users, movies, rng)
     shuffled = rng.permutation(len(user))
     user, movie = user[shuffled].astype(np.int32), movie[shuffled].astype(np.int32)
-    x = rng.standard_normal(len(user))
-    genre = (movie % 97).astype(np.int32)
-    rating = 3.5 + 0.1 * x + SD_RESIDUAL * rng.standard_normal(len(user))
-    rating += (SD_USER * rng.standard_normal(users))[user] + (SD_MOVIE * rng.standard_normal(movies))[movie]
-    rating += (0.15 * rng.standard_normal(97))[genre]
-    if slope:
-        rating += (0.2 * rng.standard_normal(users))[user] * x
+    columns = {"user": user, "movie": movie, "month": rng.integers(0, MONTHS, len(user)).astype(np.int32)}
+    columns |= {"genre": (movie % GENRES).astype(np.int32), "x": rng.standard_normal(len(user))}
+    columns |= responses(columns, users, movies, rng)
     directory.mkdir(parents=True, exist_ok=True)
     for number, part in enumerate(np.array_split(np.arange(len(user)), files)):
-        table = pa.table(
-            {"user": user[part], "movie": movie[part], "genre": genre[part], "x": x[part], "rating": rating[part]}
-        )
         pq.write_table(
-            table, directory / f"part-{number:03d}.parquet", row_group_size=1 << 20, write_page_checksum=True
+            pa.table({name: values[part] for name, values in columns.items()}),
+            directory / f"part-{number:03d}.parquet",
+            row_group_size=1 << 20,
+            write_page_checksum=True,
         )
     return len(user)
+
+
+def responses(columns: dict, users: int, movies: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The three responses, simulated from the models that are fitted."""
+    user, movie, x = columns["user"], columns["movie"], columns["x"]
+    rating = 3.5 + 0.1 * x + SD_RESIDUAL * rng.standard_normal(len(user))
+    rating += (SD_USER * rng.standard_normal(users))[user] + (SD_MOVIE * rng.standard_normal(movies))[movie]
+    rating += (0.15 * rng.standard_normal(GENRES))[columns["genre"]]
+    rating += (0.1 * rng.standard_normal(MONTHS))[columns["month"]]
+    sloped = rating + (0.2 * rng.standard_normal(users))[user] * x
+    eta = 0.3 + 0.2 * x + (0.8 * rng.standard_normal(users))[user] + (0.7 * rng.standard_normal(movies))[movie]
+    liked = (rng.random(len(user)) < 1.0 / (1.0 + np.exp(-eta))).astype(np.int8)
+    return {"rating": rating, "sloped": sloped, "liked": liked}
