@@ -83,7 +83,7 @@ def measure_cluster(lake: str, processes: int) -> float:
     from bigmm.execute import executor
 
     with (
-        LocalCluster(processes, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(processes, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         return best(the_pass(lake, executor(client))[0], 3)
