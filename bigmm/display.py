@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bigmm.errors import UsageError
+
 if TYPE_CHECKING:
     from bigmm.execute import Progress
+    from bigmm.execute.progress import ProgressCallback
+
+
+def progress_callback(progress: Any) -> ProgressCallback | None:
+    """What ``progress=`` means: a callable as it is; True: a bar on stderr; None or False: nothing."""
+    if progress is None or progress is False:
+        return None
+    if progress is True:
+        return Bar()
+    if not callable(progress):
+        raise UsageError("progress must be True, False, None or a function that takes a bigmm.execute.Progress")
+    return progress
 
 
 class Bar:

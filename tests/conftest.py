@@ -1,9 +1,11 @@
-"""What every test module may use: quiet hypothesis profiles and the shipped reference."""
+"""What every test module may use: quiet hypothesis profiles, the checkout, and a cluster of worker processes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -18,3 +20,22 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 def project() -> Path:
     """The root of the checkout."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two worker processes, in which a task may kill its worker any number of times."""
+    dask, distributed = pytest.importorskip("dask"), pytest.importorskip("distributed")
+    settings = {"distributed.scheduler.allowed-failures": 0}
+    workers = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+    with dask.config.set(settings), distributed.LocalCluster(**workers, silence_logs=50) as running:
+        yield running
+
+
+@pytest.fixture
+def client(cluster: Any) -> Iterator[Any]:
+    """A client of the module's cluster, both workers up."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(cluster) as connected:
+        connected.wait_for_workers(2, timeout=30)
+        yield connected

@@ -1,4 +1,4 @@
-"""The examples of the README run, and print what it says they print."""
+"""The examples of the README and of the pages that have any run, and print what they say they print."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ def without_times(text: str) -> str:
     return TIMES.sub(", ... s (...)", text).rstrip()
 
 
-def test_examples_print_what_the_readme_says(project, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", ["README.md", "docs/iterative.md"])
+def test_examples_print_what_the_page_says(project, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = BLOCK.findall((project / "README.md").read_text())
+    blocks = BLOCK.findall((project / page).read_text())
     assert len(blocks) >= 2
     namespace: dict = {}
     for code, expected in blocks:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile(code, "README.md", "exec"), namespace)  # noqa: S102 (our own README)
+            exec(compile(code, page, "exec"), namespace)  # noqa: S102 (our own pages)
         assert without_times(printed.getvalue()) == without_times(expected)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +21,13 @@ class Assembled:
     """gram, and how it relates to the layout.
 
     term_order: for each of `gram.terms` the joint term it is; kept: for each of `gram.terms` (q_kept,) the numbers of
-    the levels that have rows; dropped_columns: coefficient names that depend on earlier ones, in the user's order.
+    the levels that have rows (an array, or what fetches it from where the levels are held); dropped_columns:
+    coefficient names that depend on earlier ones, in the user's order.
     """
 
     gram: Gram
     term_order: tuple[int, ...]
-    kept: tuple[np.ndarray, ...]
+    kept: tuple[Any, ...]
     dropped_columns: tuple[str, ...]
 
 
@@ -101,13 +104,19 @@ def _term_block(
 ) -> TermBlock:
     covariates = list(joint.covariates)
     record = cross.records[j] if len(levels) == len(cross.records[j]) else cross.records[j][levels]
-    basis = np.eye(len(covariates))
-    basis[0] += np.where(np.arange(len(covariates)) > 0, cross.shift[covariates], 0.0)
+    basis = term_basis(covariates, cross.shift)
     contrast = None
     if j in fixed.factors:
         factor, places = fixed.factors[j]
         contrast = factor.contrast[np.ix_(levels, active[places])]
     return TermBlock(name, record[:, :, covariates], record[:, :, picked], basis, contrast is None, contrast)
+
+
+def term_basis(covariates: Sequence[int], shift: np.ndarray) -> np.ndarray:
+    """(k, k) T with Z = Z_working T: shifted covariates come back through the constant, which is the first."""
+    basis = np.eye(len(covariates))
+    basis[0] += np.where(np.arange(len(covariates)) > 0, shift[list(covariates)], 0.0)
+    return basis
 
 
 def _cross_blocks(

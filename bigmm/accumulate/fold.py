@@ -60,9 +60,9 @@ def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
 
 
 class Accumulator:
-    """The buffers of one lane; `add` mutates them, `freeze` hands them over."""
+    """The buffers of one lane; `add` mutates them, `freeze` hands them over; without ``pairs`` none are summed."""
 
-    def __init__(self, layout: Layout, shift: np.ndarray, dense_bytes: int = DENSE_BYTES):
+    def __init__(self, layout: Layout, shift: np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True):
         m = len(layout.columns) + 1
         self.layout, self.shift, self.terms = layout, np.ascontiguousarray(shift, float), joint_terms(layout)
         self.covariates = [np.array(term.covariates, np.int64) for term in self.terms]
@@ -74,7 +74,7 @@ class Accumulator:
             (j, k): PairBuffer(
                 (sizes[j], sizes[k]), (len(self.terms[j].covariates), len(self.terms[k].covariates)), dense_bytes
             )
-            for k in range(len(sizes))
+            for k in range(len(sizes) if pairs else 0)
             for j in range(k)
         }
         self.n = self.rows_read = 0
@@ -87,7 +87,7 @@ class Accumulator:
         self.rows_read += chunk.rows_read
         for name, rows in chunk.dropped:
             self.dropped[name] = self.dropped.get(name, 0) + rows
-        chunk = _without_zero_weights(chunk)
+        chunk = without_zero_weights(chunk)
         if chunk.rows == 0:
             return
         _check_levels(chunk, self.layout)
@@ -165,7 +165,8 @@ class Accumulator:
         )
 
 
-def _without_zero_weights(chunk: DesignChunk) -> DesignChunk:
+def without_zero_weights(chunk: DesignChunk) -> DesignChunk:
+    """The chunk itself, or without the rows that count for nothing but as read."""
     if chunk.w is None or chunk.w.all():
         return chunk
     keep = chunk.w != 0.0

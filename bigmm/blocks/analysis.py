@@ -54,13 +54,14 @@ class _Rows:
         return np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
 
 
-def analyse(gram: Gram, dense_tail: bool = True) -> Structure:
+def analyse(gram: Gram, dense_tail: bool = True, order: tuple[list[int], list[int]] | None = None) -> Structure:
     """Choose the elimination order and lay out the sparse columns of every stage.
 
     Without ``dense_tail`` no matrix over the tail is made (base is empty): the Krylov solver applies it instead.
+    order: (chain, tail) where it is not the usual one.
     """
-    chain, rest = elimination_order(gram)
-    tail = _place_tail(gram, rest)
+    chain, rest = order or elimination_order(gram)
+    tail = place_tail(gram, rest)
     columns = _number(gram, chain, tail)
     rows = [_touched(gram, term, [*chain[number + 1 :], *rest], columns) for number, term in enumerate(chain)]
     stages = tuple(_stage(gram, chain, rows, number, columns) for number in range(len(chain)))
@@ -73,7 +74,8 @@ def _size(term: TermBlock) -> int:
     return term.n_levels * term.width
 
 
-def _place_tail(gram: Gram, rest: Sequence[int]) -> tuple[TailTerm, ...]:
+def place_tail(gram: Gram, rest: Sequence[int]) -> tuple[TailTerm, ...]:
+    """The terms' raw columns side by side, in the given order."""
     placed, offset = [], 0
     for i in rest:
         t = gram.terms[i]

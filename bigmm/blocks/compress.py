@@ -9,7 +9,7 @@ intercept over a million unweighted levels becomes a few hundred rows, exactly.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -21,24 +21,60 @@ WORTH = 4
 """Compress when the rows become this many times fewer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Classes:
+    """Levels of one term by diagonal block: diagonal (d, k, k); counts (d,) levels; moments (d, s, s), s = k (p + 1),
+    sum over the levels of a class of r r', r = Z_l'W[X y] as one row."""
+
+    diagonal: np.ndarray
+    counts: np.ndarray
+    moments: np.ndarray
+
+    def merge(self, other: Classes) -> Classes:
+        """Of the levels of both."""
+        diagonal = np.concatenate([self.diagonal, other.diagonal])
+        first, number = _distinct(diagonal)
+        counts = np.zeros(len(first), np.int64)
+        moments = np.zeros((len(first), *self.moments.shape[1:]))
+        np.add.at(counts, number, np.concatenate([self.counts, other.counts]))
+        np.add.at(moments, number, np.concatenate([self.moments, other.moments]))
+        return Classes(diagonal[first], counts, moments)
+
+    @property
+    def is_worth(self) -> bool:
+        """Are these enough fewer rows than levels?"""
+        return len(self.counts) * self.moments.shape[1] * WORTH <= self.counts.sum()
+
+
 def compress(gram: Gram) -> Gram:
     """The same criterion with fewer rows, or `gram` itself where that does not pay or does not apply."""
     if len(gram.terms) != 1 or not gram.terms[0].penalized:
         return gram
-    term = gram.terms[0]
-    if term.width > 1 and not _often_equal(term):
+    found = classes(gram.terms[0])
+    if found is None or not found.is_worth:
         return gram
+    return replace(gram, terms=(as_term(found, gram.terms[0]),))
+
+
+def classes(term: TermBlock) -> Classes | None:
+    """The classes of a term's levels; None when they are clearly too many to be worth it."""
+    if term.width > 1 and not _often_equal(term):
+        return None
     size = term.width * term.dense.shape[2]
     kinds, number = _distinct_blocks(term)
-    if len(kinds) * size * WORTH > term.n_levels:
-        return gram
+    if len(kinds) * WORTH > term.n_levels:
+        return None
     moments = np.zeros((len(kinds), size, size))
     _sum_moments(number, term.dense.reshape(term.n_levels, size), moments)
-    rows = _square_root(moments).reshape(len(kinds) * size, term.width, -1)
-    counts = np.bincount(number, minlength=len(kinds))
-    diagonal = np.repeat(term.diagonal[kinds], size, axis=0)
-    small = TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(counts / size, size))
-    return replace(gram, terms=(small,))
+    return Classes(term.diagonal[kinds], np.bincount(number, minlength=len(kinds)), moments)
+
+
+def as_term(found: Classes, term: TermBlock) -> TermBlock:
+    """The term with the rows of the classes instead of its levels'."""
+    size = found.moments.shape[1]
+    rows = _square_root(found.moments).reshape(len(found.counts) * size, term.width, -1)
+    diagonal = np.repeat(found.diagonal, size, axis=0)
+    return TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(found.counts / size, size))
 
 
 def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
@@ -53,9 +89,14 @@ def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
             first = np.zeros(len(seen), np.int64)
             first[size[::-1]] = np.arange(term.n_levels - 1, -1, -1)
             return first[seen], (np.cumsum(seen) - 1)[size]
-        _, first, number = np.unique(values, return_index=True, return_inverse=True)
-        return first, number
-    _, first, number = np.unique(_keys(flat), return_index=True, return_inverse=True)
+    return _distinct(term.diagonal)
+
+
+def _distinct(diagonal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(first of each distinct block, its number for every block of (q, k, k))."""
+    flat = diagonal.reshape(len(diagonal), -1)
+    keys = flat[:, 0] if flat.shape[1] == 1 else _keys(flat)
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
     return first, number
 
 

@@ -82,7 +82,7 @@ def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
                 part.v,
                 schur,
             )
-    return _factor_tail(structure, lams, factors, schur, logdet)
+    return factor_tail(structure, lams, factors, schur, logdet)
 
 
 def eliminate_stages(structure: Structure, lams) -> tuple[tuple[StageFactor, ...], float, np.ndarray]:
@@ -135,7 +135,8 @@ def _eliminate(stage: Stage, lam, diagonal, dense, data) -> tuple[StageFactor, f
     return StageFactor(diagonal, dense, data, h, f, v), logdet, sum(part[1] for part in parts)
 
 
-def _factor_tail(structure, lams, stages, schur, logdet) -> Factor:
+def factor_tail(structure, lams, stages, schur, logdet) -> Factor:
+    """The factor, given those of its stages, the tail's Schur complement (lower triangle) and the stages' log|M|."""
     n_random = sum(t.n_levels * t.width for t in structure.tail if t.penalized)
     scale = scalar_scale(structure, lams, structure.m)
     if scale is not None:

@@ -45,7 +45,7 @@ def selected_inverse(
     structure = factor.structure
     n = factor.n_random + (factor.n_fixed if with_fixed else 0)
     p = structure.m - 1 if with_fixed else 0
-    inverse = _inverse_from_cholesky(factor.tail[:n, :n])
+    inverse = inverse_from_cholesky(factor.tail[:n, :n])
     raw = _unscaled(factor, inverse, with_fixed)
     n_terms = len(structure.gram.terms)
     projected: list[np.ndarray | None] = [None] * n_terms
@@ -60,12 +60,12 @@ def selected_inverse(
                 view = raw[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
                 each = np.arange(t.n_levels)
                 blocks[t.term] = view[each, :, each, :]
-    columns = _invert_stages(factor, p, raw, (covariances, pattern), projected, blocks)
+    columns = invert_stages(factor, p, raw, (covariances, pattern), projected, blocks)
     pairs = pair_inverses(structure, columns, raw) if pattern else {}
     return SelectedInverse(tuple(projected), tuple(blocks), pairs)
 
 
-def _inverse_from_cholesky(lower: np.ndarray) -> np.ndarray:
+def inverse_from_cholesky(lower: np.ndarray) -> np.ndarray:
     """Lower triangle of (L L')^-1, C order; what stands above is not defined."""
     if not len(lower):
         return np.zeros((0, 0))
@@ -113,7 +113,7 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
     return own[each, :, each, :].sum(axis=0) - np.einsum("nla,nlb->ab", blocks, blocks)
 
 
-def _invert_stages(factor: Factor, p: int, tail: np.ndarray, wanted: tuple[bool, bool], projected, blocks) -> dict:
+def invert_stages(factor: Factor, p: int, tail: np.ndarray, wanted: tuple[bool, bool], projected, blocks) -> dict:
     """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns."""
     structure = factor.structure
     covariances, pattern = wanted

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bigmm.blocks import coupling_kernels, scatter_kernels, solve_kernels
 from bigmm.blocks import krylov_kernels as kernels
-from bigmm.blocks import solve_kernels
 from bigmm.blocks.factor import GRAIN, NotPositiveDefiniteError, StageFactor
+from bigmm.blocks.gram import CrossBlock
 from bigmm.blocks.parallel import run
-from bigmm.blocks.structure import Structure, TailTerm
+from bigmm.blocks.scatter import both_ways, scattered
+from bigmm.blocks.structure import Stage, Structure, TailTerm
 
 ROWS = 512
 """Rows of the tail or levels of a stage per range, for kernels that do much work per row."""
@@ -84,15 +86,28 @@ def apply_schur(structure: Structure, stages: tuple[StageFactor, ...], x: np.nda
         run(solve_kernels.multiply_own, t.n_levels, GRAIN, diagonal, views[t.term], targets[t.term])
     for (j, k), block in gram.cross.items():
         if j in views and k in views:
-            turned = structure.turned[j, k]
-            for source, target, b in ((k, j, block), (j, k, turned)):
-                n = gram.terms[target].n_levels
-                run(solve_kernels.multiply, n, ROWS, b.indptr, b.indices, b.data, views[source], targets[target])
+            _between(block, views[j], views[k], targets[j], targets[k])
     for stage, part in zip(structure.stages, stages, strict=True):
-        w = np.empty((stage.n_levels, stage.width, nv), x.dtype)
-        run(kernels.to_levels, stage.n_levels, ROWS, stage.tail_start, stage.indptr, stage.columns, part.f, x, w)
-        run(solve_kernels.forward_tail, structure.r_raw, ROWS, stage.colptr, stage.entry, stage.level, part.f, w, out)
+        where = stage.tail_start, stage.indptr, stage.columns, part.f
+        out += scattered(coupling_kernels.through_levels, stage.indptr, x.shape, x.dtype, *where, x)
     return out
+
+
+def _between(block: CrossBlock, x_j: np.ndarray, x_k: np.ndarray, out_j: np.ndarray, out_k: np.ndarray) -> None:
+    """out_j += C x_k and out_k += C'x_j for two terms of the tail, all (levels, width, nv)."""
+    nv = x_j.shape[2]
+    if x_k.shape[1] > 1:
+        out_k += both_ways(block, x_j, x_k, out_j)
+        return
+    where = block.indptr, block.indices, block.data.reshape(len(block.data), -1), x_k.reshape(-1, nv), -x_j, out_j
+    shape = len(x_k), nv
+    out_k += scattered(coupling_kernels.between_levels, block.indptr, shape, x_k.dtype, *where).reshape(x_k.shape)
+
+
+def subtract_levels(stage: Stage, part: StageFactor, w: np.ndarray, out: np.ndarray) -> None:
+    """out -= sum over a stage's levels of F_l'w_l, in the tail: w (q, k, nv), out (r_raw, nv)."""
+    where = stage.tail_start, stage.indptr, stage.columns, part.f
+    out += scattered(coupling_kernels.from_levels, stage.indptr, out.shape, out.dtype, *where, np.ascontiguousarray(w))
 
 
 def tail_operator(structure: Structure, lams: tuple[np.ndarray, ...], stages: tuple[StageFactor, ...]) -> TailOperator:
@@ -102,7 +117,8 @@ def tail_operator(structure: Structure, lams: tuple[np.ndarray, ...], stages: tu
         lam = lams[t.term]
         schur = structure.gram.terms[t.term].diagonal.copy()
         for stage, part in zip(structure.stages, stages, strict=True):
-            run(kernels.own_blocks, t.n_levels, ROWS, t.offset, t.width, stage.colptr, stage.entry, part.f, schur)
+            where = stage.tail_start, stage.indptr, stage.columns, part.f, t.offset, t.stop, t.width
+            schur -= scattered(scatter_kernels.scatter_own, stage.indptr, schur.shape, np.float64, *where)
         blocks = lam.T @ schur @ lam + np.eye(t.width)
         try:
             low = np.linalg.cholesky(blocks)
@@ -129,9 +145,11 @@ class Solved:
 
 def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: float = TOLERANCE) -> Solved:
     """Solve for all columns of rhs (r, nv); a column rests when its residual is below tolerance times its norm."""
-    x, r, p = np.zeros_like(rhs), rhs.copy(), rhs.copy()
-    norm = _dots(rhs, rhs)
-    rho, image = norm.copy(), np.zeros_like(rhs)
+    nv = rhs.shape[1]
+    r = padded(rhs)
+    x, p = np.zeros_like(r), r.copy()
+    norm = _dots(r, r)
+    rho, image = norm.copy(), np.zeros_like(r)
     alphas, betas = [], []
     floor = np.maximum(norm, 1e-300) * tolerance**2  # norms are summed in float64 whatever the columns are
     for iteration in range(MAX_ITERATIONS):
@@ -156,8 +174,21 @@ def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: floa
             f"conjugate gradients did not converge in {MAX_ITERATIONS} iterations "
             "(nested factors hidden among crossed ones?)"
         )
-    shape = (0, rhs.shape[1])
-    return Solved(x, image, len(alphas), np.array(alphas).reshape(-1, shape[1]), np.array(betas).reshape(-1, shape[1]))
+    coefficients = (np.array(each).reshape(len(alphas), r.shape[1])[:, :nv] for each in (alphas, betas))
+    return Solved(_first(x, nv), _first(image, nv), len(alphas), *coefficients)
+
+
+def padded(rhs: np.ndarray) -> np.ndarray:
+    """A copy of rhs (r, nv) with columns of zeros to a multiple of what `coupling_kernels` handles at once."""
+    r, nv = rhs.shape
+    step = coupling_kernels.MIDDLE if nv > coupling_kernels.MIDDLE // 2 else coupling_kernels.NARROW
+    out = np.zeros((r, -(-nv // step) * step), rhs.dtype)
+    out[:, :nv] = rhs
+    return out
+
+
+def _first(x: np.ndarray, nv: int) -> np.ndarray:
+    return x if x.shape[1] == nv else np.ascontiguousarray(x[:, :nv])
 
 
 def _dots(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -173,7 +204,7 @@ def lanczos_quadrature(solved: Solved, norms: np.ndarray, function) -> np.ndarra
         steps = int(np.count_nonzero(np.isfinite(alpha)))
         if not steps:
             continue
-        alpha, beta = alpha[:steps], solved.beta[:steps, column]
+        alpha, beta = alpha[:steps].astype(float), solved.beta[:steps, column].astype(float)
         diagonal = 1.0 / alpha
         diagonal[1:] += beta[:-1] / alpha[:-1]
         off = np.sqrt(np.maximum(beta[:-1], 0.0)) / alpha[:-1]
@@ -187,20 +218,21 @@ def back_substitute(
 ) -> tuple[np.ndarray, ...]:
     """Per stage (q, k, nv): h'(v - f solution) for values ``tail`` (r_raw, nv) of the tail, in raw coordinates.
 
-    v: per stage (q, k, nv) forward right-hand sides, or None for zero. Returned in the order of the stages.
+    v: per stage (q, k, nv) forward right-hand sides, or None for zero. Returned in the order of the stages, in the
+    type of the tail's values.
     """
-    nv = tail.shape[1]
+    nv, dtype = tail.shape[1], tail.dtype
     sizes = [s.n_levels * s.width for s in structure.stages]
-    solution = np.concatenate([tail, np.zeros((sum(sizes), nv))])
     starts = structure.r_raw + np.cumsum([0, *sizes])
+    solution = np.concatenate([tail, np.zeros((sum(sizes), nv), dtype)]) if len(sizes) > 1 else tail
     out: list[np.ndarray] = [np.zeros(0)] * len(structure.stages)
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], stages[number]
-        own = np.empty((stage.n_levels, stage.width, nv))
-        given = np.zeros((0, stage.width, nv)) if v is None else v[number]
-        run(
-            kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, given, stage.indptr, stage.columns, solution, own
-        )
-        solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
+        own = np.empty((stage.n_levels, stage.width, nv), dtype)
+        given = np.zeros((0, stage.width, nv), dtype) if v is None else v[number]
+        where = stage.indptr, stage.columns
+        run(coupling_kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, given, *where, solution, own)
+        if len(sizes) > 1:
+            solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
         out[number] = own
     return tuple(out)

@@ -1,5 +1,5 @@
-"""numba kernels that apply the Schur complement of the tail without forming it: two sparse passes over the
-cross-blocks.
+"""numba kernels of conjugate gradients and of what is read off their solutions; the sparse passes themselves are in
+`coupling_kernels`.
 
 Vectors stand side by side: x (rows, nv) in C order, so the inner loop runs over contiguous numbers. Each range
 writes to its own rows only.
@@ -9,39 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
-
-
-@njit(cache=True, nogil=True)
-def to_levels(lo, hi, tail_start, indptr, columns, f, x, w):
-    """w[l] = sum over a level's tail entries f_e x[column e]; f (nnz, k), x (r_raw, nv), w (q, k, nv)."""
-    k, nv = f.shape[1], x.shape[1]
-    for i in range(lo, hi):
-        for a in range(k):
-            for v in range(nv):
-                w[i, a, v] = 0.0
-        for e in range(tail_start[i], indptr[i + 1]):
-            c = columns[e]
-            for a in range(k):
-                t = f[e, a]
-                for v in range(nv):
-                    w[i, a, v] += t * x[c, v]
-
-
-@njit(cache=True, nogil=True)
-def own_blocks(lo, hi, first, width, colptr, entry, f, out):
-    """out[l] -= sum over stages' levels f f' within the columns of tail level l; columns first + l * width + a are
-    neighbours in every row. out (n_levels, width, width)."""
-    k = f.shape[1]
-    for i in range(lo, hi):
-        c = first + i * width
-        for t in range(colptr[c], colptr[c + 1]):
-            e = entry[t]
-            for a in range(width):
-                for b in range(width):
-                    x = 0.0
-                    for d in range(k):
-                        x += f[e + a, d] * f[e + b, d]
-                    out[i, a, b] -= x
 
 
 @njit(cache=True, nogil=True)
@@ -56,29 +23,6 @@ def block_multiply(lo, hi, blocks, transposed, x, out):
                 t = blocks[i, b, a] if transposed else blocks[i, a, b]
                 for v in range(nv):
                     out[i, a, v] += t * x[i, b, v]
-
-
-@njit(cache=True, nogil=True)
-def back_levels(lo, hi, h, f, v, indptr, columns, solution, out):
-    """out[l] = h'(v - f solution) for many right-hand sides: v (q, k, nv) or empty, solution (columns, nv), out (q,
-    k, nv)."""
-    k, nv = h.shape[1], out.shape[2]
-    w = np.empty((k, nv))
-    for i in range(lo, hi):
-        for a in range(k):
-            for c in range(nv):
-                w[a, c] = v[i, a, c] if len(v) else 0.0
-        for e in range(indptr[i], indptr[i + 1]):
-            for a in range(k):
-                t = f[e, a]
-                for c in range(nv):
-                    w[a, c] -= t * solution[columns[e], c]
-        for b in range(k):
-            for c in range(nv):
-                t = 0.0
-                for a in range(k):
-                    t += h[i, a, b] * w[a, c]
-                out[i, b, c] = t
 
 
 @njit(cache=True, nogil=True)

@@ -8,6 +8,7 @@ import numpy as np
 
 from bigmm.blocks.analysis import analyse
 from bigmm.blocks.gram import CrossBlock, Gram
+from bigmm.blocks.row_structure import elimination_order, row_structure
 from bigmm.blocks.structure import Structure
 
 
@@ -59,3 +60,35 @@ def _numbered(gram: Gram) -> Gram:
     cross = {pair: CrossBlock(b.indptr, b.indices, numbers(b.data)) for pair, b in gram.cross.items()}
     terms = tuple(replace(t, diagonal=a, dense=b) for t, a, b in zip(gram.terms, diagonals, dense, strict=True))
     return replace(gram, terms=terms, cross=cross, xy=numbers(gram.xy))
+
+
+class RowRefill:
+    """The same for `row_structure`: stages hold their rows only.
+
+    One tail term of scalar effects, the usual case of two large crossed factors, costs nothing: its cross block is the
+    stage's rows as it stands.
+    """
+
+    def __init__(self, pattern: Gram):
+        self.places: list[np.ndarray] | None = None
+        chain, rest = elimination_order(pattern)
+        if len(chain) == 1 and len(rest) == 1 and pattern.terms[rest[0]].width == 1:
+            self.structure = row_structure(pattern)
+            return
+        before = sum(t.diagonal.size + t.dense.size for t in pattern.terms) + 1
+        self.structure = row_structure(_numbered(pattern))
+        self.places = [stage.data.astype(np.int64) - before for stage in self.structure.stages]
+
+    def __call__(self, gram: Gram) -> Structure:
+        """The structure of ``gram``; the stages' numbers have the type of its cross blocks."""
+        stages = []
+        numbers = None if self.places is None else np.concatenate([b.data.ravel() for b in gram.cross.values()])
+        for number, stage in enumerate(self.structure.stages):
+            term = gram.terms[stage.term]
+            if self.places is None or numbers is None:
+                (block,) = gram.cross.values()
+                data = block.data.reshape(len(block.data), term.width)
+            else:
+                data = numbers[self.places[number]]
+            stages.append(replace(stage, diagonal=term.diagonal, dense=term.dense, data=data))
+        return replace(self.structure, gram=gram, stages=tuple(stages))

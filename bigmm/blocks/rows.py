@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from bigmm.blocks.coordinates import scale_rows
-from bigmm.blocks.factor import Factor, triangular
+from bigmm.blocks.factor import Factor, StageFactor, triangular
+from bigmm.blocks.structure import Structure
 
 ROWS_AT_ONCE = 1024
 
@@ -22,8 +25,19 @@ def row_quadratics(
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
-def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
-    structure, n = factor.structure, len(x)
+@dataclass(frozen=True, slots=True)
+class SweptRows:
+    """n right-hand sides, one per row, after the stages are eliminated: total (n,) squared norms of what the stages
+    took; tail (r_raw, n) and x (n, f + p): what is left, unscaled."""
+
+    total: np.ndarray
+    tail: np.ndarray
+    x: np.ndarray
+
+
+def sweep_rows(structure: Structure, stages: tuple[StageFactor, ...], x: np.ndarray, refs, z) -> SweptRows:
+    """Eliminate the stages from the rows' right-hand sides; a row touches only its own levels and what they meet."""
+    n = len(x)
     pending = {s.term: [(np.arange(n), refs[s.term], z[s.term])] for s in structure.stages}
     tail = np.zeros((structure.r_raw, n))
     for t in structure.tail:
@@ -34,7 +48,7 @@ def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
     x = x.copy()
     n_dense = structure.m - 1
     total = np.zeros(n)
-    for stage, part in zip(structure.stages, factor.stages, strict=True):
+    for stage, part in zip(structure.stages, stages, strict=True):
         rows, level, rhs = _merged(pending[stage.term], stage.n_levels)
         w = np.einsum("nab,nb->na", part.h[level], rhs)
         np.add.at(total, rows, (w**2).sum(axis=1))
@@ -48,11 +62,19 @@ def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
         entries = stage.tail_start[level][owner] + np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
         change = -np.einsum("ek,ek->e", part.f[entries], w[owner])
         np.add.at(tail, (stage.columns[entries], rows[owner]), change)
-    scaled = scale_rows(structure, factor.lams, np.vstack([tail, x[:, x.shape[1] - n_dense :].T]), n_dense)
+    return SweptRows(total, tail, x)
+
+
+def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
+    structure = factor.structure
+    swept = sweep_rows(structure, factor.stages, x, refs, z)
+    n_dense = structure.m - 1
+    x = swept.x
+    scaled = scale_rows(structure, factor.lams, np.vstack([swept.tail, x[:, x.shape[1] - n_dense :].T]), n_dense)
     at = factor.n_random
     scaled[at : at + factor.n_fixed - n_dense] += x[:, : x.shape[1] - n_dense].T
     size = len(factor.tail) - 1
-    return total + (triangular(factor.tail[:size, :size], np.asfortranarray(scaled)) ** 2).sum(axis=0)
+    return swept.total + (triangular(factor.tail[:size, :size], np.asfortranarray(scaled)) ** 2).sum(axis=0)
 
 
 def _merged(pending, n_levels: int):

@@ -9,7 +9,9 @@ import numpy as np
 from bigmm.blocks import solve_kernels as kernels
 from bigmm.blocks.coordinates import scale_rows, unscale_rows
 from bigmm.blocks.factor import GRAIN, TAIL_GRAIN, Factor, StageFactor, triangular
+from bigmm.blocks.krylov import subtract_levels
 from bigmm.blocks.parallel import run
+from bigmm.blocks.scatter import both_ways
 from bigmm.blocks.structure import Structure
 
 
@@ -83,7 +85,9 @@ def forward(
         fixed -= sum(p[0] for p in parts)[:-1]
         total += sum(p[1] for p in parts)
         swept.append(w)
-        if structure.r_raw:
+        if structure.r_raw and not len(stage.colptr):  # rows only, see `row_structure`
+            subtract_levels(stage, part, w, tail)
+        elif structure.r_raw:
             columns = (stage.colptr, stage.entry, stage.level)
             run(kernels.forward_tail, structure.r_raw, TAIL_GRAIN, *columns, part.f, w, tail)
         for parent in stage.parents:
@@ -121,6 +125,9 @@ def _from_others(structure: Structure, x: tuple[np.ndarray, ...], with_fixed: bo
     gram = structure.gram
     out = tuple(np.zeros(x_j.shape) for x_j in x)
     for (j, k), block in gram.cross.items():
+        if (j, k) not in structure.turned:  # rows only: all terms are random
+            out[k][:] += both_ways(block, x[j], x[k], out[j])
+            continue
         for source, target, b in ((k, j, block), (j, k, structure.turned[j, k])):
             if gram.terms[source].penalized or with_fixed:
                 n = gram.terms[target].n_levels

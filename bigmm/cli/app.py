@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import click
 
+from bigmm.cli.certify import certify
 from bigmm.cli.console import Console
 from bigmm.cli.demo import demo
 from bigmm.cli.fit import fit
@@ -25,7 +26,8 @@ BUG, INTERRUPTED, TERMINATED = 70, 130, 143
 BUG_ADVICE = "This is a bug in bigmm. Please report it with the traceback that --debug shows."
 
 EXIT_CODES = """
-Exit codes: 0 fitted and converged; 2 usage or formula; 3 fitted, but not converged or singular (results are written);
+Exit codes: 0 fitted and converged; 2 usage or formula; 3 fitted, but not converged or singular (results are written),
+or not certified;
 65 bad data; 70 a bug in bigmm; 73 cannot write the output; 74 reading gave up; 75 try again later;
 78 version or configuration mismatch; 130 interrupted. After 65 to 78 nothing is half-written.
 """
@@ -40,7 +42,7 @@ def bigmm() -> None:
     """
 
 
-for command in (fit, plan, summary, ranef, predict, demo):
+for command in (fit, plan, summary, ranef, predict, certify, demo):
     bigmm.add_command(command)
 
 

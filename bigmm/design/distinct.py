@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from bigmm.design.bits import NOTHING, Bits, are_compact, is_increasing, key_range
 from bigmm.design.levels import canonical_type, distinct_codes
+from bigmm.design.packed import Packed, pack, union
 from bigmm.errors import DataError
 
 
@@ -18,29 +20,96 @@ from bigmm.errors import DataError
 class DistinctRows:
     """Distinct combinations of some columns, rows with a null or NaN among them left out.
 
-    ``found``: tables of the columns in canonical types; ``declared``: column -> the only values allowed.
+    ``found``: tables of the columns in canonical types; ``bits``: more of them, of a single column of integers, and
+    ``packed``: of several such columns; ``declared``: column -> the only values allowed.
     """
 
     columns: tuple[str, ...]
     declared: Mapping[str, pa.Array] = field(default_factory=dict)
     found: tuple[pa.Table, ...] = ()
     rows: int = 0
+    bits: Bits = NOTHING
+    packed: tuple[Packed, ...] = ()
 
     def update(self, table: pa.Table, where: str) -> DistinctRows:
+        rows = self.rows + table.num_rows
+        keys = self._keys(table)
+        if keys and self._are_compact(*key_range(keys), rows):
+            return replace(self, bits=self.bits.with_keys(keys), rows=rows)
+        own = self._packed(table)
+        if own is not None:
+            return replace(self, rows=rows)._with(self.found, (*self.packed, own))
         fresh = distinct(table.select(list(dict.fromkeys(self.columns))))
         for column, allowed in self.declared.items():
             strange = fresh[column].filter(pc.invert(pc.is_in(fresh[column], value_set=allowed)))
             if len(strange):
                 value = strange[0].as_py()
                 raise DataError(f"{where}: column {column!r} holds {value!r}, not one of its declared categories")
-        return replace(self, found=_compact((*self.found, fresh)), rows=self.rows + table.num_rows)
+        return replace(self, found=_compact((*self.found, fresh)), rows=rows)
 
     def merge(self, other: DistinctRows) -> DistinctRows:
-        return replace(self, found=_compact((*self.found, *other.found)), rows=self.rows + other.rows)
+        rows, found, bits = self.rows + other.rows, (*self.found, *other.found), self.bits
+        if len(other.bits.words) and not self._are_compact(other.bits.low, other.bits.high, rows):
+            found += (self._listed(other.bits),)
+        else:
+            bits = bits.merge(other.bits)
+        return replace(self, rows=rows, bits=bits)._with(found, (*self.packed, *other.packed))
+
+    def _with(self, found: tuple[pa.Table, ...], packed: tuple[Packed, ...]) -> DistinctRows:
+        """With these pieces, joined where it is time; packed ones that are too wide together become tables."""
+        while len(packed) > 1 and sum(map(len, packed[1:])) >= len(packed[0]):
+            *rest, before, last = packed
+            joined = union(before, last)
+            if joined is None:
+                found, packed = (*found, *map(self._unpacked, packed)), ()
+            else:
+                packed = (*rest, joined)
+        return replace(self, found=_compact(found), packed=packed)
+
+    def _packed(self, table: pa.Table) -> Packed | None:
+        """The rows of several columns of integers; None for others, and where they are too wide."""
+        if len(self.columns) == 1 or self.declared:
+            return None
+        columns = [table.column(name) for name in dict.fromkeys(self.columns)]
+        if not all(pt.is_integer(column.type) and column.type != pa.uint64() for column in columns):
+            return None
+        if any(column.null_count for column in columns):
+            table = table.select(list(dict.fromkeys(self.columns))).drop_null()
+            columns = table.columns
+        return pack([column.to_numpy() for column in columns])
+
+    def _unpacked(self, packed: Packed) -> pa.Table:
+        return pa.table(dict(zip(dict.fromkeys(self.columns), map(pa.array, packed.columns()), strict=True)))
+
+    def _keys(self, table: pa.Table) -> list[np.ndarray]:
+        """The values of the one column of integers, by chunk; none where `bits` cannot hold them."""
+        if len(self.columns) > 1 or self.declared or not pt.is_integer(table.schema.field(self.columns[0]).type):
+            return []
+        chunks = [chunk.drop_null() for chunk in table.column(self.columns[0]).chunks]
+        keys = [chunk.to_numpy() for chunk in chunks if len(chunk)]
+        return [] if any(own.dtype == np.uint64 for own in keys) else keys
+
+    def _are_compact(self, low: int, high: int, rows: int) -> bool:
+        if len(self.bits.words):
+            low, high = min(low, self.bits.low), max(high, self.bits.high)
+        return are_compact(low, high, rows)
+
+    def _listed(self, bits: Bits) -> pa.Table:
+        return pa.table({self.columns[0]: pa.array(bits.values())})
 
     def table(self) -> pa.Table | None:
         """All distinct rows, unordered; None when no partition was read."""
-        return _union(self.found) if self.found else None
+        found = (*self.found, self._listed(self.bits)) if len(self.bits.words) else self.found
+        packed: tuple[Packed, ...] = ()
+        for piece in self.packed:
+            packed = _joined(packed, piece)
+        found += tuple(map(self._unpacked, packed))
+        return _union(found) if found else None
+
+
+def _joined(pieces: tuple[Packed, ...], last: Packed) -> tuple[Packed, ...]:
+    both = union(pieces[-1], last) if pieces else last
+    return (*pieces, last) if both is None else (*pieces[:-1], both)
 
 
 def _compact(found: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
@@ -86,6 +155,8 @@ def _distinct_values(column: pa.ChunkedArray, name: str) -> pa.Array:
 
 def unique_values(column: pa.ChunkedArray) -> pa.Array:
     """Distinct values of a column, in any order."""
+    if pt.is_integer(column.type) and column.num_chunks == 1 and is_increasing(column.chunk(0).to_numpy()):
+        return column.chunk(0)
     return _distinct_integers(column.combine_chunks()) if pt.is_integer(column.type) else pc.unique(column)
 
 

@@ -7,6 +7,7 @@ stored; column i >= 1 is row i - 1 of `DesignChunk.columns`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,13 @@ class Grouping:
     """A factor whose level number is kept per row.
 
     ``name`` is lme4's label ("g", "cask:batch"); ``variables`` the columns behind it, in the label's order;
-    ``labels`` (n_levels,) an array of level labels in R's factor order (components joined by ":" for interactions).
+    ``labels`` (n_levels,) an array of level labels in R's factor order (components joined by ":" for interactions), or
+    what makes such labels when they are asked for.
     """
 
     name: str
     variables: tuple[str, ...]
-    labels: np.ndarray
+    labels: Any
 
     @property
     def n_levels(self) -> int:

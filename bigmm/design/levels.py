@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from bigmm.design.bits import is_increasing
 from bigmm.design.lookup import IntegerIndex, ValueIndex
 from bigmm.errors import DataError
 
@@ -110,7 +112,7 @@ class Levels:
     @cached_property
     def _index(self) -> IntegerIndex | ValueIndex:
         if is_integer_like(self.values.type):
-            return IntegerIndex(integer_keys(self.values).astype(np.int64))
+            return IntegerIndex(integer_keys(self.values).astype(np.int64, copy=False))
         return ValueIndex(self.values)
 
     @cached_property
@@ -176,11 +178,15 @@ class Combinations:
         return len(self.codes)
 
     @property
-    def labels(self) -> np.ndarray:
-        """(n,) labels of the members joined by ":"."""
-        if not len(self):
+    def labels(self) -> np.ndarray | JoinedLabels:
+        """(n,) labels of the members joined by ":"; of very many they are made when they are asked for."""
+        return self.joined(self.codes) if len(self) < MANY else JoinedLabels(self)
+
+    def joined(self, codes: np.ndarray) -> np.ndarray:
+        """(m,) labels of the members joined by ":", for some of the combinations (m, v)."""
+        if not len(codes):
             return np.empty(0, dtype="U1")
-        texts = [levels.texts.take(pa.array(code)) for levels, code in zip(self.members, self.codes.T, strict=True)]
+        texts = [levels.texts.take(pa.array(code)) for levels, code in zip(self.members, codes.T, strict=True)]
         return label_array(pc.binary_join_element_wise(*texts, pa.scalar(":", pa.large_string())))
 
     def numbers(self, codes: Sequence[np.ndarray]) -> np.ndarray:
@@ -190,6 +196,29 @@ class Combinations:
         for code in codes:
             out[code < 0] = -1
         return out
+
+
+MANY = 1 << 20
+"""From so many combinations on, their joined labels are not kept: they take more than all sums of a fit."""
+
+
+class JoinedLabels:
+    """What stands for the array of labels of many combinations."""
+
+    def __init__(self, source: Combinations):
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: Any) -> Any:
+        """The labels there, as an array would give them."""
+        if isinstance(index, (int, np.integer)):
+            return self.source.joined(self.source.codes[index][None])[0]
+        return self.source.joined(self.source.codes[index])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.source.joined(self.source.codes).astype(dtype) if dtype else self.source.joined(self.source.codes)
 
 
 def combined(codes: Sequence[np.ndarray] | np.ndarray, sizes: Sequence[int]) -> np.ndarray:
@@ -203,6 +232,12 @@ def combined(codes: Sequence[np.ndarray] | np.ndarray, sizes: Sequence[int]) -> 
     return total
 
 
+def sorted_distinct(keys: np.ndarray) -> np.ndarray:
+    """(m,) the different integers of (n,), increasing; repeats of neighbours are gone before the sort."""
+    keys = np.sort(keys[np.append(True, keys[1:] != keys[:-1])]) if len(keys) else keys
+    return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
+
+
 def distinct_codes(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndarray:
     """(m, v) int32: the distinct rows of level numbers, sorted with the first column slowest."""
     keys = combined(codes, sizes)
@@ -211,7 +246,7 @@ def distinct_codes(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndar
         flags[keys] = True
         rest = np.flatnonzero(flags)
     else:
-        rest = np.unique(keys)
+        rest = sorted_distinct(keys)
     found = np.empty((len(rest), len(sizes)), dtype=np.int32)
     for place in reversed(range(len(sizes))):
         found[:, place] = rest % sizes[place]
@@ -239,6 +274,8 @@ def ordered(column: str, values: pa.Array, declared: pa.Array | None) -> Levels:
     """Levels from the distinct values seen: sorted, or in declared order without the unused."""
     if declared is not None:
         return Levels(column, declared.filter(pc.is_in(declared, value_set=values)))
+    if pt.is_integer(values.type) and is_increasing(integer_keys(values)):
+        return Levels(column, values)
     return Levels(column, values.take(pc.sort_indices(values)))
 
 

@@ -7,6 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bigmm.design.bits import NOTHING, SPARSE, is_increasing, number_by_rank, ranks
+
+NARROW = 1 << 18
+"""A table for so many integers stays in the cache."""
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio
 
 
@@ -28,59 +32,61 @@ def number_without_gaps(keys: np.ndarray, low: int, size: int, out: np.ndarray) 
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_slots(keys: np.ndarray, slot_keys: np.ndarray, slot_codes: np.ndarray, shift: np.uint64) -> None:
-    """Open addressing: put key i with code i into the first free slot; slots are a power of two, codes -1 = free."""
-    mask = slot_codes.size - 1
+def fill_slots(keys: np.ndarray, slots: np.ndarray, shift: np.uint64) -> None:
+    """Open addressing: put i for key i into the first free slot; slots are a power of two, -1 = free."""
+    mask = slots.size - 1
     for i in range(keys.size):
         slot = np.int64((np.uint64(keys[i]) * _HASH) >> shift)
-        while slot_codes[slot] >= 0:
+        while slots[slot] >= 0:
             slot = (slot + 1) & mask
-        slot_keys[slot] = keys[i]
-        slot_codes[slot] = i
+        slots[slot] = i
 
 
 @numba.njit(cache=True, nogil=True)
-def number_by_slots(
-    keys: np.ndarray, slot_keys: np.ndarray, slot_codes: np.ndarray, shift: np.uint64, out: np.ndarray
-) -> None:
-    """out[i] = code of keys[i] among the slots of `fill_slots`, or -1."""
-    mask = slot_codes.size - 1
-    for i in range(keys.size):
-        key = np.int64(keys[i])
-        slot = np.int64((np.uint64(key) * _HASH) >> shift)
-        while slot_codes[slot] >= 0 and slot_keys[slot] != key:
+def number_by_slots(values: np.ndarray, keys: np.ndarray, slots: np.ndarray, shift: np.uint64, out: np.ndarray) -> None:
+    """out[i] = the place of values[i] among keys, found by the slots of `fill_slots`, or -1."""
+    mask = slots.size - 1
+    for i in range(values.size):
+        value = np.int64(values[i])
+        slot = np.int64((np.uint64(value) * _HASH) >> shift)
+        while slots[slot] >= 0 and keys[slots[slot]] != value:
             slot = (slot + 1) & mask
-        out[i] = slot_codes[slot]
+        out[i] = slots[slot]
 
 
 class IntegerIndex:
-    """Codes of int64 keys: by subtraction where they follow each other, a table in a compact range, else hashing."""
+    """Codes of int64 keys: by subtraction where they follow each other, a table in a narrow range, by rank among bits
+    where they increase in a compact one, else hashing."""
 
     def __init__(self, keys: np.ndarray):
         self.low = int(keys.min()) if keys.size else 0
         span = int(keys.max()) - self.low + 1 if keys.size else 1
-        self.size, self.table = keys.size, np.empty(0, dtype=np.int32)
-        self.gapless = bool(keys.size and np.all(np.diff(keys) == 1))
-        if self.gapless:
+        self.size, self.kind = keys.size, "gapless"
+        increasing = is_increasing(keys)
+        if increasing and span == keys.size:
             return
-        if span <= max(8 * keys.size, 1 << 16):
-            self.table = np.full(span, -1, dtype=np.int32)
+        if span <= NARROW or (not increasing and span <= 8 * keys.size):
+            self.kind, self.table = "table", np.full(span, -1, dtype=np.int32)
             self.table[keys - self.low] = np.arange(keys.size, dtype=np.int32)
-            return
-        bits = max(int(2 * keys.size - 1).bit_length(), 4)
-        self.slot_keys = np.zeros(1 << bits, dtype=np.int64)
-        self.slot_codes = np.full(1 << bits, -1, dtype=np.int32)
-        self.shift = np.uint64(64 - bits)
-        fill_slots(keys, self.slot_keys, self.slot_codes, self.shift)
+        elif increasing and span <= SPARSE * keys.size:
+            self.kind, self.bits = "ranks", NOTHING.with_keys([keys])
+            self.before = ranks(self.bits.words)
+        else:
+            bits = max(int(2 * keys.size - 1).bit_length(), 4)
+            self.kind, self.keys, self.slots = "slots", keys, np.full(1 << bits, -1, dtype=np.int32)
+            self.shift = np.uint64(64 - bits)
+            fill_slots(keys, self.slots, self.shift)
 
     def find(self, keys: np.ndarray, out: np.ndarray) -> None:
         """Write the codes of keys (n,) of any integer type into out (n,) int32; -1 where a key is not among them."""
-        if self.gapless:
+        if self.kind == "gapless":
             number_without_gaps(keys, self.low, self.size, out)
-        elif self.table.size:
+        elif self.kind == "table":
             number_by_table(keys, self.low, self.table, out)
+        elif self.kind == "ranks":
+            number_by_rank(keys, self.bits.low, self.bits.words, self.before, out)
         else:
-            number_by_slots(keys, self.slot_keys, self.slot_codes, self.shift, out)
+            number_by_slots(keys, self.keys, self.slots, self.shift, out)
 
 
 class ValueIndex:

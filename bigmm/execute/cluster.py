@@ -26,6 +26,8 @@ from bigmm.execute.tree import MergeTree
 if TYPE_CHECKING:
     from distributed import Client, Future
 
+    from bigmm.execute.graph import Capacity, Task
+
 T = TypeVar("T")
 
 RETRIES = 2  # how often a task that failed (not one whose data are bad) is run again, by Dask
@@ -114,6 +116,24 @@ class ClusterExecutor:
 
         self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
         return made(self, make, items, label, progress)
+
+    def run_graph(
+        self, tasks: Sequence[Task], *, label: str, ahead: int, progress: ProgressCallback | None = None
+    ) -> dict[tuple, Any]:
+        """See `graph.run_graph`; results stay on the workers."""
+        from bigmm.execute.graph_cluster import run
+
+        def watchdog() -> Watchdog:
+            return Watchdog(self.client, self.no_worker_seconds, label)
+
+        self._check_versions(watchdog())
+        return run(self.client, tasks, watchdog, label, ahead, progress)
+
+    def capacity(self) -> Capacity:
+        """See `graph.capacity`."""
+        from bigmm.execute.graph_cluster import capacity_of_workers
+
+        return capacity_of_workers(self.client)
 
     @contextmanager
     def _flight(

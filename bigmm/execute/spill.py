@@ -102,16 +102,20 @@ class SpillFile:
             self.file.close()
 
 
-def check_disk(nbytes: int) -> None:
-    """OutputError when the temporary directory has no room for so much."""
-    folder = tempfile.gettempdir()
-    free = shutil.disk_usage(folder).free
+def check_disk(nbytes: int, what: str = "the rows") -> None:
+    """OutputError when the temporary directory has no room for so much of what does not fit in memory."""
+    folder, free = tempfile.gettempdir(), free_disk()
     if nbytes > free:
         raise OutputError(
-            f"the rows do not fit memory_limit and need {nbytes / 2**30:.1f} GiB of temporary files, but {folder} has "
+            f"{what} do not fit memory_limit and need {nbytes / 2**30:.1f} GiB of temporary files, but {folder} has "
             f"{free / 2**30:.1f} GiB free: set the environment variable TMPDIR to a larger disk, raise memory_limit, "
             "or use a cluster"
         )
+
+
+def free_disk() -> int:
+    """Bytes that the temporary directory has room for."""
+    return shutil.disk_usage(tempfile.gettempdir()).free
 
 
 def _failed(error: OSError) -> OutputError:

@@ -18,7 +18,7 @@ from bigmm.fit.settings import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
 from bigmm.optimize import Problem, minimize
 from bigmm.optimize.nlopt_methods import algorithm
-from bigmm.results.arrays_model import FittedArrays, FixedNames, LmmArraysResults
+from bigmm.results.arrays_model import FittedArrays, LmmArraysResults
 from bigmm.source.matrices import MatrixPartition, Rows, open_matrix, partition_matrices
 from bigmm.version import __version__
 
@@ -88,7 +88,7 @@ def lmm_from_arrays(
         estimates = criterion.estimates(outcome.theta)
     return LmmArraysResults(
         FittedArrays(
-            layout=FixedNames(names),
+            columns=names,
             reml=reml,
             criterion=criterion,
             theta=outcome.theta,

@@ -9,22 +9,29 @@ import numpy as np
 from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
 from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.iterative import probe_keys
+from bigmm.design.layout import joint_terms
 from bigmm.errors import DataError
 from bigmm.fit import runaway
 from bigmm.fit.held_model import HeldModel
+from bigmm.fit.offsets import wide_offset
 from bigmm.fit.search import Search
-from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.information import covariance, observed_hessian
+from bigmm.laplace.crossed import CrossedLaplace, squared_length
+from bigmm.laplace.information import NOISY_STEP, STEP, covariance, observed_hessian
+from bigmm.laplace.montecarlo import ProbeError
+from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor, working_blocks
-from bigmm.laplace.working import WorkingModel
+from bigmm.laplace.working import WorkingModel, working_model
 from bigmm.objective import Estimates
+from bigmm.objective.algebra import IterativeAlgebra
+from bigmm.objective.montecarlo import MonteCarloError
 from bigmm.optimize import Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class FinishedSearch:
     """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model;
-    penalized: -2 ll + |u|^2 with constants."""
+    penalized: -2 ll + |u|^2 with constants; error: the record of the iterative solver's Monte Carlo error."""
 
     outcome: Outcome
     assembled: Assembled
@@ -34,6 +41,7 @@ class FinishedSearch:
     estimates: Estimates
     se_method: str
     penalized: float
+    error: dict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,27 +58,64 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     """Blocks at the mode, covariance of the coefficients, modes. Raises DataError where the working weights vanish."""
     model, parameters, engine = search.model, search.parameters, search.engine
     _, theta, phi = parameters.split(outcome.theta)
+    covered = observed_covariance(search, outcome, se)
     if isinstance(engine, SingleFactor):
         at = level_blocks(engine, search, outcome.theta)
+    elif isinstance(engine, NestedFactors):
+        at = chain_blocks(engine, search, outcome.theta)
     else:
         at = term_blocks(engine, search, outcome.theta)
-    working = WorkingModel(at.assembled.gram, model.templates, False)
+    working = working_model(at.assembled.gram, model.templates, probe_sizes(search))
     try:
         read = working.estimates(theta)
     except NotPositiveDefiniteError as error:
         raise DataError(
             "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
-            "for separation, and for covariates or offsets that overflow"
+            f"for separation, and for covariates or offsets that overflow{wide_offset(model)}"
         ) from error
     advice = runaway_advice(search, outcome.theta, at.beta, read.vcov)
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
-    vcov, method = coefficient_covariance(search, outcome, read.vcov, se)
+    record = None
+    if search.probed is not None:
+        # of a deflation basis made here, which the search could not have: a saved fit finds the same
+        outcome = replace(outcome, value=at.penalized + read.logdet_z)
+        record = error_record(search, search.probed.error, working, theta, outcome.value)
+    vcov, method = coefficient_covariance(search, covered, read.vcov)
     b = tuple(u_j @ lam.T for u_j, lam in zip(at.u, model.templates.joint(theta), strict=True))
     beta = np.full(len(read.beta), np.nan)
     beta[np.isfinite(read.beta)] = at.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, at.u, b)
-    return FinishedSearch(outcome, at.assembled, working, theta, phi, estimates, method, at.penalized)
+    return FinishedSearch(outcome, at.assembled, working, theta, phi, estimates, method, at.penalized, record)
+
+
+def probe_sizes(search: Search) -> dict | None:
+    """Probes, deflation and seed that the objective needs; None where nothing is estimated."""
+    if search.probed is None:
+        return None
+    probes, deflation = search.probed.sizes
+    return {"probes": probes, "deflation": deflation, "seed": search.wishes.seed}
+
+
+def error_record(search: Search, error: ProbeError, working: WorkingModel, theta: np.ndarray, objective: float) -> dict:
+    """`MonteCarloError` as plain values, with the errors of the coefficients beside those of theta."""
+    parameters = search.parameters
+    assert isinstance(working.algebra, IterativeAlgebra)
+    factor, n = working.factor(theta), parameters.n_beta
+    place = slice(n, n + parameters.n_theta)
+    record = MonteCarloError(
+        factor.logdet_error,
+        error.psi[place],
+        error.statistical[place],
+        working.algebra.n_probes,
+        working.algebra.n_deflation,
+        working.algebra.seed,
+        objective + (factor.logdet_each - factor.logdet_z),
+        tuple(name for name, _, _ in probe_keys(working.algebra.analysed)),
+        search.wishes.mc_tol,
+    ).as_record()
+    beta = {"beta": error.psi[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}
+    return record | beta if n else record
 
 
 def runaway_advice(search: Search, psi: np.ndarray, beta: np.ndarray, rx: np.ndarray) -> str:
@@ -92,24 +137,33 @@ def runaway_advice(search: Search, psi: np.ndarray, beta: np.ndarray, rx: np.nda
     return found or runaway.runaway_dispersion(model.family, psi[-1], search.phi_bounds)
 
 
-def coefficient_covariance(search: Search, outcome: Outcome, rx: np.ndarray, se: str) -> tuple[np.ndarray, str]:
-    """((p, p) covariance of the coefficients, "hessian" or "rx"): rx where asked for, or where the Hessian fails."""
+def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray | None:
+    """(n_beta, n_beta) covariance of the coefficients from the Hessian; None where another was asked for, or where it
+    fails."""
     parameters, white = search.parameters, search.white
     if se == "rx" or parameters.profile:
-        return rx, "rx"
+        return None
     free = ~(outcome.at_boundary & (outcome.theta == 0))
     if parameters.with_phi:
         free[-1] = search.phi_bounds[0] < outcome.theta[-1] < search.phi_bounds[1]
     at = white.inward(outcome.theta)
     curvature = white.evaluate(at).hessian
-    hessian = observed_hessian(lambda x: white.evaluate(x).gradient, at, curvature, free)
+    step = NOISY_STEP if search.iterative else STEP
+    hessian = observed_hessian(lambda x: white.evaluate(x).gradient, at, curvature, free, step)
     found = covariance(hessian, free)
     if found is None:
-        return rx, "rx"
+        return None
     jacobian, n = white.jacobian(), parameters.n_beta
+    return (jacobian @ found @ jacobian.T)[:n, :n]
+
+
+def coefficient_covariance(search: Search, covered: np.ndarray | None, rx: np.ndarray) -> tuple[np.ndarray, str]:
+    """((p, p) covariance of the coefficients, "hessian" or "rx"), in the user's order with NaN for dropped ones."""
+    if covered is None:
+        return rx, "rx"
     out = np.full_like(rx, np.nan)
     kept = np.isfinite(np.diagonal(rx))
-    out[np.ix_(kept, kept)] = (jacobian @ found @ jacobian.T)[:n, :n]
+    out[np.ix_(kept, kept)] = covered
     return out, "hessian"
 
 
@@ -121,7 +175,8 @@ def term_blocks(engine: CrossedLaplace, search: Search, psi: np.ndarray) -> AtMo
     effects = tuple(u @ lam.T for u, lam in zip(mode.u, model.templates.joint(theta), strict=True))
     sums = engine.sums(mode.beta, effects, phi, engine.observed, True)
     gram = restored(engine.gram(sums), model.assembled.gram)
-    return AtMode(replace(model.assembled, gram=gram), mode.beta, mode.u, mode.penalized + model.constant)
+    penalized = -2.0 * sums.ll + squared_length(mode.u) + model.constant
+    return AtMode(replace(model.assembled, gram=gram), mode.beta, mode.u, penalized)
 
 
 def level_blocks(engine: SingleFactor, search: Search, psi: np.ndarray) -> AtMode:
@@ -142,6 +197,23 @@ def level_blocks(engine: SingleFactor, search: Search, psi: np.ndarray) -> AtMod
     u = engine.u[kept]
     penalized = -2.0 * sum(part[3] for part in parts) + float((u**2).sum()) + model.constant
     return AtMode(Assembled(gram, (0,), (kept,), model.assembled.dropped_columns), beta, (u,), penalized)
+
+
+def chain_blocks(engine: NestedFactors, search: Search, psi: np.ndarray) -> AtMode:
+    """From the engine that goes tree by tree."""
+    model = search.model
+    assert model.chain is not None
+    found = engine.blocks(psi)
+    layout = model.spec.layout
+    names = [layout.groupings[joint_terms(layout)[j].grouping].name for j in model.chain]
+    terms = tuple(
+        TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
+        for name, diagonal, dense in zip(names, found.diagonal, found.dense, strict=True)
+    )
+    gram = restored(replace(model.assembled.gram, terms=terms, cross=found.cross, xy=found.xy), model.assembled.gram)
+    penalized = -2.0 * found.ll + sum(float((u**2).sum()) for u in found.u) + model.constant
+    assembled = Assembled(gram, model.chain, found.kept, model.assembled.dropped_columns)
+    return AtMode(assembled, search.parameters.split(psi)[0], found.u, penalized)
 
 
 def grouping_name(model: HeldModel) -> str:

@@ -6,22 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.design import DesignSpec, learn
+from bigmm.design import DesignSpec
 from bigmm.design.layout import joint_terms
 from bigmm.errors import UsageError
-from bigmm.execute import executor
 from bigmm.families import Family
 from bigmm.families import family as family_named
 from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.columns import with_vectors
 from bigmm.fit.finish import finish
 from bigmm.fit.held_model import held_model, with_counted_rows
-from bigmm.fit.search import Search
+from bigmm.fit.opened import opened
+from bigmm.fit.search import Search, Wishes
 from bigmm.fit.settings import settings
 from bigmm.laplace.start import glm_start
+from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.results import FittedGlmm, GlmmResults
-from bigmm.solver import quiet_driver
-from bigmm.source import open_source
+from bigmm.solver import check_memory, choose_solver, quiet_driver
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
@@ -44,6 +43,7 @@ def glmm(
     optimizer: str = "auto",
     theta0: Any = None,
     seed: int = 0,
+    mc_tol: tuple[float, float] = TOLERANCE,
     contrasts: dict[str, str] | None = None,
     categories: dict[str, list] | None = None,
     filter: Any = None,
@@ -68,6 +68,8 @@ def glmm(
         observed for the others (the full likelihood, as glmmTMB).
     compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson);
         False never does.
+    solver: as for `lmm`: "iterative" is for crossed factors too large for a dense block. Its log-likelihood and
+        gradient are estimates, whose Monte Carlo error is brought below ``mc_tol`` and reported.
     se: standard errors from the "hessian" of the maximised objective, or "rx": from the working model given theta.
 
     Raises what `lmm` raises; a response outside the family's range is a DataError naming file, row group and value.
@@ -86,32 +88,37 @@ def glmm(
     if compress not in ("auto", False):
         raise UsageError(f"compress must be 'auto' or False, got {compress!r}")
     clock = Clock()
-    with clock("open"):
-        data, weights, offset = with_vectors(data, weights, offset)
-        source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=how.memory_limit)
-        workers = executor(client, n_workers)
-    with clock("learn"):
-        spec = learn(
-            formula,
-            source,
-            workers,
-            weights=weights,
-            offset=offset,
-            contrasts=contrasts,
-            categories=categories,
-            drop_missing=drop_missing,
-            progress=how.progress,
-            binomial=chosen.name in ("binomial", "bernoulli"),
-        )
-        single = _check_terms(spec, int(nagq))
+    begun = opened(
+        formula,
+        data,
+        how,
+        clock,
+        weights=weights,
+        offset=offset,
+        client=client,
+        n_workers=n_workers,
+        filter=filter,
+        partition_bytes=partition_bytes,
+        contrasts=contrasts,
+        categories=categories,
+        drop_missing=drop_missing,
+        binomial=chosen.name in ("binomial", "bernoulli"),
+    )
+    source, workers, spec = begun.source, begun.workers, begun.spec
+    single = _check_terms(spec, int(nagq))
     with clock("shard"):
-        model = held_model(source, spec, chosen, workers, how, single)
+        model = held_model(source, spec, chosen, workers, how, single, nested=nagq >= 1)
+        solved_by, why = choose_solver(model.assembled.gram, how.solver, how.memory_limit)
+        if solved_by == "exact":
+            check_memory(model.assembled.gram, how.memory_limit)
     with clock("start"):
         start = glm_start(model.held.map, chosen, model.fixed_columns, model.assembled.gram.n)
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):
-        search = Search(model, start, int(nagq), observed, theta0, how.optimizer)
+        wishes = Wishes(theta0, how.optimizer, solved_by, seed, mc_tol)
+        search = Search(model, start, int(nagq), observed, wishes)
+        model = search.model
         outcome = search.run()
     with clock("estimate"), quiet_driver(model.assembled.gram):
         fitted = finish(search, outcome, se)
@@ -132,11 +139,13 @@ def glmm(
             passes=2 + start.passes + search.passes,
             seconds=dict(clock.seconds),
             peak_rss_bytes=peak_rss_bytes(),
-            solver=how.solver,
+            solver=solved_by,
+            solver_reason=why,
+            monte_carlo_error=fitted.error,
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),
-            weights=weights,
-            offset=offset,
+            weights=begun.weights,
+            offset=begun.offset,
             bigmm_version=__version__,
             source=source,
             family=chosen,

@@ -13,7 +13,8 @@ import numpy as np
 from bigmm.accumulate import Assembled, CrossProducts, assemble, merge, shift_vector
 from bigmm.accumulate.fold import Accumulator
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, joint_terms
+from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.design.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Held, hold, hold_each
 from bigmm.execute.spill import check_disk
@@ -27,7 +28,6 @@ from bigmm.laplace.identical import COUNTABLE, counted
 from bigmm.laplace.shard_files import ShardFiles
 from bigmm.laplace.shards import Shard
 from bigmm.objective import Templates, templates_for
-from bigmm.solver import check_memory
 from bigmm.source import Source
 
 SHUFFLE_COPIES = 4
@@ -41,8 +41,8 @@ class HeldModel:
 
     edges (S + 1,): first level of each shard; leading: the grouping that cuts them; constant: -2 sum of the
     log-likelihood's constants; places: per term of the Gram, (q,) global level -> kept level (-1: no rows);
-    mean_squares (c,): of every column, the constant first; compressed_rows: rows after identical ones were counted,
-    None when none were.
+    mean_squares (c,): of every column, the constant first; chain: the joint terms, finest first, where an evaluation is
+    one task per shard; compressed_rows: rows after identical ones were counted, None when none were.
     """
 
     held: Held
@@ -57,6 +57,7 @@ class HeldModel:
     dropped: tuple[tuple[str, int], ...]
     places: tuple[np.ndarray, ...]
     mean_squares: np.ndarray
+    chain: tuple[int, ...] | None = None
     compressed_rows: int | None = None
 
     @property
@@ -83,37 +84,76 @@ def read_and_split(
     return shards.split(read_rows(source, spec, family, partition), edges, leading)
 
 
-def _join(leading: int, edges: np.ndarray, number: int, pieces: list[DesignChunk]) -> Shard:
+def _join(leading: int, finest: int | None, edges: np.ndarray, number: int, pieces: list[DesignChunk]) -> Shard:
     first = int(edges[number])
-    return shards.join(pieces, first, int(edges[number + 1]) - first, leading)
+    return shards.join(pieces, first, int(edges[number + 1]) - first, leading, finest)
+
+
+@dataclass(frozen=True, slots=True)
+class RowSizes:
+    """rows: how many there are (a guess where unknown); weighted, with_offset: what they have; each: bytes of one in a
+    shard."""
+
+    rows: int
+    weighted: bool
+    with_offset: bool
+    each: int
+
+
+def row_sizes(source: Source, layout: Layout, head: DesignChunk) -> RowSizes:
+    """From the partitions' footers and the first rows."""
+    weighted, with_offset = head.w is not None, head.offset is not None
+    each = shards.row_bytes(len(layout.columns), len(layout.groupings), weighted, with_offset)
+    return RowSizes(sum(p.rows for p in source.partitions) or 10**9, weighted, with_offset, each)
+
+
+def chain_for_shards(
+    source: Source, spec: DesignSpec, workers: Any, how: Settings, head: DesignChunk
+) -> tuple[int, ...] | None:
+    """The chain of nested factors whose top may cut the shards (`nested_chain`); None where it has too few levels."""
+    top = spec.layout.groupings[joint_terms(spec.layout)[-1].grouping]
+    sizes = row_sizes(source, spec.layout, head)
+    if not shards.enough_trees(sizes.rows, sizes.each, top.n_levels):
+        return None
+    return nested_chain(spec, source, workers, head, how.progress)
 
 
 def hold_rows(
-    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool, head: DesignChunk
+    source: Source,
+    spec: DesignSpec,
+    family: Family,
+    workers: Any,
+    how: Settings,
+    chain: tuple[int, ...] | None,
+    head: DesignChunk,
 ) -> tuple:
-    """The rows in shards: (held shards, edges, leading grouping). The one shuffle, unless the files are in order."""
+    """The rows in shards: (held shards, edges, leading grouping). The one shuffle, unless the files are in order.
+
+    chain: the factors of an evaluation that is one task per shard, cut by the last; None: any, cut by the largest.
+    """
     layout = spec.layout
-    leading = joint_terms(layout)[0].grouping
+    joined, size = joint_terms(layout), row_sizes(source, layout, head)
+    leading = joined[chain[-1] if chain else 0].grouping
+    finest = joined[chain[0]].grouping if chain and len(chain) > 1 else None
     n_levels = layout.groupings[leading].n_levels
-    rows = sum(p.rows for p in source.partitions) or 10**9
-    weighted, with_offset = head.w is not None, head.offset is not None
-    each = shards.row_bytes(len(layout.columns), len(layout.groupings), weighted, with_offset)
+    rows, each = size.rows, size.each
     count = shards.shard_count(rows, each, n_levels)
-    if not single:
+    if chain is None:
         count = min(count, shards.MINIMUM_SHARDS)
-    held_bytes = rows * (each + (0 if single else _entry_bytes(spec)))
+    held_bytes = rows * (each + (_entry_bytes(spec) if chain is None else 0))
     spills = isinstance(workers, ThreadExecutor) and held_bytes > how.memory_limit // SHUFFLE_COPIES
     if spills:
         check_disk(rows * each)
     runs = runs_by_level(source, spec, leading, count, workers)
     if runs is not None:
-        make = partial(make_shard, partial(read_rows, source, spec, family), runs.edges, runs.counted, leading)
+        read = partial(read_rows, source, spec, family)
+        make = partial(make_shard, read, runs.edges, runs.counted, leading, finest)
         return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
     edges = shards.bounds(n_levels, count)
     split = partial(read_and_split, source, spec, family, edges, leading)
-    sizes = len(layout.columns) - 1, len(layout.groupings), weighted, with_offset
-    through = partial(ShardFiles, edges, leading, *sizes) if spills else None
-    join = partial(_join, leading, edges)
+    sizes = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
+    through = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
+    join = partial(_join, leading, finest, edges)
     held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
     return held, edges, leading
 
@@ -128,11 +168,10 @@ def _entry_bytes(spec: DesignSpec) -> int:
 class FirstLook:
     """What one look at the original rows of a shard gives.
 
-    levels: the shard's number of levels; squares (c - 1,): sums of
-    squares of the columns; doubt: what looks wrong about the first such response, "" when nothing does."""
+    squares (c - 1,): sums of squares of the columns; doubt: what looks wrong about the first such response, "" when
+    nothing does."""
 
     products: CrossProducts
-    levels: int
     rows_read: int
     dropped: tuple[tuple[str, int], ...]
     constant: float
@@ -143,7 +182,6 @@ class FirstLook:
         """Of both shards together."""
         return FirstLook(
             merge(self.products, other.products),
-            self.levels + other.levels,
             self.rows_read + other.rows_read,
             shards.added_counts((self.dropped, other.dropped)),
             self.constant + other.constant,
@@ -161,36 +199,39 @@ def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> 
         constant += float(columnwise.constant(family, chunk.y, 1.0 if chunk.w is None else chunk.w).sum())
         squares += np.einsum("cn,cn->c", chunk.columns, chunk.columns)
         doubt = doubt or (doubt_response(family, chunk.y, chunk.w) or (0, ""))[1]
-    return FirstLook(accumulator.freeze(), shard.n_levels, shard.rows_read, shard.dropped, constant, squares, doubt)
+    return FirstLook(accumulator.freeze(), shard.rows_read, shard.dropped, constant, squares, doubt)
 
 
 def held_model(
-    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool
+    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool, nested: bool = False
 ) -> HeldModel:
-    """Hold the rows, and learn from them which levels and columns there are."""
+    """Hold the rows, and learn from them which levels and columns there are.
+
+    single: one factor, whose evaluation is one task per shard; nested: look for a chain of factors that allows it too.
+    """
     layout = spec.layout
     head = spec.encode(source.head(spec.used_columns, 65_536), "the first rows")
-    held, edges, leading = hold_rows(source, spec, family, workers, how, single, head)
-    # with one factor the pattern is in the shards already: only X is summed
-    summed = replace(layout, terms=()) if single else layout
+    chain = (0,) if single else chain_for_shards(source, spec, workers, how, head) if nested else None
+    held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head)
+    # with a chain the pattern is in the shards already: only X is summed
+    summed = replace(layout, terms=()) if chain else layout
     look = held.fold(FirstLook.merge, first_look, summed, shift_vector(layout, head), family)
     if look.doubt:
         warnings.warn(f"response '{layout.response}': {look.doubt}", BigmmWarning, stacklevel=3)
     assembled = assemble(look.products, summed)
-    if single:
-        places: tuple[np.ndarray, ...] = (np.arange(look.levels),)
-        templates = templates_for(layout, (0,))
+    if chain:
+        places: tuple[np.ndarray, ...] = ()
+        templates = templates_for(layout, chain)
     else:
         places = tuple(
             _places(layout.groupings[joint_terms(layout)[j].grouping].n_levels, kept)
             for j, kept in zip(assembled.term_order, assembled.kept, strict=True)
         )
         templates = templates_for(layout, assembled.term_order)
-        check_memory(assembled.gram, how.memory_limit)
     squares = np.concatenate([[1.0], look.squares / max(assembled.gram.n, 1)])
     return HeldModel(
         held, edges, leading, spec, family, assembled, templates, -2.0 * look.constant, look.rows_read, look.dropped,
-        places, squares,
+        places, squares, chain,
     )  # fmt: skip
 
 

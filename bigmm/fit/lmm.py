@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from bigmm.accumulate import Assembled, CrossProducts, accumulator_bytes, assemble, fold_lane, merge, shift_vector
-from bigmm.design import DesignSpec, learn
+from bigmm.design import DesignSpec
 from bigmm.errors import DataError, UsageError
-from bigmm.execute import Executor, cut_lanes, executor
+from bigmm.execute import Executor, cut_lanes
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.columns import with_vectors
+from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
+from bigmm.fit.opened import opened
 from bigmm.fit.plan import check_pass_memory
 from bigmm.fit.settings import Settings, settings
-from bigmm.objective import Criterion, templates_for
+from bigmm.fit.staying import Staying, staying
+from bigmm.objective import Criterion, Templates, templates_for
+from bigmm.objective.algebra import Algebra
 from bigmm.optimize import Outcome
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.solver import check_memory, choose_solver, solve_model
-from bigmm.source import Source, open_source
+from bigmm.source import Source
 from bigmm.version import __version__
 
 HEAD_ROWS = 65_536
@@ -75,7 +79,9 @@ def lmm(
     the
         result), else they are an error.
     progress: True for a bar, or a function that takes `bigmm.execute.Progress` events.
-    memory_limit: "4GiB" or bytes; what does not fit is refused before it is computed.
+    memory_limit: "4GiB" or bytes; what does not fit is refused before it is computed. Levels of one factor or of nested
+        ones stay with the workers where they would take the driver more than half of it, or more than 1 GiB (`plan`
+        says so): estimates, tests and summaries need none of them, `ranef` and `predict` fetch modes when asked.
     n_workers: threads of this process; partition_bytes: uncompressed size of a partition.
 
     Raises FormulaError, UsageError, DataError, ReadError, MemoryLimitError, TemporaryError; see `bigmm.errors`.
@@ -85,25 +91,32 @@ def lmm(
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how = settings(solver, optimizer, memory_limit, progress)
     clock = Clock()
-    with clock("open"):
-        data, weights, offset = with_vectors(data, weights, offset)
-        source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=how.memory_limit)
-        workers = executor(client, n_workers)
-    with clock("learn"):
-        spec = learn(
-            formula,
-            source,
-            workers,
-            weights=weights,
-            offset=offset,
-            contrasts=contrasts,
-            categories=categories,
-            drop_missing=drop_missing,
-            progress=how.progress,
-        )
-    cross = accumulate(source, spec, workers, how, clock)
-    return fit_cross_products(
-        cross,
+    begun = opened(
+        formula,
+        data,
+        how,
+        clock,
+        weights=weights,
+        offset=offset,
+        client=client,
+        n_workers=n_workers,
+        filter=filter,
+        partition_bytes=partition_bytes,
+        contrasts=contrasts,
+        categories=categories,
+        drop_missing=drop_missing,
+    )
+    source, workers, spec = begun.source, begun.workers, begun.spec
+    with clock("accumulate"):
+        stays = staying(source, spec, workers, how)
+        if stays is not None:
+            held = hold_levels(source, spec, stays.chain, workers, how)
+    if stays is None:
+        ready = assembled_here(accumulate(source, spec, workers, how, clock), spec, how, clock)
+    else:
+        ready = assembled_there(held, spec, stays)
+    return fit_assembled(
+        ready,
         spec,
         reml=reml,
         how=how,
@@ -112,9 +125,8 @@ def lmm(
         seed=seed,
         mc_tol=mc_tol,
         source=source,
-        passes=2,
-        weights=weights,
-        offset=offset,
+        weights=begun.weights,
+        offset=begun.offset,
     )
 
 
@@ -130,8 +142,40 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
         return workers.map_reduce(fold, lanes, merge, label="accumulate", rows_total=rows, progress=how.progress)
 
 
-def fit_cross_products(
-    cross: CrossProducts,
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All that a fit needs of the rows: blocks (algebra: where they are not on the driver), templates, which solver and
+    why, and what was counted."""
+
+    assembled: Assembled
+    templates: Templates
+    solver: str
+    why: str
+    rows_read: int
+    dropped: dict[str, int]
+    algebra: Algebra | None = None
+
+
+def assembled_here(cross: CrossProducts, spec: DesignSpec, how: Settings, clock: Clock) -> Ready:
+    """From the sums to the blocks on the driver."""
+    with clock("assemble"):
+        assembled = assemble(cross, spec.layout)
+        check_identified(assembled.gram)
+        templates = templates_for(spec.layout, assembled.term_order)
+        chosen, why = choose_solver(assembled.gram, how.solver, how.memory_limit)
+        if chosen == "exact":
+            check_memory(assembled.gram, how.memory_limit)
+    return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
+
+
+def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, stays: Staying) -> Ready:
+    """The blocks of levels that stay with the workers."""
+    templates, facts = templates_for(spec.layout, stays.chain), held.facts
+    return Ready(held.assembled, templates, "exact", stays.why, facts.rows_read, facts.dropped, held.algebra)
+
+
+def fit_assembled(
+    ready: Ready,
     spec: DesignSpec,
     *,
     reml: bool,
@@ -141,22 +185,14 @@ def fit_cross_products(
     seed: int,
     mc_tol: tuple[float, float],
     source: Source,
-    passes: int,
     weights: str | None,
     offset: str | None,
 ) -> LmmResults:
-    """From the sums to the fitted model: no row is read again."""
-    with clock("assemble"):
-        assembled = assemble(cross, spec.layout)
-        check_identified(assembled.gram)
-        templates = templates_for(spec.layout, assembled.term_order)
-        chosen, why = choose_solver(assembled.gram, how.solver, how.memory_limit)
-        if chosen == "exact":
-            check_memory(assembled.gram, how.memory_limit)
+    """From the blocks to the fitted model: no row is read again."""
+    gram = ready.assembled.gram
     with clock("optimize"):
-        solved = solve_model(
-            assembled.gram, templates, reml, chosen, optimizer=how.optimizer, theta0=theta0, seed=seed, tolerance=mc_tol
-        )
+        search = {"optimizer": how.optimizer, "theta0": theta0, "seed": seed, "tolerance": mc_tol}
+        solved = solve_model(gram, ready.templates, reml, ready.solver, algebra=ready.algebra, **search)
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(
@@ -170,20 +206,20 @@ def fit_cross_products(
             formula=spec.settings.formula,
             reml=reml,
             spec=spec,
-            assembled=assembled,
+            assembled=ready.assembled,
             criterion=criterion,
             theta=outcome.theta,
             estimates=estimates,
             outcome=outcome,
-            is_singular=is_singular(assembled, criterion, outcome),
-            nobs=cross.n,
-            rows_read=cross.rows_read,
-            dropped=tuple(cross.dropped.items()),
-            passes=passes,
+            is_singular=is_singular(ready.assembled, criterion, outcome),
+            nobs=gram.n,
+            rows_read=ready.rows_read,
+            dropped=tuple(ready.dropped.items()),
+            passes=2,
             seconds=dict(clock.seconds),
             peak_rss_bytes=peak_rss_bytes(),
-            solver=chosen,
-            solver_reason=why,
+            solver=ready.solver,
+            solver_reason=ready.why,
             monte_carlo_error=None if solved.error is None else solved.error.as_record(),
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),

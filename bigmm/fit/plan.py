@@ -6,14 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bigmm.accumulate import accumulator_bytes
-from bigmm.design import DesignSpec, joint_terms, learn
+from bigmm.design import DesignSpec, joint_terms
 from bigmm.design.layout import Layout
 from bigmm.errors import MemoryLimitError, UsageError
-from bigmm.execute import cut_lanes, executor
+from bigmm.execute import cut_lanes
 from bigmm.families import family as family_named
+from bigmm.fit.clock import Clock
+from bigmm.fit.held_levels import held_bytes
+from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings
+from bigmm.fit.staying import staying
 from bigmm.solver import EXACT_TAIL
-from bigmm.source import Source, open_source
+from bigmm.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,26 +131,35 @@ def plan(
     chosen_family = None if family is None else family_named(family, link)
     if chosen_family is None and (nagq is not None or laplace is not None):
         raise UsageError("nagq= and laplace= belong to a generalized model: give family= too")
-    source = open_source(data, filter=filter, partition_bytes=partition_bytes)
-    workers = executor(client, n_workers)
-    spec = learn(
+    begun = opened(
         formula,
-        source,
-        workers,
+        data,
+        how,
+        Clock(),
         weights=weights,
         offset=offset,
+        client=client,
+        n_workers=n_workers,
+        filter=filter,
+        partition_bytes=partition_bytes,
         contrasts=contrasts,
         categories=categories,
         drop_missing=drop_missing,
-        progress=how.progress,
         binomial=chosen_family is not None and chosen_family.name in ("binomial", "bernoulli"),
+        refuse_large=False,
     )
+    source, workers, spec = begun.source, begun.workers, begun.spec
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     per_pass = pass_bytes(source, spec, workers.n_workers)
     terms, exact_bytes, flops = _planned_terms(layout, rows)
     chosen, why = _planned_solver(terms, exact_bytes, how.solver, how.memory_limit)
+    stays = staying(source, spec, workers, how) if chosen_family is None else None
     if chosen_family is not None:
         chosen, why = "exact", "generalized models have no other yet"
+    elif stays is not None:
+        chosen, why = "exact", stays.why
+        terms, flops = terms_of_chain(layout)
+        per_pass, exact_bytes = held_bytes(source, spec, how, workers.n_workers)
     solver_bytes = exact_bytes if chosen == "exact" else _iterative_bytes(terms, layout, rows)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
@@ -197,7 +210,19 @@ def _planned_terms(layout: Layout, rows: int) -> tuple[tuple[PlannedTerm, ...], 
     return tuple(terms), total + dense + (terms[0].bytes if terms else 0), flops + 1.4 * size**3
 
 
-ITERATIVE_VECTORS = 24
+def terms_of_chain(layout: Layout) -> tuple[tuple[PlannedTerm, ...], float]:
+    """Per factor what all shards hold of it, and the flops of an evaluation."""
+    p, terms, flops = len(layout.fixed_names), [], 0.0
+    for number, joint in enumerate(joint_terms(layout)):
+        grouping, k = layout.groupings[joint.grouping], len(joint.covariates)
+        kind = "block-diagonal, with the workers" + (", nested" if number else "")
+        held = grouping.n_levels * (8 * k * (len(layout.columns) + 1) + 8)
+        terms.append(PlannedTerm(grouping.name, grouping.n_levels, k, kind, held))
+        flops += 6.0 * grouping.n_levels * k * k * (k + p + 1)
+    return tuple(terms), flops
+
+
+ITERATIVE_VECTORS = 32
 """Probes and deflation vectors that the iterative solver starts with."""
 
 

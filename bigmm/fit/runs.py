@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from bigmm.design import DesignSpec
-from bigmm.design.encode import Cells
 from bigmm.design.layout import DesignChunk
+from bigmm.design.nesting import grouping_columns, level_numbers
 from bigmm.execute import Executor, Lane
 from bigmm.laplace import shards
 from bigmm.laplace.shards import MINIMUM_SHARDS, Shard
@@ -55,12 +55,8 @@ def runs_by_level(
 
 def level_range(source: Source, spec: DesignSpec, leading: int, partition: Partition) -> tuple[int, int]:
     """Smallest and largest level of the leading grouping in a partition, (0, 0) without any; a pure task."""
-    variables = spec.plan.groupings[leading]
-    cells = Cells(source.read(partition, list(variables)), partition.where, spec.levels, spec.replayer, strict=False)
-    if len(variables) == 1:
-        refs = cells.level(variables[0])
-    else:
-        refs = spec.combinations[variables].numbers([cells.level(name) for name in variables])
+    table = source.read(partition, grouping_columns(spec, [leading]))
+    refs = level_numbers(spec, table, partition.where, leading)
     refs = refs[refs >= 0]
     return (int(refs.min()), int(refs.max())) if len(refs) else (0, 0)
 
@@ -98,9 +94,11 @@ def make_shard(
     edges: np.ndarray,
     counted: Sequence[frozenset[int]],
     leading: int,
+    finest: int | None,
     lane: Lane,
 ) -> Shard:
-    """One shard from the partitions that touch its levels; ``read`` encodes a partition. A pure task."""
+    """One shard from the partitions that touch its levels; ``read`` encodes a partition, finest: as in `shards.join`. A
+    pure task."""
     first, last = int(edges[lane.index]), int(edges[lane.index + 1])
     pieces: list[DesignChunk] = []
     for partition in lane.partitions:
@@ -108,4 +106,4 @@ def make_shard(
         if partition.index not in counted[lane.index]:
             chunk = replace(chunk, rows_read=0, dropped=())
         pieces.append(shards.between(chunk, leading, first, last))
-    return shards.join(pieces, first, last - first, leading)
+    return shards.join(pieces, first, last - first, leading, finest)

@@ -2,69 +2,60 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from bigmm.design.layout import joint_terms
 from bigmm.errors import DataError, UsageError
 from bigmm.fit import runaway
+from bigmm.fit.engines import make_engine
 from bigmm.fit.held_model import HeldModel
+from bigmm.fit.offsets import wide_offset
+from bigmm.fit.probed import Probed, search_score
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
-from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.start import Start
 from bigmm.laplace.whitening import Whitened
-from bigmm.laplace.wiring import ready_rows, wire
+from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.optimize import Outcome, Problem, minimize
 
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
-
-
 SEARCH_TOLERANCE = 1e-9
 """The curvature is only a working one here, so the end is certified more strictly than for a linear model."""
 
 
-class Search:
-    """Chooses the engine (one factor: level by level; else PIRLS on the blocked factor) and minimises the deviance."""
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What users may say about the search: theta0: start of theta or None; optimizer: a name that `minimize` knows;
+    solver: "exact" or "iterative", seed and mc_tol (share of a parameter's standard error, error of the objective) of
+    its probes."""
 
-    def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, theta0: Any, optimizer: str):
-        self.model, self.start, self.optimizer = model, start, optimizer
-        templates, family = model.templates, model.family
-        xc = model.fixed_columns
-        self.single = len(model.templates.widths) == 1 and nagq >= 1
-        self.parameters = Parameters(
-            len(xc), templates.n_theta, family.has_dispersion, nagq == 0, model.assembled.gram.n
+    theta0: Any = None
+    optimizer: str = "auto"
+    solver: str = "exact"
+    seed: int = 0
+    mc_tol: tuple[float, float] = TOLERANCE
+
+
+class Search:
+    """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say."""
+
+    def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
+        self.start, self.wishes = start, wishes
+        templates, family, p = model.templates, model.family, len(model.fixed_columns)
+        n, profile = model.assembled.gram.n, nagq == 0
+        self.parameters = Parameters(p, templates.n_theta, family.has_dispersion, profile, n)
+        self.engine, self.model = make_engine(
+            model, start.beta, nagq, observed, self.parameters, wishes.solver, wishes.seed
         )
-        covariates = self._covariates()
-        if self.single:
-            self.engine: SingleFactor | CrossedLaplace = SingleFactor(
-                model.held.map,
-                model.edges,
-                xc,
-                covariates[0],
-                family,
-                templates,
-                self.parameters,
-                observed,
-                nagq,
-                model.constant,
-            )
-        else:
-            wiring = wire(model.assembled.gram, xc, covariates)
-            groupings = self._groupings()
-            held = model.held.replaced(
-                partial(ready_rows, wiring=wiring, groupings=groupings, places=list(model.places))
-            )
-            self.engine = CrossedLaplace(
-                held.map, wiring, family, templates, self.parameters, observed, model.constant, start.beta
-            )
-        self.theta0 = _checked_theta0(theta0, templates) if theta0 is not None else theta_start(model, start.eta)
+        given = wishes.theta0
+        self.theta0 = theta_start(model, start.eta) if given is None else _checked_theta0(given, templates)
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         self.white = Whitened(self.engine.value, self.engine.evaluate, information, self.parameters.size)
+        self.iterative = wishes.solver == "iterative"
+        self.probed: Probed | None = None
 
     @property
     def fixed_names(self) -> np.ndarray:
@@ -77,15 +68,6 @@ class Search:
         """Looks at all rows so far."""
         return self.engine.passes
 
-    def _covariates(self) -> list[tuple[int, ...]]:
-        joined = joint_terms(self.model.spec.layout)
-        order = (0,) if self.single else self.model.assembled.term_order
-        return [joined[j].covariates for j in order]
-
-    def _groupings(self) -> list[int]:
-        joined = joint_terms(self.model.spec.layout)
-        return [joined[j].grouping for j in self.model.assembled.term_order]
-
     def run(self) -> Outcome:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
         parameters, templates, white = self.parameters, self.model.templates, self.white
@@ -95,13 +77,14 @@ class Search:
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         psi = parameters.join(self.start.beta, self.theta0, float(np.log(self.start.phi)))
         smaller = parameters.join(self.start.beta, 0.3 * self.theta0, float(np.log(self.start.phi)))
-        first = self.engine.value(psi)
+        # an estimate is kept: the search begins with it
+        first = self.engine.evaluate(psi).value if self.iterative else self.engine.value(psi)
         if not np.isfinite(first):
             psi = smaller
             if not np.isfinite(self.engine.value(psi)):
                 raise DataError(
                     "the deviance is not finite at the starting values (PIRLS found no mode): check for complete "
-                    "separation, extreme covariates or offsets, and the link"
+                    f"separation, extreme covariates or offsets, and the link{wide_offset(self.model)}"
                 )
         lower = parameters.lower(templates.lower)
         at = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
@@ -111,8 +94,21 @@ class Search:
             out[at] = templates.rectified(out[at])
             return out
 
-        problem = Problem(self._value, self._evaluate, lower, (white.inward(psi),), rectify, tolerance=SEARCH_TOLERANCE)
-        outcome = minimize(problem, self.optimizer)
+        problem = Problem(
+            self._value,
+            self._evaluate,
+            lower,
+            (white.inward(psi),),
+            rectify,
+            tolerance=SEARCH_TOLERANCE,
+            noisy=self.iterative,
+        )
+        if self.iterative:
+            assert isinstance(self.engine, CrossedLaplace)
+            self.probed = search_score(self.engine, white, problem, self.wishes.mc_tol)
+            outcome = self.probed.outcome
+        else:
+            outcome = minimize(problem, self.wishes.optimizer)
         return replace(outcome, theta=white.outward(self._bounded(outcome.theta)))
 
     def _bounded(self, working: np.ndarray) -> np.ndarray:

@@ -9,10 +9,16 @@ import numpy as np
 STEP = 1e-4
 """In units of the standard error that the search's curvature suggests: the gradient is exact, so one-sided differences
 with a short step are good to about this, relatively."""
+NOISY_STEP = 1e-2
+"""The same where the gradient is an estimate in single precision: it is smooth in psi, but to fewer digits."""
 
 
 def observed_hessian(
-    gradient: Callable[[np.ndarray], np.ndarray], psi: np.ndarray, curvature: np.ndarray, free: np.ndarray
+    gradient: Callable[[np.ndarray], np.ndarray],
+    psi: np.ndarray,
+    curvature: np.ndarray,
+    free: np.ndarray,
+    step: float = STEP,
 ) -> np.ndarray:
     """(P, P) second derivatives at psi of a function with this gradient; rows and columns that are not free are zero.
 
@@ -24,7 +30,7 @@ def observed_hessian(
     scale = np.sqrt(np.maximum(np.abs(np.diagonal(curvature)), 1e-300))
     for i in np.flatnonzero(free):
         move = np.zeros(n)
-        move[i] = STEP / scale[i]
+        move[i] = step / scale[i]
         out[i] = (gradient(psi + move) - here) / move[i]
     out = 0.5 * (out + out.T)
     out[~free] = 0.0

@@ -70,6 +70,7 @@ def levels(
     # by level: value, Z's, Z'WZ, factors of the H in log|H| and of the H that moves the mode, Ho^-1 lam'Z'c
     values, zs, zwz = np.empty(BLOCK), np.empty((BLOCK, k)), np.empty((BLOCK, k, k))
     low, low_o, t = np.empty((BLOCK, k, k)), np.empty((BLOCK, k, k)), np.empty((BLOCK, k))
+    pulls = np.empty((BLOCK, k))
     g, logdet_g = np.empty((BLOCK, n_par)), np.empty((BLOCK, n_par))
     du, shares, pull = np.empty(n_par), np.empty((BLOCK, n_nodes)), np.zeros((k, k))
     failures = 0
@@ -152,8 +153,9 @@ def levels(
             t,
             g,
             logdet_g,
+            pulls,
         )
-        scale_sums(stop - start, lam, places, len(xc), zs, zwz, low, t, logdet_g, pull)
+        scale_sums(stop - start, lam, places, len(xc), zs, zwz, low, t, pulls, logdet_g, pull)
         if n_nodes == 0:
             for s in range(stop - start):
                 for m in range(n_par):
@@ -315,8 +317,10 @@ def row_sums(
     t,
     g,
     logdet_g,
+    pulls,
 ):
-    """g <- gradients of -2 sum ll + |u|^2 by level; logdet_g <- the rows' part of d log|H|, with q_i = z_i'lam t."""
+    """g <- gradients of -2 sum ll + |u|^2 by level; logdet_g <- the rows' part of d log|H|, with q_i = z_i'lam t;
+    pulls (., k) <- Z' times the gradient of log|H| in eta."""
     p, nt, k = len(xc), len(places), len(zc)
     b, lam_t = np.empty(k), np.empty(k)
     for level in range(lo, hi):
@@ -325,12 +329,16 @@ def row_sums(
         multiply(lam, t[s], lam_t)
         for m in range(g.shape[1]):
             g[s, m], logdet_g[s, m] = 0.0, 0.0
+        for a in range(k):
+            pulls[s, a] = 0.0
         for i in range(indptr[level], indptr[level + 1]):
             r = i - indptr[lo]
             q = 0.0
             for a in range(k):
                 q += column(columns, zc[a], i) * lam_t[a]
             along, direct = cs[r] - wos[r] * q, -2.0 * d1s[r]
+            for a in range(k):
+                pulls[s, a] += column(columns, zc[a], i) * along
             for j in range(p):
                 x = column(columns, xc[j], i)
                 logdet_g[s, j] += x * along
@@ -349,9 +357,10 @@ def row_sums(
 
 
 @njit(cache=True, nogil=True)
-def scale_sums(count, lam, places, p, zs, zwz, low, t, logdet_g, pull):
+def scale_sums(count, lam, places, p, zs, zwz, low, t, pulls, logdet_g, pull):
     """logdet_g[theta] += the part of d log|H| that does not pass through eta: 2 (Z'WZ lam H^-1) + (Z's) t'; pull (k, k)
-    += Z'WZ - Z'WZ lam H^-1 lam'Z'WZ - (Z's)(Z's)', half the curvature in a column of lam that is 0."""
+    += half the curvature in a column of lam that is 0, where modes are u = lam'Z's: Z'WZ - Z'WZ lam H^-1 lam'Z'WZ -
+    (Z's)(Z's)' + (pulls (Z's)' + (Z's) pulls') / 2."""
     k = lam.shape[0]
     row, right, factor = np.empty(k), np.empty((k, k)), np.empty((k, k))
     for s in range(count):
@@ -373,5 +382,6 @@ def scale_sums(count, lam, places, p, zs, zwz, low, t, logdet_g, pull):
             multiply(lam, right[a], row)
             for c in range(k):
                 pull[a, c] += zwz[s, a, c] - zs[s, a] * zs[s, c]
+                pull[a, c] += 0.5 * (pulls[s, a] * zs[s, c] + zs[s, a] * pulls[s, c])
                 for d in range(k):
                     pull[a, c] -= row[d] * zwz[s, d, c]

@@ -78,7 +78,7 @@ def find_mode(
     best, gain, halvings = -np.inf, np.inf, 0
     for _ in range(MAX_LOOKS):
         multiply(lam, u, b)
-        value = _sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected)
+        value = level_sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected)
         for a in range(k):
             value -= 0.5 * u[a] * u[a]
         if not value > -np.inf and best == -np.inf:
@@ -111,7 +111,7 @@ def find_mode(
 
 
 @njit(cache=True, nogil=True)
-def _sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected):
+def level_sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected):
     """Sum of ll at eta0 + z'b; Z's, Z'WoZ and Z'WeZ (lower triangles) into the buffers."""
     k = len(zc)
     zs[:] = 0.0

@@ -15,7 +15,7 @@ import numpy as np
 
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.spill import SpillFile
-from bigmm.laplace.shards import Shard, added_counts, sorted_by
+from bigmm.laplace.shards import Shard, added_counts, row_order
 
 FILES = 32
 """Shards of one file are joined one after the other, then its disk is given back: 1 / FILES more is the peak."""
@@ -33,12 +33,20 @@ class Record:
 
 
 class ShardFiles:
-    """See `execute.held.Shuffle`. edges (S + 1,): first level of each shard; leading: the grouping that cuts them."""
+    """See `execute.held.Shuffle`. edges (S + 1,): first level of each shard; leading: the grouping that cuts them;
+    finest: as in `shards.join`."""
 
     def __init__(
-        self, edges: np.ndarray, leading: int, n_columns: int, n_groupings: int, weighted: bool, with_offset: bool
+        self,
+        edges: np.ndarray,
+        leading: int,
+        n_columns: int,
+        n_groupings: int,
+        weighted: bool,
+        with_offset: bool,
+        finest: int | None = None,
     ):
-        self.edges, self.leading = edges, leading
+        self.edges, self.leading, self.finest = edges, leading, finest
         self.n_columns, self.n_groupings, self.weighted, self.with_offset = (
             n_columns,
             n_groupings,
@@ -78,7 +86,9 @@ class ShardFiles:
                 at += r.rows
             return out
 
-        indptr, order = sorted_by(column(4 * self.leading, np.int32), first, last - first)
+        leaves = None if self.finest is None else column(4 * self.finest, np.int32)
+        indptr, order = row_order(column(4 * self.leading, np.int32), first, last - first, leaves)
+        del leaves
         refs_start = file.room(4 * n * self.n_groupings)
         floats_before = 4 * self.n_groupings
 
@@ -125,6 +135,21 @@ def _packed(piece: DesignChunk) -> np.ndarray:
     for c, values in enumerate(floats):
         numbers[c * n : (c + 1) * n] = values
     return out
+
+
+def unpacked(
+    file: SpillFile, record: Record, n_groupings: int, n_columns: int, weighted: bool, with_offset: bool
+) -> DesignChunk:
+    """The piece that `ShardFiles.add` wrote as this record."""
+    n, lead = record.rows, _padded(4 * n_groupings * record.rows)
+    count = n_columns + 1 + weighted + with_offset
+    content = np.empty(lead + 8 * n * count, np.uint8)
+    file.read_into(record.start, content)
+    refs = content[: 4 * n_groupings * n].view(np.int32).reshape(n_groupings, n)
+    floats = content[lead:].view(np.float64).reshape(count, n)
+    w = floats[n_columns + 1] if weighted else None
+    offset = floats[-1] if with_offset else None
+    return DesignChunk(floats[:n_columns], floats[n_columns], tuple(refs), w, offset, record.rows_read, record.dropped)
 
 
 def _shard(files: ShardFiles, first: int, last: int, n: int, refs_start: int, start: int, indptr, records) -> Any:

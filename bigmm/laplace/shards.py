@@ -19,6 +19,8 @@ SHARD_BYTES = 32 << 20
 MINIMUM_SHARDS, MAXIMUM_SHARDS = 8, 512
 SMALL_ROWS = 50_000
 """Fewer rows are one shard: tasks have a price."""
+LARGEST = 8
+"""Shards of whole trees may be so many times larger than others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,13 @@ def shard_count(rows: int, bytes_per_row: int, n_levels: int) -> int:
         return 1
     wanted = min(MAXIMUM_SHARDS, -(-rows * bytes_per_row // SHARD_BYTES))
     return max(1, min(n_levels, max(MINIMUM_SHARDS, wanted)))
+
+
+def enough_trees(rows: int, bytes_per_row: int, n_roots: int) -> bool:
+    """May shards be cut by a factor with so few levels, so that each holds whole trees? Not where they were few or
+    large."""
+    wanted = shard_count(rows, bytes_per_row, MAXIMUM_SHARDS)
+    return n_roots >= min(wanted, MINIMUM_SHARDS) and wanted <= LARGEST * n_roots
 
 
 def bounds(n_levels: int, count: int) -> np.ndarray:
@@ -132,10 +141,32 @@ def _counting_sort(numbers, first, count):
     return cuts, order, moved
 
 
-def join(pieces: Iterable[DesignChunk], first_level: int, n_levels: int, leading: int) -> Shard:
-    """Pieces of one shard, in the order of their partitions, sorted by level (stable)."""
+def row_order(
+    levels: np.ndarray, first: int, count: int, finest: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """(indptr (count + 1,), stable order (n,) or None) of a shard's rows by level, and by ``finest`` within levels."""
+    indptr, order = sorted_by(levels, first, count)
+    return indptr, order if finest is None else leaf_order(levels, finest)
+
+
+def leaf_order(roots: np.ndarray, leaves: np.ndarray) -> np.ndarray | None:
+    """A stable order (n,) of rows by (root, leaf); None where they are in order."""
+    same = roots[1:] == roots[:-1]
+    if np.all(roots[1:] >= roots[:-1]) and np.all(~same | (leaves[1:] >= leaves[:-1])):
+        return None
+    return np.lexsort((leaves, roots))
+
+
+def join(
+    pieces: Iterable[DesignChunk], first_level: int, n_levels: int, leading: int, finest: int | None = None
+) -> Shard:
+    """Pieces of one shard, in the order of their partitions, sorted by level, and by ``finest`` within it (stable)."""
     pieces = list(pieces)
-    indptr, order = sorted_by(np.concatenate([p.refs[leading] for p in pieces]), first_level, n_levels)
+
+    def refs_of(grouping: int) -> np.ndarray:
+        return np.concatenate([p.refs[grouping] for p in pieces])
+
+    indptr, order = row_order(refs_of(leading), first_level, n_levels, None if finest is None else refs_of(finest))
 
     def joined(arrays: Sequence[Any], out: np.ndarray | None = None) -> np.ndarray:
         whole = np.concatenate(arrays)

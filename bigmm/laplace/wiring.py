@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numba import njit
 
 from bigmm.blocks import CrossBlock, Gram
 from bigmm.families import Family
@@ -15,8 +17,9 @@ from bigmm.laplace.shards import Shard
 class Wiring:
     """The pattern of a model's blocks and its flat coordinates.
 
-    pattern: a Gram with the right levels, widths and entries; xc (p,), zc (sum of widths,) column numbers;
-    width (T,); start, diagonal_start, cross_start: where each term's (pair's) numbers begin; pairs: (j, k) in order.
+    pattern: a Gram with the right levels, widths and entries, whose numbers are zeros; xc (p,), zc (sum of widths,)
+    column numbers; width (T,); start, diagonal_start, cross_start: where each term's (pair's) numbers begin; pairs:
+    (j, k) in order.
     """
 
     pattern: Gram
@@ -34,26 +37,19 @@ class Wiring:
         """Number of random effects."""
         return int((self.width * self.n_levels).sum())
 
+    @property
+    def entries(self) -> int:
+        """Numbers in all cross blocks."""
+        return sum(block.data.size for block in self.pattern.cross.values())
+
     def dense_start(self, m: int) -> np.ndarray:
         """Where each term's (q, k, m) numbers begin."""
         return _starts(self.width * self.n_levels * m)
 
-    def model(self, family: Family, m: int) -> tuple:
-        """The tuple that the row kernels take."""
+    def rules(self, family: Family) -> Rules:
+        """What tasks on shards have to know of it."""
         first, second = (np.array([pair[i] for pair in self.pairs], np.int64) for i in (0, 1))
-        return (
-            family.family_id,
-            family.link_id,
-            self.xc,
-            self.zc,
-            self.width,
-            self.start,
-            self.diagonal_start,
-            self.dense_start(m),
-            first,
-            second,
-            self.cross_start,
-        )
+        return Rules(family.family_id, family.link_id, self.xc, self.zc, self.width, first, second)
 
     def terms(self, flat: np.ndarray) -> tuple[np.ndarray, ...]:
         """A flat vector over random effects as (q, k) per term."""
@@ -76,7 +72,7 @@ def wire(pattern: Gram, xc: np.ndarray, covariates: list[tuple[int, ...]]) -> Wi
     n_levels = np.array([t.n_levels for t in pattern.terms], np.int64)
     pairs = tuple(sorted(pattern.cross))
     return Wiring(
-        pattern,
+        without_numbers(pattern),
         np.asarray(xc, np.int64),
         np.array([c for term in covariates for c in term], np.int64),
         width,
@@ -88,9 +84,24 @@ def wire(pattern: Gram, xc: np.ndarray, covariates: list[tuple[int, ...]]) -> Wi
     )
 
 
+def without_numbers(gram: Gram) -> Gram:
+    """The same levels, widths and entries; cross blocks are zeros that take no memory."""
+    nothing = np.zeros(1)
+    cross = {
+        pair: CrossBlock(b.indptr, b.indices, np.broadcast_to(nothing, b.data.shape)) for pair, b in gram.cross.items()
+    }
+    return replace(gram, cross=cross)
+
+
+# ----------------------------------------------------------------------------------------------------- rows of a shard
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A shard ready for the row kernels: refs (T, n) level numbers of the pattern, entries (n_pairs, n) int64."""
+    """A shard ready for the row kernels: refs (T, n) level numbers of the pattern; entries (n_pairs, n) of each pair's
+    block, less the first that the shard has;
+    windows (T, 2), entry_windows (n_pairs, 2): first level (entry) of each term (pair) here, and how many from there to
+    the last. Of the term that cuts the shards a window is a small part, so what a shard adds is small too."""
 
     columns: np.ndarray
     y: np.ndarray
@@ -98,6 +109,8 @@ class Rows:
     offset: np.ndarray
     refs: np.ndarray
     entries: np.ndarray
+    windows: np.ndarray
+    entry_windows: np.ndarray
 
     def arrays(self) -> tuple:
         return self.columns, self.y, self.w, self.offset, self.refs, self.entries
@@ -106,18 +119,73 @@ class Rows:
 def ready_rows(shard: Shard, wiring: Wiring, groupings: list[int], places: list[np.ndarray]) -> Rows:
     """Number a shard's levels as the pattern does (``places``: per term, global level -> kept level) and find its
     pairs."""
-    refs = np.stack([place[shard.refs[g]] for g, place in zip(groupings, places, strict=True)]).astype(np.int32)
-    entries = np.empty((len(wiring.pairs), shard.rows), np.int64)
+    refs = np.empty((len(groupings), shard.rows), np.int32)
+    for t, (g, place) in enumerate(zip(groupings, places, strict=True)):
+        refs[t] = place[shard.refs[g]]
+    windows = np.array([_window(own) for own in refs], np.int64).reshape(-1, 2)
+    entries = np.empty((len(wiring.pairs), shard.rows), np.int32)
+    entry_windows = np.zeros((len(wiring.pairs), 2), np.int64)
     for number, (j, k) in enumerate(wiring.pairs):
-        entries[number] = find_entries(wiring.pattern.cross[j, k], int(wiring.n_levels[k]), refs[j], refs[k])
-    return Rows(shard.columns, shard.y, shard.w, shard.offset, refs, entries)
+        block = wiring.pattern.cross[j, k]
+        found = find_entries(block.indptr, block.indices, refs[j], refs[k])
+        entry_windows[number] = _window(found)
+        np.subtract(found, entry_windows[number, 0], out=entries[number], casting="unsafe")
+    y = shard.y.astype(np.float32)
+    y = y if np.array_equal(y, shard.y) else shard.y  # counts and zeros and ones take half
+    return Rows(shard.columns, y, shard.w, shard.offset, refs, entries, windows, entry_windows)
 
 
-def find_entries(block: CrossBlock, n_columns: int, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """The entry of the block-CSR at (rows, columns), all of which are there."""
-    owner = np.repeat(np.arange(len(block.indptr) - 1, dtype=np.int64), np.diff(block.indptr))
-    keys = owner * n_columns + block.indices
-    return np.searchsorted(keys, rows.astype(np.int64) * n_columns + columns)
+def _window(numbers: np.ndarray) -> tuple[int, int]:
+    if not len(numbers):
+        return 0, 0
+    first = int(numbers.min())
+    return first, int(numbers.max()) + 1 - first
+
+
+@njit(cache=True, nogil=True)
+def find_entries(indptr, indices, rows, columns):
+    """(n,) int64 the entry of the block-CSR at (rows, columns), all of which are there."""
+    out = np.empty(len(rows), np.int64)
+    for i in range(len(rows)):
+        low, high, wanted = indptr[rows[i]], indptr[rows[i] + 1] - 1, columns[i]
+        while low < high:
+            middle = (low + high) >> 1
+            if indices[middle] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        out[i] = low
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """family, link: numbers; xc, zc, width as in `Wiring`; first, second (n_pairs,): terms of each pair."""
+
+    family: int
+    link: int
+    xc: np.ndarray
+    zc: np.ndarray
+    width: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+    def model(self, rows: Rows, m: int) -> tuple:
+        """The tuple that the row kernels take, in coordinates of the shard's windows alone."""
+        count, begin, k = rows.windows[:, 1], rows.windows[:, 0], self.width
+        starts = [_starts(count * size) - begin * size for size in (k, k * k, k * m)]
+        cross = _starts(rows.entry_windows[:, 1] * k[self.first] * k[self.second])
+        return (self.family, self.link, self.xc, self.zc, k, *starts, self.first, self.second, cross)
+
+
+def local(rows: Rows, terms: Sequence[np.ndarray], shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+    """The shard's levels of arrays per term (q, ...), each in that shape, one after the other."""
+    return np.concatenate(
+        [
+            np.ascontiguousarray(values[begin : begin + count]).reshape(shape)
+            for (begin, count), values in zip(rows.windows, terms, strict=True)
+        ]
+    )
 
 
 def gram_of(wiring: Wiring, diagonal, dense, cross, xy) -> Gram:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
-from bigmm.blocks.factor import Factor
+from bigmm.blocks.gram import Gram
+from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
+from bigmm.objective.templates import Templates
 
 
 class WorkingModel(Criterion):
     """`Criterion` of the working blocks at the mode, whose residual variance is 1 by construction."""
 
-    def residual_variance(self, factor: Factor) -> float:
+    def residual_variance(self, factor: Any) -> float:
         """1: working weights already hold the variance."""
         return 1.0
 
     def log_determinant(self, theta: np.ndarray) -> float:
         """log|M| at theta, to check a saved fit."""
         return self.factor(theta).logdet_z
+
+
+def working_model(gram: Gram, templates: Templates, probed: Mapping[str, Any] | None) -> WorkingModel:
+    """The working model of these blocks; probed: probes, deflation and seed of the iterative solver (as in its error's
+    record), None for the exact one. Probes are made at the first theta it is asked for, so a saved fit has the same."""
+    algebra = None if probed is None else IterativeAlgebra(gram, probed["probes"], probed["deflation"], probed["seed"])
+    return WorkingModel(gram, templates, False, algebra)

@@ -6,18 +6,19 @@
 | solve                | back-substitution            | conjugate gradients                                 |
 | quadratic            | forward substitution         | conjugate gradients                                 |
 | projected            | selected inverse             | exact parts + deflation + mean over probes          |
-| covariances          | selected inverse             | exact for the eliminated chain; tail by probes      |
+| covariances          | selected inverse             | `objective.conditional`: solves or probes           |
 | rows                 | forward substitution per row | conjugate gradients per block of rows               |
 | monte_carlo          | nothing                      | what each probe says                                |
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
 
-from bigmm.blocks import iterative
+from bigmm.blocks import conditional, iterative, traces
 from bigmm.blocks.analysis import analyse
 from bigmm.blocks.factor import Factor, factorize
 from bigmm.blocks.gram import Gram
@@ -25,8 +26,8 @@ from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.rows import row_quadratics
 from bigmm.blocks.solve import Solution, quadratic, solve
 from bigmm.blocks.structure import Structure
-
-Lams = tuple[np.ndarray, ...]
+from bigmm.objective.moments import Lams, LevelMoments, LevelsHere, Modes, Places
+from bigmm.objective.templates import Templates
 
 
 class Algebra(Protocol):
@@ -51,8 +52,20 @@ class Algebra(Protocol):
 
     def rows(self, factor: Any, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray: ...
 
+    def moments(
+        self, factor: Any, solution: Solution, lams: Lams, places: Places, with_fixed: bool
+    ) -> LevelMoments: ...
 
-class ExactAlgebra:
+    def modes(self, factor: Any, solution: Solution, lams: Lams, joint: Lams) -> Modes: ...
+
+    def start(self, templates: Templates) -> np.ndarray: ...
+
+    def compressed(self) -> Gram | None: ...
+
+    def gathered_gram(self) -> Gram | None: ...
+
+
+class ExactAlgebra(LevelsHere):
     """Blocked Cholesky factor; results are exact to rounding."""
 
     name = "exact"
@@ -90,32 +103,64 @@ class ExactAlgebra:
         return row_quadratics(factor, x, refs, z)
 
 
-class IterativeAlgebra:
+class IterativeAlgebra(LevelsHere):
     """Conjugate gradients and probes; log|M| and traces have a Monte Carlo error, all else is exact to the tolerance.
 
     probes: number of random vectors; deflation: size of the fixed basis of the largest eigenvalues; both are made at
-    the first theta and then kept, so that the objective is a deterministic function of theta.
+    the first theta and then kept, so that the objective is a deterministic function of theta. order: of elimination,
+    where it is that of another model.
     """
 
     name = "iterative"
 
-    def __init__(self, gram: Gram, probes: int = 8, deflation: int = 16, seed: int = 0):
+    def __init__(
+        self, gram: Gram, probes: int = 8, deflation: int = 16, seed: int = 0, order: iterative.Order | None = None
+    ):
         self.n_probes, self.n_deflation, self.seed = probes, deflation, seed
-        self.analysed = iterative.analyse_iterative(gram)
+        self.analysed = iterative.analyse_iterative(gram, order)
         self.probes: iterative.Probes | None = None
+        self._known: iterative.IterativeFactor | None = None
+        self._traces: tuple[iterative.IterativeFactor, bool, traces.EstimatedCovariances] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_known": None, "_traces": None}
 
     @property
-    def structure(self) -> Structure:
+    def structure(self) -> Structure:  # type: ignore[override]
         """The whole model, without a dense tail."""
         return self.analysed.tail
 
     def factor(self, lams: Lams) -> iterative.IterativeFactor:
         """See `blocks.iterative.factorize_iteratively`."""
+        known, self._known, self._traces = self._known, None, None  # an old factor is freed before a new one is made
+        if known is not None and all(map(np.array_equal, known.operator.lams, lams)):
+            return known
+        del known
         if self.probes is None:
             operator = iterative.operator_at(self.analysed, lams)
-            basis = iterative.deflation_basis(operator, self.n_deflation, self.seed)
-            self.probes = iterative.make_probes(basis, operator.size, self.n_probes, self.seed)
+            keys = iterative.probe_keys(self.analysed)
+            basis = iterative.deflation_basis(operator, self.n_deflation, self.seed, keys=keys)
+            self.probes = iterative.make_probes(basis, operator.size, self.n_probes, self.seed, keys)
         return iterative.factorize_iteratively(self.analysed, lams, self.probes)
+
+    def enlarged(self, factor: iterative.IterativeFactor, probes: int, deflation: int) -> IterativeAlgebra:
+        """The same with more probes; what the factor has solved already is kept, for the next `factor` at its theta.
+
+        A larger basis is made anew at that theta, and so are the probes' solutions.
+        """
+        assert self.probes is not None
+        larger = copy(self)
+        larger.n_probes, larger.n_deflation, larger._traces, larger.probes = probes, deflation, None, None
+        if deflation == self.n_deflation:
+            keys = iterative.probe_keys(self.analysed)
+            larger.probes = iterative.make_probes(self.probes.basis, factor.operator.size, probes, self.seed, keys)
+            larger._known = iterative.with_more_probes(factor, larger.probes)
+        return larger
+
+    def _estimated(self, factor: iterative.IterativeFactor, with_fixed: bool) -> traces.EstimatedCovariances:
+        if self._traces is None or self._traces[0] is not factor or self._traces[1] != with_fixed:
+            self._traces = (factor, with_fixed, traces.summed_covariances(factor, with_fixed))
+        return self._traces[2]
 
     def solve(self, factor: iterative.IterativeFactor) -> Solution:
         """See `blocks.iterative.solve`."""
@@ -131,14 +176,14 @@ class IterativeAlgebra:
         return tuple(
             projection(total, lam, term.n_levels)
             for total, lam, term in zip(
-                iterative.summed_covariances(factor, with_fixed).sums, lams, self.structure.gram.terms, strict=True
+                self._estimated(factor, with_fixed).sums, lams, self.structure.gram.terms, strict=True
             )
         )
 
     def spread(self, factor: iterative.IterativeFactor, with_fixed: bool) -> list[tuple[np.ndarray, ...]]:
         """`projected` as each single probe would have it: a list over probes."""
         lams = factor.operator.lams
-        estimated = iterative.summed_covariances(factor, with_fixed).spread
+        estimated = self._estimated(factor, with_fixed).spread
         return [
             tuple(
                 projection(each[i], lam, term.n_levels)
@@ -148,16 +193,16 @@ class IterativeAlgebra:
         ]
 
     def covariances(self, factor: iterative.IterativeFactor) -> tuple[np.ndarray | None, ...]:
-        """Per term (q, k, k) Lambda (M^-1)_ll Lambda', the tail's contribution estimated."""
-        return iterative.level_covariances(factor)
+        """Never whole: `objective.conditional` has the variances, solved for where they are few, else estimated."""
+        raise NotImplementedError("use objective.conditional.level_variances")
 
     def fixed_root(self, factor: iterative.IterativeFactor) -> np.ndarray:
         """(rank, rank) lower Cholesky factor of X'V^-1X."""
         return factor.corner[:-1, :-1]
 
     def rows(self, factor: iterative.IterativeFactor, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
-        """See `blocks.iterative.row_quadratics`."""
-        return iterative.row_quadratics(factor, x, refs, z)
+        """See `blocks.conditional.exact_rows`; `objective.conditional` estimates many rows instead."""
+        return conditional.exact_rows(factor, x, refs, z)
 
 
 def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:

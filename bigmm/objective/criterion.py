@@ -7,8 +7,8 @@ DESIGN section 4 and ALGORITHMS section 3.3-3.4.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,8 @@ from scipy.linalg import lapack
 
 from bigmm.blocks.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.solve import residual_products, tall_product
 from bigmm.blocks.structure import Structure
 from bigmm.objective.algebra import Algebra, ExactAlgebra
-from bigmm.objective.information import average_information
 from bigmm.objective.templates import Templates
 
 
@@ -39,7 +37,7 @@ class Estimates:
 
     beta (p,) and vcov (p, p) have NaN where a column was dropped; sigma: residual standard deviation; pwrss: r2;
     logdet_z = log|M|, logdet_x = log|X'V^-1X|; objective: the criterion; u, b: per joint term (q, k) spherical and
-    original conditional modes.
+    original conditional modes (sequences that fetch them, where the levels are held elsewhere).
     """
 
     beta: np.ndarray
@@ -49,8 +47,8 @@ class Estimates:
     logdet_z: float
     logdet_x: float
     objective: float
-    u: tuple[np.ndarray, ...]
-    b: tuple[np.ndarray, ...]
+    u: Sequence[np.ndarray]
+    b: Sequence[np.ndarray]
 
 
 class Criterion:
@@ -68,10 +66,16 @@ class Criterion:
 
     def __getstate__(self):
         algebra = None if isinstance(self.algebra, ExactAlgebra) else self.algebra
-        return {"gram": self.gram, "templates": self.templates, "reml": self.reml, "algebra": algebra}
+        return {"gram": self.whole_gram, "templates": self.templates, "reml": self.reml, "algebra": algebra}
 
     def __setstate__(self, state):
         Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["algebra"])
+
+    @property
+    def whole_gram(self) -> Gram:
+        """The Gram with all levels, brought here from where they are held."""
+        gathered = self.algebra.gathered_gram()
+        return self.gram if gathered is None else gathered
 
     @property
     def structure(self) -> Structure:
@@ -106,11 +110,12 @@ class Criterion:
     def value(self, theta: np.ndarray) -> float:
         """The criterion at theta; inf where it has no value."""
         try:
-            return self._value(self.factor(theta))
+            return self.value_of(self.factor(theta))
         except NotPositiveDefiniteError:
             return np.inf
 
-    def _value(self, factor: Any) -> float:
+    def value_of(self, factor: Any) -> float:
+        """The criterion at anything that has logdet_z, logdet_x and pwrss; inf where it has no value."""
         m = self.dof
         if not factor.pwrss > 0:
             return np.inf
@@ -132,28 +137,24 @@ class Criterion:
             return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
-        solution = self.algebra.solve(factor)
-        score = residual_products(self.structure, lams, solution)
-        projected = self.algebra.projected(factor, self.reml)
-        curvature, gradient, quadratics = self.gradient_of(theta, projected, score, sigma2)
         places = self.templates.places()
-        hessian = average_information(self.structure, partial(self.algebra.quadratic, factor), lams, score, places)
-        hessian = hessian / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
+        levels = self.algebra.moments(factor, self.algebra.solve(factor), lams, places, self.reml)
+        curvature, gradient, quadratics = self.gradient_of(theta, levels.projected, levels.outer, sigma2)
+        hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         for a, (j, row, column) in enumerate(places):
             for b, (j2, row2, column2) in enumerate(places):
                 if j == j2 and column == column2:
                     hessian[a, b] += 2.0 * curvature[j][row, row2]
-        return Evaluation(self._value(factor), gradient, hessian)
+        return Evaluation(self.value_of(factor), gradient, hessian)
 
-    def gradient_of(self, theta, projected, score, sigma2) -> tuple[dict[int, np.ndarray], np.ndarray, np.ndarray]:
+    def gradient_of(self, theta, projected, outer, sigma2) -> tuple[dict[int, np.ndarray], np.ndarray, np.ndarray]:
         """(G per term, gradient, e'(dV)e), G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2: the derivative with respect to
         lambda lambda', original basis."""
         curvature, pull = {}, {}
         for j, term in enumerate(self.gram.terms):
             if term.penalized:
-                outer = tall_product(score[j], score[j])
-                curvature[j] = term.basis.T @ (projected[j] - outer / sigma2) @ term.basis
-                pull[j] = term.basis.T @ outer @ term.basis
+                curvature[j] = term.basis.T @ (projected[j] - outer[j] / sigma2) @ term.basis
+                pull[j] = term.basis.T @ outer[j] @ term.basis
         joint, places = self.templates.joint(theta), self.templates.places()
         gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
         quadratics = np.array([2.0 * (pull[j] @ joint[j])[row, column] for j, row, column in places])
@@ -168,11 +169,7 @@ class Criterion:
         sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
         lams = self.templates.working(self.gram, np.asarray(theta, float))
-        score = residual_products(self.structure, lams, solution)
-        joint = self.templates.joint(np.asarray(theta, float))
-        pairs = [(j, t) for j, t in enumerate(self.gram.terms) if t.penalized]
-        u = tuple(score[j] @ lams[j] for j, _ in pairs)
-        b = tuple(u_j @ joint[j].T for (j, _), u_j in zip(pairs, u, strict=True))
+        modes = self.algebra.modes(factor, solution, lams, self.templates.joint(np.asarray(theta, float)))
         return Estimates(
             beta,
             vcov,
@@ -180,9 +177,9 @@ class Criterion:
             factor.pwrss,
             factor.logdet_z,
             factor.logdet_x,
-            self._value(factor),
-            u,
-            b,
+            self.value_of(factor),
+            modes.u,
+            modes.b,
         )
 
     def _fixed_effects(self, factor: Any, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
@@ -243,17 +240,24 @@ class Criterion:
         """
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
-        sigma2 = self.residual_variance(factor)
+        forms = self.algebra.rows(factor, *self.working_rows(x, refs, z))
+        return self.residual_variance(factor) * (forms + self.unseen_variance(theta, refs, z))
+
+    def working_rows(self, x, refs, z) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+        """(x, refs, z) of `prediction_variance` in the working basis, factor columns of x first."""
         user = np.zeros((len(x), len(self.gram.active)))
         user[:, self.gram.fixed_order] = x
-        x_working = user @ self._fixed_map()
         random_terms = [t for t in self.gram.terms if t.penalized]
         z_working = [np.linalg.solve(t.basis.T, zj.T).T for t, zj in zip(random_terms, z, strict=True)]
-        variance = sigma2 * self.algebra.rows(factor, x_working, tuple(refs), tuple(z_working))
+        return user @ self._fixed_map(), tuple(refs), tuple(z_working)
+
+    def unseen_variance(self, theta: np.ndarray, refs, z) -> np.ndarray:
+        """(n,) prior variance over sigma^2 of the effects of levels that were never seen (-1)."""
+        out = np.zeros(len(refs[0]) if refs else 0)
         for joint, ref, zj in zip(self.templates.joint(theta), refs, z, strict=False):
             unseen = ref < 0
-            variance[unseen] += sigma2 * ((zj[unseen] @ joint) ** 2).sum(axis=1)
-        return variance
+            out[unseen] += ((zj[unseen] @ joint) ** 2).sum(axis=1)
+        return out
 
 
 def _inverse_basis(basis: np.ndarray) -> np.ndarray:

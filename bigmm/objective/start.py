@@ -6,6 +6,8 @@ s = Z'W(y - X beta_OLS) and B the diagonal of Z'WZ, and the residual sum of squa
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 
 from bigmm.blocks.gram import Gram
@@ -15,9 +17,35 @@ SMALLEST_SHARE = 0.05
 """A start is never at the boundary: theta^2 times the mean information of a level is at least this."""
 
 
+@dataclass(frozen=True, slots=True)
+class MomentSums:
+    """Sums over levels, additive over shards; s covariates of all penalized terms: moment (s,) sum of s_l^2 / B_l;
+    coupling (s, s): see `_coupling`; seen, levels (s,): levels with B > 0, and all; total (s,): sum of B."""
+
+    moment: np.ndarray
+    coupling: np.ndarray
+    seen: np.ndarray
+    levels: np.ndarray
+    total: np.ndarray
+
+    def merge(self, other: MomentSums) -> MomentSums:
+        """Of the levels of both."""
+        return MomentSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
 def moment_start(gram: Gram, templates: Templates) -> np.ndarray:
     """(n_theta,) start: template diagonals from moments, zero below the diagonal."""
-    ratios = _variance_ratios(gram)
+    return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, templates)
+
+
+def fixed_coefficients(gram: Gram) -> np.ndarray:
+    """(p,) least squares without random effects, working basis."""
+    return np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
+
+
+def start_from(sums: MomentSums, gram: Gram, templates: Templates) -> np.ndarray:
+    """`moment_start` from the sums; of gram only the fixed part is used."""
+    ratios = _variance_ratios(sums, gram)
     theta = np.zeros(templates.n_theta)
     for value, (joint, row, column) in enumerate(templates.places()):
         if row == column:
@@ -25,33 +53,38 @@ def moment_start(gram: Gram, templates: Templates) -> np.ndarray:
     return theta
 
 
-def _variance_ratios(gram: Gram) -> list[np.ndarray]:
-    """Per penalized term (k,): sqrt(variance of the covariate's effect / residual variance)."""
+def moment_sums(gram: Gram, coefficients: np.ndarray) -> MomentSums:
+    """Of the levels of gram, about the given fixed effects (p,)."""
     terms = [t for t in gram.terms if t.penalized]
     owners = [(j, c) for j, t in enumerate(terms) for c in range(t.width)]
-    coefficients = np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
-    rss = gram.xy[-1, -1] - coefficients @ gram.xy[:-1, -1]
     n = len(owners)
-    matrix, moment = np.zeros((n + 1, n + 1)), np.zeros(n + 1)
-    information = {}
+    moment, coupling, seen, levels, total = np.zeros(n), np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros(n)
     for i, (j, c) in enumerate(owners):
         t = terms[j]
         b = t.diagonal[:, c, c]
         inverse = np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
         s = t.dense[:, c, -1] - t.dense[:, c, :-1] @ coefficients
         moment[i] = (s * s) @ inverse
-        matrix[i, n] = np.count_nonzero(b > 0)
-        information[j, c] = b.mean()
+        seen[i], levels[i], total[i] = np.count_nonzero(b > 0), len(b), b.sum()
         for i2, (j2, c2) in enumerate(owners):
-            matrix[i, i2] = _coupling(gram, j, c, j2, c2, inverse)
-        matrix[n, i] = b.sum()
-    moment[n] = rss
-    matrix[n, n] = max(gram.n - len(coefficients), 1)
-    variances = np.linalg.lstsq(matrix, moment, rcond=None)[0]
-    residual = variances[n] if variances[n] > 0 else rss / matrix[n, n]
+            coupling[i, i2] = _coupling(gram, j, c, j2, c2, inverse)
+    return MomentSums(moment, coupling, seen, levels, total)
+
+
+def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
+    """Per penalized term (k,): sqrt(variance of the covariate's effect / residual variance)."""
+    terms = [t for t in gram.terms if t.penalized]
+    owners = [(j, c) for j, t in enumerate(terms) for c in range(t.width)]
+    coefficients = fixed_coefficients(gram)
+    rss = gram.xy[-1, -1] - coefficients @ gram.xy[:-1, -1]
+    n = len(owners)
+    degrees = max(gram.n - len(coefficients), 1)
+    matrix = np.block([[sums.coupling, sums.seen[:, None]], [sums.total[None, :], np.full((1, 1), degrees)]])
+    variances = np.linalg.lstsq(matrix, np.append(sums.moment, rss), rcond=None)[0]
+    residual = variances[n] if variances[n] > 0 else rss / degrees
     out = [np.zeros(t.width) for t in terms]
     for i, (j, c) in enumerate(owners):
-        floor = SMALLEST_SHARE / max(information[j, c], 1e-300)
+        floor = SMALLEST_SHARE / max(sums.total[i] / max(sums.levels[i], 1), 1e-300)
         ratio = variances[i] / residual if residual > 0 else 1.0
         out[j][c] = np.sqrt(min(max(ratio, floor), 1e8 * floor))
     return out

@@ -131,18 +131,25 @@ def step(problem: Problem, state: State) -> State:
 
 
 def learnt(state: State, model: LocalModel, move: np.ndarray) -> np.ndarray:
-    """Symmetric rank-one update of the correction, so that curvature times the step is the change of the gradient."""
+    """Symmetric rank-one update of the correction, so that curvature times the step is the change of the gradient.
+
+    Where that would take too large an update, what was learnt elsewhere is wrong here: it is sized first, as NL2SOL
+    does, so that it counts at most as much as this step tells.
+    """
     _, _, scale = scaled_eigen(model)
-    missing = (model.gradient - state.model.gradient - (model.hessian + state.correction) @ move) / scale
-    along = move * scale
-    against = float(missing @ along)
-    length = float(along @ along)
-    # a tiny step tells rounding, a tiny denominator tells nothing, and no correction is worth many times the curvature
-    if length < 1e-10 or abs(against) <= 1e-4 * np.sqrt(length) * np.linalg.norm(missing):
-        return state.correction
-    if missing @ missing > 100.0 * abs(against):
-        return state.correction
-    return state.correction + np.outer(missing * scale, missing * scale) / against
+    wanted = model.gradient - state.model.gradient - model.hessian @ move
+    before = abs(float(move @ state.correction @ move))
+    share = min(1.0, abs(float(move @ wanted)) / before) if before > 0.0 else 1.0
+    for correction in (state.correction, share * state.correction):
+        missing, along = (wanted - correction @ move) / scale, move * scale
+        against, length = float(missing @ along), float(along @ along)
+        # a tiny step tells rounding, a tiny denominator tells nothing
+        if length < 1e-10 or abs(against) <= 1e-4 * np.sqrt(length) * np.linalg.norm(missing):
+            return correction
+        # no correction is worth many times the curvature
+        if missing @ missing <= 100.0 * abs(against):
+            return correction + np.outer(missing * scale, missing * scale) / against
+    return correction
 
 
 def _scaled_length(state: State, move: np.ndarray) -> float:

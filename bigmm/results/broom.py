@@ -9,7 +9,9 @@ import pandas as pd
 
 from bigmm.errors import UsageError
 from bigmm.results import coefficients, effects
+from bigmm.results.estimated import Estimated
 from bigmm.results.fitted import FittedLmm
+from bigmm.results.rows import ERROR
 
 SCALES = {"sdcor": ("sd__", "cor__"), "vcov": ("var__", "cov__")}
 
@@ -18,7 +20,7 @@ def _fixed(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
     limits = coefficients.intervals(fitted, level, "wald")
     columns = {
         "effect": "fixed",
-        "term": list(fitted.layout.fixed_names),
+        "term": list(fitted.fixed_names),
         "estimate": np.array(fitted.estimates.beta),
         "std.error": coefficients.standard_errors(fitted),
         "statistic": coefficients.z_values(fitted),
@@ -61,8 +63,11 @@ def _modes(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
                 "level": index.astype(str).to_numpy(),
                 "term": name,
                 "estimate": np.array(fitted.estimates.b[number][:, slot]),
-                "std.error": spread[number][:, slot],
+                "std.error": spread[number].value[:, slot],
             }
+            error = spread[number].error
+            if error is not None:
+                columns[f"std.error{ERROR}"] = error[:, slot]
             parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
 
@@ -83,7 +88,7 @@ def tidy(fitted: FittedLmm, effects: str, scales: str, level: float) -> pd.DataF
     return EFFECTS[effects](fitted, scales, level)
 
 
-def information(fitted: FittedLmm) -> dict[str, float]:
+def information(fitted: Estimated) -> dict[str, float]:
     """AIC, BIC and log likelihood as lme4 counts them, for REML too: objective + penalty * npar."""
     objective, npar = float(fitted.estimates.objective), fitted.npar
     return {
@@ -95,7 +100,7 @@ def information(fitted: FittedLmm) -> dict[str, float]:
     }
 
 
-def glance(fitted: FittedLmm) -> pd.DataFrame:
+def glance(fitted: Estimated) -> pd.DataFrame:
     """One row about the model: nobs, sigma, logLik, AIC, BIC, REMLcrit or deviance, df.residual."""
     numbers = information(fitted)
     criterion = "REMLcrit" if fitted.reml else "deviance"

@@ -5,17 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from bigmm.errors import UsageError
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.montecarlo import (
+    TOLERANCE,
+    DifferenceError,
+    difference_error,
+    eliminated,
+    eliminating,
+    objective_record,
+    probe_counts,
+)
 from bigmm.results.broom import information
 from bigmm.results.fitted import FittedLmm
 from bigmm.solver import solve_model
 
 SAME_RESPONSE = 1e-8
+LEVEL = 0.05
+UNDECIDED = 2.0
+"""A test is undecided when Chisq is within so many Monte Carlo errors of the critical value at `LEVEL`."""
 
 
 def ml_fit(fitted: FittedLmm) -> FittedLmm:
@@ -23,7 +37,17 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
     if not fitted.reml:
         return fitted
     gram, templates = fitted.criterion.gram, fitted.criterion.templates
-    solved = solve_model(gram, templates, False, fitted.solver, theta0=fitted.theta)
+    tolerance = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
+    solved = solve_model(
+        gram,
+        templates,
+        False,
+        fitted.solver,
+        theta0=fitted.theta,
+        seed=_seed(fitted),  # the same probes as the fits it is compared with, to the same precision
+        tolerance=tolerance,
+        algebra=fitted.criterion.algebra,  # of the same blocks, wherever these are
+    )
     return replace(
         fitted,
         reml=False,
@@ -33,6 +57,36 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
         estimates=solved.criterion.estimates(solved.outcome.theta),
         monte_carlo_error=None if solved.error is None else solved.error.as_record(),
     )
+
+
+def on_common_probes(fits: Sequence[FittedLmm]) -> list[FittedLmm]:
+    """The same fits, but each iterative one with its objective estimated as that with most grouping factors has it: the
+    same factors eliminated and probed, with the most probes that any of them has. theta stays; the objective moves
+    within its Monte Carlo error."""
+    chains = [eliminated(fit.criterion) if fit.kind == "lmm" else () for fit in fits]
+    probed = [fit for fit, chain in zip(fits, chains, strict=True) if chain]
+    if len(probed) < 2:
+        return list(fits)
+    largest = max(probed, key=lambda fit: len(fit.criterion.gram.terms))
+    sizes = tuple(max(size) for size in zip(*(probe_counts(fit.criterion) for fit in probed), strict=True))
+    out = []
+    for fit, chain in zip(fits, chains, strict=True):
+        shared = [term.name for term in fit.criterion.gram.terms if term.name in eliminated(largest.criterion)]
+        comparable = chain and shared and _seed(fit) == _seed(largest)
+        if comparable and (set(shared) != set(chain) or probe_counts(fit.criterion) != sizes):
+            fit = _estimated_again(fit, eliminating(fit.criterion, shared, *sizes))
+        out.append(fit)
+    return out
+
+
+def _seed(fit: FittedLmm) -> int:
+    return int((fit.monte_carlo_error or {}).get("seed", 0))
+
+
+def _estimated_again(fit: FittedLmm, criterion: Criterion) -> FittedLmm:
+    now = replace(fit.estimates, objective=criterion.value(fit.theta))
+    error = dict(fit.monte_carlo_error or {}) | objective_record(criterion, fit.theta)
+    return replace(fit, criterion=criterion, estimates=now, monte_carlo_error=error)
 
 
 def check_comparable(fits: Sequence[FittedLmm]) -> None:
@@ -82,24 +136,35 @@ def _same_response(a: FittedLmm, b: FittedLmm) -> bool:
 
 
 def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:
-    """npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq), by increasing number of parameters (lme4's anova)."""
+    """npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq), by increasing number of parameters (lme4's anova).
+
+    Where a fit is iterative also MC error, what the probes make Chisq err by, and Probes: whether the two fits have
+    common ones, and whether the decision at `LEVEL` could be another without them.
+    """
     if len(fits) < 2:
         raise UsageError("a likelihood-ratio test compares at least two models")
     check_comparable(fits)
-    ordered = sorted((ml_fit(fit) for fit in fits), key=lambda fit: fit.npar)
+    ordered = on_common_probes(sorted((ml_fit(fit) for fit in fits), key=lambda fit: fit.npar))
     rows = [{"npar": fit.npar} | information(fit) for fit in ordered]
     frame = pd.DataFrame(rows, index=[fit.formula for fit in ordered]).drop(columns="df.residual")
     chisq = -np.diff(frame["deviance"].to_numpy(), prepend=np.nan)
     df = np.diff(frame["npar"].to_numpy().astype(float), prepend=np.nan)
     frame["Chisq"] = np.where(np.isnan(chisq), np.nan, np.maximum(chisq, 0.0))
     frame["Df"] = df
+    tail = np.where(df > 0, stats.chi2.sf(frame["Chisq"], np.maximum(np.nan_to_num(df), 1.0)), np.nan)
     if any(fit.monte_carlo_error for fit in ordered):
-        frame["MC error"] = _monte_carlo_errors(ordered)
-    frame["Pr(>Chisq)"] = np.where(df > 0, stats.chi2.sf(frame["Chisq"], np.maximum(np.nan_to_num(df), 1.0)), np.nan)
+        errors = [difference_error(a.monte_carlo_error, b.monte_carlo_error) for a, b in pairwise(ordered)]
+        frame["MC error"] = [np.nan, *(error.value for error in errors)]
+        frame["Pr(>Chisq)"] = tail
+        pairs = zip(errors, chisq[1:], df[1:], strict=True)
+        frame["Probes"] = ["", *(_probes_note(error, x, k) for error, x, k in pairs)]
+    else:
+        frame["Pr(>Chisq)"] = tail
     return frame
 
 
-def _monte_carlo_errors(fits: Sequence[FittedLmm]) -> np.ndarray:
-    """(n,) bound on the standard error of Chisq that the probes cause: with common probes the difference errs less."""
-    each = [float((fit.monte_carlo_error or {}).get("objective", 0.0)) for fit in fits]
-    return np.array([np.nan, *np.hypot(each[1:], each[:-1])])
+def _probes_note(error: DifferenceError, chisq: float, df: float) -> str:
+    """How the error was found, and whether the decision at the usual level hangs on it."""
+    critical = stats.chi2.isf(LEVEL, df) if df > 0 else np.inf
+    close = abs(chisq - critical) < UNDECIDED * error.value
+    return (f"could flip at {LEVEL:.2g}: lower mc_tol; " if close else "") + error.how

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from bigmm.design.layout import JointTerm
+from bigmm.errors import UsageError
+from bigmm.objective.conditional import Variances, chosen_variances, level_variances
 from bigmm.results.fitted import FittedLmm
+from bigmm.results.rows import ERROR
 
 VARCORR_COLUMNS = ("group", "name1", "name2", "vcov", "sdcor")
 
@@ -64,28 +70,58 @@ def level_index(fitted: FittedLmm, number: int, joint: JointTerm) -> pd.Index:
     return pd.Index(grouping.labels[fitted.kept_levels(number)], name=grouping.name)
 
 
-def conditional_sd(fitted: FittedLmm) -> tuple[np.ndarray, ...]:
+def conditional_sd(fitted: FittedLmm) -> tuple[Variances, ...]:
     """Per joint term (q, k) conditional standard deviations of the modes given theta, sigma and beta."""
-    covariances = fitted.criterion.conditional_covariances(fitted.theta)
-    return tuple(np.sqrt(np.maximum(np.diagonal(c, axis1=1, axis2=2), 0.0)) for c in covariances)
+    return tuple(found.roots() for found in level_variances(fitted.criterion, fitted.theta))
 
 
-def ranef(fitted: FittedLmm, condvar: bool = False) -> dict[str, pd.DataFrame]:
-    """{grouping: DataFrame by level, a column per covariate, `_sd` columns with condvar}."""
-    spread = conditional_sd(fitted) if condvar else None
+def ranef(
+    fitted: FittedLmm, condvar: bool = False, levels: Mapping[str, Sequence] | None = None
+) -> dict[str, pd.DataFrame]:
+    """{grouping: DataFrame by level, a column per covariate, `_sd` columns with condvar, `_sd_mcse` columns where those
+    are estimated}; levels: {grouping: labels} of interest."""
+    spread = conditional_sd(fitted) if condvar and levels is None else ()
+    chosen = None if levels is None else _chosen(fitted, levels)
     frames = {}
     for number, joint in random_joints(fitted):
+        name, index = fitted.layout.groupings[joint.grouping].name, level_index(fitted, number, joint)
+        if chosen is not None and name not in chosen:
+            continue
+        places = slice(None) if chosen is None else chosen[name]
         names = joint_names(fitted, number)
-        modes = fitted.estimates.b[number]
-        columns = {name: np.array(modes[:, slot]) for slot, name in names.items()}
-        if spread is not None:
-            columns |= {f"{name}_sd": spread[number][:, slot] for slot, name in names.items()}
-        frames[fitted.layout.groupings[joint.grouping].name] = pd.DataFrame(
-            columns, index=level_index(fitted, number, joint)
-        )
+        modes = fitted.estimates.b[number][places]
+        columns = {covariate: np.array(modes[:, slot]) for slot, covariate in names.items()}
+        if condvar:
+            columns |= _sd_columns(names, spread[number] if spread else _exact_sd(fitted, number, places))
+        frames[name] = pd.DataFrame(columns, index=index[places])
     return frames
+
+
+def _exact_sd(fitted: FittedLmm, number: int, places: Any) -> Variances:
+    return Variances(chosen_variances(fitted.criterion, fitted.theta, number, places), None).roots()
+
+
+def _sd_columns(names: dict[int, str], spread: Variances) -> dict[str, np.ndarray]:
+    columns = {f"{name}_sd": spread.value[:, slot] for slot, name in names.items()}
+    if spread.error is not None:
+        columns |= {f"{name}_sd{ERROR}": spread.error[:, slot] for slot, name in names.items()}
+    return columns
+
+
+def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+    """{grouping: positions of the labels among its levels with rows}; UsageError for what the fit does not have."""
+    indices = {(index := level_index(fitted, n, joint)).name: index for n, joint in random_joints(fitted)}
+    found = {}
+    for name, labels in levels.items():
+        if name not in indices:
+            raise UsageError(f"ranef(levels=...): no grouping {name!r}; there are {', '.join(map(str, indices))}")
+        found[name] = indices[name].get_indexer(pd.Index(labels))
+        if (found[name] < 0).any():
+            lost = next(label for label, place in zip(labels, found[name], strict=True) if place < 0)
+            raise UsageError(f"ranef(levels=...): {name!r} has no level {lost!r} with rows")
+    return found
 
 
 def n_groups(fitted: FittedLmm) -> dict[str, int]:
     """{grouping: number of levels that have rows}."""
-    return {fitted.layout.groupings[j.grouping].name: len(fitted.kept_levels(n)) for n, j in random_joints(fitted)}
+    return {fitted.layout.groupings[j.grouping].name: len(fitted.assembled.kept[n]) for n, j in random_joints(fitted)}

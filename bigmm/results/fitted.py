@@ -1,9 +1,9 @@
-"""The one frozen value behind a fitted model, and the plain facts that follow from it."""
+"""The one frozen value behind a fit of a formula, and the plain facts that follow from it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,14 +15,14 @@ from bigmm.families import Family
 from bigmm.families import family as family_named
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.templates import Template
-from bigmm.optimize.outcome import Outcome
+from bigmm.results.estimated import Estimated
 from bigmm.source.partition import Fingerprint, Source
 
 GAUSSIAN = family_named("gaussian")
 
 
-@dataclass(frozen=True, slots=True)
-class FittedLmm:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FittedLmm(Estimated):
     """Everything a linear mixed model is after fitting; `LmmResults` only asks questions of it.
 
     theta: (n_theta,) in lme4's order; estimates: in the user's coefficient order, NaN in dropped slots;
@@ -33,30 +33,21 @@ class FittedLmm:
     """
 
     kind: ClassVar[str] = "lmm"
-    title: ClassVar[str] = "Linear mixed model"
-    statistic: ClassVar[str] = "t value"
 
     formula: str
-    reml: bool
     spec: DesignSpec
     assembled: Assembled
     criterion: Criterion
-    theta: np.ndarray
     estimates: Estimates
-    outcome: Outcome
     is_singular: bool
-    nobs: int
     rows_read: int
     dropped: tuple[tuple[str, int], ...]
     passes: int
-    seconds: Mapping[str, float]
     peak_rss_bytes: int
-    solver: str
     data_description: str
     fingerprints: tuple[Fingerprint, ...]
     weights: str | None
     offset: str | None
-    bigmm_version: str
     monte_carlo_error: Mapping[str, Any] | None = None
     solver_reason: str = ""
     source: Source | None = None
@@ -64,6 +55,16 @@ class FittedLmm:
     @property
     def layout(self) -> Layout:
         return self.spec.layout
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """(p,) names of the coefficients in the order of the formula."""
+        return self.spec.layout.fixed_names
+
+    @property
+    def origin(self) -> str:
+        """Formula and rows."""
+        return f"{self.formula!r}: {self.nobs:,} rows"
 
     @property
     def family(self) -> Family:
@@ -86,16 +87,6 @@ class FittedLmm:
         return "exact"
 
     @property
-    def method(self) -> str:
-        """What was maximised, in words."""
-        return "REML" if self.reml else "maximum likelihood"
-
-    @property
-    def sigma(self) -> float:
-        """Residual standard deviation."""
-        return float(self.estimates.sigma)
-
-    @property
     def dispersion(self) -> float:
         """Residual variance."""
         return self.sigma**2
@@ -108,11 +99,6 @@ class FittedLmm:
     @property
     def remarks(self) -> tuple[tuple[str, str], ...]:
         """(label, text) pairs of the summary's heading."""
-        return ()
-
-    @property
-    def table_notes(self) -> tuple[str, ...]:
-        """Lines under the table of coefficients."""
         return ()
 
     @property
@@ -136,16 +122,6 @@ class FittedLmm:
         """The random-effects terms as the user wrote them, in the order of theta."""
         return self.criterion.templates.terms
 
-    @property
-    def rank(self) -> int:
-        """Number of estimable coefficients."""
-        return int(np.isfinite(self.estimates.beta).sum())
-
-    @property
-    def npar(self) -> int:
-        """Coefficients, theta and sigma, as lme4 counts them."""
-        return self.rank + len(self.theta) + 1
-
     def lambdas(self) -> tuple[np.ndarray, ...]:
         """One lower-triangular (k, k) relative covariance factor per term."""
         return self.criterion.templates.lambdas(self.theta)
@@ -153,15 +129,3 @@ class FittedLmm:
     def kept_levels(self, number: int) -> np.ndarray:
         """(q,) level numbers (into the grouping's labels) of joint term `number`: those that have rows."""
         return np.asarray(self.assembled.kept[number])
-
-
-def freeze(value: Any) -> None:
-    """Make every array reachable through dataclasses and tuples read-only."""
-    if isinstance(value, np.ndarray):
-        value.flags.writeable = False
-    elif is_dataclass(value):
-        for field in fields(value):
-            freeze(getattr(value, field.name, None))
-    elif isinstance(value, tuple):
-        for item in value:
-            freeze(item)

@@ -55,11 +55,11 @@ class GlmmResults(MixedModelResults):
         theta."""
         return self.fitted.se_method
 
-    def _augmenter(self) -> AugmentGeneralized:
+    def _augmenter(self, rows: int | None) -> AugmentGeneralized:
         fitted = self.fitted
         return AugmentGeneralized(
             predictor(fitted),
-            variance(fitted),
+            variance(fitted, rows),
             fitted.family,
             fitted.dispersion,
             fitted.sigma,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,20 @@ import numpy as np
 import pandas as pd
 
 from bigmm.errors import UsageError
-from bigmm.optimize.outcome import Outcome
 from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
-from bigmm.results.fitted import FittedLmm, freeze
-from bigmm.results.predictor import check_new_levels, predictor, variance
-from bigmm.results.rows import Noise, Predict, RowTask
+from bigmm.results.fit_results import FitResults
+from bigmm.results.fitted import FittedLmm
+from bigmm.results.predictor import Variance, check_new_levels, predictor, variance
+from bigmm.results.rows import ERROR, Noise, Predict, RowTask
 from bigmm.results.rows_generalized import Residuals
 from bigmm.results.scale import RESIDUALS
-from bigmm.results.summary import Summary, coefficient_line, summarize
+from bigmm.results.summary import Summary, summarize
 
 TYPES = ("response", "link")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class MixedModelResults:
+class MixedModelResults(FitResults):
     """What `LmmResults` and `GlmmResults` share; the kinds differ in `fitted` and in two hooks at the end.
 
     Coefficients come in the order of the formula, theta in lme4's order (lower triangles column by column, terms by
@@ -34,94 +34,16 @@ class MixedModelResults:
 
     fitted: FittedLmm
 
-    def __post_init__(self) -> None:
-        freeze(self.fitted.theta)
-        freeze(self.fitted.estimates)
-        freeze(self.fitted.outcome)
-
     def __reduce__(self) -> tuple:
         return type(self), (replace(self.fitted, source=None),)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {coefficient_line(self.fitted)}>"
-
-    def __str__(self) -> str:
-        return str(self.summary())
-
-    def _repr_html_(self) -> str:
-        return self.summary()._repr_html_()
-
-    # Fixed effects
-
-    @property
-    def params(self) -> pd.Series:
-        """Coefficients by name; NaN for columns that depend on earlier ones."""
-        return coefficients.named(self.fitted, self.fitted.estimates.beta, "params")
-
-    @property
-    def bse(self) -> pd.Series:
-        """Standard errors of the coefficients: given theta for a linear model, else as `se_method` says."""
-        return coefficients.named(self.fitted, coefficients.standard_errors(self.fitted), "bse")
-
-    @property
-    def tvalues(self) -> pd.Series:
-        """Coefficient / standard error."""
-        return coefficients.named(self.fitted, coefficients.z_values(self.fitted), "tvalues")
-
-    @property
-    def zvalues(self) -> pd.Series:
-        """The same as `tvalues`: p values use the normal distribution."""
-        return self.tvalues.rename("zvalues")
-
-    @property
-    def pvalues(self) -> pd.Series:
-        """Two-sided Wald p values from the normal distribution."""
-        return coefficients.named(self.fitted, coefficients.p_values(self.fitted), "pvalues")
-
-    def conf_int(self, level: float = 0.95, method: str = "wald") -> pd.DataFrame:
-        """Confidence limits of the coefficients: columns lower, upper."""
-        return coefficients.intervals(self.fitted, level, method)
-
-    def cov_params(self) -> pd.DataFrame:
-        """(p, p) covariance matrix of the coefficients."""
-        return coefficients.covariance(self.fitted)
-
-    def vcov(self) -> pd.DataFrame:
-        """lme4's name for `cov_params`."""
-        return self.cov_params()
-
-    def fixef(self) -> pd.Series:
-        """lme4's name for `params`."""
-        return self.params
-
-    @property
-    def beta(self) -> np.ndarray:
-        """(p,) coefficients."""
-        return self.fitted.estimates.beta
-
     # Random effects
-
-    @property
-    def theta(self) -> np.ndarray:
-        """(n_theta,) relative covariance parameters in lme4's order."""
-        return self.fitted.theta
 
     @property
     def u(self) -> np.ndarray:
         """Spherical random effects, grouping after grouping, level after level."""
         numbers = [number for number, _ in effects.random_joints(self.fitted)]
         return np.concatenate([np.ravel(self.fitted.estimates.u[n]) for n in numbers]) if numbers else np.empty(0)
-
-    @property
-    def sigma(self) -> float:
-        """Residual standard deviation; sqrt(dispersion) for gamma and inverse gaussian, 1 for families without a
-        scale."""
-        return self.fitted.sigma
-
-    @property
-    def scale(self) -> float:
-        """sigma^2."""
-        return self.sigma**2
 
     @property
     def varcorr(self) -> pd.DataFrame:
@@ -132,9 +54,14 @@ class MixedModelResults:
         """lme4's name for `varcorr`."""
         return self.varcorr
 
-    def ranef(self, condvar: bool = False) -> dict[str, pd.DataFrame]:
-        """Conditional modes by grouping and level; with condvar also their standard deviations (`_sd` columns)."""
-        return effects.ranef(self.fitted, condvar)
+    def ranef(self, condvar: bool = False, levels: Mapping[str, Sequence] | None = None) -> dict[str, pd.DataFrame]:
+        """Conditional modes by grouping and level; with condvar also their standard deviations (`_sd` columns).
+
+        levels: {grouping: labels}, of which alone there is to be news: their standard deviations are exact whatever the
+        solver. Under the iterative one those of all levels are exact where that takes no more than ten seconds,
+        else estimated, and `_sd_mcse` columns have their Monte Carlo standard errors.
+        """
+        return effects.ranef(self.fitted, condvar, levels)
 
     @property
     def n_groups(self) -> dict[str, int]:
@@ -144,73 +71,14 @@ class MixedModelResults:
     # Criterion and fit
 
     @property
-    def objective(self) -> float:
-        """-2 log L (ML) or the REML criterion."""
-        return float(self.fitted.estimates.objective)
-
-    @property
-    def deviance(self) -> float:
-        """-2 llf: the objective, as in lme4."""
-        return self.objective
-
-    @property
-    def llf(self) -> float:
-        """Log likelihood (restricted for REML)."""
-        return -self.objective / 2.0
-
-    def logLik(self) -> float:
-        """lme4's name for `llf`."""
-        return self.llf
-
-    @property
-    def aic(self) -> float:
-        """objective + 2 npar."""
-        return broom.information(self.fitted)["AIC"]
-
-    @property
-    def bic(self) -> float:
-        """objective + log(nobs) npar."""
-        return broom.information(self.fitted)["BIC"]
-
-    @property
-    def nobs(self) -> int:
-        """Rows used."""
-        return self.fitted.nobs
-
-    @property
-    def npar(self) -> int:
-        """Coefficients, theta, and sigma or the dispersion where there is one."""
-        return self.fitted.npar
-
-    @property
-    def df_resid(self) -> int:
-        """nobs - npar."""
-        return self.fitted.nobs - self.fitted.npar
-
-    @property
     def formula(self) -> str:
         """The formula as given."""
         return self.fitted.formula
 
     @property
-    def reml(self) -> bool:
-        """Whether the REML criterion was minimised."""
-        return self.fitted.reml
-
-    @property
     def is_singular(self) -> bool:
         """Whether a variance is estimated as zero or a correlation as 1 (lme4's isSingular)."""
         return bool(self.fitted.is_singular)
-
-    @property
-    def converged(self) -> bool:
-        """Whether the gradient certifies the optimum."""
-        return bool(self.fitted.outcome.converged)
-
-    @property
-    def optimizer_result(self) -> Outcome:
-        """Status, evaluations, largest gradient entry at the optimum, advice."""
-        return self.fitted.outcome
 
     @property
     def monte_carlo_error(self) -> Any:
@@ -222,17 +90,6 @@ class MixedModelResults:
         """How many times all rows were looked at."""
         return self.fitted.passes
 
-    @property
-    def solver(self) -> str:
-        """Which solver evaluated the criterion."""
-        return self.fitted.solver
-
-    @property
-    def effective_df(self) -> pd.Series:
-        """Trace of the map from y to the fitted values (of the working model at the mode): total, fixed, random."""
-        values = self.fitted.criterion.effective_df(self.theta)
-        return pd.Series(list(values), index=["total", "fixed", "random"], name="effective_df", dtype=float)
-
     # Tables
 
     def summary(self) -> Summary:
@@ -242,10 +99,6 @@ class MixedModelResults:
     def tidy(self, effects: str = "fixed", scales: str = "sdcor", level: float = 0.95) -> pd.DataFrame:
         """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals")."""
         return broom.tidy(self.fitted, effects, scales, coefficients.check_level(level))
-
-    def glance(self) -> pd.DataFrame:
-        """One row about the model."""
-        return broom.glance(self.fitted)
 
     def as_record(self) -> dict[str, Any]:
         """JSON-able: what `bigmm fit --json` writes; NaN is null."""
@@ -275,26 +128,28 @@ class MixedModelResults:
         with type="link" that itself. For a linear mixed model they agree.
 
         Returns an array (n,), or with se a DataFrame with columns prediction, se (standard error of the mean, not of a
-        new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. A Dask
-        DataFrame gives a lazy Dask series or frame. With `out` a directory of Parquet files is written, one per
-        partition, holding the columns `keep` of the data (None: all) beside prediction and se, and its path is
-        returned. new_levels: levels that the fit has not seen count as an average level ("population"), are an error
-        ("raise") or give NaN ("missing"); an unseen level within a known parent still uses the parent's mode.
+        new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. Under
+        the iterative solver the standard errors of many rows (what would take over ten seconds) are estimated, and a
+        column se_mcse has their Monte Carlo errors. A Dask DataFrame gives a lazy Dask series or frame. With `out` a
+        directory of Parquet files is written, one per partition, holding the columns `keep` of the data (None: all)
+        beside prediction and se, and its path is returned. new_levels: levels that the fit has not seen count as an
+        average level ("population"), are an error ("raise") or give NaN ("missing"); an unseen level within a known
+        parent still uses the parent's mode.
         """
         if type not in TYPES:
             raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)}")
         check_new_levels(new_levels)
-        spread = variance(self.fitted) if se else None
+        data = self._data(newdata)
+        spread = variance(self.fitted, self._row_count(data), bool(random)) if se else None
         family = self.fitted.family
         transform = None if type == "link" or family.link == "identity" else family
         task = Predict(predictor(self.fitted), bool(random), new_levels, spread, transform)
-        data = self._data(newdata)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         finish = pd.DataFrame if se else _prediction_series
         if stream.is_dask(data):
-            return stream.lazily(task, data, self._columns, finish, _meta(se))
+            return stream.lazily(task, data, self._columns, finish, _meta(spread))
         columns = stream.compute(task, data, self._columns, client=client)
         return pd.DataFrame(columns) if se else columns.get("prediction", np.empty(0))
 
@@ -310,11 +165,13 @@ class MixedModelResults:
     ) -> Any:
         """The data with .fitted, .resid, .hat, .cooksd, .fixed, .offset: a DataFrame, or with `out` Parquet files.
 
+        Under the iterative solver .hat of many rows is estimated, and .hat_mcse is its Monte Carlo standard error.
+
         A generalized model has broom.mixed's further columns, and .fitted, .fixed on the scale of the linear predictor,
         .resid as deviance residuals; see `AugmentGeneralized`.
         """
-        task = self._augmenter()
         source = self._data(data)
+        task = self._augmenter(self._row_count(source))
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
             return stream.write(task, source, self._columns, to, client=client, progress=progress)
@@ -338,8 +195,9 @@ class MixedModelResults:
 
         Returns (n,), or (n, nsim) for nsim > 1; with `out` Parquet files with columns sim_1, sim_2, ... The draws
         depend on the seed, the level and the row's number, not on partitions or workers. Levels that the fit has not
-        seen get no random effect. Bernoulli responses are 0 and 1 (1: not the first level of a factor), binomial ones
-        proportions of the row's trials, also for cbind(): times the trials they are counts.
+        seen get new random effects too, by their label (none with use_modes). Bernoulli responses are 0 and 1 (1: not
+        the first level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
+        they are counts.
         """
         task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels)
         data = self._data(newdata)
@@ -380,6 +238,10 @@ class MixedModelResults:
             raise UsageError("this fit was saved or pickled and no longer knows its data; pass newdata")
         return self.fitted.source if data is None else data
 
+    def _row_count(self, data: Any) -> int | None:
+        """Rows of the data, where a row costs a solve and their number decides; else nobody asks."""
+        return stream.row_count(data) if self.solver == "iterative" else None
+
     # Disk, and what is to come
 
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
@@ -396,7 +258,7 @@ class MixedModelResults:
 
     # What the kinds of model differ in
 
-    def _augmenter(self) -> RowTask:
+    def _augmenter(self, rows: int | None) -> RowTask:
         raise NotImplementedError
 
     def _noise(self) -> Noise:
@@ -407,9 +269,11 @@ def _prediction_series(columns: dict[str, np.ndarray]) -> pd.Series:
     return pd.Series(columns["prediction"], name="prediction")
 
 
-def _meta(se: bool) -> pd.DataFrame | pd.Series:
-    empty = {"prediction": np.empty(0)} | ({"se": np.empty(0)} if se else {})
-    return pd.DataFrame(empty) if se else _prediction_series(empty)
+def _meta(spread: Variance | None) -> pd.DataFrame | pd.Series:
+    if spread is None:
+        return _prediction_series({"prediction": np.empty(0)})
+    names = ["prediction", "se"] + [f"se{ERROR}"] * (spread.rows.estimator is not None)
+    return pd.DataFrame({name: np.empty(0) for name in names})
 
 
 def likelihood_ratio(*models: MixedModelResults) -> pd.DataFrame:

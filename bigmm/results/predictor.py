@@ -12,7 +12,7 @@ from bigmm.design.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.errors import UsageError
-from bigmm.objective.criterion import Criterion
+from bigmm.objective.conditional import RowVariance, Variances, row_variance
 from bigmm.results.fitted import FittedLmm
 
 NEW_LEVELS = ("population", "raise", "missing")
@@ -161,14 +161,14 @@ def unseen_rows(joints: tuple[JointTerm, ...], chunk: DesignChunk) -> np.ndarray
     return unseen
 
 
-def parts_of(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> Parts:
-    """The linear predictor's parts for a table; NaN where `new_levels="missing"` says so."""
-    chunk = encode(model.spec, table, random, new_levels)
-    return parts_of_chunk(model, chunk, random, new_levels)
+def parts_of_table(model: Predictor, table: pa.Table) -> tuple[DesignChunk, Parts]:
+    """Rows as the fit would have met them, random effects included; levels it has not seen count as average ones."""
+    chunk = encode(model.spec, table, True, "population")
+    return chunk, parts_of_chunk(model, chunk, True, "population")
 
 
 def parts_of_chunk(model: Predictor, chunk: DesignChunk, random: bool, new_levels: str) -> Parts:
-    """See `parts_of`."""
+    """The linear predictor's parts for encoded rows; NaN where `new_levels="missing"` says so."""
     n = chunk.rows
     fixed = fixed_part(model.spec.layout, model.beta, chunk)
     values = random_part(model.joints, model.modes, chunk) if random else np.zeros(n)
@@ -196,40 +196,44 @@ def model_rows(layout: Layout, chunk: DesignChunk, rows: slice) -> np.ndarray:
 class Variance:
     """Variance of the predictions of a fit; carries the criterion, so it is as big as the Gram.
 
-    joints: those with random effects; positions: for each (n_levels + 1,) place of each label among the kept levels,
-    -1 without rows; vcov: (p, p), zero for dropped columns. A row with missing values gets some number, not NaN.
+    rows: how the variance of a row is found; joints: those with random effects; positions: for each (n_levels + 1,)
+    place of each label among the kept levels, -1 without rows; vcov: (p, p), zero for dropped columns. A row with
+    missing values gets some number, not NaN.
     """
 
-    criterion: Criterion
+    rows: RowVariance
     layout: Layout
     joints: tuple[JointTerm, ...]
-    theta: np.ndarray
     vcov: np.ndarray
     positions: tuple[np.ndarray, ...]
 
-    def of(self, chunk: DesignChunk, random: bool) -> np.ndarray:
+    def of(self, chunk: DesignChunk, random: bool) -> Variances:
         """(n,) Var(x'beta_hat + z'b_hat - x'beta - z'b), or Var(x'beta_hat) without random; rows go in blocks."""
-        out = np.empty(chunk.rows)
+        estimated = random and self.rows.estimator is not None
+        value, error = np.empty(chunk.rows), np.empty(chunk.rows) if estimated else None
         size = max(1, BLOCK_BYTES // (8 * (len(self.layout.fixed_names) + 1)))
         for start in range(0, chunk.rows, size):
             rows = slice(start, min(start + size, chunk.rows))
-            out[rows] = self._block(chunk, rows, random)
-        return out
+            found = self._block(chunk, rows, random)
+            value[rows] = found.value
+            if error is not None and found.error is not None:
+                error[rows] = found.error
+        return Variances(value, error)
 
-    def _block(self, chunk: DesignChunk, rows: slice, random: bool) -> np.ndarray:
+    def _block(self, chunk: DesignChunk, rows: slice, random: bool) -> Variances:
         x = np.nan_to_num(model_rows(self.layout, chunk, rows))
         if not random:
-            return np.einsum("ij,jk,ik->i", x, self.vcov, x, optimize=True)
+            return Variances(np.einsum("ij,jk,ik->i", x, self.vcov, x, optimize=True), None)
         refs = tuple(p[chunk.refs[j.grouping][rows]] for j, p in zip(self.joints, self.positions, strict=True))
         z = tuple(np.column_stack([covariate(chunk, c)[rows] for c in j.covariates]) for j in self.joints)
-        return self.criterion.prediction_variance(self.theta, x, refs, tuple(np.nan_to_num(zj) for zj in z))
+        return self.rows.of(x, refs, tuple(np.nan_to_num(zj) for zj in z))
 
 
-def variance(fitted: FittedLmm) -> Variance:
-    """The variance of predictions at the estimates."""
-    random = [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
-    joints = tuple(joint for _, joint in random)
-    positions = tuple(kept_positions(fitted, number) for number, _ in random)
+def variance(fitted: FittedLmm, rows: int | None = None, random: bool = True) -> Variance:
+    """The variance of predictions at the estimates, for so many rows (None: unknown); random: of the modes too."""
+    terms = [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
+    joints = tuple(joint for _, joint in terms)
+    positions = tuple(kept_positions(fitted, number) for number, _ in terms)
     vcov = np.nan_to_num(fitted.estimates.vcov)
-    fitted.criterion.factor(fitted.theta)  # once, here: the tasks' threads would each compute it
-    return Variance(fitted.criterion, fitted.layout, joints, fitted.theta, vcov, positions)
+    how = row_variance(fitted.criterion, fitted.theta, rows if random else 0)
+    return Variance(how, fitted.layout, joints, vcov, positions)

@@ -45,7 +45,7 @@ def optimizer_record(fitted: FittedLmm) -> dict[str, Any]:
 
 def as_record(fitted: FittedLmm) -> dict[str, Any]:
     """The fields of the command line's --json, ready for json.dumps."""
-    names = fitted.layout.fixed_names
+    names = fitted.fixed_names
     numbers = broom.information(fitted)
     record = {
         "formula": fitted.formula,
@@ -74,7 +74,7 @@ def as_record(fitted: FittedLmm) -> dict[str, Any]:
         "rows_read": fitted.rows_read,
         "dropped_rows": sum(count for _, count in fitted.dropped),
         "dropped_rows_by_column": dict(fitted.dropped),
-        "dropped_columns": [n for n, b in zip(names, fitted.estimates.beta, strict=True) if np.isnan(b)],
+        "dropped_columns": fitted.lost_names,
         "solver": fitted.solver,
         "monte_carlo_error": fitted.monte_carlo_error,
         "data": fitted.data_description,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from bigmm.design.layout import DesignChunk
 from bigmm.families import Family
 from bigmm.results.draws import standard_normal
-from bigmm.results.predictor import Parts, Predictor, Variance, encode, parts_of_chunk
+from bigmm.results.predictor import Parts, Predictor, Variance, encode, parts_of_chunk, parts_of_table
 from bigmm.results.scale import mean, mean_slope
+from bigmm.results.unseen import NewEffects
+
+ERROR = "_mcse"
+"""Ending of the columns that hold the Monte Carlo standard error of an estimated one."""
 
 
 class RowTask(Protocol):
@@ -46,16 +51,27 @@ class Predict:
         eta = parts.eta
         columns = {"prediction": eta if self.family is None else mean(self.family, eta)}
         if self.variance is not None:
-            spread = np.sqrt(np.maximum(self.variance.of(chunk, self.random), 0.0))
-            if self.family is not None:
-                spread = spread * np.abs(mean_slope(self.family, eta))
-            columns["se"] = np.where(np.isnan(eta), np.nan, spread)
+            spread = self.variance.of(chunk, self.random).roots()
+            slope = 1.0 if self.family is None else np.abs(mean_slope(self.family, eta))
+            columns["se"] = np.where(np.isnan(eta), np.nan, spread.value * slope)
+            if spread.error is not None:
+                columns[f"se{ERROR}"] = np.where(np.isnan(eta), np.nan, spread.error * slope)
         return columns
+
+
+def leverages(variance: Variance, chunk: DesignChunk, parts: Parts, weight: np.ndarray) -> dict[str, np.ndarray]:
+    """(n,) .hat, weight (n,) times the variance of the prediction, NaN where that is not known; with its Monte Carlo
+    error where it is estimated."""
+    found = variance.of(chunk, True)
+    unknown = parts.unseen | np.isnan(parts.eta)
+    columns = {".hat": found.value} | ({} if found.error is None else {f".hat{ERROR}": found.error})
+    return {name: np.where(unknown, np.nan, weight * values) for name, values in columns.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Augment:
-    """broom.mixed's columns: fitted values, residuals, the fixed part, offset, hat values and Cook's distances."""
+    """broom.mixed's columns: fitted values, residuals, the fixed part, offset, hat values and Cook's distances; and the
+    Monte Carlo error of hat values that are estimated."""
 
     model: Predictor
     variance: Variance
@@ -63,20 +79,19 @@ class Augment:
     rank: int
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.model.spec, table, True, "population")
-        parts = parts_of_chunk(self.model, chunk, True, "population")
+        chunk, parts = parts_of_table(self.model, table)
         fitted = parts.eta
         resid = parts.y - fitted
         # Henderson: the prediction error variance over sigma^2 is the row's leverage, for rows the model was fitted to.
-        hat = parts.w * self.variance.of(chunk, True) / self.sigma**2
-        hat = np.where(parts.unseen | np.isnan(fitted), np.nan, hat)
+        hats = leverages(self.variance, chunk, parts, parts.w / self.sigma**2)
+        hat = hats[".hat"]
         with np.errstate(divide="ignore", invalid="ignore"):
             pearson = resid * np.sqrt(parts.w) / self.sigma
             cooks = (pearson / (1.0 - hat)) ** 2 * hat / self.rank
         return {
             ".fitted": fitted,
             ".resid": resid,
-            ".hat": hat,
+            **hats,
             ".cooksd": cooks,
             ".fixed": parts.fixed + parts.offset,
             ".offset": parts.offset,
@@ -97,18 +112,22 @@ class NormalNoise:
 
 @dataclass(frozen=True, slots=True)
 class Simulate:
-    """One simulated response per model in ``models`` (each with its own drawn modes); row i always meets draw i."""
+    """One simulated response per model in ``models`` (each with its own drawn modes); row i always meets draw i.
+
+    new: what draws the effects of levels that the fit has not seen; None: they have none."""
 
     models: tuple[Predictor, ...]
     noise: Noise
     seed: int
     new_levels: str
-    random: bool = True
+    new: NewEffects | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.models[0].spec, table, self.random, self.new_levels)
+        chunk = encode(self.models[0].spec, table, True, self.new_levels)
         columns = {}
         for number, model in enumerate(self.models):
-            parts = parts_of_chunk(model, chunk, self.random, self.new_levels)
+            parts = parts_of_chunk(model, chunk, True, self.new_levels)
+            if self.new is not None and parts.unseen.any():
+                parts = replace(parts, random=parts.random + self.new(chunk, table, number))
             columns[f"sim_{number + 1}"] = self.noise(parts, self.seed, ("row", number), first)
         return columns

@@ -12,7 +12,8 @@ from bigmm.errors import UsageError
 from bigmm.families import Family
 from bigmm.families import rows as columnwise
 from bigmm.results.draws import uniform
-from bigmm.results.predictor import Parts, Predictor, Variance, encode, parts_of_chunk
+from bigmm.results.predictor import Parts, Predictor, Variance, parts_of_table
+from bigmm.results.rows import leverages
 from bigmm.results.scale import QUANTILES, mean, mean_slope, residuals
 
 UNWEIGHTED = ("response", "working")
@@ -38,8 +39,7 @@ class Residuals:
     kind: str
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.model.spec, table, True, "population")
-        parts = parts_of_chunk(self.model, chunk, True, "population")
+        _, parts = parts_of_table(self.model, table)
         if self.kind not in UNWEIGHTED:
             check_trials(self.family, parts, f"residuals({self.kind!r})")
         return {"resid": residuals(self.family, self.kind, parts.y, parts.w, parts.eta, self.phi)}
@@ -63,21 +63,20 @@ class AugmentGeneralized:
     observed: bool
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.model.spec, table, True, "population")
-        parts = parts_of_chunk(self.model, chunk, True, "population")
+        chunk, parts = parts_of_table(self.model, table)
         check_trials(self.family, parts, "augment()")
         eta, family = parts.eta, self.family
         mu, shape = mean(family, eta), self.phi if family.name == "negative_binomial" else 1.0
         pearson = residuals(family, "pearson", parts.y, parts.w, eta, self.phi)
-        hat = self._working_weights(parts) * self.variance.of(chunk, True)
-        hat = np.where(parts.unseen | np.isnan(eta), np.nan, hat)
+        hats = leverages(self.variance, chunk, parts, self._working_weights(parts))
+        hat = hats[".hat"]
         with np.errstate(divide="ignore", invalid="ignore"):
             cooks = (pearson / (1.0 - hat)) ** 2 * hat / (self.sigma**2 * self.rank)
             root = np.sqrt(parts.w / columnwise.variance(family, mu, shape))
         return {
             ".fitted": eta,
             ".resid": residuals(family, "deviance", parts.y, parts.w, eta, self.phi),
-            ".hat": hat,
+            **hats,
             ".cooksd": cooks,
             ".fixed": parts.fixed + parts.offset,
             ".mu": mu,

@@ -12,7 +12,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from bigmm.atomic import whole_directory
 from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError, VersionError
 from bigmm.families import family
-from bigmm.laplace.working import WorkingModel
+from bigmm.laplace.working import working_model
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.templates import Template, Templates
@@ -65,7 +65,7 @@ def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Pat
     """Write the fit; the directory appears whole or not at all (OutputError)."""
     check_local(path)
     with whole_directory(path, overwrite=overwrite) as folder:
-        arrays, scalars = gram_parts(fitted.criterion.gram)
+        arrays, scalars = gram_parts(fitted.criterion.whole_gram)
         arrays |= {f"kept/{number}": np.asarray(kept) for number, kept in enumerate(fitted.assembled.kept)}
         meta, learned = fitted.spec.to_dict()
         arrays |= {f"{SPEC}{name}": values for name, values in learned.items()}
@@ -182,7 +182,11 @@ def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], s
         tolerance += 8.0 * error["objective"] / max(abs(body["objective"]), 1.0)
     criterion = Criterion(gram, _templates(body["templates"]), body["reml"], algebra)
     estimates = criterion.estimates(shared["theta"])
-    check_objective(folder, body["objective"], float(estimates.objective), tolerance=tolerance)
+    now = float(estimates.objective)
+    check_objective(folder, body["objective"], now, tolerance=tolerance)
+    if algebra is not None:  # what was reported stays, and goes with the error's value for each probe
+        moved = body["objective"] - now
+        estimates = replace(estimates, objective=body["objective"], logdet_z=estimates.logdet_z + moved)
     return FittedLmm(criterion=criterion, estimates=estimates, **shared)
 
 
@@ -200,7 +204,7 @@ def _generalized_parts(fitted: FittedGlmm) -> tuple[dict[str, np.ndarray], dict[
 def _generalized(
     folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]
 ) -> FittedGlmm:
-    working = WorkingModel(shared["assembled"].gram, _templates(body["templates"]), False)
+    working = working_model(shared["assembled"].gram, _templates(body["templates"]), body["monte_carlo_error"])
     log_determinant = working.log_determinant(shared["theta"])
     if body["nagq"] > 1:  # the integral needs the rows again, the curvature at the mode does not
         check_objective(folder, body["numbers"]["logdet_z"], log_determinant, "log|M|")

@@ -11,6 +11,7 @@ from bigmm.results.draws import check_seed, standard_normal
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import check_new_levels, predictor
 from bigmm.results.rows import Noise, Simulate
+from bigmm.results.unseen import new_effects
 
 
 def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np.ndarray:
@@ -34,7 +35,8 @@ def simulation(fitted: FittedLmm, noise: Noise, seed: int, nsim: int, use_modes:
     models = tuple(
         base if use_modes else replace(base, modes=_modes(fitted, seed, replicate)) for replicate in range(nsim)
     )
-    return Simulate(models, noise, int(seed), check_new_levels(new_levels))
+    drawn = new_effects(fitted, int(seed)) if check_new_levels(new_levels) == "population" and not use_modes else None
+    return Simulate(models, noise, int(seed), new_levels, drawn)
 
 
 def _modes(fitted: FittedLmm, seed: int, replicate: int) -> tuple[np.ndarray | None, ...]:

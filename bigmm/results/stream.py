@@ -85,6 +85,16 @@ def opened(data: Any) -> Source:
     return open_source(in_memory(data))
 
 
+def row_count(data: Any) -> int | None:
+    """Rows of new data, None where nobody has counted them (a Dask DataFrame's)."""
+    if is_dask(data):
+        return None
+    if is_empty(data):
+        return 0
+    counts = [partition.rows for partition in opened(data).partitions]
+    return sum(counts) if all(counts) else None
+
+
 def compute(task: RowTask, data: Any, columns: Sequence[str], *, client: Any = None) -> dict[str, np.ndarray]:
     """Run a row task and gather its columns: data in memory in this thread, files through the executor."""
     if is_empty(data):

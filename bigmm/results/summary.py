@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from bigmm.results import broom, coefficients, effects
+from bigmm.results.estimated import Estimated
 from bigmm.results.fitted import FittedLmm
 
 MAX_CORRELATIONS = 10
 MAX_COEFFICIENTS = 100
 SHORTEST_P = 2e-16
+MAX_SHARES = 8
+TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,8 @@ def _heading(fitted: FittedLmm) -> tuple[str, ...]:
     return tuple(lines + [f"{label}: {text}" for label, text in fitted.remarks])
 
 
-def _criterion(fitted: FittedLmm) -> Block:
+def criterion_block(fitted: Estimated) -> Block:
+    """AIC, BIC, log likelihood, criterion and degrees of freedom."""
     info = broom.information(fitted)
     labels = {"AIC": "AIC", "BIC": "BIC", "logLik": "logLik", "deviance": "REML crit." if fitted.reml else "deviance"}
     header = (*labels.values(), "df.resid")
@@ -141,7 +147,8 @@ def _two(value: float) -> str:
     return "NaN" if np.isnan(value) else f"{value:.2f}"
 
 
-def _fixed(fitted: FittedLmm) -> Block:
+def fixed_block(fitted: Estimated) -> Block:
+    """The table of coefficients."""
     table = coefficients.table(fitted)
     estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
     decimals = _digits(estimates)
@@ -171,6 +178,12 @@ def _correlations(fitted: FittedLmm) -> Block | None:
     return Block("Correlation of fixed effects:", tuple(rows))
 
 
+def lost_note(fitted: Estimated) -> list[str]:
+    """A line about columns without a coefficient, where there are any."""
+    lost = fitted.lost_names
+    return [f"columns dropped because they depend on earlier ones: {', '.join(lost)}"] if lost else []
+
+
 def notes(fitted: FittedLmm) -> list[str]:
     """What a user should know: dropped rows and columns, singular or uncertified fits, passes and seconds."""
     lines = []
@@ -179,9 +192,7 @@ def notes(fitted: FittedLmm) -> list[str]:
         total = sum(count for _, count in dropped)
         detail = ", ".join(f"{count:,} ({column})" for column, count in dropped)
         lines.append(f"{total:,} of {fitted.rows_read:,} rows dropped for missing values or zero weights: {detail}")
-    lost = [n for n, b in zip(fitted.layout.fixed_names, fitted.estimates.beta, strict=True) if np.isnan(b)]
-    if lost:
-        lines.append(f"columns dropped because they depend on earlier ones: {', '.join(lost)}")
+    lines += lost_note(fitted)
     if fitted.is_singular:
         lines.append("boundary (singular) fit: a variance is zero or a correlation is 1; consider a simpler model")
     if not fitted.outcome.converged:
@@ -190,8 +201,19 @@ def notes(fitted: FittedLmm) -> list[str]:
         lines.append(str(fitted.outcome.advice))
     lines += fitted.facts
     if fitted.monte_carlo_error:
-        lines.append(f"Monte Carlo standard errors: {dict(fitted.monte_carlo_error)}")
+        lines.append(_probes(fitted.monte_carlo_error))
     return [*lines, _effort(fitted)]
+
+
+def _probes(error: Mapping[str, Any]) -> str:
+    """What the iterative solver's probes were, and what they leave uncertain beside the data."""
+    text = f"iterative solver with {error.get('probes')} probes, {error.get('deflation')} deflation vectors"
+    text += f" (seed {error.get('seed')}): Monte Carlo error of the objective {error['objective']:.2g}"
+    pairs = zip(error.get("theta", ()), error.get("theta_statistical", ()), strict=True)
+    shares = [f"{moved / max(own, TINY):.2%}" for moved, own in pairs]
+    if len(shares) > MAX_SHARES:
+        shares = [f"at most {max(shares, key=lambda share: float(share[:-1]))}"]
+    return text + (f", of theta {', '.join(shares)} of its standard error" if shares else "")
 
 
 def _effort(fitted: FittedLmm) -> str:
@@ -204,12 +226,12 @@ def _effort(fitted: FittedLmm) -> str:
 
 def summarize(fitted: FittedLmm) -> Summary:
     """The summary of a fit."""
-    blocks = [_criterion(fitted), _random(fitted), _fixed(fitted), _correlations(fitted)]
+    blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted), _correlations(fitted)]
     noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
     return Summary(_heading(fitted), tuple(b for b in [*blocks, noted] if b is not None))
 
 
-def coefficient_line(fitted: FittedLmm) -> str:
-    """One line for repr(): formula, rows, criterion."""
+def headline(fitted: Estimated) -> str:
+    """One line for repr(): what was fitted to how many rows, and the criterion."""
     criterion = "REML criterion" if fitted.reml else "-2 log likelihood"
-    return f"{fitted.formula!r}: {fitted.nobs:,} rows, {criterion} {fitted.estimates.objective:.4f}"
+    return f"{fitted.origin}, {criterion} {fitted.estimates.objective:.4f}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,20 +28,28 @@ FIT_OPTIONS = ("offset", "optimizer", "drop_missing", "n_workers", "partition_by
 """Parameters that go to the fit as they are."""
 
 
+@dataclass(eq=False, repr=False)
 class FormulaEstimator:
     """An estimator whose formula names columns of X; `result_` is the fit without its rows.
 
-    Goes before scikit-learn's mixins among the bases: y may be a column of X, which they forbid.
+    Goes before scikit-learn's mixins among the bases: y may be a column of X, which they forbid. Its fields are the
+    parameters that all estimators have (see `LMMRegressor`): dataclass writes the __init__ that scikit-learn inspects.
     """
 
-    formula: str | None
-    random: bool
-    new_levels: str
-    weights: str | None
-    contrasts: Mapping[str, str] | None
-    categories: Mapping[str, list] | None
-    drop_missing: bool
-    result_: MixedModelResults
+    formula: str | None = None
+    _: KW_ONLY
+    random: bool = True
+    new_levels: str = "population"
+    weights: str | None = None
+    offset: str | None = None
+    contrasts: Mapping[str, str] | None = None
+    categories: Mapping[str, list] | None = None
+    optimizer: str = "auto"
+    drop_missing: bool = True
+    n_workers: int | None = None
+    partition_bytes: int = 64 << 20
+    memory_limit: Any = None
+    result_: MixedModelResults = field(init=False)
 
     def _fit(
         self, model: Callable[..., MixedModelResults], X: Any, y: Any, sample_weight: Any, **particular: Any

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from bigmm.sklearn.classes import both, codes_of, distinct, labels_of
 from bigmm.sklearn.tables import is_dask
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     """Bernoulli mixed model for two classes of any type.
 
@@ -27,8 +28,7 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     formula, random, new_levels, weights, offset, contrasts, categories, optimizer, drop_missing, n_workers,
         partition_bytes, memory_limit: as in `LMMRegressor`.
     link: "logit" (None), "probit", "cloglog", "cauchit". nagq: 0 fast, 1 Laplace, k quadrature points for one scalar
-    random
-        effect. se: standard errors "rx" (quick) or "hessian".
+        random effect. se: standard errors "rx" (quick) or "hessian".
 
     Attributes
     ----------
@@ -36,42 +36,10 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
     """
 
-    result_: GlmmResults
-
-    def __init__(
-        self,
-        formula: str | None = None,
-        *,
-        link: str | None = None,
-        nagq: int = 1,
-        se: str = "rx",
-        random: bool = True,
-        new_levels: str = "population",
-        weights: str | None = None,
-        offset: str | None = None,
-        contrasts: Mapping[str, str] | None = None,
-        categories: Mapping[str, list] | None = None,
-        optimizer: str = "auto",
-        drop_missing: bool = True,
-        n_workers: int | None = None,
-        partition_bytes: int = 64 << 20,
-        memory_limit: Any = None,
-    ):
-        self.formula = formula
-        self.link = link
-        self.nagq = nagq
-        self.se = se
-        self.random = random
-        self.new_levels = new_levels
-        self.weights = weights
-        self.offset = offset
-        self.contrasts = contrasts
-        self.categories = categories
-        self.optimizer = optimizer
-        self.drop_missing = drop_missing
-        self.n_workers = n_workers
-        self.partition_bytes = partition_bytes
-        self.memory_limit = memory_limit
+    link: str | None = None
+    nagq: int = 1
+    se: str = "rx"
+    result_: GlmmResults = field(init=False)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GLMMClassifier:
         """Fit; X, y and sample_weight are those of `LMMRegressor.fit`, y holding two classes of any type.
@@ -116,58 +84,26 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         return tags
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     """Mixed model for counts, proportions and positive responses.
 
     Parameters
     ----------
-    family: "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian" or "binomial" (proportions, weights
-    =
-        trials). link: None takes the family's default, the log but for the gamma. The others as in `GLMMClassifier`.
+    family: "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian" or "binomial" (proportions, with
+        the trials as weights). link: None takes the family's default, the log but for the gamma. The others as in
+        `GLMMClassifier`.
 
     Attributes
     ----------
     result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
     """
 
-    result_: GlmmResults
-
-    def __init__(
-        self,
-        formula: str | None = None,
-        *,
-        family: str = "poisson",
-        link: str | None = None,
-        nagq: int = 1,
-        se: str = "rx",
-        random: bool = True,
-        new_levels: str = "population",
-        weights: str | None = None,
-        offset: str | None = None,
-        contrasts: Mapping[str, str] | None = None,
-        categories: Mapping[str, list] | None = None,
-        optimizer: str = "auto",
-        drop_missing: bool = True,
-        n_workers: int | None = None,
-        partition_bytes: int = 64 << 20,
-        memory_limit: Any = None,
-    ):
-        self.formula = formula
-        self.family = family
-        self.link = link
-        self.nagq = nagq
-        self.se = se
-        self.random = random
-        self.new_levels = new_levels
-        self.weights = weights
-        self.offset = offset
-        self.contrasts = contrasts
-        self.categories = categories
-        self.optimizer = optimizer
-        self.drop_missing = drop_missing
-        self.n_workers = n_workers
-        self.partition_bytes = partition_bytes
-        self.memory_limit = memory_limit
+    family: str = "poisson"
+    link: str | None = None
+    nagq: int = 1
+    se: str = "rx"
+    result_: GlmmResults = field(init=False)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GLMMRegressor:
         """Fit; X, y and sample_weight are those of `LMMRegressor.fit`. Raises what `bigmm.glmm` raises."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from sklearn.base import BaseEstimator, RegressorMixin
@@ -13,6 +13,7 @@ from bigmm.fit import lmm
 from bigmm.sklearn.base import FormulaEstimator, comparable
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class LMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     """Linear mixed model regressor: fixed effects and random effects of grouping columns.
 
@@ -32,36 +33,7 @@ class LMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     n_features_in_, feature_names_in_: columns of X at fit, without the response.
     """
 
-    def __init__(
-        self,
-        formula: str | None = None,
-        *,
-        reml: bool = True,
-        random: bool = True,
-        new_levels: str = "population",
-        weights: str | None = None,
-        offset: str | None = None,
-        contrasts: Mapping[str, str] | None = None,
-        categories: Mapping[str, list] | None = None,
-        optimizer: str = "auto",
-        drop_missing: bool = True,
-        n_workers: int | None = None,
-        partition_bytes: int = 64 << 20,
-        memory_limit: Any = None,
-    ):
-        self.formula = formula
-        self.reml = reml
-        self.random = random
-        self.new_levels = new_levels
-        self.weights = weights
-        self.offset = offset
-        self.contrasts = contrasts
-        self.categories = categories
-        self.optimizer = optimizer
-        self.drop_missing = drop_missing
-        self.n_workers = n_workers
-        self.partition_bytes = partition_bytes
-        self.memory_limit = memory_limit
+    reml: bool = True
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> LMMRegressor:
         """Fit to a pandas, polars or Dask DataFrame, a pyarrow Table or an array.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bigmm.blocks import Gram, TermBlock, compress
+from bigmm.blocks.compress import classes
 from bigmm.objective import Criterion, Template, Templates
 from bigmm.solver import minimize_criterion
 from tests.oracle import SHAPES, Rows
@@ -87,3 +88,16 @@ def test_same_minimum(name):
 def test_left_alone_where_it_does_not_apply_or_pay(kind):
     gram = Rows.draw(SHAPES[kind], 0).gram
     assert compress(gram) is gram
+
+
+@pytest.mark.parametrize("name", ["random intercept", "random slope", "weights that are whole numbers"])
+def test_classes_of_parts_merge_to_those_of_the_whole(name):
+    term = MODELS[name][0].terms[0]
+    cuts = (slice(0, 90), slice(90, None))
+    parts = [classes(TermBlock("g", term.diagonal[c], term.dense[c], term.basis)) for c in cuts]
+    merged, whole = parts[0].merge(parts[1]), classes(term)
+    order = [np.lexsort(found.diagonal.reshape(len(found.diagonal), -1).T) for found in (merged, whole)]
+    np.testing.assert_array_equal(merged.diagonal[order[0]], whole.diagonal[order[1]])
+    np.testing.assert_array_equal(merged.counts[order[0]], whole.counts[order[1]])
+    np.testing.assert_allclose(merged.moments[order[0]], whole.moments[order[1]], rtol=1e-12, atol=1e-12)
+    assert merged.counts.sum() == term.n_levels

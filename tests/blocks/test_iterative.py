@@ -1,13 +1,14 @@
 """The iterative solver against the blocked factor: exact where it should be, within its own error bars elsewhere."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
-from bigmm.blocks import analyse, iterative
+from bigmm.blocks import analyse, iterative, parallel, scatter, traces
 from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.krylov import conjugate_gradients, lanczos_quadrature
-from bigmm.blocks.rows import row_quadratics
 from bigmm.blocks.solve import quadratic, solve
 from tests.oracle import Rows, Shape
 
@@ -16,6 +17,7 @@ SHAPES = {
     "crossed slopes": Shape(((60, 2, False), (40, 2, False)), n=900, shifted=True),
     "three crossed": Shape(((60, 2, False), (40, 2, False), (20, 1, False)), n=900),
     "nested and crossed": Shape(((80, 2, True), (40, 1, False), (25, 2, False)), n=900),
+    "nested tail": Shape(((90, 1, False), (60, 2, True), (12, 1, False)), n=1500),
     "chain and crossed": Shape(((80, 1, True), (40, 1, True), (12, 2, False), (9, 1, False)), n=900),
 }
 PROBES = 200
@@ -100,7 +102,7 @@ def test_log_determinant_is_within_its_error_bar(both):
 
 @pytest.mark.parametrize("with_fixed", [False, True])
 def test_traces_are_within_their_error_bars(both, with_fixed):
-    estimated = iterative.summed_covariances(both.factor, with_fixed)
+    estimated = traces.summed_covariances(both.factor, with_fixed)
     truth = selected_inverse(both.exact, with_fixed=with_fixed, covariances=True).covariances
     for total, spread, blocks in zip(estimated.sums, estimated.spread, truth, strict=True):
         error = spread.std(axis=0, ddof=1) / np.sqrt(PROBES)
@@ -110,27 +112,24 @@ def test_traces_are_within_their_error_bars(both, with_fixed):
         np.testing.assert_allclose(spread.mean(axis=0), total, rtol=1e-6, atol=1e-9)
 
 
-def test_level_covariances_average_to_the_truth(both):
-    truth = selected_inverse(both.exact, with_fixed=False, covariances=True).covariances
-    for got, exact in zip(iterative.level_covariances(both.factor), truth, strict=True):
-        np.testing.assert_allclose(got.mean(axis=0), exact.mean(axis=0), rtol=0.02, atol=0.02 * np.abs(exact).max())
-
-
-def test_prediction_quadratics(both):
-    rng = np.random.default_rng(4)
-    n = 70
-    refs = tuple(rng.integers(-1, t.n_levels, n) for t in both.gram.terms)
-    z = tuple(rng.standard_normal((n, t.width)) for t in both.gram.terms)
-    x = rng.standard_normal((n, len(both.gram.xy) - 1))
-    np.testing.assert_allclose(
-        iterative.row_quadratics(both.factor, x, refs, z), row_quadratics(both.exact, x, refs, z), rtol=1e-6
-    )
-
-
 def test_the_same_seed_gives_the_same_bits():
     first, second = Both(SHAPES["crossed"]), Both(SHAPES["crossed"])
     assert first.factor.logdet_z == second.factor.logdet_z
     np.testing.assert_array_equal(first.factor.probes.vectors, second.factor.probes.vectors)
+
+
+def test_the_number_of_threads_changes_no_bit(monkeypatch):
+    monkeypatch.setattr(scatter, "SMALL", 0)
+    found = []
+    for threads in (1, 3):
+        with ThreadPoolExecutor(threads) as pool:
+            monkeypatch.setattr(scatter, "_pool", lambda pid, pool=pool: pool)
+            monkeypatch.setattr(parallel, "_pool", lambda pid, pool=pool: pool)
+            monkeypatch.setattr(scatter, "available_cores", lambda threads=threads: threads)
+            found.append(Both(SHAPES["three crossed"]).factor)
+    one, three = found
+    assert (one.logdet_z, one.pwrss) == (three.logdet_z, three.pwrss)
+    np.testing.assert_array_equal(one.probe_solution.x, three.probe_solution.x)
 
 
 def test_an_indefinite_schur_complement_is_refused(both, monkeypatch):

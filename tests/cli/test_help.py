@@ -55,6 +55,7 @@ def test_the_command_line_starts_without_heavy_modules(project):
         ("summary", ("MODEL",)),
         ("ranef", ("--group", "--condvar")),
         ("predict", ("--new-levels", "--population", "--se", "--type")),
+        ("certify", ("--scheduler", "--workers", "--memory-limit", "--tile", "--json", "else with 3")),
         ("demo", ("73,421", "--out")),
     ],
 )

@@ -10,8 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bigmm.design import learn
+from bigmm.design.levels import Combinations, JoinedLabels, Levels, sorted_distinct
 from bigmm.errors import DataError
 from bigmm.execute import executor
 from bigmm.source import open_source
@@ -251,3 +254,23 @@ def test_a_million_levels_quickly():
         assert grouping.n_levels == n
         found = grouping.labels[chunk.refs[by_name[name]]]
         assert found.astype(str).tolist() == data[name][:1000].cast(pa.string()).to_pylist()
+
+
+@given(st.lists(st.integers(-5, 5), max_size=40))
+def test_different_integers_in_order(keys):
+    assert sorted_distinct(np.array(keys, np.int64)).tolist() == sorted(set(keys))
+
+
+def test_labels_of_very_many_combinations_are_made_when_asked_for(monkeypatch):
+    members = [Levels("a", pa.array(["x", "y"])), Levels("b", pa.array([10, 20, 30]))]
+    combinations = Combinations(members, np.array([[0, 1], [1, 0], [1, 2]], np.int32))
+    eager = combinations.labels
+    assert eager.tolist() == ["x:20", "y:10", "y:30"]
+    monkeypatch.setattr("bigmm.design.levels.MANY", 2)
+    lazy = combinations.labels
+    assert isinstance(lazy, JoinedLabels)
+    assert len(lazy) == 3
+    assert lazy[1] == "y:10"
+    assert lazy[np.array([2, 0])].tolist() == ["y:30", "x:20"]
+    assert lazy[np.array([], int)].tolist() == []
+    assert np.asarray(lazy).tolist() == eager.tolist()

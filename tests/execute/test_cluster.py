@@ -36,19 +36,6 @@ def start_cluster(n_workers):
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), start_cluster(2) as running:
-        yield running
-
-
-@pytest.fixture
-def client(cluster):
-    with distributed.Client(cluster) as connected:
-        connected.wait_for_workers(2, timeout=30)
-        yield connected
-
-
-@pytest.fixture(scope="module")
 def lake(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lake")
     rng = np.random.default_rng(5)

@@ -14,26 +14,11 @@ from bigmm.errors import DataError, TemporaryError
 from bigmm.execute import executor, hold
 from bigmm.execute import held_cluster as held_cluster_module
 
-distributed = pytest.importorskip("distributed")
-dask = pytest.importorskip("dask")
+pytest.importorskip("distributed")
+pytest.importorskip("dask")
 pytestmark = pytest.mark.cluster
 
 N_SHARDS = 5
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    settings = {"distributed.scheduler.allowed-failures": 0}
-    workers = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with dask.config.set(settings), distributed.LocalCluster(**workers, silence_logs=50) as running:
-        yield running
-
-
-@pytest.fixture
-def client(cluster):
-    with distributed.Client(cluster) as connected:
-        connected.wait_for_workers(2, timeout=30)
-        yield connected
 
 
 def split(item):

@@ -139,14 +139,39 @@ def test_proper_proportions_are_not_doubted(frame):
         assert bigmm.glmm("p ~ x + (1 | g)", frame, family="binomial", weights="trials").converged
 
 
-def test_offsets_that_overflow(frame):
+@pytest.mark.parametrize(
+    ("formula", "offset", "name"),
+    [
+        ("k ~ x + (1 | g)", "off", "'off'"),
+        ("k ~ x + offset(off) + (1 | g)", None, "'off'"),
+        ("k ~ x + offset(2 * off) + (1 | g)", "more", "'2 * off' + 'more'"),
+    ],
+)
+def test_offsets_that_overflow_are_named(frame, formula, offset, name):
+    frame = frame.assign(off=0.0, more=0.0)
+    frame.loc[7, "off"] = 800.0
+    highest = 1600 if "2 *" in formula else 800
     message = (
-        r"the deviance is not finite at the starting values \(PIRLS found no mode\): check for complete separation, "
-        r"extreme "
-        "covariates or offsets, and the link"
+        "the deviance is not finite at the starting values (PIRLS found no mode): check for complete separation, "
+        f"extreme covariates or offsets, and the link. Offset {name} goes from 0 to {highest}: mend such rows; an "
+        "exposure enters as its logarithm"
     )
+    with pytest.raises(DataError) as caught:
+        bigmm.glmm(formula, frame, family="poisson", offset=offset)
+    assert str(caught.value) == message
+
+
+def test_offsets_that_end_at_the_edge_are_named(frame):
+    frame = frame.assign(off=0.0)
+    frame.loc[7, "off"] = 1e6
+    message = r"(working weights vanish|deviance is not finite).*Offset 'off' goes from 0 to 1e\+06: mend such rows"
     with pytest.raises(DataError, match=message):
-        bigmm.glmm("k ~ x + (1 | g)", frame.assign(off=1e3 * frame["off"]), family="poisson", offset="off")
+        bigmm.glmm("pos ~ x + (1 | g)", frame, family="gamma", link="log", offset="off")
+
+
+def test_usual_offsets_are_not_blamed(frame):
+    with pytest.raises(DataError, match=r"extreme covariates or offsets, and the link$"):
+        bigmm.glmm("k ~ x + (1 | g)", frame, family="poisson", offset="off", theta0=[1e200])
 
 
 @pytest.mark.parametrize("offset", [800.0, -1e4])

@@ -78,6 +78,31 @@ def test_one_factor_needs_no_iteration():
     assert "nothing to iterate on" in fit.fitted.solver_reason
 
 
+def test_a_fixed_factor_with_many_levels_names_the_options():
+    rng = np.random.default_rng(0)
+    n = 3000
+    frame = insteval().head(n).assign(f=[f"f{i:03d}" for i in np.r_[0:260, rng.integers(0, 260, n - 260)]])
+    formula = "y ~ f + (1 | s) + (1 | d)"
+    assert "fixed factor 'f'" in bigmm.lmm(formula, frame).fitted.solver_reason
+    with pytest.raises(UsageError, match=r"does not take the fixed factor 'f' \(260 levels\): use solver='exact'"):
+        bigmm.lmm(formula, frame, solver="iterative")
+
+
+def test_enlarged_probes_give_the_same_theta_in_one_more_evaluation(monkeypatch):
+    monkeypatch.setattr(fit_solve, "FIRST_DEFLATION", 2)
+    frame = insteval()
+    formula = "y ~ 1 + (1 | s) + (1 | d)"
+    loose = bigmm.lmm(formula, frame, solver="iterative", mc_tol=(1.0, 100.0))
+    error = loose.monte_carlo_error["objective"]
+    tight = bigmm.lmm(formula, frame, solver="iterative", mc_tol=(1.0, 0.7 * error))
+    found = tight.monte_carlo_error
+    assert found["deflation"] == 2 and found["probes"] > loose.monte_carlo_error["probes"]
+    assert found["objective"] <= 0.7 * error
+    assert tight.optimizer_result.evaluations <= loose.optimizer_result.evaluations + 2
+    exact = bigmm.lmm(formula, frame, solver="exact")
+    assert abs(tight.objective - exact.objective) < 4.0 * found["objective"]
+
+
 def test_unknown_solver():
     with pytest.raises(UsageError, match="choose 'auto', 'exact' or 'iterative'"):
         bigmm.lmm(FORMULA, insteval(), solver="magic")

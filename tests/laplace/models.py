@@ -1,8 +1,8 @@
 """Random generalized models: as the engines take them, and as the dense matrices of the textbook.
 
-`Rows.draw` makes rows of one, crossed or nested factors for any family; `single` and `crossed` build the engines from
-shards of these rows; `dense_laplace` is the Laplace deviance from dense matrices, which shares only the row functions
-of `families` (tested there) with the package.
+`Rows.draw` makes rows of one, crossed or nested factors for any family; `single`, `nested` and `crossed` build the
+engines from shards of these rows; `dense_laplace` is the Laplace deviance from dense matrices, which shares only the
+row functions of `families` (tested there) with the package.
 """
 
 from __future__ import annotations
@@ -14,11 +14,15 @@ import numpy as np
 
 from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
+from bigmm.execute.held import HeldByThreads
 from bigmm.families import Family, rows, simulate
 from bigmm.laplace import shards
+from bigmm.laplace.algebra import ExactAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import Parameters
+from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
+from bigmm.laplace.tree import Forest, grow
 from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.objective import Templates
 from bigmm.objective.templates import Template
@@ -32,6 +36,9 @@ KINDS = {
     "crossed": ((8, (0,), False), (5, (0,), False)),
     "nested": ((10, (0,), True), (4, (0,), False)),
     "crossed slopes": ((8, (0, 1), False), (5, (0,), False)),
+    "nested slopes": ((10, (0, 1), True), (4, (0, 2), False)),
+    "slope at the top": ((10, (0,), True), (4, (0, 1), False)),
+    "three levels": ((16, (0,), True), (8, (0, 1), True), (3, (0,), False)),
 }
 PHI = 0.8
 #: (intercept, slope, size of theta) that keep eta where the link has a mean.
@@ -110,6 +117,28 @@ class Rows:
         pieces = shards.split(self.chunk, edges, 0)
         return [shards.join([p], int(a), int(b - a), 0) for p, a, b in zip(pieces, edges[:-1], edges[1:], strict=True)]
 
+    def forests(self, count: int) -> list[Forest]:
+        """Of nested terms: the rows cut by levels of the last."""
+        top, depth = self.terms[-1][0], len(self.terms)
+        edges = shards.bounds(top, count)
+        pieces = shards.split(self.chunk, edges, depth - 1)
+        cuts = zip(pieces, edges[:-1], edges[1:], strict=True)
+        return [grow(shards.join([p], int(a), int(b - a), depth - 1, 0), range(depth)) for p, a, b in cuts]
+
+    def nested(self, observed: bool, count: int = 1) -> NestedFactors:
+        held = self.forests(count)
+        return NestedFactors(
+            mapped(held),
+            len(held),
+            np.arange(self.x.shape[1]),
+            [c for _, c, _ in self.terms],
+            self.family,
+            self.templates,
+            self.parameters(),
+            observed,
+            self.constant,
+        )
+
     def edges(self, count: int) -> np.ndarray:
         return shards.bounds(self.terms[0][0], count)
 
@@ -143,13 +172,15 @@ class Rows:
         xy = np.column_stack([self.x, self.y])
         return Gram(tuple(blocks), cross, xy.T @ xy, n, 0.0, np.eye(p), 0.0, None, np.ones(p, bool), np.arange(p), 1.0)
 
-    def crossed(self, observed: bool, profile: bool = False, count: int = 1) -> CrossedLaplace:
+    def crossed(
+        self, observed: bool, profile: bool = False, count: int = 1, algebra: LaplaceAlgebra | None = None
+    ) -> CrossedLaplace:
         wiring = wire(self.pattern, np.arange(self.x.shape[1]), [c for _, c, _ in self.terms])
         own = [np.arange(q) for q, _, _ in self.terms]
         prepare = partial(ready_rows, wiring=wiring, groupings=list(range(len(own))), places=own)
         held = [prepare(shard) for shard in self.shards(self.edges(count))]
         return CrossedLaplace(
-            mapped(held),
+            HeldByThreads(held, 1),
             wiring,
             self.family,
             self.templates,
@@ -157,6 +188,7 @@ class Rows:
             observed,
             self.constant,
             self.psi[: self.x.shape[1]],
+            algebra or ExactAlgebra(),
         )
 
     @property

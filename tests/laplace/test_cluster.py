@@ -15,33 +15,20 @@ import pytest
 import bigmm
 from bigmm.errors import DataError
 from bigmm.execute.held_cluster import HeldByCluster
-from bigmm.laplace import crossed, shards, single
+from bigmm.fit import engines
+from bigmm.laplace import crossed, nested, shards, single
 
-distributed = pytest.importorskip("distributed")
-dask = pytest.importorskip("dask")
+pytest.importorskip("distributed")
+pytest.importorskip("dask")
 pytestmark = pytest.mark.cluster
 
-ONE, TWO = "y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)"
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    settings = {"distributed.scheduler.allowed-failures": 0}
-    workers = {"n_workers": 2, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
-    with dask.config.set(settings), distributed.LocalCluster(**workers, silence_logs=50) as running:
-        yield running
-
-
-@pytest.fixture
-def client(cluster):
-    with distributed.Client(cluster) as connected:
-        connected.wait_for_workers(2, timeout=30)
-        yield connected
+ONE, TWO, NESTED = "y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 | s) + (1 | g)"
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(engines, "FEW_LEVELS", 10)
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +39,7 @@ def lake(tmp_path_factory):
         g, h, x = rng.integers(0, 60, n), rng.integers(0, 25, n), rng.normal(size=n)
         y = rng.random(n) < 1 / (1 + np.exp(-(0.3 + 0.5 * x + u[g] + v[h])))
         names = {"g": [f"g{i:03}" for i in g], "h": [f"h{i:02}" for i in h]}
+        names["s"] = [f"s{i // 5:02}" for i in g]
         pq.write_table(pa.table({"y": y.astype(float), "x": x, **names}), folder / f"{number}.parquet")
     return folder
 
@@ -76,14 +64,14 @@ def count_shards(monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("formula", [ONE, TWO])
+@pytest.mark.parametrize("formula", [ONE, TWO, NESTED])
 def test_a_cluster_gives_the_bits_of_threads(client, lake, monkeypatch, formula):
     seen = count_shards(monkeypatch)
     assert numbers(fit(lake, formula, client=client)) == numbers(fit(lake, formula, n_workers=1))
     assert len(seen) > 5 and set(seen) == {8}
 
 
-@pytest.mark.parametrize("formula", [ONE, pytest.param(TWO, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("formula", [ONE, NESTED, pytest.param(TWO, marks=pytest.mark.slow)])
 def test_a_worker_killed_between_evaluations_changes_no_bit(client, lake, monkeypatch, formula):
     asked, plain, killed = [], HeldByCluster._in_order, []
 
@@ -111,7 +99,11 @@ def kill_once(task, mark, shard, *args):
 
 @pytest.mark.parametrize(
     ("formula", "engine", "name"),
-    [pytest.param(ONE, single, "evaluate_shard", marks=pytest.mark.slow), (TWO, crossed, "working_shard")],
+    [
+        pytest.param(ONE, single, "evaluate_shard", marks=pytest.mark.slow),
+        (TWO, crossed, "working_part"),
+        (NESTED, nested, "evaluate_shard"),
+    ],
 )
 def test_a_worker_killed_during_an_evaluation_changes_no_bit(
     client, lake, monkeypatch, tmp_path, formula, engine, name

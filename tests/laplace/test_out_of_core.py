@@ -57,7 +57,7 @@ def spill_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def shuffles(monkeypatch):
     made, plain = [], held_model.ShardFiles
-    monkeypatch.setattr(held_model, "ShardFiles", lambda *args: made.append(plain(*args)) or made[-1])
+    monkeypatch.setattr(held_model, "ShardFiles", lambda *args, **how: made.append(plain(*args, **how)) or made[-1])
     return made
 
 

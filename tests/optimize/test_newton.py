@@ -52,6 +52,28 @@ def test_a_start_without_a_value_ends_at_once():
     assert state.decrease == np.inf
 
 
+def learnt_along(hessian, correction, gradient_change, move):
+    """`newton.learnt` after a step from a point with gradient 0."""
+    zero = Local(0.0, np.zeros(len(move)), hessian)
+    before = newton.State(np.zeros(len(move)), zero, correction, np.inf, 0, 1, 1, 1.0)
+    return newton.learnt(before, Local(0.0, gradient_change, hessian), move)
+
+
+def test_what_the_curvature_lacks_is_learnt():
+    hessian, truth, move = np.diag([2.0, 3.0]), np.array([[4.0, 1.0], [1.0, 3.5]]), np.array([0.3, -0.2])
+    correction = learnt_along(hessian, np.zeros((2, 2)), truth @ move, move)
+    np.testing.assert_allclose((hessian + correction) @ move, truth @ move, rtol=1e-12)
+
+
+def test_a_correction_that_was_learnt_too_large_is_sized():
+    hessian, move = np.diag([2.0, 3.0]), np.array([0.3, -0.2])
+    wrong = 500.0 * np.outer([1.0, -0.5], [1.0, -0.5])
+    truth = np.array([[2.5, 0.1], [0.1, 3.2]])
+    correction = learnt_along(hessian, wrong, truth @ move, move)
+    assert move @ correction @ move == pytest.approx(move @ (truth - hessian) @ move, rel=1e-12)
+    assert np.abs(correction).max() < 1.0
+
+
 def test_descends_all_the_way():
     problem = criterion_problem("three crossed")
     state = newton.init(problem, problem.starts[0])

@@ -1,0 +1,57 @@
+"""The rows of whole trees of a chain of nested factors -> `ChainSums`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from bigmm.accumulate.fold import Accumulator, without_zero_weights
+from bigmm.blocks.chains import ChainSums, tree_order
+from bigmm.design.layout import DesignChunk, Layout, joint_terms
+
+
+def chain_sums(layout: Layout, chain: Sequence[int], shift: np.ndarray, pieces: Sequence[DesignChunk]) -> ChainSums:
+    """Sum the rows of ``pieces``, which hold whole trees, in order; chain: the joint terms, finest first.
+
+    Levels are numbered by the rows that are here, so the records are as large as these trees, not as the model.
+    """
+    joined = joint_terms(layout)
+    groupings = [joined[j].grouping for j in chain]
+    pieces = [without_zero_weights(piece) for piece in pieces]
+    refs = [np.concatenate([np.zeros(0, np.int32), *(piece.refs[g] for piece in pieces)]) for g in groupings]
+    order = tree_order(refs)
+    del refs
+    accumulator = Accumulator(_local(layout, groupings, [len(found) for found in order.levels]), shift, pairs=False)
+    at = 0
+    for piece in pieces:
+        rows = slice(at, at + piece.rows)
+        own = list(piece.refs)
+        for grouping, place in zip(groupings, order.rows, strict=True):
+            own[grouping] = place[rows]
+        accumulator.add(replace(piece, refs=tuple(own)))
+        at += piece.rows
+    products, m = accumulator.freeze(), len(shift)
+    records = [products.records[j][:, :, :m] for j in chain]
+    nothing = np.zeros(0, np.int32)
+    return ChainSums(
+        tuple(len(found) for found in order.levels),
+        tuple(len(joined[j].covariates) for j in chain),
+        np.concatenate([nothing, *order.levels]),
+        np.concatenate([nothing, *order.parents]),
+        np.concatenate([record.ravel() for record in records]),
+        products.gram,
+        products.n,
+        products.rows_read,
+        tuple(products.dropped.items()),
+        products.sum_log_w,
+    )
+
+
+def _local(layout: Layout, groupings: Sequence[int], sizes: Sequence[int]) -> Layout:
+    """The layout with as many levels as there are here; nobody asks for their labels."""
+    fewer = list(layout.groupings)
+    for grouping, size in zip(groupings, sizes, strict=True):
+        fewer[grouping] = replace(fewer[grouping], labels=range(size))
+    return replace(layout, groupings=tuple(fewer))

@@ -1,0 +1,58 @@
+"""numba kernel of the probes' exact part: squared norms of sparse rows in the tail's normalised coordinates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def row_norms(lo, hi, level, w, tail_start, indptr, columns, f, refs, z, first, width, start, into, size, out):
+    """out[i] = squared norm of the row M'(z_tail - f'w), which touches the row's own tail levels and the columns that
+    its level of the stage meets.
+
+    level (n,) of the stage or -1; w (n, k) = h z; refs (T, n) level of each tail term or -1; z (n, sum of widths);
+    first, width, start (T,): a term's first column, its width and where its blocks begin in ``into``, the (q, k, k)
+    blocks M of all terms laid out flat; size: number of tail columns.
+    """
+    k, n_terms = w.shape[1], len(first)
+    raw, seen = np.zeros(size), np.full(size, -1)
+    block, owner = np.empty(size, np.int64), np.empty(size, np.int64)
+    for i in range(lo, hi):
+        count, at = 0, 0
+        for t in range(n_terms):
+            if refs[t, i] >= 0:
+                c = first[t] + refs[t, i] * width[t]
+                for a in range(width[t]):
+                    raw[c + a] = z[i, at + a]
+                seen[c] = i
+                block[count], owner[count] = c, t
+                count += 1
+            at += width[t]
+        if level[i] >= 0:
+            t = 0
+            for e in range(tail_start[level[i]], indptr[level[i] + 1]):
+                c = columns[e]
+                while t + 1 < n_terms and c >= first[t + 1]:
+                    t += 1
+                while c < first[t]:
+                    t -= 1
+                for a in range(k):
+                    raw[c] -= f[e, a] * w[i, a]
+                if (c - first[t]) % width[t] == 0 and seen[c] != i:
+                    seen[c] = i
+                    block[count], owner[count] = c, t
+                    count += 1
+        total = 0.0
+        for b in range(count):
+            c, t = block[b], owner[b]
+            k_t = width[t]
+            begin = start[t] + (c - first[t]) * k_t
+            for q in range(k_t):
+                x = 0.0
+                for p in range(k_t):
+                    x += into[begin + p * k_t + q] * raw[c + p]
+                total += x * x
+            for p in range(k_t):
+                raw[c + p] = 0.0
+        out[i] = total

@@ -1,0 +1,80 @@
+"""Random vectors for traces and log-determinants, and the subspace that is taken out of them.
+
+    tr f = sum over a fixed deflation basis Q of q'f q + mean over probes z of (z - QQ'z)'f (z - QQ'z)
+
+as in Hutch++ (Meyer, Musco, Musco and Woodruff 2021). Both are fixed by a seed.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.blocks.krylov import TailOperator, padded
+from bigmm.blocks.structure import Structure
+
+Keys = tuple[tuple[str, int, int], ...]
+"""Per tail term (name, levels, width), in the order of the tail's columns."""
+
+
+def keys_of(structure: Structure) -> Keys:
+    """What random columns are keyed by: the names and sizes of the tail's terms."""
+    terms = structure.gram.terms
+    return tuple((terms[t.term].name, t.n_levels, t.width) for t in structure.tail)
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """basis (r, d) orthonormal columns Q; vectors (r, t) random signs with their part in Q removed."""
+
+    basis: np.ndarray
+    vectors: np.ndarray
+
+
+def make_probes(factor_basis: np.ndarray, r: int, n_probes: int, seed: int, keys: Keys | None = None) -> Probes:
+    """Random signs with their part in the basis removed; see `keyed_columns` for what they depend on."""
+    signs = keyed_columns(_signs, r, n_probes, seed, keys)
+    return Probes(factor_basis, np.ascontiguousarray(signs - factor_basis @ (factor_basis.T @ signs)))
+
+
+def deflation_basis(
+    operator: TailOperator, size: int, seed: int, rounds: int = 6, keys: Keys | None = None
+) -> np.ndarray:
+    """(r, size) orthonormal columns near the largest |eigenvalues| of X_hat = I - S_hat, by subspace iteration."""
+    size = min(size, operator.size // 4)
+    basis = np.linalg.qr(keyed_columns(_normals, operator.size, size, seed + 1, keys))[0]
+    for _ in range(rounds if size else 0):
+        image = operator.apply(padded(basis.astype(np.float32)))
+        basis = np.linalg.qr(basis - image[:, :size])[0]
+    return np.ascontiguousarray(basis)
+
+
+def keyed_columns(
+    draw: Callable[[np.random.Generator, int], np.ndarray], r: int, size: int, seed: int, keys: Keys | None
+) -> np.ndarray:
+    """(r, size) random numbers, a stream of their own per column, term and covariate, keyed by seed, name and levels.
+
+    So two models that share a term share its numbers (common probes make the difference of their log-determinants
+    precise), and with more columns the first ones stay the same.
+    """
+    out = np.empty((r, size))
+    offset = 0
+    for name, levels, width in keys or (("", r, 1),):
+        part = out[offset : offset + levels * width].reshape(levels, width, size)
+        for covariate in range(width):
+            for number in range(size):
+                entropy = [seed, zlib.crc32(name.encode()), levels, covariate, number]
+                part[:, covariate, number] = draw(np.random.default_rng(entropy), levels)
+        offset += levels * width
+    return out
+
+
+def _signs(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.integers(0, 2, size=n, dtype=np.int8) * 2.0 - 1.0
+
+
+def _normals(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.standard_normal(n)

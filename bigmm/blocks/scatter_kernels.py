@@ -1,0 +1,96 @@
+"""numba kernels that pass once over the stages' sparse columns and scatter into the tail.
+
+Reading the entries row by row needs no second copy of them sorted by column, which would be as large as the numbers
+themselves, and keeps a row's entries in the cache between gathering and scattering. Every call adds to an ``out`` of
+its own (`scatter.scattered` adds these up). Vectors stand side by side in C order: x (rows, nv).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def scatter_own(lo, hi, first, indptr, columns, f, offset, stop, width, out):
+    """out[m] += f f' within the columns of each tail level m of one term, offset .. stop; out (n_levels, width,
+    width). A level's columns are neighbours in every row."""
+    k = f.shape[1]
+    for i in range(lo, hi):
+        e = first[i]
+        while e < indptr[i + 1]:
+            c = columns[e]
+            if c < offset or c >= stop:
+                e += 1
+                continue
+            m = (c - offset) // width
+            for a in range(width):
+                for b in range(width):
+                    t = 0.0
+                    for d in range(k):
+                        t += f[e + a, d] * f[e + b, d]
+                    out[m, a, b] += t
+            e += width
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def multiply_both(lo, hi, indptr, indices, data, x_j, x_k, out_j, out):
+    """out_j += C x_k (rows lo..hi, which no other call has) and out += C'x_j for block-CSR C (nnz, kj, kk); x_j (qj,
+    kj, nv), x_k and out (qk, kk, nv)."""
+    kj, kk, nv = data.shape[1], data.shape[2], x_j.shape[2]
+    for i in range(lo, hi):
+        for e in range(indptr[i], indptr[i + 1]):
+            m = indices[e]
+            for a in range(kj):
+                for b in range(kk):
+                    t = data[e, a, b]
+                    for v in range(nv):
+                        out_j[i, a, v] += t * x_k[m, b, v]
+                        out[m, b, v] += t * x_j[i, a, v]
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def identity_blocks(lo, hi, first, indptr, columns, h, f, offset, stop, width, product, out, cross, cross_first):
+    """What S^-1 = M M' says of one stage and one tail term, entry by entry.
+
+    out[l] (q, k, k) += h'F MM'F'h; cross (nnz_pair, k, width): -h'f MM' of each entry of the pair, in the order of the
+    stage's levels, the first of level l being cross_first[l]. product (n_levels, width, width) = MM'.
+    """
+    k = h.shape[1]
+    inner, moved = np.empty((k, k)), np.empty((k, width))
+    for i in range(lo, hi):
+        inner[:] = 0.0
+        e, at = first[i], cross_first[i]
+        while e < indptr[i + 1]:
+            c = columns[e]
+            if c < offset or c >= stop:
+                e += 1
+                continue
+            m = (c - offset) // width
+            for a in range(k):
+                for q in range(width):
+                    t = 0.0
+                    for p in range(width):
+                        t += f[e + p, a] * product[m, p, q]
+                    moved[a, q] = t
+            for a in range(k):
+                for b in range(k):
+                    for q in range(width):
+                        inner[a, b] += moved[a, q] * f[e + q, b]
+            for a in range(k):
+                for q in range(width):
+                    t = 0.0
+                    for b in range(k):
+                        t -= h[i, b, a] * moved[b, q]
+                    cross[at, a, q] = t
+            e += width
+            at += 1
+        for a in range(k):
+            for b in range(k):
+                t = 0.0
+                for p in range(k):
+                    for q in range(k):
+                        t += h[i, p, a] * inner[p, q] * h[i, q, b]
+                out[i, a, b] += t

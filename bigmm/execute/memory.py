@@ -1,0 +1,39 @@
+"""Memory limits as users write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bigmm.errors import UsageError
+
+_UNITS = {
+    "": 1,
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "TB": 10**12,
+    "KIB": 1 << 10,
+    "MIB": 1 << 20,
+    "GIB": 1 << 30,
+    "TIB": 1 << 40,
+}
+
+
+def memory_bytes(limit: Any) -> int:
+    """Bytes of "4GiB", "500MB", a number, or None: nine tenths of the memory that is free now."""
+    if limit is None:
+        import psutil
+
+        return int(0.9 * psutil.virtual_memory().available)
+    if isinstance(limit, (int, float)) and not isinstance(limit, bool):
+        if limit <= 0:
+            raise UsageError(f"memory_limit must be positive, got {limit}")
+        return int(limit)
+    found = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", str(limit))
+    if not found or found[2].upper() not in _UNITS or found[1].count(".") > 1 or float(found[1]) <= 0:
+        raise UsageError(
+            f"memory_limit {limit!r} is not a size: write for example '4GiB', '500MB' or a number of bytes"
+        )
+    return int(float(found[1]) * _UNITS[found[2].upper()])

@@ -1,0 +1,58 @@
+"""Which engine evaluates a generalized model, and the rows as it reads them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from bigmm.blocks import Gram
+from bigmm.design.layout import joint_terms
+from bigmm.fit.held_model import HeldModel
+from bigmm.laplace.algebra import ExactAlgebra, IterativeAlgebra, LaplaceAlgebra
+from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.laplace.evaluation import Parameters
+from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.single import SingleFactor
+from bigmm.laplace.tree import grow
+from bigmm.laplace.wiring import ready_rows, wire, without_numbers
+from bigmm.solver import FIRST_DEFLATION, FIRST_PROBES
+
+Engine = SingleFactor | NestedFactors | CrossedLaplace
+
+
+FEW_LEVELS = 500
+"""Levels from which on their outer products make a good curvature (measured)."""
+
+
+def make_engine(
+    model: HeldModel, beta0: np.ndarray, nagq: int, observed: bool, parameters: Parameters, solver: str, seed: int
+) -> tuple[Engine, HeldModel]:
+    """(engine, the model from now on): one factor goes level by level, nested ones tree by tree, others by blocks.
+
+    Few levels go tree by tree too (Laplace), for the sake of a curvature that is no sum of few outer products.
+    """
+    joined = joint_terms(model.spec.layout)
+    order = model.chain or model.assembled.term_order
+    covariates, groupings = [joined[j].covariates for j in order], [joined[j].grouping for j in order]
+    xc, family, templates = model.fixed_columns, model.family, model.templates
+    common = family, templates, parameters, observed
+    few = nagq == 1 and model.spec.layout.groupings[groupings[0]].n_levels < FEW_LEVELS
+    if len(templates.widths) == 1 and nagq >= 1 and not few:
+        return SingleFactor(model.held.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
+    if model.chain is not None:
+        held = model.held.replaced(partial(grow, groupings=groupings))
+        return NestedFactors(held.map, held.n_shards, xc, covariates, *common, model.constant), model
+    wiring = wire(model.assembled.gram, xc, covariates)
+    held = model.held.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=list(model.places)))
+    # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds
+    bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
+    model = replace(model, held=held, assembled=bare)
+    chosen = algebra(wiring.pattern, solver, seed)
+    return CrossedLaplace(held, wiring, *common, model.constant, beta0, chosen), model
+
+
+def algebra(pattern: Gram, solver: str, seed: int) -> LaplaceAlgebra:
+    """The algebra of that solver; probes and deflation may grow later."""
+    return IterativeAlgebra(pattern, FIRST_PROBES, FIRST_DEFLATION, seed) if solver == "iterative" else ExactAlgebra()

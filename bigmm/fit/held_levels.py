@@ -1,0 +1,240 @@
+"""A linear model whose levels stay with the workers: rows to shards of whole trees, each summed where it is.
+
+One factor or a chain of nested ones. Rows go through one shuffle by level of the coarsest factor, none where the files
+are in its order; a shard keeps sums per level and forgets its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate import Assembled, CrossProducts, assemble, shift_vector
+from bigmm.accumulate.assemble import term_basis
+from bigmm.accumulate.chains import chain_sums
+from bigmm.blocks.chains import ChainColumns, ChainSums
+from bigmm.blocks.gram import CrossBlock, TermBlock
+from bigmm.design import DesignSpec
+from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.errors import MemoryLimitError
+from bigmm.execute import Executor, Held, Lane, hold, hold_each
+from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
+from bigmm.execute.threads import ThreadExecutor
+from bigmm.fit.checks import check_factor
+from bigmm.fit.held_model import RowSizes, row_sizes
+from bigmm.fit.runs import Runs, runs_by_level
+from bigmm.fit.settings import Settings
+from bigmm.laplace import shards
+from bigmm.laplace.shard_files import ShardFiles, unpacked
+from bigmm.objective.held import HeldAlgebra, HeldLevels, LevelNumbers
+from bigmm.objective.shards import ChainFacts, chain_facts
+from bigmm.source import Partition, Source
+
+HEAD_ROWS = 65_536
+SHUFFLE_COPIES = 4
+"""A shuffle in memory takes up to so many times what the rows take (see `fit.held_model`)."""
+MANY_BYTES = 1 << 29
+SUMS_SHARE = 4
+"""Sums per level larger than this part of the memory limit are kept in a temporary file."""
+
+WORKING_COPIES = 4
+"""A shard's rows and sums, so many times over, is what summing and evaluating it takes."""
+
+Sum = Callable[[Sequence[DesignChunk]], ChainSums]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldModelOfLevels:
+    """algebra: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
+
+    algebra: HeldAlgebra
+    assembled: Assembled
+    facts: ChainFacts
+
+
+def hold_levels(
+    source: Source, spec: DesignSpec, chain: Sequence[int], workers: Executor, how: Settings
+) -> HeldModelOfLevels:
+    """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next.
+
+    Raises DataError for what cannot be identified, MemoryLimitError, OutputError when the disk is full.
+    """
+    check_held_memory(source, spec, how, workers)
+    layout = without_labels(spec.layout)
+    head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
+    shift = shift_vector(layout, head)
+    size = row_sizes(source, layout, head)
+    total = partial(chain_sums, layout, tuple(chain), shift)
+    held = _held(source, spec, layout, chain, workers, how, size, total)
+    covariates = tuple(np.array(joint_terms(layout)[j].covariates) for j in chain)
+    facts = held.fold(ChainFacts.merge, chain_facts, covariates)
+    assembled, columns = _fixed_part(spec, layout, chain, shift, facts)
+    for number, j in enumerate(chain):
+        check_factor(
+            assembled.gram, columns.shell.terms[number], int(facts.sizes[number]), _varies(facts, j, number, layout)
+        )
+    levels = HeldLevels(held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
+    kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
+    return HeldModelOfLevels(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+
+
+def without_labels(layout: Layout) -> Layout:
+    """The layout as tasks need it: labels of millions of levels do not travel."""
+    return replace(layout, groupings=tuple(replace(g, labels=range(g.n_levels)) for g in layout.groupings))
+
+
+def sums_bytes(layout: Layout) -> int:
+    """Bytes of all sums per level, wherever they are."""
+    m = len(layout.columns) + 1
+    joined = joint_terms(layout)
+    return sum(layout.groupings[t.grouping].n_levels * (8 * len(t.covariates) * m + 8) for t in joined)
+
+
+def held_bytes(source: Source, spec: DesignSpec, how: Settings, n_workers: int) -> tuple[int, int]:
+    """Peaks of summing and of evaluating: the driver's dictionaries of levels; per worker a partition as columns, a
+    shard and its factor; rows on their way and all sums, where these stay in memory."""
+    layout = spec.layout
+    size = row_sizes(source, layout, spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows"))
+    top = layout.groupings[joint_terms(layout)[-1].grouping]
+    count = shards.shard_count(size.rows, size.each, top.n_levels)
+    partition = max((p.rows for p in source.partitions), default=0) * (size.each + 8 * len(spec.used_columns))
+    rows, sums, at_once = size.rows * size.each, sums_bytes(layout), min(n_workers, count)
+    names = sum(8 * grouping.n_levels for grouping in layout.groupings)
+    resident = names + (sums if sums <= how.memory_limit // SUMS_SHARE else 0)
+    moving = 0 if through_files(rows, how) else SHUFFLE_COPIES * rows
+    summing = at_once * (partition + WORKING_COPIES * (rows + sums) // count)
+    return resident + max(moving, summing), resident + at_once * WORKING_COPIES * sums // count
+
+
+def check_held_memory(source: Source, spec: DesignSpec, how: Settings, workers: Executor) -> None:
+    """Raises MemoryLimitError, naming what to change, when this process would need more; a cluster's workers have their
+    own limits."""
+    if not isinstance(workers, ThreadExecutor):
+        return
+    needed = max(held_bytes(source, spec, how, workers.n_workers))
+    if needed > how.memory_limit:
+        raise MemoryLimitError(
+            f"summing the rows by level needs about {-(-needed // 2**20):,} MiB with {workers.n_workers} workers but "
+            f"the memory limit is {how.memory_limit >> 20:,} MiB: raise memory_limit, use fewer workers (n_workers=1), "
+            "or smaller partitions (partition_bytes=, smaller row groups)"
+        )
+
+
+def through_files(rows_bytes: int, how: Settings) -> bool:
+    """Are rows shuffled through temporary files? Where memory is short, and, since it is no slower, where they are many
+    and the disk has room to spare."""
+    if rows_bytes > how.memory_limit // SHUFFLE_COPIES:
+        return True
+    return rows_bytes > MANY_BYTES and free_disk() > 4 * rows_bytes
+
+
+def _held(
+    source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], workers: Executor, how: Settings,
+    size: RowSizes, total: Sum,
+) -> Held:  # fmt: skip
+    leading = joint_terms(layout)[chain[-1]].grouping
+    count = shards.shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
+    here = isinstance(workers, ThreadExecutor)
+    runs = runs_by_level(source, spec, leading, count, workers, how.progress)
+    if runs is not None:
+        make = partial(sums_of_lane, source, spec, runs, leading, total)
+        in_files = here and sums_bytes(layout) > how.memory_limit // SUMS_SHARE
+        return hold_each(workers, make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
+    edges = shards.bounds(layout.groupings[leading].n_levels, count)
+    split = partial(read_and_split, source, spec, edges, leading)
+    through = None
+    if here and through_files(size.rows * size.each, how):
+        check_disk(size.rows * size.each + sums_bytes(layout))
+        known = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
+        through = partial(SumFiles, total, edges, leading, *known)
+    join = partial(sums_of_pieces, total)
+    return hold(
+        workers, split, source.partitions, join, count, through=through, label="accumulate", progress=how.progress
+    )
+
+
+def read_and_split(
+    source: Source, spec: DesignSpec, edges: np.ndarray, leading: int, partition: Partition
+) -> Iterable[DesignChunk]:
+    """One partition cut by shard; a pure task."""
+    return shards.split(read(source, spec, partition), edges, leading)
+
+
+def read(source: Source, spec: DesignSpec, partition: Partition) -> DesignChunk:
+    """One partition encoded."""
+    return spec.encode(source.read(partition, spec.used_columns), partition.where)
+
+
+def sums_of_pieces(total: Sum, number: int, pieces: list[DesignChunk]) -> ChainSums:
+    """A shard from its pieces; a pure task."""
+    return total(pieces)
+
+
+def sums_of_lane(source: Source, spec: DesignSpec, runs: Runs, leading: int, total: Sum, lane: Lane) -> ChainSums:
+    """A shard from the partitions that touch its levels; a pure task."""
+    first, last = int(runs.edges[lane.index]), int(runs.edges[lane.index + 1])
+    pieces = []
+    for partition in lane.partitions:
+        chunk = read(source, spec, partition)
+        if partition.index not in runs.counted[lane.index]:
+            chunk = replace(chunk, rows_read=0, dropped=())
+        pieces.append(shards.between(chunk, leading, first, last))
+    return total(pieces)
+
+
+class SumFiles(ShardFiles):
+    """The shuffle through files, whose shards are summed as soon as their pieces are together."""
+
+    def __init__(self, total: Sum, edges: np.ndarray, leading: int, *known: Any):
+        super().__init__(edges, leading, *known)
+        self.total = total
+
+    def joined(self, number: int, file: SpillFile) -> Any:
+        """The sums of one shard, in ``file``."""
+        pieces = []
+        for record in sorted(self.records[number], key=lambda record: record.item):
+            shape = self.n_groupings, self.n_columns, self.weighted, self.with_offset
+            pieces.append(unpacked(self.files[number // self._each], record, *shape))
+        self._done(number)
+        return moved(self.total(pieces), file)
+
+
+def _fixed_part(
+    spec: DesignSpec, layout: Layout, chain: Sequence[int], shift: np.ndarray, facts: ChainFacts
+) -> tuple[Assembled, ChainColumns]:
+    """Which columns of X are kept, and the Gram without levels."""
+    products = CrossProducts(facts.gram, shift, (), (), {}, facts.n, facts.rows_read, facts.dropped, facts.sum_log_w)
+    assembled = assemble(products, replace(layout, terms=()))
+    gram = assembled.gram
+    picked = np.append(np.array(layout.fixed_columns, np.int64)[gram.active], len(shift) - 1)
+    joined = [joint_terms(layout)[j] for j in chain]
+    terms = tuple(
+        TermBlock(
+            layout.groupings[joint.grouping].name,
+            np.zeros((0, len(joint.covariates), len(joint.covariates))),
+            np.zeros((0, len(joint.covariates), len(picked))),
+            term_basis(joint.covariates, shift),
+        )
+        for joint in joined
+    )
+    shell = replace(gram, terms=terms, cross=_no_pairs(terms))
+    covariates = tuple(np.array(joint.covariates) for joint in joined)
+    return replace(assembled, term_order=tuple(chain)), ChainColumns(shell, covariates, picked)
+
+
+def _no_pairs(terms: Sequence[TermBlock]) -> dict[tuple[int, int], CrossBlock]:
+    def empty(j: int, k: int) -> CrossBlock:
+        return CrossBlock(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros((0, terms[j].width, terms[k].width)))
+
+    return {(j, k): empty(j, k) for k in range(len(terms)) for j in range(k)}
+
+
+def _varies(facts: ChainFacts, j: int, number: int, layout: Layout) -> float | None:
+    """Sum of squares of the response within levels; None where the factor has no plain intercept."""
+    if joint_terms(layout)[j].covariates != (0,) or layout.one is None:
+        return None
+    return float(facts.gram[-1, -1] - facts.within[number])

@@ -1,0 +1,67 @@
+"""The opening of every recipe: where the rows are, who works, and what the formula says of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from bigmm.design import DesignSpec, learn
+from bigmm.execute import Executor, executor
+from bigmm.fit.clock import Clock
+from bigmm.fit.columns import with_vectors
+from bigmm.fit.settings import Settings
+from bigmm.source import Source, open_source
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """source, workers, the learned design; weights, offset: names of their columns, None without."""
+
+    source: Source
+    workers: Executor
+    spec: DesignSpec
+    weights: str | None
+    offset: str | None
+
+
+def opened(
+    formula: str,
+    data: Any,
+    how: Settings,
+    clock: Clock,
+    *,
+    weights: Any,
+    offset: Any,
+    client: Any,
+    n_workers: int | None,
+    filter: Any,
+    partition_bytes: int,
+    contrasts: dict[str, str] | None,
+    categories: dict[str, list] | None,
+    drop_missing: bool,
+    binomial: bool = False,
+    refuse_large: bool = True,
+) -> Opened:
+    """Open the data, choose who works, learn the design; phases "open" and "learn" of the clock.
+
+    Arguments are those of `lmm`; refuse_large: raise MemoryLimitError for a row group above the limit.
+    """
+    with clock("open"):
+        data, weights, offset = with_vectors(data, weights, offset)
+        limit = how.memory_limit if refuse_large else None
+        source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=limit)
+        workers = executor(client, n_workers)
+    with clock("learn"):
+        spec = learn(
+            formula,
+            source,
+            workers,
+            weights=weights,
+            offset=offset,
+            contrasts=contrasts,
+            categories=categories,
+            drop_missing=drop_missing,
+            progress=how.progress,
+            binomial=binomial,
+        )
+    return Opened(source, workers, spec, weights, offset)

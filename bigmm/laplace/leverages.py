@@ -1,0 +1,123 @@
+"""The third-order sums of the Laplace gradient, and what each probe says of them: tasks on shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bigmm.laplace import third_order
+from bigmm.laplace.totals import add_windows, each_in_order
+from bigmm.laplace.wiring import Rows, Rules, Wiring, local
+
+
+@dataclass(frozen=True, slots=True)
+class Leverages:
+    """J = Lambda M^-1 Lambda' where rows read it: known per term (q, k, k) and pairs {(j, k): (nnz, k_j, k_k)} (absent:
+    zero), plus the sum over v of weight_v start_v rest_v', start and rest per term (q, k, nv), None when all of J is
+    known; projected: per term (k, k) sum over levels of (Z'V^-1Z)_ll; spread: that as each probe has it, empty when
+    exact."""
+
+    known: tuple[np.ndarray, ...]
+    pairs: dict[tuple[int, int], np.ndarray]
+    start: tuple[np.ndarray, ...] | None
+    rest: tuple[np.ndarray, ...] | None
+    weight: np.ndarray
+    projected: tuple[np.ndarray, ...]
+    spread: list[tuple[np.ndarray, ...]]
+
+
+@dataclass(slots=True)
+class ThirdOrder:
+    """xs (p,) = X's; x_c (p,) = X'c; z_c per term (q, k) = Z'c; phi (2 + p,) and z_phi per term (q, k): see
+    `third_order.third_order_sums`."""
+
+    xs: np.ndarray
+    x_c: np.ndarray
+    z_c: tuple[np.ndarray, ...]
+    phi: np.ndarray
+    z_phi: tuple[np.ndarray, ...]
+
+
+def third_order_part(
+    rows: Rows, j_cross, rules: Rules, beta, effects, phi, observed, with_phi, known, sampled
+) -> tuple:
+    """One shard's third-order sums; j_cross: its known blocks between levels, flat; a pure task."""
+    h, model, arrays = np.empty(len(rows.y)), rules.model(rows, 1), rows.arrays()
+    third_order.known_leverages(arrays, model, local(rows, known), j_cross, h)
+    if sampled is not None:
+        start, rest, weight = sampled
+        left, right = (lanes(local(rows, terms, (-1, len(weight)))) for terms in (start, rest))
+        left *= lanes(weight)
+        third_order.sampled_leverages(arrays, model, left, right, h)
+    p, q = len(beta), int((rows.windows[:, 1] * rules.width).sum())
+    out = (np.zeros(p), np.zeros(p), np.zeros(q), np.zeros(2 + p), np.zeros(q if with_phi else 0))
+    b = local(rows, effects)
+    third_order.third_order_sums(arrays, model, beta, b, phi, observed, with_phi, h, *out)
+    return rows.windows, *out
+
+
+def lanes(x: np.ndarray) -> np.ndarray:
+    """x (..., nv) with zeros up to a multiple of `third_order.LANES` columns."""
+    missing = -x.shape[-1] % third_order.LANES
+    return np.pad(x, [*[(0, 0)] * (x.ndim - 1), (0, missing)]) if missing else x
+
+
+def third_order_sums(
+    fold: Callable, wiring: Wiring, rules: Rules, entry_windows: list, at: tuple, with_phi: bool, found: Leverages
+) -> ThirdOrder:
+    """One look at all rows; at = (beta, effects per term, phi, observed)."""
+    p = len(at[0])
+    z_c, z_phi = np.zeros(wiring.q), np.zeros(wiring.q)
+    out = ThirdOrder(np.zeros(p), np.zeros(p), wiring.terms(z_c), np.zeros(2 + p), wiring.terms(z_phi))
+    sizes = wiring.width * wiring.n_levels
+
+    def add(part: tuple) -> None:
+        windows, xs, x_c, own_z_c, own_phi, own_z_phi = part
+        out.xs += xs
+        out.x_c += x_c
+        out.phi += own_phi
+        add_windows(z_c, sizes, wiring.width, windows, own_z_c)
+        if with_phi:
+            add_windows(z_phi, sizes, wiring.width, windows, own_z_phi)
+
+    sampled = None if found.start is None else (found.start, found.rest, found.weight)
+    own = [cross_slices(wiring, found.pairs, windows) for windows in entry_windows]
+    each_in_order(fold, add, third_order_part, rules, *at, with_phi, found.known, sampled, per_shard=own)
+    return out
+
+
+def cross_slices(wiring: Wiring, pairs: dict, windows: np.ndarray) -> np.ndarray:
+    """A shard's known blocks between levels, flat; a view where there is one pair of terms."""
+    pieces = []
+    for pair, (begin, count) in zip(wiring.pairs, windows, strict=True):
+        if pair in pairs:
+            pieces.append(pairs[pair][begin : begin + count].reshape(-1))
+        else:
+            pieces.append(np.zeros(count * wiring.width[pair[0]] * wiring.width[pair[1]]))
+    if len(pieces) == 1:
+        return pieces[0]
+    return np.concatenate(pieces) if pieces else np.zeros(0)
+
+
+def spread_part(rows: Rows, rules: Rules, beta, effects, phi, observed, with_phi, start, rest, along_x, along_z) -> Any:
+    """(nv, P) of one shard: see `third_order.sampled_spread`; a pure task."""
+    nv, n_psi = start[0].shape[-1], along_x.shape[1]
+    out, shape = np.zeros((nv, n_psi)), (-1, nv)
+    third_order.sampled_spread(
+        rows.arrays(),
+        rules.model(rows, 1),
+        beta,
+        local(rows, effects),
+        phi,
+        observed,
+        with_phi,
+        local(rows, start, shape),
+        local(rows, rest, shape),
+        along_x,
+        local(rows, along_z, (-1, n_psi)),
+        out,
+    )
+    return out

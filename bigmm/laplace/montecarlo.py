@@ -1,0 +1,87 @@
+"""How far the probes of the iterative solver may have moved a generalized model's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.laplace.algebra import Terms
+from bigmm.laplace.crossed import AtMode, CrossedLaplace
+from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeError:
+    """Standard errors that come from the probes alone: objective: of -2 log L; psi (P,): of the estimate, H^-1
+    Cov(gradient) H^-1 / t; statistical (P,): the standard error from the data, sqrt(2 H^-1), beside it."""
+
+    objective: float
+    psi: np.ndarray
+    statistical: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Largest Monte Carlo error of a parameter in units of its statistical standard error."""
+        return float(np.max(self.psi / np.maximum(self.statistical, 1e-300), initial=0.0))
+
+
+def probe_error(engine: CrossedLaplace, psi: np.ndarray) -> ProbeError:
+    """From the spread over probes at psi; raises NotPositiveDefiniteError."""
+    hessian = engine.evaluate(psi).hessian
+    gradients, objective = gradient_spread(engine, psi)
+    noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
+    values, vectors = np.linalg.eigh(hessian)
+    inverse = (vectors / np.maximum(np.abs(values), 1e-12 * np.abs(values).max(initial=1e-300))) @ vectors.T
+    moved, own = (np.sqrt(np.maximum(np.diagonal(m), 0.0)) for m in (inverse @ noise @ inverse, 2.0 * inverse))
+    return ProbeError(objective, moved, own)
+
+
+def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray, float]:
+    """((t, P) the gradient as each single probe would have it, up to what they have in common; standard error of
+    log|M|)."""
+    at, parameters = engine.at_mode(psi, True), engine.parameters
+    found = engine.algebra.leverages(at.complete)
+    assert found.start is not None and found.rest is not None
+    t = len(found.spread)
+    places = engine.templates.places()
+    traces = [[2.0 * (own[j] @ at.lams[j])[row, column] for j, row, column in places] for own in found.spread]
+    point = (at.mode.beta, at.effects, at.phi, engine.observed)
+    third = None
+    if parameters.with_phi:
+        third = third_order_sums(engine.held.fold, engine.wiring, engine.rules, engine.windows, point, True, found)
+    along_x, along_z = directions(engine, at, third)
+    start, rest = (tuple(x[:, :, :t] for x in terms) for terms in (found.start, found.rest))
+    own = engine.rules, *point, parameters.with_phi, start, rest, along_x, along_z
+    out = sum(engine.held.map(spread_part, *own))
+    engine.passes += 1 + parameters.with_phi
+    n = parameters.n_beta
+    out[:, n : n + parameters.n_theta] += np.array(traces).reshape(t, -1)
+    return out, at.complete.logdet_error
+
+
+def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> tuple[np.ndarray, Terms]:
+    """Derivatives of the mode along psi: of beta (p, P) and of the effects, per term (q, k, P); third: where there is a
+    dispersion."""
+    parameters, gram, score, u = engine.parameters, at.factor_o.structure.gram, at.sums.score, at.mode.u
+    p, solve = len(at.mode.beta), engine.algebra.solve
+    columns = []
+    for a in range(parameters.n_beta):
+        effects, _ = solve(at.factor_o, tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
+        columns.append((np.eye(p)[a], effects))
+    for j, row, column in engine.templates.places():
+        # effects move by dLambda u, and answer to Lambda'^-1 dLambda's
+        moved = [np.zeros_like(x) for x in u]
+        moved[j][:, row] = u[j][:, column]
+        pull = np.zeros_like(u[j])
+        pull[:, column] = score[j][:, row]
+        rhs = [-x for x in engine.algebra.product(at.factor_o, tuple(moved))]
+        rhs[j] = rhs[j] + pull @ np.linalg.pinv(at.lams[j])
+        xs = -sum(np.einsum("qkp,qk->p", t.dense[:, :, :-1], x) for t, x in zip(gram.terms, moved, strict=True))
+        answer, dbeta = solve(at.factor_o, tuple(rhs), xs, not engine.profile)
+        columns.append((dbeta, tuple(a + b for a, b in zip(answer, moved, strict=True))))
+    if third is not None:
+        answer, dbeta = solve(at.factor_o, third.z_phi, third.phi[2:], not engine.profile)
+        columns.append((dbeta, answer))
+    along_x = np.array([dbeta for dbeta, _ in columns]).T.reshape(p, -1)
+    return along_x, tuple(np.stack([effects[j] for _, effects in columns], axis=-1) for j in range(len(u)))

@@ -1,0 +1,131 @@
+"""Nested grouping factors: a whole evaluation, all inner iterations included, is one task per shard.
+
+Shards are cut by the top factor, so each holds whole trees of levels, and given psi no tree depends on another. (Not so
+for nagq = 0: the coefficients that PIRLS finds tie all trees together, and `crossed` map-reduces each of its steps.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.linalg import block_diag
+
+from bigmm.families import Family
+from bigmm.laplace import nested_kernels
+from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.nested_blocks import NestedBlocks, blocks_of_shard, joined
+from bigmm.laplace.tree import Forest
+from bigmm.objective.templates import Templates
+
+
+def evaluate_shard(
+    forest: Forest, u, model: tuple, beta, lam, phi, places, with_phi: bool, want_gradient: bool
+) -> tuple:
+    """(value and gradient (1 + P,), products (p + n_theta)^2 and pull (D, D) for the curvature, modes (N, K), trees
+    without a mode) of one shard; u: starts, or empty for zeros. Pure."""
+    at, size = model[4], len(beta) + len(places)
+    u = np.array(u) if len(u) else np.zeros((len(forest.parent), int(np.diff(at).max())))
+    out, gram, pull = np.zeros(1 + size + with_phi), np.zeros((size, size)), np.zeros(lam.shape)
+    failures = nested_kernels.trees(
+        (forest.columns, forest.y, forest.w, forest.offset, forest.indptr),
+        (forest.leaves, forest.first, forest.parent),
+        model,
+        beta,
+        lam,
+        phi,
+        places,
+        with_phi,
+        want_gradient,
+        u,
+        out,
+        gram,
+        pull,
+    )
+    return out, gram, pull, u, failures
+
+
+class NestedFactors:
+    """Laplace deviance of a model whose grouping factors form a chain, as a function of psi.
+
+    map_shards(task, *args, per_shard=[...]) runs ``task(forest, item, *args)`` on every shard; covariates: column
+    numbers per factor, finest first; modes are kept as the next start.
+    """
+
+    def __init__(
+        self,
+        map_shards: Callable[..., list],
+        n_shards: int,
+        xc: np.ndarray,
+        covariates: list[tuple[int, ...]],
+        family: Family,
+        templates: Templates,
+        parameters: Parameters,
+        observed: bool,
+        constant: float,
+    ):
+        self.map_shards, self.family, self.templates, self.parameters = map_shards, family, templates, parameters
+        self.observed, self.constant = observed, constant
+        self.xc = np.asarray(xc, np.int64)
+        self.zc = np.array([c for term in covariates for c in term], np.int64)
+        self.at = np.cumsum([0, *(len(term) for term in covariates)]).astype(np.int64)
+        places = [(self.at[j] + row, self.at[j] + column) for j, row, column in templates.places()]
+        self.places = np.array(places, np.int64).reshape(-1, 2)
+        self.u = [np.zeros((0, 0))] * n_shards
+        self.passes = 0
+
+    @property
+    def model(self) -> tuple:
+        """What the kernels take, see `nested_kernels.trees`."""
+        same = self.observed or self.family.canonical
+        return self.family.family_id, self.family.link_id, self.xc, self.zc, self.at, self.observed, same
+
+    def lam(self, theta: np.ndarray) -> np.ndarray:
+        """(D, D) Lambda's blocks over the slots of a path."""
+        return np.ascontiguousarray(block_diag(*self.templates.joint(theta)))
+
+    def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        beta, theta, phi = self.parameters.split(psi)
+        with_phi = self.parameters.with_phi
+        arguments = self.model, beta, self.lam(theta), phi, self.places, with_phi, want_gradient
+        parts = self.map_shards(evaluate_shard, *arguments, per_shard=self.u)
+        self.passes += 1
+        out, gram, pull = (sum(part[i] for part in parts) for i in range(3))
+        if any(part[4] for part in parts):
+            out = np.full_like(out, np.inf)
+        elif np.isfinite(out[0]):
+            self.u = [part[3] for part in parts]
+        return out, gram, pull
+
+    def value(self, psi: np.ndarray) -> float:
+        """The deviance; inf where some tree has no mode."""
+        return float(self._run(psi, False)[0][0]) + self.constant
+
+    def evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
+        """Value, exact gradient, and the information of the working linear model as curvature."""
+        out, gram, pull = self._run(psi, True)
+        if not np.isfinite(out[0]):
+            n = self.parameters.size
+            return GlmmEvaluation(np.inf, np.full(n, np.nan), np.full((n, n), np.nan))
+        return GlmmEvaluation(float(out[0]) + self.constant, out[1:], self._curvature(gram, pull))
+
+    def _curvature(self, gram: np.ndarray, pull: np.ndarray) -> np.ndarray:
+        """X'V^-1X for beta; for theta the average information F'PF (Gilmour, Thompson and Cullis 1995), and what it
+        lacks where a column of lambda is 0; for log phi the order of its size."""
+        p = self.parameters.p
+        gram = np.tril(gram) + np.tril(gram, -1).T
+        information, cross = gram[:p, :p], gram[:p, p:]
+        theta = gram[p:, p:] - cross.T @ np.linalg.lstsq(information, cross, rcond=None)[0]
+        for a, (row, column) in enumerate(self.places):
+            for b, (row2, column2) in enumerate(self.places):
+                if column == column2:
+                    theta[a, b] += 2.0 * pull[row, row2]
+        return self.parameters.blocks(2.0 * information, theta, 0.5 * self.parameters.rows)
+
+    def blocks(self, psi: np.ndarray) -> NestedBlocks:
+        """The working blocks at the modes."""
+        self.value(psi)
+        beta, theta, phi = self.parameters.split(psi)
+        parts = self.map_shards(blocks_of_shard, self.model, beta, self.lam(theta), phi, per_shard=self.u)
+        self.passes += 1
+        return joined(parts)

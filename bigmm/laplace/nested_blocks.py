@@ -1,0 +1,112 @@
+"""The working blocks of nested factors at their modes: what standard errors and predictions are read off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.blocks import CrossBlock
+from bigmm.laplace import passes
+from bigmm.laplace.tree import Forest
+
+
+@dataclass(frozen=True, slots=True)
+class NestedBlocks:
+    """Per factor, finest first, by increasing level: kept (q,) the levels that have rows, diagonal (q, k, k) Z'WZ,
+    dense (q, k, p + 1) Z'W[X y*], u (q, k) modes; cross: as in `Gram`; xy (p + 1, p + 1); ll: sum of ll."""
+
+    kept: tuple[np.ndarray, ...]
+    diagonal: tuple[np.ndarray, ...]
+    dense: tuple[np.ndarray, ...]
+    u: tuple[np.ndarray, ...]
+    cross: dict[tuple[int, int], CrossBlock]
+    xy: np.ndarray
+    ll: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShardBlocks:
+    """`NestedBlocks` of one shard: levels per factor (q,) in the order of its nodes; above {(i, j): (q_i,)} the level
+    of j that each of i lies in, cross {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two."""
+
+    levels: tuple[np.ndarray, ...]
+    diagonal: tuple[np.ndarray, ...]
+    dense: tuple[np.ndarray, ...]
+    u: tuple[np.ndarray, ...]
+    above: dict[tuple[int, int], np.ndarray]
+    cross: dict[tuple[int, int], np.ndarray]
+    xy: np.ndarray
+    ll: float
+
+
+def blocks_of_shard(forest: Forest, u, model: tuple, beta, lam, phi) -> ShardBlocks:
+    """One shard's blocks at the modes u (N, K); pure. model: as in `nested_kernels.trees`, lam (D, D)."""
+    family, link, xc, zc, at, observed, _ = model
+    width, m, depths = np.diff(at), len(xc) + 1, range(forest.depth)
+    nodes = [forest.nodes(t) for t in depths]
+    n_levels = np.array([len(own) for own in nodes], np.int64)
+    number = np.empty(len(forest.parent), np.int64)  # of a node among those of its depth
+    for own in nodes:
+        number[own] = np.arange(len(own))
+    refs = np.repeat(number[forest.path()], np.diff(forest.indptr), axis=1)
+    pairs = [(i, j) for j in depths for i in range(j)]
+    first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
+    sizes = width * width * n_levels, width * n_levels * m, width[first] * width[second] * n_levels[first]
+    starts = [_starts(size) for size in (width * n_levels, *sizes)]
+    wired = (family, link, xc, zc, width, *starts[:3], first, second, starts[3])
+    # a level of i meets one of j: the entry of a row is its level of i
+    rows = (forest.columns, forest.y, forest.w, forest.offset, refs.astype(np.int32), refs[first])
+    modes = [u[own, :k] for own, k in zip(nodes, width, strict=True)]
+    b = [mode @ lam[at[t] : at[t + 1], at[t] : at[t + 1]].T for t, mode in enumerate(modes)]
+    total, vectors, xy = np.zeros(1), np.zeros(int((width * n_levels).sum())), np.zeros((m, m))
+    diagonal, dense, cross = (np.zeros(int(size.sum())) for size in sizes)
+    flat_b = np.concatenate([x.ravel() for x in b])
+    passes.working_sums(rows, wired, beta, flat_b, phi, observed, True, total, vectors, diagonal, dense, cross, xy)
+    return ShardBlocks(
+        tuple(forest.level[own] for own in nodes),
+        tuple(_cut(diagonal, starts[1], [(q, k, k) for q, k in zip(n_levels, width, strict=True)])),
+        tuple(_cut(dense, starts[2], [(q, k, m) for q, k in zip(n_levels, width, strict=True)])),
+        tuple(modes),
+        {(i, j): forest.level[_ancestors(forest, nodes[i], j - i)] for i, j in pairs},
+        dict(zip(pairs, _cut(cross, starts[3], [(n_levels[i], width[i], width[j]) for i, j in pairs]), strict=True)),
+        xy,
+        float(total[0]),
+    )
+
+
+def _starts(sizes: np.ndarray) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
+
+
+def _cut(flat: np.ndarray, starts: np.ndarray, shapes: Sequence[tuple]) -> list[np.ndarray]:
+    return [flat[s : s + int(np.prod(shape))].reshape(shape) for s, shape in zip(starts, shapes, strict=True)]
+
+
+def _ancestors(forest: Forest, nodes: np.ndarray, steps: int) -> np.ndarray:
+    for _ in range(steps):
+        nodes = forest.parent[nodes]
+    return nodes
+
+
+def joined(parts: Sequence[ShardBlocks]) -> NestedBlocks:
+    """The blocks of all shards; every level is in one of them."""
+    depths = range(len(parts[0].levels))
+    levels = [np.concatenate([part.levels[t] for part in parts]) for t in depths]
+    order = [np.argsort(own, kind="stable") for own in levels]
+    kept = tuple(own[by] for own, by in zip(levels, order, strict=True))
+
+    def all_of(name: str) -> tuple[np.ndarray, ...]:
+        return tuple(np.concatenate([getattr(part, name)[t] for part in parts])[order[t]] for t in depths)
+
+    cross = {}
+    for i, j in parts[0].above:
+        above = np.concatenate([part.above[i, j] for part in parts])[order[i]]
+        data = np.concatenate([part.cross[i, j] for part in parts])[order[i]]
+        indices = np.searchsorted(kept[j], above).astype(np.int32)
+        cross[i, j] = CrossBlock(np.arange(len(above) + 1, dtype=np.int64), indices, data)
+    xy = np.sum([part.xy for part in parts], axis=0)
+    xy[-1, -1] = passes.LAST_CORNER
+    ll = float(sum(part.ll for part in parts))
+    return NestedBlocks(kept, all_of("diagonal"), all_of("dense"), all_of("u"), cross, xy, ll)

@@ -1,0 +1,104 @@
+"""Sums over rows, shard by shard: what a shard adds lies in its windows of the flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bigmm.laplace import passes
+from bigmm.laplace.wiring import Rows, Rules, Wiring, local
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One shard's sums and their windows: ll; vectors Z's, diagonal, dense, cross, flat, of its levels and entries
+    only; xy (m, m)."""
+
+    windows: np.ndarray
+    entry_windows: np.ndarray
+    ll: float
+    vectors: np.ndarray
+    diagonal: np.ndarray
+    dense: np.ndarray
+    cross: np.ndarray
+    xy: np.ndarray
+
+
+def working_part(rows: Rows, rules: Rules, beta, effects, phi: float, observed: bool, with_x: bool, kind: Any) -> Part:
+    """One shard's working sums at eta = X beta + Z effects; kind: type of the cross blocks. A pure task."""
+    m = (len(beta) if with_x else 0) + 1
+    count, k = rows.windows[:, 1], rows.entry_windows[:, 1] * rules.width[rules.first] * rules.width[rules.second]
+    sizes = [int((count * size).sum()) for size in (rules.width, rules.width**2, rules.width * m)]
+    vectors, diagonal, dense = (np.zeros(size) for size in sizes)
+    total, cross, xy = np.zeros(1), np.zeros(int(k.sum()), kind), np.zeros((m, m))
+    b, model = local(rows, effects), rules.model(rows, m)
+    passes.working_sums(
+        rows.arrays(), model, beta, b, phi, observed, with_x, total, vectors, diagonal, dense, cross, xy
+    )
+    return Part(rows.windows, rows.entry_windows, float(total[0]), vectors, diagonal, dense, cross, xy)
+
+
+@dataclass(slots=True)
+class Sums:
+    """Working sums at one linear predictor: log-likelihood, Z's per term (q, k), and the blocks of A, flat."""
+
+    ll: float
+    score: tuple[np.ndarray, ...]
+    diagonal: np.ndarray
+    dense: np.ndarray
+    cross: np.ndarray
+    xy: np.ndarray
+
+
+def summed(fold: Callable, wiring: Wiring, m: int, kind: Any, task: Callable, *args: Any) -> Sums:
+    """Add up ``task``'s parts in the shards' order; few of them are alive at a time."""
+    vectors = np.zeros(wiring.q)
+    out = Sums(
+        0.0,
+        wiring.terms(vectors),
+        np.zeros(int((wiring.width**2 * wiring.n_levels).sum())),
+        np.zeros(wiring.q * m),
+        np.zeros(wiring.entries, kind),
+        np.zeros((m, m)),
+    )
+    k = wiring.width
+    sizes = ((vectors, k), (out.diagonal, k * k), (out.dense, k * m))
+
+    def add(part: Part) -> None:
+        out.ll += part.ll
+        out.xy += part.xy
+        for (total, size), mine in zip(sizes, (part.vectors, part.diagonal, part.dense), strict=True):
+            add_windows(total, wiring.n_levels * size, size, part.windows, mine)
+        each = np.array([k[i] * k[j] for i, j in wiring.pairs], np.int64)
+        blocks = np.diff(np.append(wiring.cross_start, wiring.entries))
+        add_windows(out.cross, blocks, each, part.entry_windows, part.cross)
+
+    each_in_order(fold, add, task, *args)
+    out.xy[-1, -1] = passes.LAST_CORNER
+    return out
+
+
+def each_in_order(fold: Callable, use: Callable[[Any], None], task: Callable, *args: Any, **own: Any) -> None:
+    """``use(task(shard, *args))`` for every shard, in their order."""
+
+    def merge(before: Any, part: Any) -> None:
+        if before is not None:
+            use(before)
+        use(part)
+
+    # the first merge has two parts, every other one the part alone; a single shard is never merged
+    alone = fold(merge, task, *args, **own)
+    if alone is not None:
+        use(alone)
+
+
+def add_windows(total: np.ndarray, sizes: np.ndarray, each: np.ndarray, windows: np.ndarray, part: np.ndarray) -> None:
+    """Add a shard's windows, one after the other in ``part``, to a flat array of blocks of these sizes; each: numbers
+    per level (or entry)."""
+    start = at = 0
+    for size, k, (begin, count) in zip(sizes, each, windows, strict=True):
+        total[start + begin * k : start + (begin + count) * k] += part[at : at + count * k]
+        start, at = start + size, at + count * k

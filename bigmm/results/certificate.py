@@ -1,0 +1,261 @@
+"""The exact objective at the optimum that the iterative solver found: one tiled Cholesky factorization, on the workers
+of a cluster where no single machine has room for it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bigmm.blocks import tiles
+from bigmm.blocks.analysis import analyse
+from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.display import progress_callback
+from bigmm.errors import DataError, MemoryLimitError, UsageError
+from bigmm.execute import Executor, executor
+from bigmm.execute.graph import Task, capacity, run_graph
+from bigmm.execute.memory import memory_bytes
+from bigmm.execute.spill import check_disk
+from bigmm.results.fitted import FittedLmm
+
+ERRORS = 4.0
+"""Stated Monte Carlo errors that an estimate may be off."""
+TINY = 1e-8
+"""Relative difference that counts as none: the tolerance of conjugate gradients."""
+MOST_ROWS = 128
+"""Tiles in a row, at most: their cube over six are tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The objective at theta twice: exact, and as the fit has it.
+
+    criterion: "REML" or "maximum likelihood"; difference: objective_iterative - objective_exact; monte_carlo_error:
+    the standard error that the fit states, 0 for the exact solver; z: difference over that; within: |z| is at most 4,
+    or the difference is below 1e-8 of the objective; columns: of the matrix that was factored; tile: rows of a tile;
+    n_tiles: of its lower triangle; bytes: most that were needed at once, predicted; flops: predicted; where: on what.
+    """
+
+    formula: str
+    criterion: str
+    solver: str
+    objective_exact: float
+    objective_iterative: float
+    difference: float
+    monte_carlo_error: float
+    z: float
+    within: bool
+    columns: int
+    tile: int
+    n_tiles: int
+    bytes: int
+    flops: float
+    seconds: float
+    where: str
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for JSON; an infinite z is None."""
+        return asdict(self) | {"z": self.z if math.isfinite(self.z) else None}
+
+    def summary(self) -> str:
+        """A few lines of text."""
+        exact = self.solver == "exact"
+        error = f"{self.monte_carlo_error:.2g}"
+        off = "" if exact else f" = {self.z:.2f} times the stated Monte Carlo error of {error}"
+        lines = [
+            f"Certificate of {self.formula} by {self.criterion}",
+            f"  objective of the fit   {self.objective_iterative:.6f}",
+            f"  exact objective        {self.objective_exact:.6f}",
+            f"  difference             {self.difference:.6f}{off}",
+            f"  {'WITHIN' if self.within else 'NOT WITHIN'} {ERRORS:.0f} standard errors",
+        ]
+        if exact:
+            lines[-1] = "  the fit is the exact solver's: its objective was evaluated again, there is no error to check"
+        else:
+            lines.append(
+                f"  {self.columns:,} columns in {self.n_tiles:,} tiles of {self.tile:,}: {_gib(self.bytes)} at once, "
+                f"{self.flops:.2g} flops, {self.seconds:.1f} s on {self.where}"
+            )
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """bytes: at the same time, everything in memory; least: with tiles in a temporary file, on threads; tile_bytes;
+    flops."""
+
+    bytes: int
+    least: int
+    tile_bytes: int
+    flops: float
+
+
+def certify(
+    fitted: FittedLmm,
+    client: Any = None,
+    n_workers: int | None = None,
+    memory_limit: Any = None,
+    tile: int | None = None,
+    progress: Any = None,
+) -> Certificate:
+    """The exact objective at the fit's theta; raises MemoryLimitError before it starts when it does not fit."""
+    begun, report = time.perf_counter(), progress_callback(progress)
+    limit = None if memory_limit is None else memory_bytes(memory_limit)
+    workers = executor(client, n_workers)
+    if fitted.solver != "iterative":
+        return _again(fitted, begun)
+    reduced = _reduced(fitted)
+    tiling = tiles.Tiling(reduced.size, _tile(reduced.size, tile))
+    cost = predicted_cost(reduced, tiling, workers)
+    memory = _room(cost, limit, workers, tile_given=tile is not None)
+    graph = cholesky_tasks(reduced, tiling)
+    ahead = (workers.n_workers + 1) * (tiling.n + 3)  # so many chains of updates can be under way
+    try:
+        found = run_graph(workers, graph, label="certify", ahead=ahead, memory=memory, progress=report)
+    except NotPositiveDefiniteError as error:
+        raise DataError(
+            f"the exact Schur complement at theta = {fitted.theta} is not positive definite ({error}): the effects "
+            "reproduce the response almost exactly, or covariates are of very different size; scale the covariates"
+        ) from error
+    diagonal = np.concatenate([found["pivots", j] for j in range(tiling.n)])
+    exact = fitted.criterion.value_of(tiles.read_pivots(reduced, diagonal))
+    stated = 0.0 if fitted.monte_carlo_error is None else float(fitted.monte_carlo_error["objective"])
+    return _certificate(fitted, exact, stated, reduced.size, tiling, cost, begun, repr(workers))
+
+
+def _again(fitted: FittedLmm, begun: float) -> Certificate:
+    """The exact solver's own objective, evaluated once more."""
+    criterion = fitted.criterion
+    exact = criterion.value_of(criterion.algebra.factor(criterion.templates.working(criterion.gram, fitted.theta)))
+    none = Cost(0, 0, 0, 0.0)
+    return _certificate(fitted, exact, 0.0, 0, tiles.Tiling(0, 1), none, begun, "this process")
+
+
+def _certificate(
+    fitted: FittedLmm,
+    exact: float,
+    error: float,
+    columns: int,
+    tiling: tiles.Tiling,
+    cost: Cost,
+    begun: float,
+    where: str,
+) -> Certificate:
+    objective, exact = float(fitted.estimates.objective), float(exact)
+    difference = objective - exact
+    tiny = abs(difference) <= TINY * max(abs(exact), 1.0)
+    z = difference / error if error else 0.0 if tiny else math.copysign(math.inf, difference)
+    return Certificate(
+        fitted.formula,
+        fitted.method,
+        fitted.solver,
+        exact,
+        objective,
+        difference,
+        error,
+        z,
+        tiny or abs(z) <= ERRORS,
+        columns,
+        tiling.tile if columns else 0,
+        tiling.n_tiles,
+        cost.bytes,
+        cost.flops,
+        time.perf_counter() - begun,
+        where,
+    )
+
+
+def _reduced(fitted: FittedLmm) -> tiles.Reduced:
+    """Eliminated in the exact solver's order, which leaves the fewest columns; the iterative one may have another."""
+    criterion = fitted.criterion
+    lams = criterion.templates.working(criterion.gram, fitted.theta)
+    return tiles.reduce(analyse(criterion.gram, dense_tail=False), lams)
+
+
+def _tile(size: int, wanted: int | None) -> int:
+    if wanted is None:
+        return tiles.default_tile(size)
+    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
+        raise UsageError(f"tile must be a positive number of rows, got {wanted!r}")
+    if wanted * MOST_ROWS < size:
+        raise UsageError(
+            f"tile={wanted} cuts {size:,} columns into more than {MOST_ROWS} tiles a side, which are too many tasks: "
+            f"use at least {-(-size // MOST_ROWS)}, or leave it out for {tiles.default_tile(size)}"
+        )
+    return min(wanted, size)
+
+
+def predicted_cost(reduced: tiles.Reduced, tiling: tiles.Tiling, workers: Executor) -> Cost:
+    """Before anything is factored."""
+    threads, processes = workers.n_workers, capacity(workers).processes
+    each = 8 * tiling.tile**2
+    held = reduced.panel_bytes + reduced.nbytes
+    # beside what has to be there, every worker has copies of the row of tiles that all others are multiplied by
+    copies = tiling.n if processes > 1 else 0
+    at_once = tiles.most_tiles(tiling.n) + 2 * threads + processes * copies
+    least = min(tiles.most_tiles(tiling.n), 3 * threads + 2) + 2 * threads
+    flops = reduced.size**3 / 3 + reduced.assembly_flops
+    return Cost(held + each * at_once, held + each * least, each, flops)
+
+
+def _room(cost: Cost, limit: int | None, workers: Executor, tile_given: bool) -> int | None:
+    """Bytes of tiles to keep in memory, None for all; MemoryLimitError when there is no way."""
+    room = capacity(workers)
+    if room.elsewhere:
+        available = min([x for x in (limit, room.bytes) if x is not None], default=None)
+        if available is not None and cost.bytes > available:
+            raise MemoryLimitError(
+                f"the exact factorization needs about {_gib(cost.bytes)} ({cost.flops:.2g} flops) but {workers} offers "
+                f"{_gib(available)} (Dask's memory target): add workers, give them more memory, raise memory_limit, or "
+                "use n_workers= for threads of this process with tiles in a temporary file"
+            )
+        return None
+    limit = memory_bytes(limit)
+    if cost.bytes <= limit:
+        return None
+    if cost.least > limit:
+        smaller = "a smaller tile" if tile_given else "tile= for smaller tiles"
+        raise MemoryLimitError(
+            f"the exact factorization needs about {_gib(cost.bytes)} ({cost.flops:.2g} flops), and {_gib(cost.least)} "
+            f"even with its tiles in a temporary file, but the limit is {_gib(limit)}: raise memory_limit, use fewer "
+            f"threads (n_workers=1), {smaller}, or a cluster (client=)"
+        )
+    check_disk(cost.bytes, "the tiles")
+    return limit - (cost.least - 3 * workers.n_workers * cost.tile_bytes)
+
+
+def _gib(n: float) -> str:
+    return f"{n / 2**30:.2f} GiB"
+
+
+def cholesky_tasks(reduced: tiles.Reduced, tiling: tiles.Tiling) -> list[Task]:
+    """The schedule as tasks; tiles of one row have their home on one worker, so that only the row they are multiplied
+    by travels."""
+    work: dict[str, Callable] = {
+        "assemble": tiles.assemble,
+        "update": tiles.update,
+        "factor": tiles.factor,
+        "solve": tiles.solve,
+        "pivots": tiles.pivots,
+    }
+    tasks = []
+    for name, needs in tiles.schedule(tiling.n):
+        kind, row = name[0], name[1]
+        if kind == "panel":
+            tasks.append(Task(name, _as_it_is, needs, partial(reduced.panel, *tiling.span(row)), row))
+        else:
+            tasks.append(Task(name, work[kind], needs, None, row, kind == "pivots"))
+    return tasks
+
+
+def _as_it_is(value: Any) -> Any:
+    return value

@@ -1,0 +1,85 @@
+"""What every frozen fit holds, whether a formula or matrices made it, and the facts that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from bigmm.optimize.outcome import Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimated:
+    """The part of a fit that tables of coefficients, criteria and summaries read.
+
+    fixed_names: (p,) coefficients in the user's order; theta: (n_theta,); estimates: has beta (p,) and vcov (p, p), NaN
+    in dropped slots, sigma and objective; criterion: evaluates theta again; nobs: rows used; seconds: {phase: s}.
+    """
+
+    title: ClassVar[str] = "Linear mixed model"
+    statistic: ClassVar[str] = "t value"
+
+    reml: bool
+    criterion: Any
+    theta: np.ndarray
+    estimates: Any
+    outcome: Outcome
+    nobs: int
+    seconds: Mapping[str, float]
+    solver: str
+    bigmm_version: str
+
+    @property
+    def fixed_names(self) -> tuple[str, ...]:
+        """(p,) names of the coefficients."""
+        raise NotImplementedError
+
+    @property
+    def origin(self) -> str:
+        """What was fitted to how many rows, in a few words."""
+        raise NotImplementedError
+
+    @property
+    def lost_names(self) -> list[str]:
+        """Coefficients that are not estimable, because their columns depend on earlier ones."""
+        return [n for n, b in zip(self.fixed_names, self.estimates.beta, strict=True) if np.isnan(b)]
+
+    @property
+    def rank(self) -> int:
+        """Number of estimable coefficients."""
+        return int(np.isfinite(self.estimates.beta).sum())
+
+    @property
+    def npar(self) -> int:
+        """Coefficients, theta and sigma, as lme4 counts them."""
+        return self.rank + len(self.theta) + 1
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation."""
+        return float(self.estimates.sigma)
+
+    @property
+    def method(self) -> str:
+        """What was maximised, in words."""
+        return "REML" if self.reml else "maximum likelihood"
+
+    @property
+    def table_notes(self) -> tuple[str, ...]:
+        """Lines under the table of coefficients."""
+        return ()
+
+
+def freeze(value: Any) -> None:
+    """Make every array reachable through dataclasses and tuples read-only."""
+    if isinstance(value, np.ndarray):
+        value.flags.writeable = False
+    elif is_dataclass(value):
+        for field in fields(value):
+            freeze(getattr(value, field.name, None))
+    elif isinstance(value, tuple):
+        for item in value:
+            freeze(item)

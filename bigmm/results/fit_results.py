@@ -1,0 +1,188 @@
+"""What every result answers from its estimates alone: coefficients, criterion, convergence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from bigmm.objective.montecarlo import effective_df_error
+from bigmm.optimize.outcome import Outcome
+from bigmm.results import broom, coefficients
+from bigmm.results.estimated import Estimated, freeze
+from bigmm.results.summary import Summary, headline
+
+DEGREES = ("total", "fixed", "random")
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class FitResults:
+    """A deep-frozen fit. statsmodels names first, lme4 names as aliases."""
+
+    fitted: Estimated
+
+    def __post_init__(self) -> None:
+        freeze(self.fitted.theta)
+        freeze(self.fitted.estimates)
+        freeze(self.fitted.outcome)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {headline(self.fitted)}>"
+
+    def __str__(self) -> str:
+        return str(self.summary())
+
+    def _repr_html_(self) -> str:
+        return self.summary()._repr_html_()
+
+    def summary(self) -> Summary:
+        """Printable (text and HTML), laid out like lme4's."""
+        raise NotImplementedError
+
+    # Fixed effects
+
+    @property
+    def params(self) -> pd.Series:
+        """Coefficients by name; NaN for columns that depend on earlier ones."""
+        return coefficients.named(self.fitted, self.fitted.estimates.beta, "params")
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors of the coefficients: given theta for a linear model, else as `se_method` says."""
+        return coefficients.named(self.fitted, coefficients.standard_errors(self.fitted), "bse")
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """Coefficient / standard error."""
+        return coefficients.named(self.fitted, coefficients.z_values(self.fitted), "tvalues")
+
+    @property
+    def zvalues(self) -> pd.Series:
+        """The same as `tvalues`: p values use the normal distribution."""
+        return self.tvalues.rename("zvalues")
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided Wald p values from the normal distribution."""
+        return coefficients.named(self.fitted, coefficients.p_values(self.fitted), "pvalues")
+
+    def conf_int(self, level: float = 0.95, method: str = "wald") -> pd.DataFrame:
+        """Confidence limits of the coefficients: columns lower, upper."""
+        return coefficients.intervals(self.fitted, level, method)
+
+    def cov_params(self) -> pd.DataFrame:
+        """(p, p) covariance matrix of the coefficients."""
+        return coefficients.covariance(self.fitted)
+
+    def vcov(self) -> pd.DataFrame:
+        """lme4's name for `cov_params`."""
+        return self.cov_params()
+
+    def fixef(self) -> pd.Series:
+        """lme4's name for `params`."""
+        return self.params
+
+    @property
+    def beta(self) -> np.ndarray:
+        """(p,) coefficients."""
+        return self.fitted.estimates.beta
+
+    # Covariance parameters
+
+    @property
+    def theta(self) -> np.ndarray:
+        """(n_theta,) relative covariance parameters: in lme4's order, or what lambda_fn takes."""
+        return self.fitted.theta
+
+    @property
+    def sigma(self) -> float:
+        """Residual standard deviation; sqrt(dispersion) for gamma and inverse gaussian, 1 for families without a
+        scale."""
+        return self.fitted.sigma
+
+    @property
+    def scale(self) -> float:
+        """sigma^2."""
+        return self.sigma**2
+
+    # Criterion and fit
+
+    @property
+    def objective(self) -> float:
+        """-2 log L (ML) or the REML criterion."""
+        return float(self.fitted.estimates.objective)
+
+    @property
+    def deviance(self) -> float:
+        """-2 llf: the objective, as in lme4."""
+        return self.objective
+
+    @property
+    def llf(self) -> float:
+        """Log likelihood (restricted for REML)."""
+        return -self.objective / 2.0
+
+    def logLik(self) -> float:
+        """lme4's name for `llf`."""
+        return self.llf
+
+    @property
+    def aic(self) -> float:
+        """objective + 2 npar."""
+        return broom.information(self.fitted)["AIC"]
+
+    @property
+    def bic(self) -> float:
+        """objective + log(nobs) npar."""
+        return broom.information(self.fitted)["BIC"]
+
+    @property
+    def nobs(self) -> int:
+        """Rows used."""
+        return self.fitted.nobs
+
+    @property
+    def npar(self) -> int:
+        """Coefficients, theta, and sigma or the dispersion where there is one."""
+        return self.fitted.npar
+
+    @property
+    def df_resid(self) -> int:
+        """nobs - npar."""
+        return self.fitted.nobs - self.fitted.npar
+
+    @property
+    def reml(self) -> bool:
+        """Whether the REML criterion was minimised."""
+        return self.fitted.reml
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimum is certified: by the gradient, or by finite differences where there is none."""
+        return bool(self.fitted.outcome.converged)
+
+    @property
+    def optimizer_result(self) -> Outcome:
+        """Status, evaluations, largest gradient entry at the optimum, advice."""
+        return self.fitted.outcome
+
+    @property
+    def solver(self) -> str:
+        """Which solver evaluated the criterion."""
+        return self.fitted.solver
+
+    @property
+    def effective_df(self) -> pd.Series:
+        """Trace of the map from y to the fitted values (of the working model at the mode): total, fixed, random."""
+        values = self.fitted.criterion.effective_df(self.theta)
+        return pd.Series(list(values), index=list(DEGREES), name="effective_df", dtype=float)
+
+    @property
+    def effective_df_error(self) -> float | None:
+        """Monte Carlo standard error of the random and the total effective_df; None where they are exact."""
+        return effective_df_error(self.fitted.criterion, self.theta)
+
+    def glance(self) -> pd.DataFrame:
+        """One row about the model."""
+        return broom.glance(self.fitted)

@@ -1,0 +1,66 @@
+"""Probes are keyed by seed, name and levels of each term: what two models share, and what stays when they grow."""
+
+import numpy as np
+
+from bigmm.blocks import iterative
+from bigmm.blocks.probes import make_probes
+from tests.oracle import Rows, Shape
+
+NONE = np.zeros((50, 0))
+MOVIES = ("movie", 50, 1)
+
+
+def signs(keys, size=4, seed=1):
+    r = sum(levels * width for _, levels, width in keys)
+    return make_probes(np.zeros((r, 0)), r, size, seed, keys).vectors
+
+
+def test_more_probes_keep_the_first_ones():
+    np.testing.assert_array_equal(signs((MOVIES,), 9)[:, :4], signs((MOVIES,), 4))
+
+
+def test_models_that_share_a_term_share_its_signs():
+    both = signs((("month", 7, 1), MOVIES))
+    np.testing.assert_array_equal(both[7:], signs((MOVIES,)))
+
+
+def test_a_slope_leaves_the_signs_of_the_intercept_alone():
+    wide = signs((("movie", 50, 2),)).reshape(50, 2, -1)
+    np.testing.assert_array_equal(wide[:, 0], signs((MOVIES,)))
+    assert not np.array_equal(wide[:, 1], wide[:, 0])
+
+
+def test_name_levels_seed_and_number_make_different_signs():
+    first = signs((MOVIES,))
+    assert set(np.unique(first)) == {-1.0, 1.0}
+    for other in (signs((("film", 50, 1),)), signs((MOVIES,), seed=2)):
+        assert abs((first * other).mean()) < 0.5
+    assert abs((first[:, 0] * first[:, 1]).mean()) < 0.5
+
+
+def test_the_basis_is_taken_out():
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((50, 3)))[0]
+    probes = make_probes(basis, 50, 5, 1, (MOVIES,))
+    np.testing.assert_allclose(basis.T @ probes.vectors, 0.0, atol=1e-12)
+
+
+def test_enlarging_solves_the_new_probes_only(monkeypatch):
+    rows = Rows.draw(Shape(((60, 1, False), (40, 2, False)), n=900), 5)
+    lams = rows.templates.working(rows.gram, np.where(rows.templates.lower == 0, 0.6, 0.2))
+    structure = iterative.analyse_iterative(rows.gram)
+    operator, keys = iterative.operator_at(structure, lams), iterative.probe_keys(structure)
+    basis = iterative.deflation_basis(operator, 6, 1, keys=keys)
+    few, many = (iterative.make_probes(basis, operator.size, n, 2, keys) for n in (8, 24))
+    small, whole = (iterative.factorize_iteratively(structure, lams, probes) for probes in (few, many))
+
+    solve, solved = iterative.conjugate_gradients, []
+    monkeypatch.setattr(
+        iterative, "conjugate_gradients", lambda op, rhs, *a: solved.append(rhs.shape[1]) or solve(op, rhs, *a)
+    )
+    grown = iterative.with_more_probes(small, many)
+    assert solved == [16]
+    np.testing.assert_allclose(grown.logdet_each, whole.logdet_each, rtol=1e-7)
+    np.testing.assert_allclose(grown.logdet_each[:8], small.logdet_each, rtol=1e-12)
+    assert abs(grown.logdet_z - whole.logdet_z) < 1e-4
+    np.testing.assert_allclose(grown.probe_solution.x, whole.probe_solution.x, atol=1e-4)
+    np.testing.assert_allclose(grown.probe_solution.image, whole.probe_solution.image, atol=1e-4)
