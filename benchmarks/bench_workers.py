@@ -1,8 +1,9 @@
 """One worker against two: python -m benchmarks.bench_workers [--rows 5000000] [--lake DIR]
 
 Three things are timed with one and with two workers (processors), warm, best of several: the pass over a lake of the
-shape of MovieLens by threads of one process, the same pass by worker processes of a `distributed` cluster, and the
-products with the Schur complement that is never formed (32 columns in float32 as probes are, 4 in float64 as data are).
+shape of MovieLens by threads of one process, the same pass by worker processes of a `distributed` cluster (both for two
+crossed factors, whose sums are as many as the rows and have to be merged, and for one factor), and the products with
+the Schur complement that is never formed (32 columns in float32 as probes are, 4 in float64 as data are).
 Claim: two are at least 1.7 times as fast. Each thread measurement is a process of its own bound to that many
 processors.
 """
@@ -27,6 +28,7 @@ from benchmarks.machine import announce, at_least, cores
 
 CLAIM = 1.7
 FORMULA = "rating ~ 1 + x + (1 | user) + (1 | movie)"
+ONE_FACTOR = "rating ~ 1 + x + (1 | user)"
 REPEATS = 5
 
 
@@ -41,7 +43,7 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return min(seconds)
 
 
-def the_pass(lake: str, workers) -> tuple[Callable[[], object], object]:
+def the_pass(lake: str, workers, formula: str = FORMULA) -> tuple[Callable[[], object], object]:
     """(the accumulate pass as a function without arguments, its design)."""
     from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
     from bigmm.design import learn
@@ -49,7 +51,7 @@ def the_pass(lake: str, workers) -> tuple[Callable[[], object], object]:
     from bigmm.source import open_source
 
     source = open_source(lake)
-    spec = learn(FORMULA, source, workers)
+    spec = learn(formula, source, workers)
     shift = shift_vector(spec.layout, spec.encode(source.head(spec.used_columns, 10_000), "the first rows"))
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout))
     fold = partial(fold_lane, source, spec, shift)
@@ -65,6 +67,7 @@ def measure_threads(lake: str, processors: int) -> dict[str, float]:
 
     run, spec = the_pass(lake, executor(n_workers=processors))
     seconds = {"pass, threads": best(run, 3)}
+    seconds["pass, threads, one factor"] = best(the_pass(lake, executor(n_workers=processors), ONE_FACTOR)[0], 3)
     gram = assemble(run(), spec.layout).gram
     lams = tuple(np.full((1, 1), theta) for theta in (0.5, 0.57))
     operator = iterative.operator_at(iterative.analyse_iterative(gram), lams)
@@ -76,8 +79,8 @@ def measure_threads(lake: str, processors: int) -> dict[str, float]:
     return seconds
 
 
-def measure_cluster(lake: str, processes: int) -> float:
-    """Seconds of the pass on a cluster of so many worker processes of one thread each."""
+def measure_cluster(lake: str, processes: int) -> dict[str, float]:
+    """Seconds of the passes on a cluster of so many worker processes of one thread each."""
     from distributed import Client, LocalCluster
 
     from bigmm.execute import executor
@@ -86,7 +89,8 @@ def measure_cluster(lake: str, processes: int) -> float:
         LocalCluster(processes, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
-        return best(the_pass(lake, executor(client))[0], 3)
+        both = {"pass, processes": FORMULA, "pass, processes, one factor": ONE_FACTOR}
+        return {name: best(the_pass(lake, executor(client), formula)[0], 3) for name, formula in both.items()}
 
 
 def in_a_process(lake: str, processors: int) -> dict[str, float]:
@@ -116,7 +120,8 @@ def main() -> None:
             lake = str(Path(folder) / "ratings")
             movielens.write(Path(lake), options.rows)
         one, two = in_a_process(lake, 1), in_a_process(lake, 2)
-        one["pass, processes"], two["pass, processes"] = measure_cluster(lake, 1), measure_cluster(lake, 2)
+        one |= measure_cluster(lake, 1)
+        two |= measure_cluster(lake, 2)
     for name, seconds in one.items():
         print(f"{name:30} {seconds:7.3f} s with one, {two[name]:7.3f} s with two")
         at_least(f"gain of the {name}", seconds / two[name], CLAIM)

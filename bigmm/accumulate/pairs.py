@@ -12,8 +12,12 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from bigmm.blocks.parallel import run
+
 DENSE_BYTES = 16 << 20
 RUN_ROWS = 1 << 19
+PIECE = 1 << 18
+"""Entries of a run that are merged at a time: long runs, at the end of a pass, are merged by all threads."""
 _DIGIT = 11
 
 
@@ -110,18 +114,19 @@ def merge_runs(keys_a, data_a, keys_b, data_b) -> tuple[np.ndarray, np.ndarray]:
     """Union of two sorted runs; blocks of a common key are added, a first."""
     if len(keys_a) == 0 or len(keys_b) == 0:
         return (keys_b, data_b) if len(keys_a) == 0 else (keys_a, data_a)
-    keys = np.empty(len(keys_a) + len(keys_b), np.int64)
-    data = np.empty((len(keys), *data_a.shape[1:]))
-    if data[:1].size == 1:
-        rows = _merge_scalars(keys_a, data_a.reshape(-1), keys_b, data_b.reshape(-1), keys, data.reshape(-1))
-    else:
-        width = data[:1].size
-        rows = _merge_blocks(
-            keys_a, data_a.reshape(-1, width), keys_b, data_b.reshape(-1, width), keys, data.reshape(-1, width)
-        )
-    # Give the unused tail back to the system instead of copying or holding it.
-    keys.resize(rows, refcheck=False)
-    data.resize((rows, *data_a.shape[1:]), refcheck=False)
+    cuts_a = np.append(np.arange(0, len(keys_a), PIECE), len(keys_a))
+    cuts_b = np.append(np.searchsorted(keys_b, keys_a[cuts_a[:-1]]), len(keys_b))
+    cuts_b[0] = 0
+    pieces = len(cuts_a) - 1
+    starts = np.zeros(pieces + 1, np.int64)
+    run(_count_pieces, pieces, 1, keys_a, keys_b, cuts_a, cuts_b, starts[1:])
+    np.cumsum(starts, out=starts)
+    keys, data = np.empty(starts[-1], np.int64), np.empty((starts[-1], *data_a.shape[1:]))
+    width = int(np.prod(data_a.shape[1:]))
+    merge = _merge_scalars if width == 1 else _merge_blocks
+    shape = -1 if width == 1 else (-1, width)
+    parts = data_a.reshape(shape), data_b.reshape(shape), data.reshape(shape)
+    run(merge, pieces, 1, keys_a, parts[0], keys_b, parts[1], cuts_a, cuts_b, starts, keys, parts[2])
     return keys, data
 
 
@@ -250,44 +255,64 @@ def count_in_table(first, second, n_second, table):
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_scalars(keys_a, data_a, keys_b, data_b, keys, data):
-    """Without branches on the keys, which no processor can predict."""
-    i = j = at = 0
-    n_a, n_b = keys_a.shape[0], keys_b.shape[0]
-    while i < n_a and j < n_b:
-        key_a, key_b = keys_a[i], keys_b[j]
-        take_a, take_b = key_a <= key_b, key_b <= key_a
-        keys[at] = key_a if take_a else key_b
-        data[at] = (data_a[i] if take_a else 0.0) + (data_b[j] if take_b else 0.0)
-        i += take_a
-        j += take_b
-        at += 1
-    while i < n_a:
-        keys[at], data[at] = keys_a[i], data_a[i]
-        i += 1
-        at += 1
-    while j < n_b:
-        keys[at], data[at] = keys_b[j], data_b[j]
-        j += 1
-        at += 1
-    return at
+def _count_pieces(lo, hi, keys_a, keys_b, cuts_a, cuts_b, counts):
+    """counts[p] = distinct keys of a[cuts_a[p]:cuts_a[p + 1]] and b[cuts_b[p]:cuts_b[p + 1]], for lo <= p < hi."""
+    for piece in range(lo, hi):
+        i, end_a = cuts_a[piece], cuts_a[piece + 1]
+        j, end_b = cuts_b[piece], cuts_b[piece + 1]
+        common = 0
+        n_both = end_a - i + end_b - j
+        while i < end_a and j < end_b:
+            key_a, key_b = keys_a[i], keys_b[j]
+            common += key_a == key_b
+            i += key_a <= key_b
+            j += key_b <= key_a
+        counts[piece] = n_both - common
 
 
 @numba.njit(cache=True, nogil=True)
-def _merge_blocks(keys_a, data_a, keys_b, data_b, keys, data):
+def _merge_scalars(lo, hi, keys_a, data_a, keys_b, data_b, cuts_a, cuts_b, starts, keys, data):
+    """Merge pieces lo..hi, each to where it starts; without branches on the keys, which no processor can predict."""
+    for piece in range(lo, hi):
+        i, end_a = cuts_a[piece], cuts_a[piece + 1]
+        j, end_b = cuts_b[piece], cuts_b[piece + 1]
+        at = starts[piece]
+        while i < end_a and j < end_b:
+            key_a, key_b = keys_a[i], keys_b[j]
+            take_a, take_b = key_a <= key_b, key_b <= key_a
+            keys[at] = key_a if take_a else key_b
+            data[at] = (data_a[i] if take_a else 0.0) + (data_b[j] if take_b else 0.0)
+            i += take_a
+            j += take_b
+            at += 1
+        while i < end_a:
+            keys[at], data[at] = keys_a[i], data_a[i]
+            i += 1
+            at += 1
+        while j < end_b:
+            keys[at], data[at] = keys_b[j], data_b[j]
+            j += 1
+            at += 1
+
+
+@numba.njit(cache=True, nogil=True)
+def _merge_blocks(lo, hi, keys_a, data_a, keys_b, data_b, cuts_a, cuts_b, starts, keys, data):
     """The same for blocks, given as rows (nnz, k_j * k_k)."""
-    i = j = at = 0
-    n_a, n_b, width = keys_a.shape[0], keys_b.shape[0], data.shape[1]
-    while i < n_a and j < n_b:
-        key_a, key_b = keys_a[i], keys_b[j]
-        take_a, take_b = key_a <= key_b, key_b <= key_a
-        keys[at] = key_a if take_a else key_b
-        for c in range(width):
-            data[at, c] = (data_a[i, c] if take_a else 0.0) + (data_b[j, c] if take_b else 0.0)
-        i += take_a
-        j += take_b
-        at += 1
-    rest_a, rest_b = n_a - i, n_b - j
-    keys[at : at + rest_a], data[at : at + rest_a] = keys_a[i:], data_a[i:]
-    keys[at : at + rest_b], data[at : at + rest_b] = keys_b[j:], data_b[j:]
-    return at + rest_a + rest_b
+    width = data.shape[1]
+    for piece in range(lo, hi):
+        i, end_a = cuts_a[piece], cuts_a[piece + 1]
+        j, end_b = cuts_b[piece], cuts_b[piece + 1]
+        at = starts[piece]
+        while i < end_a and j < end_b:
+            key_a, key_b = keys_a[i], keys_b[j]
+            take_a, take_b = key_a <= key_b, key_b <= key_a
+            keys[at] = key_a if take_a else key_b
+            for c in range(width):
+                data[at, c] = (data_a[i, c] if take_a else 0.0) + (data_b[j, c] if take_b else 0.0)
+            i += take_a
+            j += take_b
+            at += 1
+        rest_a, rest_b = end_a - i, end_b - j
+        keys[at : at + rest_a], data[at : at + rest_a] = keys_a[i:end_a], data_a[i:end_a]
+        at += rest_a
+        keys[at : at + rest_b], data[at : at + rest_b] = keys_b[j:end_b], data_b[j:end_b]

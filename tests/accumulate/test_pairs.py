@@ -101,3 +101,23 @@ def test_subtract_undoes_merge_and_forgets_pairs_without_rows(width):
     back = halves[0].merge(halves[1]).subtract(halves[1])
     np.testing.assert_array_equal(back.keys, halves[0].keys)
     np.testing.assert_allclose(back.data, halves[0].data, rtol=1e-12)
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("piece", [1, 7, 1000])
+def test_long_runs_are_merged_by_pieces_with_the_same_bits(width, piece, monkeypatch):
+    rng = np.random.default_rng(piece)
+    monkeypatch.setattr(pairs, "PIECE", piece)
+    for size_a, size_b, most in ((300, 200, 400), (5, 500, 10_000), (500, 3, 600), (40, 40, 41)):
+        runs = []
+        for size in (size_a, size_b):
+            keys = np.sort(rng.choice(most + size, size, replace=False)).astype(np.int64)
+            runs.append((keys, rng.normal(size=(size, width, 1))))
+        (keys_a, data_a), (keys_b, data_b) = runs
+        keys, data = pairs.merge_runs(keys_a, data_a, keys_b, data_b)
+        expected = np.union1d(keys_a, keys_b)
+        np.testing.assert_array_equal(keys, expected)
+        total = np.zeros((len(expected), width, 1))
+        total[np.searchsorted(expected, keys_a)] += data_a
+        total[np.searchsorted(expected, keys_b)] += data_b
+        np.testing.assert_array_equal(data, total)
