@@ -103,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.dir) as scratch:
         lake = args.lake or Path(scratch) / "ratings"
         if args.lake is None:
-            movielens.write(lake, args.rows)
+            movielens.write_apart(lake, args.rows)
         found = run(FIT, lake, args.nagq)
         show(f"{found['rows']:,} rows, levels {found['levels']}, nagq={args.nagq}", found)
         print("  " + ", ".join(f"{name} {spent:.1f} s" for name, spent in found["phases"].items()), end="; ")

@@ -143,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=args.dir) as scratch:
         lake = args.lake or Path(scratch) / "ratings"
         if args.lake is None:
-            movielens.write(lake, args.rows)
+            movielens.write_apart(lake, args.rows)
         criterion = "reml" if args.reml else "ml"
         found = run(FIT, lake, formula(args), criterion, args.seed, 1)
         report(found, f"{formula(args)}, {criterion.upper()}, seed {args.seed}")

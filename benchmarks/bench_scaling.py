@@ -35,7 +35,7 @@ def main() -> None:
     for rows in args.rows:
         with tempfile.TemporaryDirectory(dir=args.dir) as scratch:
             lake = Path(scratch) / "ratings"
-            movielens.write(lake, rows)
+            movielens.write_apart(lake, rows)
             found.append(run(FIT, lake, FORMULA, "ml", 0, 1))
         one = found[-1]
         print(

@@ -8,6 +8,8 @@ that the graph of users and movies is no random expander. Ratings are simulated 
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +71,13 @@ def write(directory: Path, rows: int = RATINGS, seed: int = 0, files: int = 8) -
             write_page_checksum=True,
         )
     return len(user)
+
+
+def write_apart(directory: Path, rows: int = RATINGS) -> None:
+    """`write` in a process of its own: what a parent holds counts as peak memory of the processes it starts."""
+    program = "import pathlib, sys; from benchmarks import movielens; "
+    program += "movielens.write(pathlib.Path(sys.argv[1]), int(sys.argv[2]))"
+    subprocess.run([sys.executable, "-c", program, str(directory), str(rows)], check=True)
 
 
 def responses(columns: dict, users: int, movies: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
