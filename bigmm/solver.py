@@ -152,15 +152,17 @@ def solve_iteratively(
         excess = max(error.share / tolerance[0], error.objective / tolerance[1])
         if excess <= 1.0 or algebra.n_probes >= MOST_PROBES or not outcome.converged:
             if excess > 1.0:
-                outcome = replace(
-                    outcome,
-                    advice=f"{outcome.advice} the Monte Carlo error of the objective is still "
-                    f"{error.objective:.2g} with {algebra.n_probes} probes".strip(),
-                )
+                outcome = still_uncertain(outcome, error.objective, algebra.n_probes)
             return Solved(criterion, outcome, error)
         # theta is within a fraction of its standard error already: the next search is one evaluation there, as a rule
         start = outcome.theta
         algebra = algebra.enlarged(criterion.factor(start), *_enlarged(algebra.n_probes, algebra.n_deflation, excess))
+
+
+def still_uncertain(outcome: Outcome, objective_error: float, probes: int) -> Outcome:
+    """The outcome of a search whose Monte Carlo errors stayed above what was asked for."""
+    told = f"the Monte Carlo error of the objective is still {objective_error:.2g} with {probes} probes"
+    return replace(outcome, advice=f"{outcome.advice} {told}".strip())
 
 
 def _enlarged(probes: int, deflation: int, excess: float) -> tuple[int, int]:

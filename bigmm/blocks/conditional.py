@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.blocks import conditional_kernels as kernels
-from bigmm.blocks.iterative import PROBE_TOLERANCE, IterativeFactor, Probes, effects_of
-from bigmm.blocks.krylov import ROWS, conjugate_gradients
+from bigmm.blocks.iterative import PROBE_TOLERANCE, IterativeFactor
+from bigmm.blocks.krylov import ROWS, conjugate_gradients, effects_of
 from bigmm.blocks.parallel import run
+from bigmm.blocks.probes import Probes
 from bigmm.blocks.rows import sweep_rows
 
 ROW_TOLERANCE = 1e-6

@@ -14,24 +14,21 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, eliminate_stages, factorize
+from bigmm.blocks.factor import Factor, eliminate_stages, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.krylov import (
     TOLERANCE,
     Solved,
     TailOperator,
-    back_substitute,
     conjugate_gradients,
+    effects_of,
     lanczos_quadrature,
+    lower_root,
     subtract_levels,
     tail_operator,
 )
-from bigmm.blocks.probes import Keys as Keys
-from bigmm.blocks.probes import Probes as Probes
-from bigmm.blocks.probes import deflation_basis as deflation_basis
-from bigmm.blocks.probes import keys_of
-from bigmm.blocks.probes import make_probes as make_probes
-from bigmm.blocks.row_structure import Order, row_structure
+from bigmm.blocks.probes import Keys, Probes, keys_of, standard_error
+from bigmm.blocks.row_structure import Order, chain_gram, row_structure
 from bigmm.blocks.solve import Solution, forward
 from bigmm.blocks.structure import Structure
 
@@ -55,23 +52,7 @@ def analyse_iterative(gram: Gram, order: Order | None = None) -> IterativeStruct
     """Symbolic analysis for the iterative solver; order: see `row_structure`."""
     structure = row_structure(gram, order)
     chosen = tuple(stage.term for stage in structure.stages)
-    place = {term: number for number, term in enumerate(chosen)}
-    cross = {(place[j], place[k]): b for (j, k), b in gram.cross.items() if j in place and k in place}
-    terms = tuple(gram.terms[term] for term in chosen)
-    chain = Gram(
-        terms,
-        cross,
-        gram.xy,
-        gram.n,
-        gram.sum_log_w,
-        gram.x_basis,
-        gram.y_shift,
-        gram.one,
-        gram.active,
-        gram.fixed_order,
-        gram.y_sum_squares_total,
-    )
-    return IterativeStructure(structure, analyse(chain), chosen)
+    return IterativeStructure(structure, analyse(chain_gram(gram, chosen)), chosen)
 
 
 def probe_keys(structure: IterativeStructure) -> Keys:
@@ -124,7 +105,7 @@ def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -
     dense = operator.normalised(dense)
     data = conjugate_gradients(operator, dense)
     vv = np.tril(vv) + np.tril(vv, -1).T
-    corner = _lower_root(gram.xy - vv - dense.T @ data.x)
+    corner = lower_root(gram.xy - vv - dense.T @ data.x)
     start = np.concatenate([probes.vectors, probes.basis], axis=1)
     solved = conjugate_gradients(operator, start.astype(np.float32), PROBE_TOLERANCE)
     each = logdet + operator.logdet + _trace_each(probes, solved)
@@ -140,7 +121,7 @@ def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -
         probes,
         solved,
         float(each.mean()),
-        _standard_error(each),
+        standard_error(each),
         each,
         float(logs[:-1].sum()),
         float(corner[-1, -1]) ** 2,
@@ -156,10 +137,6 @@ def _trace_each(probes: Probes, solved: Solved) -> np.ndarray:
     return values[:t] + values[t:].sum()
 
 
-def _standard_error(each: np.ndarray) -> float:
-    return float(each.std(ddof=1) / np.sqrt(len(each)))
-
-
 def with_more_probes(factor: IterativeFactor, probes: Probes) -> IterativeFactor:
     """The factor at the same Lambda with more probes, of which the first are its own: only the new ones are solved."""
     old = factor.probes.vectors.shape[1]
@@ -173,7 +150,7 @@ def with_more_probes(factor: IterativeFactor, probes: Probes) -> IterativeFactor
         probes=probes,
         probe_solution=solved,
         logdet_z=float(each.mean()),
-        logdet_error=_standard_error(each),
+        logdet_error=standard_error(each),
         logdet_each=each,
         iterations=(factor.iterations[0], solved.iterations),
     )
@@ -198,13 +175,6 @@ def _inserted(first: Solved, more: Solved, at: int) -> Solved:
     )
 
 
-def _lower_root(matrix: np.ndarray) -> np.ndarray:
-    try:
-        return np.linalg.cholesky(0.5 * (matrix + matrix.T))
-    except np.linalg.LinAlgError:
-        raise NotPositiveDefiniteError("the fixed effects' Schur complement is not positive definite") from None
-
-
 def operator_at(structure: IterativeStructure, lams) -> TailOperator:
     """The normalised Schur complement at Lambda."""
     stages, _, _ = eliminate_stages(structure.tail, lams)
@@ -223,16 +193,6 @@ def solve(factor: IterativeFactor) -> Solution:
     whole = factor.structure.tail
     v = [(part.v @ coefficients)[:, :, None] for part in factor.operator.stages]
     return Solution(beta, tuple(e[:, :, 0] for e in effects_of(whole, factor.operator, tail, v)))
-
-
-def effects_of(whole: Structure, operator: TailOperator, tail: np.ndarray, v) -> tuple[np.ndarray, ...]:
-    """Per term (q, k, nv) from the tail's raw values and the stages' back-substitution."""
-    out: list[np.ndarray] = [np.zeros(0)] * len(whole.gram.terms)
-    for t in whole.tail:
-        out[t.term] = tail[t.offset : t.stop].reshape(t.n_levels, t.width, -1)
-    for stage, values in zip(whole.stages, back_substitute(whole, operator.stages, tail, v), strict=True):
-        out[stage.term] = values
-    return tuple(out)
 
 
 def quadratic(

@@ -236,3 +236,21 @@ def back_substitute(
             solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
         out[number] = own
     return tuple(out)
+
+
+def effects_of(whole: Structure, operator: TailOperator, tail: np.ndarray, v=None) -> tuple[np.ndarray, ...]:
+    """Per term (q, k, nv) from the tail's raw values and the stages' back-substitution."""
+    out: list[np.ndarray] = [np.zeros(0)] * len(whole.gram.terms)
+    for t in whole.tail:
+        out[t.term] = tail[t.offset : t.stop].reshape(t.n_levels, t.width, -1)
+    for stage, values in zip(whole.stages, back_substitute(whole, operator.stages, tail, v), strict=True):
+        out[stage.term] = values
+    return tuple(out)
+
+
+def lower_root(matrix: np.ndarray) -> np.ndarray:
+    """Lower Cholesky factor of what the random effects leave of [X y]'[X y]; raises NotPositiveDefiniteError."""
+    try:
+        return np.linalg.cholesky(0.5 * (matrix + matrix.T))
+    except np.linalg.LinAlgError:
+        raise NotPositiveDefiniteError("the fixed effects' Schur complement is not positive definite") from None

@@ -7,10 +7,14 @@ everywhere. (numba's own ``parallel=True`` is avoided: its default threading lay
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
+from typing import TypeVar
+
+T = TypeVar("T")
 
 N_RANGES = 64
 
@@ -39,3 +43,14 @@ def run(kernel: Callable, n: int, grain: int, *args) -> list:
         return [kernel(0, n, *args)]
     futures = [_pool(os.getpid()).submit(kernel, lo, hi, *args) for lo, hi in pieces]
     return [future.result() for future in futures]
+
+
+def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """``work(0), ..., work(count - 1)`` in their order, with few results alive at a time."""
+    flying: deque[Future[T]] = deque()
+    for number in range(count):
+        flying.append(_pool(os.getpid()).submit(work, number))
+        if len(flying) >= 2 * available_cores():
+            yield flying.popleft().result()
+    while flying:
+        yield flying.popleft().result()

@@ -40,6 +40,26 @@ def make_probes(factor_basis: np.ndarray, r: int, n_probes: int, seed: int, keys
     return Probes(factor_basis, np.ascontiguousarray(signs - factor_basis @ (factor_basis.T @ signs)))
 
 
+def draw_probes(operator: TailOperator, n_probes: int, deflation: int, seed: int) -> Probes:
+    """A basis and probes made at this operator; a function of it and the seed."""
+    keys = keys_of(operator.structure)
+    basis = deflation_basis(operator, deflation, seed, keys=keys)
+    return make_probes(basis, operator.size, n_probes, seed, keys)
+
+
+def standard_error(each: np.ndarray) -> float:
+    """Of the mean of what each probe (t,) says."""
+    return float(each.std(ddof=1) / np.sqrt(len(each)))
+
+
+def sum_and_spread(known: np.ndarray, each: np.ndarray, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
+    """((k, k) estimate of a symmetric sum over levels, (t, k, k) as each probe has it): known (k, k) exactly, each
+    (t + d, k, k): what probes, then the basis, add to it."""
+    each = 0.5 * (each + each.transpose(0, 2, 1))
+    deflated = known + each[n_probes:].sum(axis=0)
+    return deflated + each[:n_probes].mean(axis=0), deflated + each[:n_probes]
+
+
 def deflation_basis(
     operator: TailOperator, size: int, seed: int, rounds: int = 6, keys: Keys | None = None
 ) -> np.ndarray:

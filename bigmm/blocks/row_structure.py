@@ -61,6 +61,13 @@ def row_structure(gram: Gram, order: Order | None = None) -> Structure:
     return replace(whole, stages=tuple(stages), turned={})
 
 
+def chain_gram(gram: Gram, chosen: Sequence[int]) -> Gram:
+    """The model of these terms alone, in this order."""
+    place = {term: number for number, term in enumerate(chosen)}
+    pairs = {(place[j], place[k]): b for (j, k), b in gram.cross.items() if j in place and k in place}
+    return replace(gram, terms=tuple(gram.terms[term] for term in chosen), cross=pairs)
+
+
 def _stage(gram: Gram, number: int, tail: Sequence[TailTerm]) -> Stage:
     term, none = gram.terms[number], np.zeros(0, np.int64)
     indptr, columns, data = _rows(gram, number, tail)

@@ -8,7 +8,7 @@ the rest is q'f q summed over a fixed basis Q and the mean over probes with thei
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +19,8 @@ from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.iterative import first_moment_free
 from bigmm.blocks.krylov import conjugate_gradients, lanczos_quadrature
 from bigmm.blocks.parallel import run
-from bigmm.blocks.probes import Probes, deflation_basis, keys_of, make_probes
+from bigmm.blocks.probes import Probes, standard_error, sum_and_spread
+from bigmm.blocks.row_structure import chain_gram
 from bigmm.blocks.schur import SchurFactor, effects
 
 PROBE_TOLERANCES = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-9}
@@ -50,14 +51,7 @@ class SampledFactor:
     @property
     def logdet_error(self) -> float:
         """Its Monte Carlo standard error."""
-        return float(self.logdet_each.std(ddof=1) / np.sqrt(self.n_probes))
-
-
-def draw_probes(factor: SchurFactor, n_probes: int, deflation: int, seed: int) -> Probes:
-    """Probes and a basis made at this factor; a function of it and the seed."""
-    keys = keys_of(factor.structure)
-    basis = deflation_basis(factor.operator, deflation, seed, keys=keys)
-    return make_probes(basis, factor.operator.size, n_probes, seed, keys)
+        return standard_error(self.logdet_each)
 
 
 def sample(factor: SchurFactor, probes: Probes) -> SampledFactor:
@@ -108,11 +102,9 @@ def inverse(sampled: SampledFactor) -> Inverse:
             b, block = tail_rest[t.offset : t.stop].reshape(a.shape), factor.operator.into[number]
             total = np.einsum("lab,lcb->ac", block, block)
         each = np.einsum("lav,lbv->vab", a, b, dtype=np.float64, optimize=True)
-        each = 0.5 * (each + each.transpose(0, 2, 1))
-        n = sampled.n_probes
-        deflated = total + each[n:].sum(axis=0)
-        sums.append(deflated + each[:n].mean(axis=0))
-        spread.append(deflated + each[:n])
+        estimate, own = sum_and_spread(total, each, sampled.n_probes)
+        sums.append(estimate)
+        spread.append(own)
     return Inverse(known, pairs, start, rest, sampled.weight, tuple(sums), tuple(spread))
 
 
@@ -154,11 +146,7 @@ def _chain_part(factor: SchurFactor) -> tuple[tuple[np.ndarray, ...], dict]:
     """M_chain^-1 alone, from its own factor."""
     structure = factor.structure
     gram, chosen = structure.gram, [stage.term for stage in structure.stages]
-    cross = {
-        (chosen.index(j), chosen.index(k)): block for (j, k), block in gram.cross.items() if j in chosen and k in chosen
-    }
-    chain = replace(gram, terms=tuple(gram.terms[j] for j in chosen), cross=cross)
-    own = factorize(analyse(chain), tuple(factor.lams[j] for j in chosen))
+    own = factorize(analyse(chain_gram(gram, chosen)), tuple(factor.lams[j] for j in chosen))
     found = selected_inverse(own, with_fixed=False, pattern=True)
     known = [np.zeros_like(term.diagonal) for term in gram.terms]
     for j, block in zip(chosen, found.covariances, strict=True):

@@ -5,16 +5,14 @@ So a block is read row by row in both directions, and no second copy of it, sort
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from functools import reduce
 from typing import Any
 
 import numpy as np
 
 from bigmm.blocks import scatter_kernels as kernels
-from bigmm.blocks.parallel import _pool, available_cores
+from bigmm.blocks.parallel import in_order
 
 PIECES = 16
 """Ranges of levels that scatter into buffers of their own: a constant, so that sums have the same bits everywhere."""
@@ -39,16 +37,11 @@ def scattered(kernel: Callable, indptr: np.ndarray, shape: tuple, dtype: Any, *a
 
     if count == 1:
         return piece(0)
-    total: np.ndarray | None = None
-    flying: deque[Future] = deque()
-    for number in range(count):
-        flying.append(_pool(os.getpid()).submit(piece, number))
-        if len(flying) >= 2 * available_cores() or number == count - 1:
-            while flying and (number == count - 1 or len(flying) >= 2 * available_cores()):
-                part = flying.popleft().result()
-                total = part if total is None else np.add(total, part, out=total)
-    assert total is not None
-    return total
+    return reduce(_added, in_order(piece, count))
+
+
+def _added(total: np.ndarray, part: np.ndarray) -> np.ndarray:
+    return np.add(total, part, out=total)
 
 
 def both_ways(block: Any, x_j: np.ndarray, x_k: np.ndarray, out_j: np.ndarray) -> np.ndarray:

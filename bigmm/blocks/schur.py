@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from bigmm.blocks.factor import NotPositiveDefiniteError, StageFactor, eliminate_stages
-from bigmm.blocks.krylov import TailOperator, back_substitute, conjugate_gradients, subtract_levels, tail_operator
+from bigmm.blocks.factor import StageFactor, eliminate_stages
+from bigmm.blocks.krylov import (
+    TailOperator,
+    conjugate_gradients,
+    effects_of,
+    lower_root,
+    subtract_levels,
+    tail_operator,
+)
 from bigmm.blocks.solve import forward
 from bigmm.blocks.structure import Structure
 
@@ -77,10 +84,7 @@ def with_fixed(factor: SchurFactor, dense: np.ndarray, solved: np.ndarray) -> Fi
     """The fixed effects' part from their rows and solutions; raises NotPositiveDefiniteError."""
     n = factor.n_dense
     matrix = factor.structure.gram.xy[:n, :n] - factor.vv[:n, :n] - dense.T @ solved
-    try:
-        root = np.linalg.cholesky(0.5 * (matrix + matrix.T))
-    except np.linalg.LinAlgError:
-        raise NotPositiveDefiniteError("the fixed effects' Schur complement is not positive definite") from None
+    root = lower_root(matrix)
     factor.cache[:] = [Fixed(dense, solved, root)]
     return factor.cache[0]
 
@@ -99,6 +103,15 @@ def fixed_part(factor: SchurFactor) -> Fixed:
     return factor.cache[0]
 
 
+def _with_tail(factor: SchurFactor, tail: np.ndarray, tolerance: float | None = None) -> tuple[Fixed, np.ndarray]:
+    """(the fixed effects' part, S_hat^-1 tail): where the first is not known yet, in one block of right-hand sides."""
+    if factor.cache:
+        return factor.cache[0], solved(factor, tail, tolerance)
+    dense, n = dense_rows(factor), factor.n_dense
+    both = solved(factor, np.concatenate([dense, tail], axis=1), tolerance)
+    return with_fixed(factor, dense, both[:, :n]), both[:, n:]
+
+
 def solve_for(
     factor: SchurFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, random_only: bool
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
@@ -109,12 +122,7 @@ def solve_for(
     if random_only:
         tau, x = np.zeros((n, nr)), solved(factor, tail)
     else:
-        if not factor.cache:  # both in one block of right-hand sides
-            dense = dense_rows(factor)
-            both = solved(factor, np.concatenate([dense, tail], axis=1))
-            known, x = with_fixed(factor, dense, both[:, :n]), both[:, n:]
-        else:
-            known, x = factor.cache[0], solved(factor, tail)
+        known, x = _with_tail(factor, tail)
         half = np.linalg.solve(known.root, swept.fixed - known.dense.T @ x)
         tau = np.linalg.solve(known.root.T, half)
         x = x - known.solved @ tau
@@ -124,27 +132,16 @@ def solve_for(
 
 def effects(factor: SchurFactor, x: np.ndarray, v: list[np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
     """Per term (q, k, nv) unscaled, from the tail's normalised solution x (r, nv) and the stages' forward sides v."""
-    structure, raw = factor.structure, factor.operator.raw(x)
-    out: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
-    for t in structure.tail:
-        out[t.term] = raw[t.offset : t.stop].reshape(t.n_levels, t.width, -1)
-    for stage, values in zip(structure.stages, back_substitute(structure, factor.stages, raw, v), strict=True):
-        out[stage.term] = values
-    return tuple(out)
+    return effects_of(factor.structure, factor.operator, factor.operator.raw(x), v)
 
 
 def quadratic(
     factor: SchurFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, tolerance: float | None = None
 ) -> np.ndarray:
     """rhs'Omega_ZX^-1 rhs, (nr, nr); see `blocks.solve.quadratic`."""
-    swept, n = forward(factor.structure, factor.stages, rhs, rhs_x), factor.n_dense
+    swept = forward(factor.structure, factor.stages, rhs, rhs_x)
     tail = factor.operator.normalised(swept.tail)
-    if factor.cache:
-        known, inner = factor.cache[0], solved(factor, tail, tolerance)
-    else:
-        dense = dense_rows(factor)
-        both = solved(factor, np.concatenate([dense, tail], axis=1), tolerance)
-        known, inner = with_fixed(factor, dense, both[:, :n]), both[:, n:]
+    known, inner = _with_tail(factor, tail, tolerance)
     half = np.linalg.solve(known.root, swept.fixed - known.dense.T @ inner)
     total = swept.total + tail.T @ inner + half.T @ half
     return 0.5 * (total + total.T)

@@ -9,9 +9,10 @@ import numpy as np
 
 from bigmm.blocks import krylov_kernels as kernels
 from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.iterative import IterativeFactor, effects_of
-from bigmm.blocks.krylov import ROWS, back_substitute
+from bigmm.blocks.iterative import IterativeFactor
+from bigmm.blocks.krylov import ROWS, back_substitute, effects_of
 from bigmm.blocks.parallel import run
+from bigmm.blocks.probes import sum_and_spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +48,14 @@ def summed_covariances(factor: IterativeFactor, with_fixed: bool) -> EstimatedCo
         each = _products(raw_rest[part].reshape(shape), raw_start[part].reshape(shape))
         block = operator.into[number]
         known = np.einsum("lab,lcb->ac", block, block)
-        _collect(sums, spread, place.term, known, each, t)
+        sums[place.term], spread[place.term] = sum_and_spread(known, each, t)
     for stage, x, y, known in zip(whole.stages, stage_rest, stage_start, exact, strict=True):
-        _collect(sums, spread, stage.term, known, _products(x, y), t)
+        sums[stage.term], spread[stage.term] = sum_and_spread(known, _products(x, y), t)
     if with_fixed and factor.n_dense:
         for term, extra in enumerate(_fixed_part(factor)):
             sums[term] = sums[term] + extra
             spread[term] = spread[term] + extra
     return EstimatedCovariances(tuple(sums), tuple(spread))
-
-
-def _collect(sums, spread, term, known, each, t) -> None:
-    each = 0.5 * (each + each.transpose(0, 2, 1))
-    deflated = known + each[t:].sum(axis=0)
-    spread[term] = deflated + each[:t]
-    sums[term] = deflated + each[:t].mean(axis=0)
 
 
 def _products(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -257,11 +257,16 @@ class Flight:
 
     def cancel(self) -> None:
         """Give up what is in flight."""
-        rest = list(self.futures.values())
-        self.futures.clear()
-        if rest and self.client.status == "running":
-            with scheduler_errors():
-                self.client.cancel(rest, force=True)
+        give_up(self.client, self.futures)
+
+
+def give_up(client: Client, futures: dict[int, Future]) -> None:
+    """Cancel what is in flight, and forget it."""
+    rest = list(futures.values())
+    futures.clear()
+    if rest and client.status == "running":
+        with scheduler_errors():
+            client.cancel(rest, force=True)
 
 
 def new_key(label: str, name: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from bigmm.errors import TemporaryError
 from bigmm.execute import cluster
-from bigmm.execute.cluster import RETRIES, Watchdog, new_key, scheduler_errors
+from bigmm.execute.cluster import RETRIES, Watchdog, give_up, new_key, scheduler_errors
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.graph import Capacity, Name, Task, Uses
 from bigmm.execute.progress import ProgressCallback, Reporter
@@ -88,11 +88,7 @@ class _Attempt:
 
     def cancel(self) -> None:
         """Give up what is in flight."""
-        rest = list(self.futures.values())
-        self.futures.clear()
-        if rest and self.client.status == "running":
-            with scheduler_errors():
-                self.client.cancel(rest, force=True)
+        give_up(self.client, self.futures)
 
     def _fill(self) -> None:
         if self.submitted == min(self.first + self.ahead, len(self.tasks)):

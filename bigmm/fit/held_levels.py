@@ -25,8 +25,8 @@ from bigmm.execute import Executor, Held, Lane, hold, hold_each
 from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.checks import check_factor
-from bigmm.fit.held_model import RowSizes, row_sizes
-from bigmm.fit.runs import Runs, runs_by_level
+from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, row_sizes
+from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
 from bigmm.laplace.shard_files import ShardFiles, unpacked
@@ -34,9 +34,6 @@ from bigmm.objective.held import HeldAlgebra, HeldLevels, LevelNumbers
 from bigmm.objective.shards import ChainFacts, chain_facts
 from bigmm.source import Partition, Source
 
-HEAD_ROWS = 65_536
-SHUFFLE_COPIES = 4
-"""A shuffle in memory takes up to so many times what the rows take (see `fit.held_model`)."""
 MANY_BYTES = 1 << 29
 SUMS_SHARE = 4
 """Sums per level larger than this part of the memory limit are kept in a temporary file."""
@@ -57,15 +54,14 @@ class HeldModelOfLevels:
 
 
 def hold_levels(
-    source: Source, spec: DesignSpec, chain: Sequence[int], workers: Executor, how: Settings
+    source: Source, spec: DesignSpec, chain: Sequence[int], head: DesignChunk, workers: Executor, how: Settings
 ) -> HeldModelOfLevels:
-    """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next.
+    """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next; head: the first rows.
 
     Raises DataError for what cannot be identified, MemoryLimitError, OutputError when the disk is full.
     """
-    check_held_memory(source, spec, how, workers)
+    check_held_memory(source, spec, head, how, workers)
     layout = without_labels(spec.layout)
-    head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
     shift = shift_vector(layout, head)
     size = row_sizes(source, layout, head)
     total = partial(chain_sums, layout, tuple(chain), shift)
@@ -94,11 +90,11 @@ def sums_bytes(layout: Layout) -> int:
     return sum(layout.groupings[t.grouping].n_levels * (8 * len(t.covariates) * m + 8) for t in joined)
 
 
-def held_bytes(source: Source, spec: DesignSpec, how: Settings, n_workers: int) -> tuple[int, int]:
+def held_bytes(source: Source, spec: DesignSpec, head: DesignChunk, how: Settings, n_workers: int) -> tuple[int, int]:
     """Peaks of summing and of evaluating: the driver's dictionaries of levels; per worker a partition as columns, a
     shard and its factor; rows on their way and all sums, where these stay in memory."""
     layout = spec.layout
-    size = row_sizes(source, layout, spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows"))
+    size = row_sizes(source, layout, head)
     top = layout.groupings[joint_terms(layout)[-1].grouping]
     count = shards.shard_count(size.rows, size.each, top.n_levels)
     partition = max((p.rows for p in source.partitions), default=0) * (size.each + 8 * len(spec.used_columns))
@@ -110,12 +106,12 @@ def held_bytes(source: Source, spec: DesignSpec, how: Settings, n_workers: int) 
     return resident + max(moving, summing), resident + at_once * WORKING_COPIES * sums // count
 
 
-def check_held_memory(source: Source, spec: DesignSpec, how: Settings, workers: Executor) -> None:
+def check_held_memory(source: Source, spec: DesignSpec, head: DesignChunk, how: Settings, workers: Executor) -> None:
     """Raises MemoryLimitError, naming what to change, when this process would need more; a cluster's workers have their
     own limits."""
     if not isinstance(workers, ThreadExecutor):
         return
-    needed = max(held_bytes(source, spec, how, workers.n_workers))
+    needed = max(held_bytes(source, spec, head, how, workers.n_workers))
     if needed > how.memory_limit:
         raise MemoryLimitError(
             f"summing the rows by level needs about {-(-needed // 2**20):,} MiB with {workers.n_workers} workers but "
@@ -176,14 +172,7 @@ def sums_of_pieces(total: Sum, number: int, pieces: list[DesignChunk]) -> ChainS
 
 def sums_of_lane(source: Source, spec: DesignSpec, runs: Runs, leading: int, total: Sum, lane: Lane) -> ChainSums:
     """A shard from the partitions that touch its levels; a pure task."""
-    first, last = int(runs.edges[lane.index]), int(runs.edges[lane.index + 1])
-    pieces = []
-    for partition in lane.partitions:
-        chunk = read(source, spec, partition)
-        if partition.index not in runs.counted[lane.index]:
-            chunk = replace(chunk, rows_read=0, dropped=())
-        pieces.append(shards.between(chunk, leading, first, last))
-    return total(pieces)
+    return total(lane_pieces(partial(read, source, spec), runs.edges, runs.counted, leading, lane))
 
 
 class SumFiles(ShardFiles):

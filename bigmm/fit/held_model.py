@@ -21,6 +21,7 @@ from bigmm.execute.spill import check_disk
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
+from bigmm.fit.opened import first_rows
 from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
@@ -210,7 +211,7 @@ def held_model(
     single: one factor, whose evaluation is one task per shard; nested: look for a chain of factors that allows it too.
     """
     layout = spec.layout
-    head = spec.encode(source.head(spec.used_columns, 65_536), "the first rows")
+    head = first_rows(source, spec)
     chain = (0,) if single else chain_for_shards(source, spec, workers, how, head) if nested else None
     held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head)
     # with a chain the pattern is in the shards already: only X is summed

@@ -15,7 +15,7 @@ from bigmm.execute import Executor, cut_lanes
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
-from bigmm.fit.opened import opened
+from bigmm.fit.opened import first_rows, opened
 from bigmm.fit.plan import check_pass_memory
 from bigmm.fit.settings import Settings, settings
 from bigmm.fit.staying import Staying, staying
@@ -27,7 +27,6 @@ from bigmm.solver import check_memory, choose_solver, solve_model
 from bigmm.source import Source
 from bigmm.version import __version__
 
-HEAD_ROWS = 65_536
 SINGULAR = 1e-4
 """lme4's isSingular tolerance on template diagonals."""
 
@@ -110,7 +109,7 @@ def lmm(
     with clock("accumulate"):
         stays = staying(source, spec, workers, how)
         if stays is not None:
-            held = hold_levels(source, spec, stays.chain, workers, how)
+            held = hold_levels(source, spec, stays.chain, stays.head, workers, how)
     if stays is None:
         ready = assembled_here(accumulate(source, spec, workers, how, clock), spec, how, clock)
     else:
@@ -135,8 +134,7 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
     with clock("accumulate"):
         check_pass_memory(source, spec, workers.n_workers, how.memory_limit)
         rows = sum(p.rows for p in source.partitions)
-        head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
-        shift = shift_vector(spec.layout, head)
+        shift = shift_vector(spec.layout, first_rows(source, spec))
         lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
         fold = partial(fold_lane, source, spec, shift)
         return workers.map_reduce(fold, lanes, merge, label="accumulate", rows_total=rows, progress=how.progress)

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from bigmm.design import DesignSpec, learn
+from bigmm.design.layout import DesignChunk
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
 from bigmm.fit.settings import Settings
 from bigmm.source import Source, open_source
+
+HEAD_ROWS = 65_536
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,3 +68,8 @@ def opened(
             binomial=binomial,
         )
     return Opened(source, workers, spec, weights, offset)
+
+
+def first_rows(source: Source, spec: DesignSpec) -> DesignChunk:
+    """The first rows, encoded: they tell the shift of the columns, and whether there are weights and an offset."""
+    return spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")

@@ -159,7 +159,7 @@ def plan(
     elif stays is not None:
         chosen, why = "exact", stays.why
         terms, flops = terms_of_chain(layout)
-        per_pass, exact_bytes = held_bytes(source, spec, how, workers.n_workers)
+        per_pass, exact_bytes = held_bytes(source, spec, stays.head, how, workers.n_workers)
     solver_bytes = exact_bytes if chosen == "exact" else _iterative_bytes(terms, layout, rows)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)

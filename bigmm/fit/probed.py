@@ -12,7 +12,7 @@ from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.montecarlo import ProbeError, probe_error
 from bigmm.laplace.whitening import Whitened
 from bigmm.optimize import Outcome, Problem, minimize
-from bigmm.solver import MOST_PROBES
+from bigmm.solver import MOST_PROBES, still_uncertain
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,7 @@ def search_score(engine: CrossedLaplace, white: Whitened, problem: Problem, tole
     sizes, objective = _enough_for_the_objective(engine, white.outward(outcome.theta), error.objective, tolerance[1])
     error = replace(error, objective=objective)
     if error.share > tolerance[0] or error.objective > tolerance[1]:
-        told = f"the Monte Carlo error of the objective is still {error.objective:.2g} with {sizes[0]} probes"
-        outcome = replace(outcome, advice=f"{outcome.advice} {told}".strip())
+        outcome = still_uncertain(outcome, error.objective, sizes[0])
     return Probed(outcome, error, sizes)
 
 

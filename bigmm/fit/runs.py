@@ -89,6 +89,25 @@ def cut_runs(partitions: Sequence[Partition], ranges: np.ndarray, n_levels: int,
     return Runs(np.array(edges), tuple(lanes), tuple(counted))
 
 
+def lane_pieces(
+    read: Callable[[Partition], DesignChunk],
+    edges: np.ndarray,
+    counted: Sequence[frozenset[int]],
+    leading: int,
+    lane: Lane,
+) -> list[DesignChunk]:
+    """A shard's rows from the partitions that touch its levels; ``read`` encodes a partition, whose rows are counted in
+    one lane only."""
+    first, last = int(edges[lane.index]), int(edges[lane.index + 1])
+    pieces: list[DesignChunk] = []
+    for partition in lane.partitions:
+        chunk = read(partition)
+        if partition.index not in counted[lane.index]:
+            chunk = replace(chunk, rows_read=0, dropped=())
+        pieces.append(shards.between(chunk, leading, first, last))
+    return pieces
+
+
 def make_shard(
     read: Callable[[Partition], DesignChunk],
     edges: np.ndarray,
@@ -97,13 +116,6 @@ def make_shard(
     finest: int | None,
     lane: Lane,
 ) -> Shard:
-    """One shard from the partitions that touch its levels; ``read`` encodes a partition, finest: as in `shards.join`. A
-    pure task."""
+    """One shard from the partitions that touch its levels; finest: as in `shards.join`. A pure task."""
     first, last = int(edges[lane.index]), int(edges[lane.index + 1])
-    pieces: list[DesignChunk] = []
-    for partition in lane.partitions:
-        chunk = read(partition)
-        if partition.index not in counted[lane.index]:
-            chunk = replace(chunk, rows_read=0, dropped=())
-        pieces.append(shards.between(chunk, leading, first, last))
-    return shards.join(pieces, first, last - first, leading, finest)
+    return shards.join(lane_pieces(read, edges, counted, leading, lane), first, last - first, leading, finest)

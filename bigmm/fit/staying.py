@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from bigmm.accumulate import accumulator_bytes
 from bigmm.accumulate.kernels import padded
 from bigmm.design import DesignSpec
-from bigmm.design.layout import Layout, joint_terms
+from bigmm.design.layout import DesignChunk, Layout, joint_terms
 from bigmm.design.nesting import nested_chain
 from bigmm.execute import Executor
 from bigmm.fit.held_model import row_sizes
+from bigmm.fit.opened import first_rows
 from bigmm.fit.settings import Settings
 from bigmm.laplace.shards import enough_trees
 from bigmm.source import Source
@@ -23,10 +24,11 @@ LARGE_BYTES = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Staying:
-    """chain: the joint terms, finest first; why: in words."""
+    """chain: the joint terms, finest first; why: in words; head: the first rows."""
 
     chain: tuple[int, ...]
     why: str
+    head: DesignChunk
 
 
 def staying(source: Source, spec: DesignSpec, workers: Executor, how: Settings) -> Staying | None:
@@ -37,7 +39,7 @@ def staying(source: Source, spec: DesignSpec, workers: Executor, how: Settings) 
     limit = min(how.memory_limit // SHARE, LARGE_BYTES)
     if needed <= limit or layout.fixed_factors or not layout.terms:
         return None
-    head = spec.encode(source.head(spec.used_columns, 65_536), "the first rows")
+    head = first_rows(source, spec)
     size = row_sizes(source, layout, head)
     top = layout.groupings[joint_terms(layout)[-1].grouping]
     if not enough_trees(size.rows, size.each, top.n_levels):
@@ -48,7 +50,7 @@ def staying(source: Source, spec: DesignSpec, workers: Executor, how: Settings) 
     levels = max(layout.groupings[term.grouping].n_levels for term in layout.terms)
     reason = f"{levels:,} levels would take the driver about {-(-needed // 2**20):,} MiB"
     beyond = f"{LARGE_BYTES >> 20:,} MiB" if limit == LARGE_BYTES else f"1/{SHARE} of the memory limit"
-    return Staying(chain, f"levels stay with the workers: {reason}, more than {beyond}")
+    return Staying(chain, f"levels stay with the workers: {reason}, more than {beyond}", head)
 
 
 def driver_bytes(layout: Layout, n_workers: int) -> int:

@@ -23,7 +23,7 @@ from bigmm.blocks import sampled, schur
 from bigmm.blocks.factor import Factor, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.probes import Probes
+from bigmm.blocks.probes import Probes, draw_probes
 from bigmm.blocks.refill import Refill, RowRefill
 from bigmm.blocks.rhs import solve_for
 from bigmm.blocks.solve import multiply, quadratic
@@ -165,7 +165,7 @@ class IterativeAlgebra:
     def complete(self, factor: schur.SchurFactor) -> sampled.SampledFactor:
         """Probes are drawn at the first factor and kept."""
         if self.probes is None:
-            self.probes = sampled.draw_probes(factor, self.n_probes, self.n_deflation, self.seed)
+            self.probes = draw_probes(factor.operator, self.n_probes, self.n_deflation, self.seed)
         return sampled.sample(factor, self.probes)
 
     def leverages(self, complete: sampled.SampledFactor) -> Leverages:

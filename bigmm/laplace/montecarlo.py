@@ -9,6 +9,7 @@ import numpy as np
 from bigmm.laplace.algebra import Terms
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
+from bigmm.objective.montecarlo import largest_share, parameter_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +24,14 @@ class ProbeError:
     @property
     def share(self) -> float:
         """Largest Monte Carlo error of a parameter in units of its statistical standard error."""
-        return float(np.max(self.psi / np.maximum(self.statistical, 1e-300), initial=0.0))
+        return largest_share(self.psi, self.statistical)
 
 
 def probe_error(engine: CrossedLaplace, psi: np.ndarray) -> ProbeError:
     """From the spread over probes at psi; raises NotPositiveDefiniteError."""
     hessian = engine.evaluate(psi).hessian
     gradients, objective = gradient_spread(engine, psi)
-    noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
-    values, vectors = np.linalg.eigh(hessian)
-    inverse = (vectors / np.maximum(np.abs(values), 1e-12 * np.abs(values).max(initial=1e-300))) @ vectors.T
-    moved, own = (np.sqrt(np.maximum(np.diagonal(m), 0.0)) for m in (inverse @ noise @ inverse, 2.0 * inverse))
-    return ProbeError(objective, moved, own)
+    return ProbeError(objective, *parameter_errors(gradients, hessian))
 
 
 def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray, float]:

@@ -23,6 +23,8 @@ from bigmm.blocks.analysis import analyse
 from bigmm.blocks.factor import Factor, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
+from bigmm.blocks.probes import Probes, draw_probes, make_probes
+from bigmm.blocks.row_structure import Order
 from bigmm.blocks.rows import row_quadratics
 from bigmm.blocks.solve import Solution, quadratic, solve
 from bigmm.blocks.structure import Structure
@@ -113,12 +115,10 @@ class IterativeAlgebra(LevelsHere):
 
     name = "iterative"
 
-    def __init__(
-        self, gram: Gram, probes: int = 8, deflation: int = 16, seed: int = 0, order: iterative.Order | None = None
-    ):
+    def __init__(self, gram: Gram, probes: int = 8, deflation: int = 16, seed: int = 0, order: Order | None = None):
         self.n_probes, self.n_deflation, self.seed = probes, deflation, seed
         self.analysed = iterative.analyse_iterative(gram, order)
-        self.probes: iterative.Probes | None = None
+        self.probes: Probes | None = None
         self._known: iterative.IterativeFactor | None = None
         self._traces: tuple[iterative.IterativeFactor, bool, traces.EstimatedCovariances] | None = None
 
@@ -138,9 +138,7 @@ class IterativeAlgebra(LevelsHere):
         del known
         if self.probes is None:
             operator = iterative.operator_at(self.analysed, lams)
-            keys = iterative.probe_keys(self.analysed)
-            basis = iterative.deflation_basis(operator, self.n_deflation, self.seed, keys=keys)
-            self.probes = iterative.make_probes(basis, operator.size, self.n_probes, self.seed, keys)
+            self.probes = draw_probes(operator, self.n_probes, self.n_deflation, self.seed)
         return iterative.factorize_iteratively(self.analysed, lams, self.probes)
 
     def enlarged(self, factor: iterative.IterativeFactor, probes: int, deflation: int) -> IterativeAlgebra:
@@ -153,7 +151,7 @@ class IterativeAlgebra(LevelsHere):
         larger.n_probes, larger.n_deflation, larger._traces, larger.probes = probes, deflation, None, None
         if deflation == self.n_deflation:
             keys = iterative.probe_keys(self.analysed)
-            larger.probes = iterative.make_probes(self.probes.basis, factor.operator.size, probes, self.seed, keys)
+            larger.probes = make_probes(self.probes.basis, factor.operator.size, probes, self.seed, keys)
             larger._known = iterative.with_more_probes(factor, larger.probes)
         return larger
 

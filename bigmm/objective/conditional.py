@@ -12,7 +12,8 @@ import numpy as np
 
 from bigmm.blocks import conditional
 from bigmm.blocks.conditional import RowEstimator
-from bigmm.blocks.iterative import make_probes, probe_keys
+from bigmm.blocks.iterative import probe_keys
+from bigmm.blocks.probes import make_probes
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from bigmm.blocks.iterative import probe_keys
+from bigmm.blocks.probes import standard_error
 from bigmm.blocks.solve import residual_products, tall_product
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
@@ -41,7 +42,7 @@ class MonteCarloError:
     @property
     def share(self) -> float:
         """Largest Monte Carlo error of a theta in units of its statistical standard error."""
-        return float(np.max(self.theta / np.maximum(self.statistical, 1e-300), initial=0.0))
+        return largest_share(self.theta, self.statistical)
 
     def as_record(self) -> dict:
         """Plain values."""
@@ -74,14 +75,11 @@ def monte_carlo_error(
             for projected in algebra.spread(factor, criterion.reml)
         ]
     )
-    noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
-    values, vectors = np.linalg.eigh(hessian)
-    inverse = (vectors / np.maximum(np.abs(values), 1e-12 * np.abs(values).max(initial=1e-300))) @ vectors.T
-    moved = inverse @ noise @ inverse
+    moved, statistical = parameter_errors(gradients, hessian)
     return MonteCarloError(
         factor.logdet_error,
-        np.sqrt(np.maximum(np.diagonal(moved), 0.0)),
-        np.sqrt(np.maximum(2.0 * np.diagonal(inverse), 0.0)),
+        moved,
+        statistical,
         algebra.n_probes,
         algebra.n_deflation,
         algebra.seed,
@@ -89,6 +87,23 @@ def monte_carlo_error(
         tuple(name for name, _, _ in probe_keys(algebra.analysed)),
         tolerance,
     )
+
+
+def parameter_errors(gradients: np.ndarray, hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(P,) standard errors of the zero of the score that come from the probes, H^-1 Cov(gradient) H^-1 / t, and (P,)
+    from the data, sqrt(2 H^-1); gradients (t, P): as each single probe has it, hessian (P, P)."""
+    noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
+    values, vectors = np.linalg.eigh(hessian)
+    inverse = (vectors / np.maximum(np.abs(values), 1e-12 * np.abs(values).max(initial=1e-300))) @ vectors.T
+    moved, statistical = (
+        np.sqrt(np.maximum(np.diagonal(matrix), 0.0)) for matrix in (inverse @ noise @ inverse, 2.0 * inverse)
+    )
+    return moved, statistical
+
+
+def largest_share(moved: np.ndarray, statistical: np.ndarray) -> float:
+    """Largest Monte Carlo error of a parameter in units of its statistical standard error."""
+    return float(np.max(moved / np.maximum(statistical, 1e-300), initial=0.0))
 
 
 def effective_df_error(criterion: Criterion, theta: np.ndarray) -> float | None:
@@ -101,7 +116,7 @@ def effective_df_error(criterion: Criterion, theta: np.ndarray) -> float | None:
         sum(float(np.trace(lam.T @ projected @ lam)) for lam, projected in zip(lams, found, strict=True))
         for found in algebra.spread(criterion.factor(theta), True)
     ]
-    return float(np.std(each, ddof=1) / np.sqrt(len(each)))
+    return standard_error(np.array(each))
 
 
 def eliminated(criterion: Criterion) -> tuple[str, ...]:

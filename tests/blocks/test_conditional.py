@@ -5,6 +5,7 @@ import pytest
 
 from bigmm.blocks import conditional, iterative
 from bigmm.blocks.inverse import selected_inverse
+from bigmm.blocks.probes import make_probes
 from bigmm.blocks.rows import row_quadratics
 from tests.blocks.test_iterative import SHAPES, Both
 
@@ -19,7 +20,7 @@ def both(request):
 @pytest.fixture(scope="module")
 def estimator(both):
     keys = iterative.probe_keys(both.factor.structure)
-    probes = iterative.make_probes(both.factor.probes.basis, both.operator.size, PROBES, 3, keys)
+    probes = make_probes(both.factor.probes.basis, both.operator.size, PROBES, 3, keys)
     return conditional.row_estimator(both.factor, probes)
 
 
@@ -83,7 +84,7 @@ def test_the_estimate_is_never_below_the_levels_own_block(both):
     """With two probes the raw estimate is wild; what is reported stays between its bounds."""
     keys = iterative.probe_keys(both.factor.structure)
     none = np.zeros((both.operator.size, 0))
-    wild = conditional.row_estimator(both.factor, iterative.make_probes(none, both.operator.size, 2, 0, keys))
+    wild = conditional.row_estimator(both.factor, make_probes(none, both.operator.size, 2, 0, keys))
     for place in both.factor.structure.tail.tail:
         value, _ = wild.levels(place.term, np.eye(place.width))
         into = both.operator.into[[t.term for t in both.factor.structure.tail.tail].index(place.term)]
@@ -102,7 +103,7 @@ def test_few_columns_at_a_time_make_no_difference(both, estimator, rows, monkeyp
     """Where levels are many, probes are solved for a few at a time, and fewer are drawn."""
     monkeypatch.setattr(conditional, "PROBE_BYTES", 1)
     keys = iterative.probe_keys(both.factor.structure)
-    probes = iterative.make_probes(both.factor.probes.basis, both.operator.size, PROBES, 3, keys)
+    probes = make_probes(both.factor.probes.basis, both.operator.size, PROBES, 3, keys)
     narrow = conditional.row_estimator(both.factor, probes)
     for a, b in zip(estimator.rows(*rows), narrow.rows(*rows), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3)

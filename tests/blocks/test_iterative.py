@@ -9,6 +9,7 @@ from bigmm.blocks import analyse, iterative, parallel, scatter, traces
 from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.krylov import conjugate_gradients, lanczos_quadrature
+from bigmm.blocks.probes import deflation_basis, make_probes
 from bigmm.blocks.solve import quadratic, solve
 from tests.oracle import Rows, Shape
 
@@ -34,7 +35,7 @@ class Both:
         self.exact = factorize(analyse(self.gram), self.lams)
         structure = iterative.analyse_iterative(self.gram)
         operator = iterative.operator_at(structure, self.lams)
-        probes = iterative.make_probes(iterative.deflation_basis(operator, 6, 1), operator.size, PROBES, 2)
+        probes = make_probes(deflation_basis(operator, 6, 1), operator.size, PROBES, 2)
         self.operator = operator
         self.factor = iterative.factorize_iteratively(structure, self.lams, probes)
 
@@ -123,9 +124,8 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch):
     found = []
     for threads in (1, 3):
         with ThreadPoolExecutor(threads) as pool:
-            monkeypatch.setattr(scatter, "_pool", lambda pid, pool=pool: pool)
             monkeypatch.setattr(parallel, "_pool", lambda pid, pool=pool: pool)
-            monkeypatch.setattr(scatter, "available_cores", lambda threads=threads: threads)
+            monkeypatch.setattr(parallel, "available_cores", lambda threads=threads: threads)
             found.append(Both(SHAPES["three crossed"]).factor)
     one, three = found
     assert (one.logdet_z, one.pwrss) == (three.logdet_z, three.pwrss)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bigmm.blocks import iterative
-from bigmm.blocks.probes import make_probes
+from bigmm.blocks.probes import deflation_basis, make_probes
 from tests.oracle import Rows, Shape
 
 NONE = np.zeros((50, 0))
@@ -49,8 +49,8 @@ def test_enlarging_solves_the_new_probes_only(monkeypatch):
     lams = rows.templates.working(rows.gram, np.where(rows.templates.lower == 0, 0.6, 0.2))
     structure = iterative.analyse_iterative(rows.gram)
     operator, keys = iterative.operator_at(structure, lams), iterative.probe_keys(structure)
-    basis = iterative.deflation_basis(operator, 6, 1, keys=keys)
-    few, many = (iterative.make_probes(basis, operator.size, n, 2, keys) for n in (8, 24))
+    basis = deflation_basis(operator, 6, 1, keys=keys)
+    few, many = (make_probes(basis, operator.size, n, 2, keys) for n in (8, 24))
     small, whole = (iterative.factorize_iteratively(structure, lams, probes) for probes in (few, many))
 
     solve, solved = iterative.conjugate_gradients, []

@@ -91,7 +91,15 @@ def test_an_error_in_merge_is_raised():
             executor(n_workers=n_workers).map_reduce(text_of, LANES, merge, label="pass")
 
 
-def test_ctrl_c_in_mid_pass_returns_promptly_and_starts_nothing_more():
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as in a terminal: whoever starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_mid_pass_returns_promptly_and_starts_nothing_more(interruptible):
     started, stopped = [], threading.Event()
 
     def fold(lane, tick):
