@@ -1,9 +1,8 @@
 """A lake of the shape of MovieLens 25M: 25,000,095 ratings by 162,541 users of 59,047 movies (Harper and Konstan 2015).
 
 The real file may not be redistributed; this generator keeps its published degree facts (at least 20 ratings per
-user, mean
-154; movie popularity heavy-tailed, half of the movies with fewer than ten ratings) and latent clusters of taste, so
-that the graph of users and movies is no random expander. Ratings are simulated from the model that is fitted.
+user, mean 154; movie popularity heavy-tailed, half of the movies with fewer than ten ratings) and latent clusters of
+taste, so that the graph of users and movies is no random expander. Ratings are simulated from the model that is fitted.
 """
 
 from __future__ import annotations

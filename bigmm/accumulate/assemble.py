@@ -122,30 +122,33 @@ def term_basis(covariates: Sequence[int], shift: np.ndarray) -> np.ndarray:
 def _cross_blocks(
     cross: CrossProducts, order: list[int], kept: tuple[np.ndarray, ...]
 ) -> dict[tuple[int, int], CrossBlock]:
-    places = []
-    for j, levels in zip(order, kept):
-        place = np.full(len(cross.counts[j]), -1)
-        place[levels] = np.arange(len(levels))
-        places.append(place)
     blocks = {}
     for b, k in enumerate(order):
         for a, j in enumerate(order[:b]):
-            pair = cross.pairs[min(j, k), max(j, k)]
-            first, second, data = *pair.levels, pair.data
-            if j > k:
-                first, second, data = second, first, data.transpose(0, 2, 1)
-            blocks[a, b] = _block_csr(places[a][first], places[b][second], data, len(kept[a]))
+            if (j, k) in cross.pairs:
+                block = cross.pairs[j, k].block()
+            else:
+                block = _turned(cross.pairs[k, j].block(), len(cross.counts[j]))
+            blocks[a, b] = _of_levels(block, kept[a], kept[b], len(cross.counts[k]))
     return blocks
 
 
-def _block_csr(rows: np.ndarray, columns: np.ndarray, data: np.ndarray, q_j: int) -> CrossBlock:
-    """Entries of levels that have no rows (-1) are left out."""
-    there = (rows >= 0) & (columns >= 0)
-    if not there.all():
-        rows, columns, data = rows[there], columns[there], data[there]
-    if len(rows) > 1 and not np.all(rows[1:] >= rows[:-1]):
-        order = np.lexsort((columns, rows))
-        rows, columns, data = rows[order], columns[order], data[order]
-    indptr = np.zeros(q_j + 1, np.int64)
-    np.cumsum(np.bincount(rows, minlength=q_j), out=indptr[1:])
-    return CrossBlock(indptr, columns.astype(np.int32), np.ascontiguousarray(data))
+def _turned(block: CrossBlock, q: int) -> CrossBlock:
+    """The transposed block; q: the number of its rows."""
+    rows = np.repeat(np.arange(len(block.indptr) - 1, dtype=np.int32), np.diff(block.indptr))
+    order = np.argsort(block.indices, kind="stable")
+    indptr = np.zeros(q + 1, np.int64)
+    np.cumsum(np.bincount(block.indices, minlength=q), out=indptr[1:])
+    return CrossBlock(indptr, rows[order], np.ascontiguousarray(block.data.transpose(0, 2, 1)[order]))
+
+
+def _of_levels(block: CrossBlock, rows: np.ndarray, columns: np.ndarray, q_k: int) -> CrossBlock:
+    """The block without the levels that have no rows; rows, columns: the numbers of those that have."""
+    indptr, indices = block.indptr, block.indices
+    if len(rows) < len(indptr) - 1:
+        indptr = np.append(indptr[rows], indptr[-1])
+    if len(columns) < q_k:
+        place = np.zeros(q_k, np.int32)
+        place[columns] = np.arange(len(columns))
+        indices = place[indices]
+    return CrossBlock(indptr, indices, block.data)

@@ -17,9 +17,9 @@ class CrossProducts:
     gram: (m, m) sum of w v v'; shift: (m,), the same everywhere;
     records: per joint term (order of `joint_terms`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
     numbers past the first m are zeros that keep records on the boundaries of cache lines;
-    counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all joint terms j < k;
-    n: rows; rows_read: rows before missing values and zero weights were dropped; dropped: {column: rows dropped};
-    sum_log_w: sum of log w.
+    counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all pairs of joint terms, the
+    one with more levels first; n: rows; rows_read: rows before missing values and zero weights were dropped;
+    dropped: {column: rows dropped}; sum_log_w: sum of log w.
     """
 
     gram: np.ndarray

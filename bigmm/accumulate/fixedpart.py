@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.pairs import PairSums
 from bigmm.accumulate.rank import Rank, sequential_rank
 from bigmm.design.layout import FixedFactor, JointTerm, Layout
 
@@ -77,15 +77,19 @@ def _fixed_gram(cross: CrossProducts, dense: np.ndarray, factors: dict) -> np.nd
         gram[first, places] = gram[places, first].T
         for k, (other, other_places) in factors.items():
             if j < k:
-                block = factor.contrast.T @ (_csr(cross.pairs[j, k]) @ other.contrast)
+                block = factor.contrast.T @ (_sparse(cross, j, k) @ other.contrast)
                 gram[np.ix_(places, other_places)] = block
                 gram[np.ix_(other_places, places)] = block.T
     return gram
 
 
-def _csr(pair: PairSums) -> sp.csr_array:
-    """(q_j, q_k) of a scalar pair."""
-    return sp.csr_array((pair.data.reshape(-1), pair.levels), shape=pair.n_levels)
+def _sparse(cross: CrossProducts, j: int, k: int) -> Any:
+    """(q_j, q_k) scipy sparse array of a scalar pair."""
+    if (j, k) not in cross.pairs:
+        return _sparse(cross, k, j).T
+    pair = cross.pairs[j, k]
+    block = pair.block()
+    return sp.csr_array((block.data.reshape(-1), block.indices, block.indptr), shape=pair.n_levels)
 
 
 def _column_scales(cross: CrossProducts, dense: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.kernels import add_rows, count_levels, padded, zero_records
-from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer
+from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer, pairs_of_terms
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
 from bigmm.errors import DataError
 from bigmm.execute.lanes import Lane
@@ -50,13 +50,27 @@ def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
     Pairs are counted at 2 x 8 (1 + k_j k_k) bytes: a run is merged into a new one.
     """
     m = len(layout.columns) + 1
-    shapes = [(layout.groupings[t.grouping].n_levels, len(t.covariates)) for t in joint_terms(layout)]
-    total = 8 * m * m + sum(8 * q * (k * padded(m) + 1) for q, k in shapes)
-    for k, (q_k, width_k) in enumerate(shapes):
-        for q_j, width_j in shapes[:k]:
-            table = 8 * q_j * q_k * width_j * width_k
-            total += table if table <= DENSE_BYTES else 16 * min(rows, q_j * q_k) * (1 + width_j * width_k)
+    total = 8 * m * m + sum(8 * q * (k * padded(m) + 1) for q, k in _shapes(layout))
+    for pairs, width in _pairs(layout):
+        table = 8 * pairs * width
+        total += table if table <= DENSE_BYTES else 16 * min(rows, pairs) * (1 + width)
     return total
+
+
+def has_many_pairs(layout: Layout) -> bool:
+    """Whether the pairs of levels of some two terms are too many for a table."""
+    return any(8 * pairs * width > DENSE_BYTES for pairs, width in _pairs(layout))
+
+
+def _shapes(layout: Layout) -> list[tuple[int, int]]:
+    """(levels, covariates) of each joint term."""
+    return [(layout.groupings[t.grouping].n_levels, len(t.covariates)) for t in joint_terms(layout)]
+
+
+def _pairs(layout: Layout) -> list[tuple[int, int]]:
+    """(pairs of levels, numbers per pair) of each pair of joint terms."""
+    shapes = _shapes(layout)
+    return [(q_j * q_k, w_j * w_k) for k, (q_k, w_k) in enumerate(shapes) for q_j, w_j in shapes[:k]]
 
 
 class Accumulator:
@@ -70,12 +84,10 @@ class Accumulator:
         self.high, self.low = np.zeros((m, m)), np.zeros((m, m))
         self.records = [zero_records(q, len(term.covariates), m) for q, term in zip(sizes, self.terms)]
         self.counts = [np.zeros(q, np.int64) for q in sizes]
+        widths = [len(term.covariates) for term in self.terms]
         self.pairs = {
-            (j, k): PairBuffer(
-                (sizes[j], sizes[k]), (len(self.terms[j].covariates), len(self.terms[k].covariates)), dense_bytes
-            )
-            for k in range(len(sizes) if pairs else 0)
-            for j in range(k)
+            (j, k): PairBuffer((sizes[j], sizes[k]), (widths[j], widths[k]), dense_bytes)
+            for j, k in pairs_of_terms(sizes if pairs else ())
         }
         self.n = self.rows_read = 0
         self.dropped: dict[str, int] = {}

@@ -112,6 +112,7 @@ def hold(
 ) -> Held:
     """Shuffle: ``split(item)`` gives one piece per shard, ``join(number, pieces)`` makes the shard from its pieces.
 
+    items: partitions, or lanes of them, each split as a whole.
     through: makes what keeps pieces and shards in temporary files instead, on threads (for data beyond memory); it
     has to give the same shards as ``join``. On a cluster shards stay with the workers. Raises what split raises for the
     first bad item, OutputError when the disk is full.
@@ -131,6 +132,11 @@ def hold(
         shards.append(join(number, pieces[number]))
         pieces[number] = []
     return HeldByThreads(shards, executor.n_workers)
+
+
+def held_elsewhere(executor: Executor) -> bool:
+    """Whether shards would stay in other processes than this."""
+    return hasattr(executor, "hold")
 
 
 def hold_each(

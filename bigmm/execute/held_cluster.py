@@ -117,10 +117,15 @@ class ShardFlight(Flight):
 
 
 def answers(
-    held: HeldByCluster, work: Callable, own: Sequence | None = None, reporter: Reporter | None = None
+    held: HeldByCluster,
+    work: Callable,
+    own: Sequence | None = None,
+    reporter: Reporter | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator:
     """``work(shard)`` of every shard in order; each is pulled and released on its worker as soon as it is there.
 
+    rows: of each shard, for the reporter.
     Raises the first BigmmError, in order, unchanged.
     """
     watchdog = Watchdog(held.client, held.no_worker_seconds, held.label)
@@ -137,7 +142,7 @@ def answers(
                 continue
             early[number] = _taken(flight, number, watchdog)
             if reporter is not None:
-                reporter.add(lanes=1)
+                reporter.add(rows=0 if rows is None else rows[number], lanes=1)
             while wanted in early:
                 answer = early.pop(wanted)
                 if isinstance(answer, BigmmError):
@@ -169,9 +174,10 @@ def shuffle(
 ) -> HeldByCluster:
     """Make the shards and leave them where they were made."""
     client, seconds = executor.client, executor.no_worker_seconds
-    groups = _groups(items, n_shards)
+    groups = items if isinstance(items[0], Lane) else _groups(items, n_shards)
     with scheduler_errors():
-        splits, joins = shared(client, partial(_split_group, split, n_shards), label), shared(client, join, label)
+        cut = partial(_split_lane, split) if groups is items else partial(_split_group, split, n_shards)
+        splits, joins = shared(client, cut, label), shared(client, join, label)
 
     def pieces_of(numbers: Sequence[int]) -> list[Future]:
         return [
@@ -192,9 +198,10 @@ def shuffle(
             for i in numbers
         ]
 
-    reporter = Reporter(progress, label, 0, len(groups) + n_shards)
+    rows = [sum(getattr(part, "rows", 0) for part in group.partitions) for group in groups]
+    reporter = Reporter(progress, label, sum(rows), len(groups) + n_shards)
     first = HeldByCluster(client, seconds, label, len(groups), pieces_of)
-    for _ in answers(first, _nothing, None, reporter):  # bad data stop here, before anything is moved
+    for _ in answers(first, _nothing, None, reporter, rows):  # bad data stop here, before anything is moved
         pass
     pieces = list(first.shards)
 
@@ -246,6 +253,11 @@ def _split_group(split: Callable[[Any], Iterable], n_shards: int, group: Lane) -
         for mine, piece in zip(pieces, split(item), strict=True):
             mine.append(piece)
     return pieces
+
+
+def _split_lane(split: Callable[[Any], Iterable], lane: Lane) -> list[list]:
+    """Runs on a worker: per shard the one piece of a lane that is split as a whole."""
+    return [[piece] for piece in split(lane)]
 
 
 def _pick(pieces: list[list] | BigmmError, number: int) -> list | BigmmError:

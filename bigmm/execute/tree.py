@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Generic, TypeVar
 
@@ -39,3 +39,11 @@ class MergeTree(Generic[T]):
     def result(self) -> T:
         """The merge of all values; only after every one was added."""
         return self.waiting[len(self.widths) - 1, 0]
+
+
+def merged(values: Sequence[T], merge: Callable[[T, T], T]) -> T:
+    """All values, merged as a `MergeTree` does."""
+    tree = MergeTree(len(values), merge)
+    for number, value in enumerate(values):
+        tree.add(number, value)
+    return tree.result()

@@ -8,10 +8,23 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.accumulate import Assembled, CrossProducts, accumulator_bytes, assemble, fold_lane, merge, shift_vector
+from bigmm.accumulate import (
+    N_PARTS,
+    Assembled,
+    CrossProducts,
+    accumulator_bytes,
+    add_up_part,
+    assemble,
+    fold_in_parts,
+    fold_lane,
+    has_many_pairs,
+    merge,
+    shift_vector,
+    whole,
+)
 from bigmm.design import DesignSpec
 from bigmm.errors import DataError, UsageError
-from bigmm.execute import Executor, cut_lanes
+from bigmm.execute import Executor, cut_lanes, held_elsewhere, hold
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
@@ -60,23 +73,20 @@ def lmm(
     ----------
     formula: lme4's language, for example ``"y ~ 1 + x + (1 + x | g) + (1 | h)"``.
     data: path, list of paths, glob, directory (hive partitions too) or URL of Parquet; pyarrow Table or Dataset;
-    pandas or
-        polars DataFrame; Dask DataFrame. Rows are streamed, never held as a whole.
+        pandas or polars DataFrame; Dask DataFrame. Rows are streamed, never held as a whole.
     reml: True for the REML criterion, False for maximum likelihood.
     weights: name of a column of prior weights w > 0, Var(e_i) = sigma^2 / w_i (or one value per row of a table in
-    memory). offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
+        memory). offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
     client: a `distributed.Client`; without one the current client, else threads of this process.
     solver: "exact" (blocked Cholesky), "iterative" (conjugate gradients and probes, for crossed factors too large for a
         dense block) or "auto", which chooses by size and says why.
     optimizer: "auto", "newton" or an NLopt algorithm such as "bobyqa" (docs/optimizers.md).
     theta0: start of theta, (n_theta,), lme4's order. seed: fixes the probes of the iterative solver.
     mc_tol: its Monte Carlo error is brought below this share of each theta's standard error, and below this standard
-    error
-        of the objective.
+        error of the objective.
     contrasts: coding per factor, for example ``{"f": "Sum"}``. categories: level order per column.
-    filter: keeps rows, for example ``"x > 3 and g == 'a'"``. drop_missing: drop rows with missing values (counted in
-    the
-        result), else they are an error.
+    filter: keeps rows, for example ``"x > 3 and g == 'a'"``.
+    drop_missing: drop rows with missing values (counted in the result), else they are an error.
     progress: True for a bar, or a function that takes `bigmm.execute.Progress` events.
     memory_limit: "4GiB" or bytes; what does not fit is refused before it is computed. Levels of one factor or of nested
         ones stay with the workers where they would take the driver more than half of it, or more than 1 GiB (`plan`
@@ -136,8 +146,17 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
         rows = sum(p.rows for p in source.partitions)
         shift = shift_vector(spec.layout, first_rows(source, spec))
         lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
-        fold = partial(fold_lane, source, spec, shift)
-        return workers.map_reduce(fold, lanes, merge, label="accumulate", rows_total=rows, progress=how.progress)
+        fold, label = partial(fold_lane, source, spec, shift), "accumulate"
+        if has_many_pairs(spec.layout) and held_elsewhere(workers):
+            cut = partial(fold_in_parts, fold)
+            parts = hold(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
+            return whole(parts.map(as_it_is))
+        return workers.map_reduce(fold, lanes, merge, label=label, rows_total=rows, progress=how.progress)
+
+
+def as_it_is(part: Any) -> Any:
+    """Asked for a part that a worker holds, to get it."""
+    return part
 
 
 @dataclass(frozen=True, slots=True)

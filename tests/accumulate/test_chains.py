@@ -71,7 +71,8 @@ def test_records_hold_the_products_with_what_contains_a_level():
     whole.add(piece)
     pairs = whole.freeze().pairs[0, 1]
     place = {number: at for at, number in enumerate(sums.levels_of(0).tolist())}
-    for pupil, group, block in zip(*pairs.levels, pairs.data, strict=True):
+    keys, sums_of_pairs = pairs.total()
+    for pupil, group, block in zip(*np.divmod(keys, pairs.n_levels[1]), sums_of_pairs, strict=True):
         own = place[int(pupil)]
         assert sums.levels_of(1)[sums.parents_of(0)[own]] == group
         np.testing.assert_allclose(sums.records_of(0)[own][:, :1], block, atol=1e-12)

@@ -80,4 +80,4 @@ def test_taking_away_rows_that_were_never_there_is_refused():
 
 def test_nbytes_counts_everything():
     _, (a, _) = halves()
-    assert a.nbytes > sum(r.nbytes for r in a.records) + sum(p.keys.nbytes for p in a.pairs.values())
+    assert a.nbytes > sum(r.nbytes for r in a.records) + sum(p.total()[0].nbytes for p in a.pairs.values())

@@ -1,16 +1,19 @@
+from functools import reduce
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigmm.accumulate import pairs
+from bigmm.accumulate import pair_kernels, pairs
 from bigmm.accumulate.pairs import PairBuffer, PairSums
 from tests.accumulate import twins
 
 
 def as_dict(sums: PairSums):
-    assert np.all(np.diff(sums.keys) > 0)
-    return dict(zip(sums.keys.tolist(), sums.data))
+    keys, data = sums.total()
+    assert np.all(np.diff(keys) > 0)
+    return dict(zip(keys.tolist(), data, strict=True))
 
 
 def assert_same(sums: PairSums, expected):
@@ -65,9 +68,7 @@ def test_runs_stay_few_while_a_lane_is_long():
     for _ in range(40):
         buffer.add_counts(*rng.integers(0, 10**6, (2, 500)).astype(np.int32))
         assert len(buffer.runs) <= 7
-    frozen = buffer.freeze()
-    assert frozen.data.sum() == 20_000
-    assert frozen.keys.base is None
+    assert buffer.freeze().total()[1].sum() == 20_000
 
 
 @pytest.mark.parametrize("bits", [1, 11, 12, 33, 62])
@@ -75,18 +76,11 @@ def test_radix_sorts_are_stable_sorts(bits):
     keys = np.random.default_rng(bits).integers(0, min(2**bits, 2**62), 3000)
     keys[::7] = keys[0]
     before = keys.copy()
-    ordered, rows = pairs.radix_sort(keys, bits)
+    ordered, rows = pair_kernels.radix_sort(keys, bits)
     np.testing.assert_array_equal(rows, np.argsort(keys, kind="stable"))
     np.testing.assert_array_equal(ordered, np.sort(keys))
-    np.testing.assert_array_equal(pairs.radix_sort_keys(keys, bits), np.sort(keys))
+    np.testing.assert_array_equal(pair_kernels.radix_sort_keys(keys, bits), np.sort(keys))
     np.testing.assert_array_equal(keys, before)
-
-
-def test_levels_come_back_from_keys():
-    buffer = PairBuffer((3, 7), (1, 1))
-    buffer.add_counts(np.array([2, 0, 2], np.int32), np.array([6, 1, 6], np.int32))
-    first, second = buffer.freeze().levels
-    assert (first.tolist(), second.tolist()) == ([0, 2], [1, 6])
 
 
 @pytest.mark.parametrize("width", [1, 2])
@@ -99,25 +93,73 @@ def test_subtract_undoes_merge_and_forgets_pairs_without_rows(width):
         buffer.add(*levels, rng.uniform(0.1, 1.0, (width, 300)), np.ones((1, 300)))
         halves.append(buffer.freeze())
     back = halves[0].merge(halves[1]).subtract(halves[1])
-    np.testing.assert_array_equal(back.keys, halves[0].keys)
-    np.testing.assert_allclose(back.data, halves[0].data, rtol=1e-12)
+    (keys, data), (expected_keys, expected_data) = back.total(), halves[0].total()
+    np.testing.assert_array_equal(keys, expected_keys)
+    np.testing.assert_allclose(data, expected_data, rtol=1e-12)
 
 
+def lanes_of(width, n_levels=(300, 70), lanes=5, counts=False):
+    """The same rows as sums of lanes, and all at once from the twin."""
+    rng = np.random.default_rng(width)
+    parts, sums = [], []
+    for n in rng.integers(0, 4000, lanes):
+        levels = rng.integers(0, n_levels, (n, 2)).T.astype(np.int32)
+        parts.append((*levels, rng.normal(size=(width, n)), np.ones((1, n))))
+        buffer = PairBuffer(n_levels, (width, 1), dense_bytes=0)
+        if counts:
+            parts[-1][2][:] = 1.0
+            buffer.add_counts(*levels)
+        else:
+            buffer.add(*parts[-1])
+        sums.append(buffer.freeze())
+    first, second, z_first, z_second = (np.concatenate(p, axis=-1) for p in zip(*parts))
+    return sums, twins.pair_sums(first, second, n_levels[1], z_first, z_second)
+
+
+@pytest.mark.parametrize(("width", "counts"), [(1, True), (1, False), (2, False)])
+@pytest.mark.parametrize("pending", [0, 20, 1 << 18])
+def test_lanes_that_are_added_up_early_or_late_are_the_same_sums(width, counts, pending, monkeypatch):
+    monkeypatch.setattr(pairs, "PENDING", pending)
+    monkeypatch.setattr(pairs, "RUN_ROWS", 512)
+    monkeypatch.setattr(pairs, "SHORT", 100)
+    sums, expected = lanes_of(width, counts=counts)
+    assert_same(reduce(PairSums.merge, sums), expected)
+
+
+@pytest.mark.parametrize("count", [1, 3, 16])
 @pytest.mark.parametrize("width", [1, 2])
-@pytest.mark.parametrize("piece", [1, 7, 1000])
-def test_long_runs_are_merged_by_pieces_with_the_same_bits(width, piece, monkeypatch):
-    rng = np.random.default_rng(piece)
-    monkeypatch.setattr(pairs, "PIECE", piece)
-    for size_a, size_b, most in ((300, 200, 400), (5, 500, 10_000), (500, 3, 600), (40, 40, 41)):
-        runs = []
-        for size in (size_a, size_b):
-            keys = np.sort(rng.choice(most + size, size, replace=False)).astype(np.int64)
-            runs.append((keys, rng.normal(size=(size, width, 1))))
-        (keys_a, data_a), (keys_b, data_b) = runs
-        keys, data = pairs.merge_runs(keys_a, data_a, keys_b, data_b)
-        expected = np.union1d(keys_a, keys_b)
-        np.testing.assert_array_equal(keys, expected)
-        total = np.zeros((len(expected), width, 1))
-        total[np.searchsorted(expected, keys_a)] += data_a
-        total[np.searchsorted(expected, keys_b)] += data_b
-        np.testing.assert_array_equal(data, total)
+def test_parts_added_up_apart_are_the_bits_of_the_whole(width, count):
+    sums, _ = lanes_of(width)
+    whole = reduce(PairSums.merge, sums)
+    keys, data = whole.total()
+    apart = [reduce(PairSums.merge, own).total() for own in zip(*(s.parts(count) for s in sums), strict=True)]
+    assert len(apart) == count
+    np.testing.assert_array_equal(np.concatenate([k for k, _ in apart]), keys)
+    np.testing.assert_array_equal(np.concatenate([d for _, d in apart]), data)
+
+
+@pytest.mark.parametrize(("width", "counts"), [(1, True), (1, False), (2, False)])
+def test_the_block_holds_every_pair_in_order_of_levels(width, counts):
+    sums, expected = lanes_of(width, (300, 1000), counts=counts)
+    whole = reduce(PairSums.merge, sums)
+    for part in (whole, *whole.parts(3)):
+        block = part.block()
+        low, high = part.edges[0], part.edges[-1]
+        mine = {key: value for key, value in expected.items() if low <= key // 1000 < high}
+        assert len(block.indptr) == high - low + 1
+        assert block.indices.dtype == np.int32
+        levels = np.repeat(np.arange(low, high), np.diff(block.indptr))
+        np.testing.assert_array_equal(levels * 1000 + block.indices, list(mine))
+        np.testing.assert_allclose(block.data, list(mine.values()), rtol=1e-12, atol=1e-12)
+
+
+def test_pairs_that_occur_once_take_no_memory_for_their_sums():
+    buffer = PairBuffer((5000, 3000), (1, 1), dense_bytes=0)
+    buffer.add_counts(np.arange(3000, dtype=np.int32), np.arange(3000, dtype=np.int32))
+    once = buffer.freeze()
+    assert once.nbytes == 8 * 3000
+    assert once.merge(once).added_up().nbytes == 16 * 3000
+
+
+def test_terms_are_paired_with_the_larger_one_first():
+    assert pairs.pairs_of_terms([3, 5, 3]) == [(1, 0), (0, 2), (1, 2)]
