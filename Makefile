@@ -12,14 +12,15 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check check-slow format lint types contracts bench constraints clean
+.PHONY: help demo test check check-slow format lint types contracts bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
 	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples'
 	@echo 'make check-slow  the same with the slow tests'
-	@echo 'make bench       the benchmarks behind every number in the README'
+	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
+	@echo 'make bench-large the same at the size of their claims: hours, 12 GiB, 20 GB of disk'
 	@echo 'make clean       remove what the others made'
 
 # Stamps: a second run installs nothing. The demo needs the core dependencies only.
@@ -66,6 +67,9 @@ contracts: $(VENV)/.dev
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
+
+bench-large: $(VENV)/.bench
+	$(BIN)/python -m benchmarks --full
 
 constraints: $(VENV)/.dev
 	{ head -n 1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable --exclude bigmm --exclude pip --exclude setuptools; } > constraints.new

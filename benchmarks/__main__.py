@@ -21,6 +21,7 @@ SCRIPTS = {
     "bench_solvers": (),
     "bench_error_bars": (),
     "bench_movielens": ("--rows", "2000000"),
+    "bench_crossed_bernoulli": ("--rows", "500000"),
     "bench_scaling": ("--rows", "500000", "1000000", "2000000"),
     "bench_workers": (),
     "bench_certify": ("--rows", "500000"),
@@ -31,6 +32,9 @@ SCRIPTS = {
     "bench_glmm_memory": ("--rows", "5000000"),
 }
 
+#: Arguments at full size, where these are not the script's defaults.
+LARGE = {"bench_scaling": ("--rows", "1000000", "10000000", "25000095", "100000000")}
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,7 +42,7 @@ def main() -> int:
     full = parser.parse_args().full
     failed = []
     for name, small in SCRIPTS.items():
-        command = [sys.executable, "-m", f"benchmarks.{name}", *(() if full else small)]
+        command = [sys.executable, "-m", f"benchmarks.{name}", *(LARGE.get(name, ()) if full else small)]
         print(f"\n$ python {' '.join(command[1:])}", flush=True)
         if subprocess.run(command, check=False).returncode:
             failed.append(name)
