@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.accumulate.pairs import PairSums
+from bigmm.accumulate.pairs import PairRows, PairSums
 from bigmm.errors import VersionError
 
 
@@ -18,15 +19,16 @@ class CrossProducts:
     records: per joint term (order of `joint_terms`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
     numbers past the first m are zeros that keep records on the boundaries of cache lines;
     counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all pairs of joint terms, the
-    one with more levels first; n: rows; rows_read: rows before missing values and zero weights were dropped;
-    dropped: {column: rows dropped}; sum_log_w: sum of log w.
+    one with more levels first; `PairRows` where workers have added them up, which are final;
+    n: rows; rows_read: rows before missing values and zero weights were dropped; dropped: {column: rows dropped};
+    sum_log_w: sum of log w.
     """
 
     gram: np.ndarray
     shift: np.ndarray
     records: tuple[np.ndarray, ...]
     counts: tuple[np.ndarray, ...]
-    pairs: dict[tuple[int, int], PairSums]
+    pairs: Mapping[tuple[int, int], PairSums | PairRows]
     n: int
     rows_read: int
     dropped: dict[str, int]
@@ -46,7 +48,7 @@ class CrossProducts:
             self.shift,
             tuple(a + b for a, b in zip(self.records, other.records)),
             tuple(a + b for a, b in zip(self.counts, other.counts)),
-            {key: pair.merge(other.pairs[key]) for key, pair in self.pairs.items()},
+            {key: _open(pair).merge(_open(other.pairs[key])) for key, pair in self.pairs.items()},
             self.n + other.n,
             self.rows_read + other.rows_read,
             _add_counts(self.dropped, other.dropped, 1),
@@ -67,7 +69,7 @@ class CrossProducts:
             self.shift,
             records,
             counts,
-            {key: pair.subtract(other.pairs[key]) for key, pair in self.pairs.items()},
+            {key: _open(pair).subtract(_open(other.pairs[key])) for key, pair in self.pairs.items()},
             self.n - other.n,
             self.rows_read - other.rows_read,
             _add_counts(self.dropped, other.dropped, -1),
@@ -91,6 +93,11 @@ def _check_same_layout(first: CrossProducts, second: CrossProducts) -> None:
             "sums of different models cannot be combined: their columns, levels or shift differ; "
             "accumulate both with the same DesignSpec and shift"
         )
+
+
+def _open(pair: PairSums | PairRows) -> PairSums:
+    assert isinstance(pair, PairSums), "pairs that workers have added up are final"
+    return pair
 
 
 def _add_counts(first: dict[str, int], second: dict[str, int], sign: int) -> dict[str, int]:

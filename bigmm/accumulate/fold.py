@@ -47,7 +47,7 @@ def fold_lane(
 def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
     """Bytes of one accumulator; ``rows`` bounds the number of different pairs of levels where they are not tabulated.
 
-    Pairs are counted at 2 x 8 (1 + k_j k_k) bytes: a run is merged into a new one.
+    Such pairs are counted at 2 x 8 (1 + k_j k_k) bytes: runs are added up into a new one.
     """
     m = len(layout.columns) + 1
     total = 8 * m * m + sum(8 * q * (k * padded(m) + 1) for q, k in _shapes(layout))
@@ -55,6 +55,11 @@ def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
         table = 8 * pairs * width
         total += table if table <= DENSE_BYTES else 16 * min(rows, pairs) * (1 + width)
     return total
+
+
+def many_pairs_bytes(layout: Layout, rows: int) -> int:
+    """Bytes that the pairs that are not tabulated take at the end of a pass, when their runs are added up."""
+    return accumulator_bytes(layout, rows) - accumulator_bytes(layout)
 
 
 def has_many_pairs(layout: Layout) -> bool:

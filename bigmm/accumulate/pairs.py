@@ -66,7 +66,8 @@ class PairSums:
     def total(self) -> tuple[np.ndarray, np.ndarray]:
         """((nnz,) int64, (nnz, k_j, k_k)) keys, increasing, and sums."""
         runs = [run for (run,) in self.added_up().ranges]
-        return np.concatenate([keys for keys, _ in runs]), self._data([(len(keys), data) for keys, data in runs])
+        keys, data = _concatenated(runs, self.widths)
+        return keys, np.ones((len(keys), *self.widths)) if data is None else data
 
     def subtract(self, other: PairSums) -> PairSums:
         """Sums without the rows of `other`; pairs of which only rounding is left are removed."""
@@ -82,38 +83,60 @@ class PairSums:
         bounds = [len(self.ranges) * i // count for i in range(count + 1)]
         return [replace(self, edges=self.edges[a : b + 1], ranges=self.ranges[a:b]) for a, b in pairwise(bounds)]
 
-    @staticmethod
-    def joined(parts: Sequence[PairSums]) -> PairSums:
-        """`parts` undone."""
-        edges = (parts[0].edges[0], *(edge for part in parts for edge in part.edges[1:]))
-        return replace(parts[0], edges=edges, ranges=tuple(runs for part in parts for runs in part.ranges))
+    def rows(self) -> PairRows:
+        """The sums by levels of term j, from edges[0] to edges[-1]."""
+        first, q_k = self.edges[0], self.n_levels[1]
+        counts = np.zeros(self.edges[-1] - first, np.int64)
 
-    def block(self) -> CrossBlock:
-        """Block-CSR over the levels of term j from edges[0] to edges[-1]."""
-        first = self.edges[0]
-        indptr = np.zeros(self.edges[-1] - first + 1, np.int64)
-
-        def piece(number: int) -> tuple[np.ndarray, np.ndarray | None]:
+        def of_range(number: int) -> tuple[np.ndarray, np.ndarray | None]:
             keys, data = self._run(number)
             indices = np.empty(len(keys), np.int32)
             begin, end = self.edges[number : number + 2]
-            kernels.split_keys(keys, begin, self.n_levels[1], indptr[begin - first + 1 : end - first + 1], indices)
+            kernels.split_keys(keys, begin, q_k, counts[begin - first : end - first], indices)
             return indices, data
 
-        pieces = list(in_order(piece, len(self.ranges)))
-        np.cumsum(indptr, out=indptr)
-        data = self._data([(len(indices), data) for indices, data in pieces])
-        return CrossBlock(indptr, np.concatenate([indices for indices, _ in pieces]), data)
+        pieces = list(in_order(of_range, len(self.ranges)))
+        return PairRows(self.n_levels, self.widths, counts, *_concatenated(pieces, self.widths))
 
-    def _data(self, pieces: Sequence[tuple[int, np.ndarray | None]]) -> np.ndarray:
-        """(nnz, k_j, k_k) the sums of all pieces, (entries, sums or None) each."""
-        if all(data is None for _, data in pieces):
-            return np.ones((sum(n for n, _ in pieces), *self.widths))
-        return np.concatenate([np.ones((n, *self.widths)) if data is None else data for n, data in pieces])
+    def block(self) -> CrossBlock:
+        """Block-CSR over the levels of term j."""
+        return self.rows().block()
 
     def _run(self, number: int) -> Run:
         low, high = (edge * self.n_levels[1] for edge in self.edges[number : number + 2])
         return add_up(self.ranges[number], low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class PairRows:
+    """Z_j'W Z_k, added up, by consecutive levels of term j.
+
+    counts: (levels,) int64 entries of each level; indices: (nnz,) int32 level of term k, increasing within a level of
+    term j; data: (nnz, k_j, k_k) float64, None where every sum is 1.
+    """
+
+    n_levels: tuple[int, int]
+    widths: tuple[int, int]
+    counts: np.ndarray
+    indices: np.ndarray
+    data: np.ndarray | None
+
+    @staticmethod
+    def joined(parts: Sequence[PairRows]) -> PairRows:
+        """All levels from those of the parts, in order."""
+        entries = _concatenated([(part.indices, part.data) for part in parts], parts[0].widths)
+        return PairRows(parts[0].n_levels, parts[0].widths, np.concatenate([part.counts for part in parts]), *entries)
+
+    @property
+    def nbytes(self) -> int:
+        return self.counts.nbytes + self.indices.nbytes + (0 if self.data is None else self.data.nbytes)
+
+    def block(self) -> CrossBlock:
+        """The same as block-CSR."""
+        indptr = np.zeros(len(self.counts) + 1, np.int64)
+        np.cumsum(self.counts, out=indptr[1:])
+        data = np.ones((len(self.indices), *self.widths)) if self.data is None else self.data
+        return CrossBlock(indptr, self.indices, data)
 
 
 class PairBuffer:
@@ -179,6 +202,16 @@ def add_up(runs: Sequence[Run], low: int, high: int) -> Run:
         blocks = np.concatenate([np.ones((len(k), 1, 1)) if data is None else data for k, data in runs])
         distinct, data = kernels.collapse_blocks(ordered, places, blocks)
     return distinct + low, data
+
+
+def _concatenated(
+    pieces: Sequence[tuple[np.ndarray, np.ndarray | None]], widths: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """All entries, and their sums; None where every sum of every piece is 1."""
+    entries = np.concatenate([piece for piece, _ in pieces])
+    if all(data is None for _, data in pieces):
+        return entries, None
+    return entries, np.concatenate([np.ones((len(piece), *widths)) if data is None else data for piece, data in pieces])
 
 
 def _counted(ordered: np.ndarray) -> Run:

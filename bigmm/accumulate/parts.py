@@ -10,37 +10,37 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.pairs import PairSums
+from bigmm.accumulate.pairs import PairRows, PairSums
 from bigmm.execute.lanes import Lane
 from bigmm.execute.tree import merged
 
 N_PARTS = 17
-Many = dict[tuple[int, int], PairSums]
+Pair = tuple[int, int]
 
 
 def fold_in_parts(fold: Callable[[Lane, Callable[[int], None]], CrossProducts], lane: Lane) -> list:
     """A lane's sums as `N_PARTS` parts; a pure task."""
     cross = fold(lane, _uncounted)
-    many = {key: pair for key, pair in cross.pairs.items() if len(pair.ranges) > 1}
+    many = {key: pair for key, pair in cross.pairs.items() if isinstance(pair, PairSums) and len(pair.ranges) > 1}
     few = {key: pair for key, pair in cross.pairs.items() if key not in many}
-    parts: list[Many] = [{} for _ in range(N_PARTS - 1)]
+    parts: list[dict[Pair, PairSums]] = [{} for _ in range(N_PARTS - 1)]
     for key, pair in many.items():
         for part, ranges in zip(parts, pair.parts(len(parts)), strict=True):
             part[key] = ranges
     return [replace(cross, pairs=few), *parts]
 
 
-def add_up_part(number: int, lanes: Sequence) -> CrossProducts | Many:
+def add_up_part(number: int, lanes: Sequence) -> CrossProducts | dict[Pair, PairRows]:
     """One part of all lanes, in their order; a pure task."""
     if number == 0:
         return merged(lanes, CrossProducts.merge)
-    return {key: merged([lane[key] for lane in lanes], PairSums.merge).added_up() for key in lanes[0]}
+    return {key: merged([lane[key] for lane in lanes], PairSums.merge).rows() for key in lanes[0]}
 
 
 def whole(parts: Sequence) -> CrossProducts:
     """The sums of all rows from all parts."""
     first, *rest = parts
-    pairs = {key: PairSums.joined([part[key] for part in rest]) for key in rest[0]}
+    pairs = {key: PairRows.joined([part[key] for part in rest]) for key in rest[0]}
     return replace(first, pairs={**first.pairs, **pairs})
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmm.accumulate import pair_kernels, pairs
-from bigmm.accumulate.pairs import PairBuffer, PairSums
+from bigmm.accumulate.pairs import PairBuffer, PairRows, PairSums
 from tests.accumulate import twins
 
 
@@ -142,8 +142,9 @@ def test_parts_added_up_apart_are_the_bits_of_the_whole(width, count):
 def test_the_block_holds_every_pair_in_order_of_levels(width, counts):
     sums, expected = lanes_of(width, (300, 1000), counts=counts)
     whole = reduce(PairSums.merge, sums)
-    for part in (whole, *whole.parts(3)):
-        block = part.block()
+    parts = whole.parts(3)
+    joined = PairRows.joined([part.rows() for part in parts])
+    for part, block in ((whole, whole.block()), (whole, joined.block()), *((part, part.block()) for part in parts)):
         low, high = part.edges[0], part.edges[-1]
         mine = {key: value for key, value in expected.items() if low <= key // 1000 < high}
         assert len(block.indptr) == high - low + 1
@@ -158,6 +159,7 @@ def test_pairs_that_occur_once_take_no_memory_for_their_sums():
     buffer.add_counts(np.arange(3000, dtype=np.int32), np.arange(3000, dtype=np.int32))
     once = buffer.freeze()
     assert once.nbytes == 8 * 3000
+    assert once.rows().nbytes == 8 * 5000 + 4 * 3000
     assert once.merge(once).added_up().nbytes == 16 * 3000
 
 
