@@ -43,7 +43,7 @@ $(VENV)/.bench: $(VENV)/.core
 	@touch $@
 
 demo: $(VENV)/.core
-	@$(BIN)/bigmm demo --out build/demo --overwrite
+	@env -u NUMBA_CACHE_DIR $(BIN)/bigmm demo --out build/demo --overwrite
 
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow'

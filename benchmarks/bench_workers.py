@@ -1,9 +1,9 @@
 """One worker against two: python -m benchmarks.bench_workers [--rows 5000000] [--lake DIR]
 
-Three things are timed with one and with two workers (processors), warm, best of several: the pass over a lake of the
-shape of MovieLens by threads of one process, the same pass by worker processes of a `distributed` cluster (both for two
-crossed factors, whose sums are as many as the rows and have to be merged, and for one factor), and the products with
-the Schur complement that is never formed (32 columns in float32 as probes are, 4 in float64 as data are).
+Three things are timed with one and with two workers (processors), warm, best of several: the pass (rows to blocks) over
+a lake of the shape of MovieLens by threads of one process, the same pass by worker processes of a `distributed` cluster
+(both for two crossed factors, whose sums are as many as the rows, and for one factor), and the products with the Schur
+complement that is never formed (32 columns in float32 as probes are, 4 in float64 as data are).
 Claim: two are at least 1.7 times as fast. Each thread measurement is a process of its own bound to that many
 processors.
 """
@@ -18,13 +18,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks import movielens
 from benchmarks.machine import announce, at_least, cores
+from bigmm.accumulate import assemble
+from bigmm.blocks import iterative, row_structure
+from bigmm.blocks.gram import Gram
+from bigmm.design import learn
+from bigmm.execute import Executor, executor
+from bigmm.fit.clock import Clock
+from bigmm.fit.lmm import accumulate
+from bigmm.fit.settings import settings
+from bigmm.objective.algebra import PRECISION
+from bigmm.source import open_source
 
 CLAIM = 1.7
 FORMULA = "rating ~ 1 + x + (1 | user) + (1 | movie)"
@@ -43,34 +52,23 @@ def best(work: Callable[[], object], repeats: int = REPEATS) -> float:
     return min(seconds)
 
 
-def the_pass(lake: str, workers, formula: str = FORMULA) -> tuple[Callable[[], object], object]:
-    """(the accumulate pass as a function without arguments, its design)."""
-    from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
-    from bigmm.design import learn
-    from bigmm.execute import cut_lanes
-    from bigmm.source import open_source
-
-    source = open_source(lake)
+def the_pass(lake: str, workers: Executor, formula: str = FORMULA) -> Callable[[], Gram]:
+    """From the rows to the blocks of A, as a function without arguments."""
+    source, how = open_source(lake), settings("auto", "auto", None, None)
     spec = learn(formula, source, workers)
-    shift = shift_vector(spec.layout, spec.encode(source.head(spec.used_columns, 10_000), "the first rows"))
-    lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout))
-    fold = partial(fold_lane, source, spec, shift)
-    return partial(workers.map_reduce, fold, lanes, merge, label="accumulate"), spec
+    return lambda: assemble(accumulate(source, spec, workers, how, Clock()), spec.layout).gram
 
 
 def measure_threads(lake: str, processors: int) -> dict[str, float]:
     """In this process, bound to so many processors."""
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:processors]))
-    from bigmm.accumulate import assemble
-    from bigmm.blocks import iterative
-    from bigmm.execute import executor
-
-    run, spec = the_pass(lake, executor(n_workers=processors))
-    seconds = {"pass, threads": best(run, 3)}
-    seconds["pass, threads, one factor"] = best(the_pass(lake, executor(n_workers=processors), ONE_FACTOR)[0], 3)
-    gram = assemble(run(), spec.layout).gram
+    run = the_pass(lake, executor(n_workers=processors))
+    seconds = {"pass, threads": best(run)}
+    seconds["pass, threads, one factor"] = best(the_pass(lake, executor(n_workers=processors), ONE_FACTOR))
+    gram = run()
     lams = tuple(np.full((1, 1), theta) for theta in (0.5, 0.57))
-    operator = iterative.operator_at(iterative.analyse_iterative(gram), lams)
+    analysed = row_structure.analyse_iterative(gram)
+    operator = iterative.factorize_iteratively(analysed, lams, PRECISION, with_y=True).operator
     rng = np.random.default_rng(0)
     probes = rng.standard_normal((operator.size, 32)).astype(np.float32)
     data = rng.standard_normal((operator.size, 4))
@@ -83,14 +81,12 @@ def measure_cluster(lake: str, processes: int) -> dict[str, float]:
     """Seconds of the passes on a cluster of so many worker processes of one thread each."""
     from distributed import Client, LocalCluster
 
-    from bigmm.execute import executor
-
     with (
         LocalCluster(processes, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         both = {"pass, processes": FORMULA, "pass, processes, one factor": ONE_FACTOR}
-        return {name: best(the_pass(lake, executor(client), formula)[0], 3) for name, formula in both.items()}
+        return {name: best(the_pass(lake, executor(client), formula)) for name, formula in both.items()}
 
 
 def in_a_process(lake: str, processors: int) -> dict[str, float]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from bigmm.blocks import Gram
 from bigmm.blocks.structure import elimination_order
-from bigmm.errors import MemoryLimitError, UsageError
+from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
 from bigmm.objective import Criterion, Templates
 from bigmm.objective.algebra import Algebra, IterativeAlgebra
+from bigmm.objective.boundary import square_root
+from bigmm.objective.frame import Frame, Framed, frame_of
 from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
-from bigmm.optimize import Outcome, Problem, minimize
+from bigmm.optimize import Outcome, Problem, minimize, score
+from bigmm.optimize.minimize import BOUNDARY
 
 SMALL_TAIL = 2500
 EXACT_TAIL = 5000
@@ -23,6 +28,10 @@ EXACT_TAIL = 5000
 FIRST_PROBES, FIRST_DEFLATION, MOST_PROBES = 8, 24, 256
 BLOCK = 16
 """Right-hand sides that the iterative solver handles at once; fewer cost as much."""
+NO_EFFECT = 1e-2
+"""A scale is zero only where a level of average information shrinks its effect to less than the square of this."""
+FAR_FROM_ZERO = 100.0
+"""Mean over standard deviation of a covariate."""
 CHEAP_TAIL = 200
 CHEAP_LEVELS = 20_000
 
@@ -58,48 +67,54 @@ def starts(moments: np.ndarray, templates: Templates, theta0: np.ndarray | None)
     return (theta0, *rest)
 
 
-def tail_columns(gram: Gram) -> int:
-    """Random effects that are left for the dense tail."""
-    _, tail = elimination_order(gram)
-    return sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail)
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """All that the choice of a solver depends on; known of a Gram, and foreseen of a layout (`fit.foreseen`).
+
+    tail: columns of the terms that are left for the dense tail; crossed: are random effects among them; fixed: names
+    and sizes of the factors among the fixed effects that are kept as levels, "" when there are none; dense: columns of
+    X and y; sparse: bytes of all cross blocks; levels: bytes of the blocks that are eliminated level by level.
+    """
+
+    tail: int
+    crossed: bool
+    fixed: str
+    dense: int
+    sparse: int
+    levels: int
 
 
-def solver_bytes(gram: Gram) -> tuple[int, int]:
-    """(bytes the exact solver needs beside A, columns of its dense tail)."""
+def sizes_of(gram: Gram) -> Sizes:
+    """The sizes of blocks that are there."""
     stages, tail = elimination_order(gram)
-    m = len(gram.xy)
-    size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + m
-    sparse = sum(b.data.nbytes + 16 * len(b.indices) for b in gram.cross.values())
-    levels = sum(gram.terms[s].diagonal.nbytes * 2 + gram.terms[s].dense.nbytes for s in stages)
-    return 5 * 8 * size * size + 4 * sparse + 2 * levels, size
+    return Sizes(
+        sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail),
+        any(gram.terms[t].penalized for t in tail),
+        named_factors([(t.name, t.n_levels) for t in gram.terms if not t.penalized]),
+        len(gram.xy),
+        sum(b.data.nbytes + 16 * len(b.indices) for b in gram.cross.values()),
+        sum(gram.terms[s].diagonal.nbytes * 2 + gram.terms[s].dense.nbytes for s in stages),
+    )
 
 
-def check_memory(gram: Gram, limit: int) -> None:
-    """Raises MemoryLimitError, naming the options, when the exact solver does not fit."""
-    needed, size = solver_bytes(gram)
-    if needed > limit:
-        fixed = _fixed_factors(gram)
-        instead = f"make {fixed} a random effect" if fixed else "use solver='iterative'"
-        raise MemoryLimitError(
-            f"the exact solver needs about {needed / 2**30:.1f} GiB (a dense block of {size} columns for the crossed "
-            f"factors) but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, {instead}, "
-            "drop a grouping factor, or use a coarser one"
-        )
+def named_factors(fixed: Sequence[tuple[str, int]]) -> str:
+    """Names and numbers of levels of factors among the fixed effects, in words."""
+    return " and ".join(f"the fixed factor {name!r} ({levels:,} levels)" for name, levels in fixed)
 
 
-def _fixed_factors(gram: Gram) -> str:
-    """Names and sizes of the factors among the fixed effects that are kept as levels, '' when there are none."""
-    return " and ".join(f"the fixed factor {t.name!r} ({t.n_levels:,} levels)" for t in gram.terms if not t.penalized)
+def solver_bytes(sizes: Sizes) -> tuple[int, int]:
+    """(bytes the exact solver needs beside A, columns of its dense tail)."""
+    size = sizes.tail + sizes.dense
+    return 5 * 8 * size * size + 4 * sizes.sparse + 2 * sizes.levels, size
 
 
-def choose_solver(gram: Gram, requested: str, memory_limit: int) -> tuple[str, str]:
+def choose_solver(sizes: Gram | Sizes, requested: str, memory_limit: int) -> tuple[str, str]:
     """("exact" or "iterative", why); raises UsageError for what the iterative solver does not take."""
-    size, fixed = tail_columns(gram), _fixed_factors(gram)
-    _, tail = elimination_order(gram)
-    crossed = any(gram.terms[t].penalized for t in tail)
+    sizes = sizes if isinstance(sizes, Sizes) else sizes_of(sizes)
+    size, fixed = sizes.tail, sizes.fixed
     if requested == "exact":
         return "exact", "as asked for"
-    if not crossed:
+    if not sizes.crossed:
         reason = "all factors are eliminated level by level"
         if requested == "iterative":
             reason = "nothing to iterate on: one grouping factor or nested ones are eliminated level by level"
@@ -113,12 +128,42 @@ def choose_solver(gram: Gram, requested: str, memory_limit: int) -> tuple[str, s
         return "exact", f"{fixed} needs it"
     if requested == "iterative":
         return "iterative", "as asked for"
-    needed, _ = solver_bytes(gram)
+    needed, _ = solver_bytes(sizes)
     if needed > memory_limit:
         return "iterative", f"a dense block of {size:,} columns needs {needed / 2**30:.1f} GiB"
     if size > EXACT_TAIL:
         return "iterative", f"a dense block of {size:,} columns costs {1.4e-9 * size**3:.0f} Gflop per evaluation"
     return "exact", f"the dense block of {size:,} columns is small"
+
+
+def checked_tolerance(mc_tol: Any) -> tuple[float, float]:
+    """mc_tol as two positive numbers; raises UsageError."""
+    try:
+        share, objective = (float(x) for x in mc_tol)
+        if share > 0 and objective > 0:
+            return share, objective
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(
+        "mc_tol must be two positive numbers, the share of each parameter's standard error and the standard error of "
+        f"the objective, such as (0.01, 0.05); got {mc_tol!r}"
+    )
+
+
+def checked_seed(seed: Any) -> int:
+    """seed as a whole number that is not negative; raises UsageError."""
+    if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0:
+        return int(seed)
+    raise UsageError(f"seed must be a whole number that is not negative, got {seed!r}")
+
+
+def check_optimizer(optimizer: str, solver: str) -> None:
+    """Raises UsageError for an optimizer that the iterative solver would not use."""
+    if solver == "iterative" and optimizer not in ("auto", "newton"):
+        raise UsageError(
+            f"optimizer={optimizer!r} needs exact values of the objective, but the iterative solver has estimates: it "
+            "finds the zero of the estimated score by Newton's method; leave optimizer='auto', or use solver='exact'"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,25 +183,27 @@ def solve_iteratively(
     tolerance: (share of a theta's statistical standard error, standard error of the objective).
     """
     algebra = IterativeAlgebra(gram, FIRST_PROBES, FIRST_DEFLATION, seed)
-    start = starts(algebra.start(templates), templates, theta0)[0]
+    frame = frame_for(algebra, templates)
+    start = frame.inward(starts(algebra.start(templates), templates, theta0)[0])
+    stop = score.stop_below(tolerance[0])
     evaluations = 0
     while True:
         criterion = Criterion(gram, templates, reml, algebra)
-        problem = Problem(
-            criterion.value, criterion.evaluate, templates.lower, (start,), templates.rectified, noisy=True
-        )
-        outcome = minimize(problem)
+        framed = Framed(criterion, frame)
+        outcome = minimize(_problem(framed, (start,), noisy=True, tolerance=stop))
         evaluations += outcome.evaluations
-        outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
-        error = monte_carlo_error(criterion, outcome.theta, criterion.evaluate(outcome.theta).hessian, tolerance)
+        error = monte_carlo_error(framed, outcome.theta, tolerance)
         excess = max(error.share / tolerance[0], error.objective / tolerance[1])
         if excess <= 1.0 or algebra.n_probes >= MOST_PROBES or not outcome.converged:
+            outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
+            outcome = _outward(framed, outcome)
             if excess > 1.0:
                 outcome = still_uncertain(outcome, error.objective, algebra.n_probes)
             return Solved(criterion, outcome, error)
         # theta is within a fraction of its standard error already: the next search is one evaluation there, as a rule
         start = outcome.theta
-        algebra = algebra.enlarged(criterion.factor(start), *_enlarged(algebra.n_probes, algebra.n_deflation, excess))
+        factor = criterion.factor(frame.outward(start))
+        algebra = algebra.enlarged(factor, *_enlarged(algebra.n_probes, algebra.n_deflation, excess))
 
 
 def still_uncertain(outcome: Outcome, objective_error: float, probes: int) -> Outcome:
@@ -190,6 +237,8 @@ def solve_model(
     algebra: Algebra | None = None,
 ) -> Solved:
     """The minimum by the named solver ("exact" or "iterative"); algebra: an exact one of gram that is there already."""
+    tolerance, seed = checked_tolerance(tolerance), checked_seed(seed)
+    check_optimizer(optimizer, solver)
     # the iterative solver's BLAS calls are small, and between them its own threads want the cores
     with one_thread_each() if solver == "iterative" else quiet_driver(gram):
         if solver == "iterative":
@@ -201,8 +250,79 @@ def solve_model(
 def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray | None = None) -> Outcome:
     """Minimise the deviance or REML criterion over theta."""
     templates, small = criterion.templates, criterion.algebra.compressed()
-    fast = criterion if small is None else Criterion(small, templates, criterion.reml)
-    first = starts(criterion.algebra.start(templates), templates, theta0)
+    frame = frame_for(criterion.algebra, templates)
+    framed = Framed(criterion if small is None else Criterion(small, templates, criterion.reml), frame)
+    fast = framed.criterion
+    first = tuple(map(frame.inward, starts(criterion.algebra.start(templates), templates, theta0)))
     cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
-    problem = Problem(fast.value, fast.evaluate, templates.lower, first, templates.rectified, cheap)
-    return minimize(problem, optimizer)
+    return _outward(framed, minimize(_problem(framed, first, cheap=cheap), optimizer))
+
+
+def frame_for(algebra: Algebra, templates: Templates) -> Frame:
+    """The coordinates of the search."""
+    if all(term.width == 1 for term in templates.terms):
+        return frame_of(templates, (), ())
+    bases = [term.basis for term in algebra.structure.gram.terms if term.penalized]
+    return frame_of(templates, bases, algebra.squares())
+
+
+def _problem(framed: Framed, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
+    templates = framed.criterion.templates
+    return Problem(framed.value, framed.evaluate, templates.lower, first, templates.rectified, **how)
+
+
+def _outward(framed: Framed, outcome: Outcome) -> Outcome:
+    """The outcome for theta, of one for eta."""
+    frame, criterion = framed.frame, framed.criterion
+    theta = frame.outward(outcome.theta)
+    at_boundary = _at_boundary(criterion, theta)
+    told = _told(framed, outcome)
+    if frame.is_trivial:
+        return replace(outcome, at_boundary=at_boundary, advice=told)
+    gradient = criterion.evaluate(theta).gradient
+    return replace(
+        outcome,
+        theta=theta,
+        gradient=gradient,
+        gradient_evaluations=outcome.gradient_evaluations + 1,
+        max_abs_gradient=float(np.abs(gradient[~(at_boundary & (theta == 0))]).max(initial=0.0)),
+        at_boundary=at_boundary,
+        advice=told,
+    )
+
+
+def _at_boundary(criterion: Criterion, theta: np.ndarray) -> np.ndarray:
+    """(n_theta,) scales that are zero: lme4's rule, but for those that are small only because a covariate is large."""
+    small = (criterion.lower == 0) & (np.abs(theta) <= BOUNDARY)
+    if not (small & (theta != 0)).any():
+        return small
+    squares = criterion.algebra.squares()
+    for term, lam in zip(criterion.templates.terms, criterion.templates.lambdas(theta), strict=True):
+        columns = square_root(squares[term.joint]) @ criterion.gram.terms[term.joint].basis[:, term.slots]
+        if np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :].min(initial=np.inf) > NO_EFFECT:
+            small[term.start : term.start + term.size] = False
+    return small
+
+
+def _told(framed: Framed, outcome: Outcome) -> str:
+    """The advice, with what the columns of random effects have to do with it."""
+    parts = [
+        f"the column of the random effects {name!r} of {term.group!r} depends on those before it in the term, in every "
+        "level: they cannot be told apart, and its variance is set to 0; remove it"
+        for term, name in framed.frame.unidentified
+    ]
+    if not outcome.converged:
+        parts += _far_from_zero(framed.criterion)
+    return "; ".join([*parts, *([outcome.advice] if outcome.advice else [])])
+
+
+def _far_from_zero(criterion: Criterion) -> list[str]:
+    """Covariates of random effects that vary little beside their size: all but a full covariance depends on that."""
+    found, squares = [], criterion.algebra.squares()
+    for term in criterion.templates.terms:
+        basis, own = criterion.gram.terms[term.joint].basis, squares[term.joint]
+        for slot, name in zip(term.slots, term.names, strict=True):
+            ratio = abs(basis[0, slot]) * np.sqrt(own[0, 0] / max(own[slot, slot], 1e-300)) if slot else 0.0
+            if FAR_FROM_ZERO < ratio < np.inf:
+                found.append(f"{name!r} is {ratio:.0e} times as large as it varies: centre it (subtract its mean)")
+    return found

@@ -80,8 +80,7 @@ def _term_order(cross: CrossProducts, joint: tuple[JointTerm, ...]) -> list[int]
 
 def _check_response(cross: CrossProducts, layout: Layout) -> None:
     if cross.n == 0:
-        read = f"{cross.rows_read} rows were read, none is left after dropping missing values and zero weights"
-        raise DataError(f"there are no rows to fit: {read}; columns with missing values: {cross.dropped or 'none'}")
+        raise DataError(f"there are no rows to fit: {_why_none(cross)}")
     y = len(cross.shift) - 1
     spread = about_mean(cross.gram, y)
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
@@ -90,6 +89,19 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
             f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
             "so there is no variance to explain; check the response column and the filter"
         )
+
+
+def _why_none(cross: CrossProducts) -> str:
+    """What became of the rows, in words."""
+    if not cross.rows_read:
+        return "none was read, or the weights of all are zero; check the data and the filter"
+    dropped = dict(cross.dropped)
+    zero = dropped.pop("(zero weight)", 0)
+    if zero == cross.rows_read:
+        return f"the weights of all {zero:,} rows are zero"
+    parts = [f"{count:,} where {name!r} is missing" for name, count in dropped.items() if count]
+    parts += [f"{zero:,} whose weight is zero"] if zero else []
+    return f"{cross.rows_read:,} rows were read, and all are dropped: {', '.join(parts)}"
 
 
 def _term_block(

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.blocks import conditional_kernels as kernels
-from bigmm.blocks.iterative import PROBE_TOLERANCE, IterativeFactor
-from bigmm.blocks.krylov import ROWS, conjugate_gradients, effects_of
+from bigmm.blocks.iterative import IterativeFactor, fixed_effects_of_levels, fixed_part
+from bigmm.blocks.krylov import conjugate_gradients, effects_of
 from bigmm.blocks.parallel import run
 from bigmm.blocks.probes import Probes
 from bigmm.blocks.rows import sweep_rows
+from bigmm.blocks.sampled import SampledFactor
+from bigmm.blocks.sweeps import ROWS
 
 ROW_TOLERANCE = 1e-6
 """Relative residual of a row's solve: its quadratic form is then good to the square."""
@@ -36,11 +38,11 @@ PROBE_BYTES = 2**29
 
 def rows_within(factor: IterativeFactor) -> int:
     """How many rows can be solved for exactly at a moderate cost; a function of the model alone."""
-    whole = factor.structure.tail
+    whole = factor.structure
     entries = sum(len(stage.columns) * stage.width for stage in whole.stages)
     tail = {t.term for t in whole.tail}
     entries += sum(block.data.size for pair, block in whole.gram.cross.items() if tail.issuperset(pair))
-    return int(EXACT_WORK / (2.0 * max(entries, 1) * max(factor.iterations[0], 1)))
+    return int(EXACT_WORK / (2.0 * max(entries, 1) * max(fixed_part(factor).iterations, 1)))
 
 
 def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.ndarray:
@@ -48,7 +50,8 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
 
     x (n, p), refs and z per term in the working basis; a level of -1 contributes nothing.
     """
-    whole, operator, n_dense = factor.structure.tail, factor.operator, factor.n_dense
+    whole, operator, n_dense = factor.structure, factor.operator, factor.n_dense
+    known = fixed_part(factor)
     pieces = []
     for lo in range(0, len(refs[0]), ROWS_AT_ONCE):
         part = slice(lo, lo + ROWS_AT_ONCE)
@@ -59,8 +62,8 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
         inner = conjugate_gradients(operator, right, ROW_TOLERANCE).x
         value = swept.total + np.einsum("rn,rn->n", right, inner)
         if x is not None and n_dense:
-            rest = swept.x.T - factor.dense[:, :n_dense].T @ inner
-            value += (np.linalg.solve(factor.corner[:n_dense, :n_dense], rest) ** 2).sum(axis=0)
+            rest = swept.x.T - known.dense[:, :n_dense].T @ inner
+            value += (np.linalg.solve(known.root[:n_dense, :n_dense], rest) ** 2).sum(axis=0)
         pieces.append(value)
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
@@ -71,8 +74,8 @@ class RowEstimator:
 
     start, rest: per term (q, k, t + d) effects of the probes and the deflation basis, and of (S_hat^-1 - I) times them;
     remainder: the same of S_hat^-1 - 2 I + S_hat for the tail's terms (None for the others), which suffices for a
-    single level of the tail, because its own block of S_hat is the identity; probes: t; fixed: per term (q, k, p)
-    Lambda M^-1 Lambda'Z'W X; root: (p, p) inverse of the lower Cholesky factor of X'V^-1X.
+    single level of a tail's term that is not nested, because its own block of S_hat is the identity; probes: t; fixed:
+    per term (q, k, p) Lambda M^-1 Lambda'Z'W X; root: (p, p) inverse of the lower Cholesky factor of X'V^-1X.
     """
 
     factor: IterativeFactor
@@ -100,7 +103,7 @@ class RowEstimator:
             for effects in (self.start, self.rest)
         )
         chain, norm = chain_and_norm(self.factor, refs, z)
-        lams = self.factor.operator.lams
+        lams = self.factor.lams
         prior = sum(((a @ lam) ** 2).sum(axis=1) for (_, a), lam in zip(known, lams, strict=True))
         value, error = self._combined(chain + norm, start * rest)
         value = np.clip(value, chain, prior)
@@ -118,7 +121,7 @@ class RowEstimator:
     def levels(self, term: int, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(q, m) z'Lambda (M^-1)_ll Lambda'z for every level of a term and every z among directions (m, k), and its
         standard error; never below what the chain (or the level's own diagonal block) gives, nor above the prior."""
-        lam = self.factor.operator.lams[term]
+        lam = self.factor.lams[term]
         q, remainder = len(self.start[term]), self.remainder[term]
         rest = self.rest[term] if remainder is None else remainder
         values, errors = np.empty((q, len(directions))), np.empty((q, len(directions)))
@@ -134,56 +137,55 @@ class RowEstimator:
 
 def one_term(factor: IterativeFactor, term: int, levels: np.ndarray, z: np.ndarray) -> tuple[tuple, tuple]:
     """(refs, covariates) of rows that have only one level of one term, all with covariates z (k,)."""
-    n, terms = len(levels), factor.structure.tail.gram.terms
+    n, terms = len(levels), factor.structure.gram.terms
     refs = tuple(levels if j == term else np.full(n, -1) for j in range(len(terms)))
     return refs, tuple(np.tile(z, (n, 1)) if j == term else np.zeros((n, t.width)) for j, t in enumerate(terms))
 
 
 def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
-    """Solve for the probes and the basis, in float32, and carry them to the levels of all terms."""
-    whole, operator = factor.structure.tail, factor.operator
-    start = np.concatenate([probes.vectors, probes.basis], axis=1).astype(np.float32)
+    """Solve for the probes and the basis and carry them to the levels of all terms."""
+    whole, operator = factor.structure, factor.operator
+    start = np.concatenate([probes.vectors, probes.basis], axis=1).astype(factor.precision.probes)
     shape = start.shape[1]
     starts, rests = (
-        tuple(np.empty((t.n_levels, t.width, shape), np.float32) for t in whole.gram.terms) for _ in range(2)
+        tuple(np.empty((t.n_levels, t.width, shape), start.dtype) for t in whole.gram.terms) for _ in range(2)
     )
     raw_remainder = np.empty_like(start)
     columns = int(np.clip(PROBE_BYTES // (24 * _effects_in_all(factor)), 1, ROWS_AT_ONCE))
     for lo in range(0, shape, columns):
         part = slice(lo, lo + columns)
         mine = np.ascontiguousarray(start[:, part])
-        solved = conjugate_gradients(operator, mine, PROBE_TOLERANCE)
+        solved = conjugate_gradients(operator, mine, factor.precision.probe_tolerance)
         rest = solved.x - mine
         raw_remainder[:, part] = operator.raw(rest - mine + solved.image)
         for out, vectors in ((starts, mine), (rests, rest)):
             for target, effects in zip(out, effects_of(whole, operator, operator.raw(vectors), None), strict=True):
                 target[:, :, part] = effects
-    places = {t.term: t for t in whole.tail}
+    places = {t.term: t for t in whole.tail if t.term not in operator.nested}
     remainder = tuple(
         raw_remainder[places[j].offset : places[j].stop].reshape(e.shape) if j in places else None
         for j, e in enumerate(starts)
     )
     n = factor.n_dense
-    root = np.linalg.inv(factor.corner[:n, :n])
-    v = [np.ascontiguousarray(part.v[:, :, :n]) for part in operator.stages]
-    fixed = effects_of(whole, operator, operator.raw(np.ascontiguousarray(factor.solved[:, :n])), v)
+    root = np.linalg.inv(fixed_part(factor).root[:n, :n])
+    fixed = fixed_effects_of_levels(factor)
     return RowEstimator(factor, starts, rests, remainder, probes.vectors.shape[1], fixed, root)
 
 
-def affordable_probes(factor: IterativeFactor) -> int:
+def affordable_probes(factor: SampledFactor) -> int:
     """Probes for `row_estimator`: as many as their effects fit in memory, at most `MOST_PROBES`, at least the fit's."""
     fitting = PROBE_BYTES // (8 * _effects_in_all(factor)) - factor.probes.basis.shape[1]
-    return max(factor.probes.vectors.shape[1], min(MOST_PROBES, fitting))
+    return max(factor.n_probes, min(MOST_PROBES, fitting))
 
 
 def _effects_in_all(factor: IterativeFactor) -> int:
-    return max(1, sum(t.n_levels * t.width for t in factor.structure.tail.gram.terms))
+    return max(1, sum(t.n_levels * t.width for t in factor.structure.gram.terms))
 
 
 def chain_and_norm(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.ndarray]:
     """(c, |r|^2), each (n,): the exact parts of the module's equation."""
-    whole, operator = factor.structure.tail, factor.operator
-    if len(whole.stages) != 1:
+    whole, operator = factor.structure, factor.operator
+    if len(whole.stages) != 1 or operator.nested:
         return _swept_norms(factor, refs, z)
     stage, part, n = whole.stages[0], operator.stages[0], len(refs[0])
     level = refs[stage.term]
@@ -192,8 +194,9 @@ def chain_and_norm(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.nda
     places = whole.tail
     first = np.array([t.offset for t in places])
     width = np.array([t.width for t in places])
-    start = np.cumsum([0, *(block.size for block in operator.into)])[:-1]
-    into = np.concatenate([block.ravel() for block in operator.into])
+    blocks = {chain.places[0].term: chain.factor.stages[0].h.transpose(0, 2, 1) for chain in operator.chains}
+    start = np.cumsum([0, *(blocks[t.term].size for t in places)])[:-1]
+    into = np.concatenate([blocks[t.term].ravel() for t in places])
     tail_refs = np.stack([refs[t.term] for t in places]).astype(np.int64)
     tail_z = np.concatenate([z[t.term] for t in places], axis=1)
     out = np.empty(n)
@@ -203,8 +206,9 @@ def chain_and_norm(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.nda
 
 
 def _swept_norms(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.ndarray]:
-    """The same for a chain of several stages, whose columns overlap: rows are swept densely, a few at a time."""
-    whole, operator = factor.structure.tail, factor.operator
+    """The same with nested stages, or terms of the tail, whose columns overlap: rows are swept densely, a few at a
+    time."""
+    whole, operator = factor.structure, factor.operator
     n = len(refs[0])
     chain, norm = np.empty(n), np.empty(n)
     for lo in range(0, n, ROWS_AT_ONCE):

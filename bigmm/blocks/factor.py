@@ -132,6 +132,8 @@ def _eliminate(stage: Stage, lam, diagonal, dense, data) -> tuple[StageFactor, f
         v,
     )
     logdet = float(sum(part[0] for part in parts))
+    if not np.isfinite(logdet):
+        raise NotPositiveDefiniteError("a level's pivot is not positive")
     return StageFactor(diagonal, dense, data, h, f, v), logdet, sum(part[1] for part in parts)
 
 

@@ -11,12 +11,13 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def eliminate(lo, hi, lam, multiplicity, diagonal, dense, indptr, data, h, f, v):
     """Factor levels lo..hi: D = lam' diagonal lam + I = L L', then h = L^-1 lam', f = h data, v = h dense.
 
     lam (k, k); diagonal (q, k, k); dense (q, k, m); data (nnz, k); out: h (q, k, k), f (nnz, k), v (q, k, m).
-    Returns (sum of log|D|, sum of v'v as (m, m), lower triangle).
+    Returns (sum of log|D|, sum of v'v as (m, m), lower triangle); the first is not finite where rounding of a huge lam
+    has left a pivot that is not positive.
     """
     k, m = lam.shape[0], dense.shape[2]
     if k == 1:

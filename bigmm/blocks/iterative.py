@@ -1,208 +1,197 @@
-"""What the blocked Cholesky factor gives, from conjugate gradients and probes instead: same quantities, with error
-bars.
+"""The iterative solver's factor: chains of nested terms are eliminated, the tail's Schur complement S is applied.
 
-    log|M|  = log|stages| + log|L L'| + tr log S_hat,   S_hat = I - X_hat with zero diagonal blocks in X_hat
-
-and tr f as in `probes`, with f(s) = log s + 1 - s, whose first moment is exactly zero by the normalisation (a free
-control variate: ALGORITHMS section 2).
+One factor serves linear models, whose columns are [X y], and generalized ones at one set of working weights, whose
+columns are X. What it is asked for is solved for, exact to a tolerance; log|M| and blocks of the inverse need probes
+(`sampled`, `traces`). Right-hand sides are given unscaled, Lambda'rhs being meant, and solutions are effects, Lambda t.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import Factor, eliminate_stages, factorize
-from bigmm.blocks.gram import Gram
-from bigmm.blocks.krylov import (
-    TOLERANCE,
-    Solved,
-    TailOperator,
-    conjugate_gradients,
-    effects_of,
-    lanczos_quadrature,
-    lower_root,
-    subtract_levels,
-    tail_operator,
-)
-from bigmm.blocks.probes import Keys, Probes, keys_of, standard_error
-from bigmm.blocks.row_structure import Order, chain_gram, row_structure
+from bigmm.blocks.factor import StageFactor, eliminate_stages
+from bigmm.blocks.krylov import TailOperator, conjugate_gradients, effects_of, lower_root, tail_operator
+from bigmm.blocks.row_structure import IterativeStructure
 from bigmm.blocks.solve import Solution, forward
 from bigmm.blocks.structure import Structure
-
-PROBE_TOLERANCE = 3e-6
-"""Relative residual of the probes' solves, in float32: their own Monte Carlo error is far larger."""
-CURVATURE_TOLERANCE = 1e-4
-"""Relative residual for average information, which only shapes the steps."""
+from bigmm.blocks.sweeps import subtract_levels
 
 
 @dataclass(frozen=True, slots=True)
-class IterativeStructure:
-    """tail: the whole model without a dense tail; chain: only the terms that are eliminated exactly, for their own
-    part of the selected inverse; chain_terms: their numbers in the model."""
+class Precision:
+    """Type of the tail's vectors and relative residual of their solves: of the model's own right-hand sides, whose
+    quadratic forms are good to its square, and of probes, whose Monte Carlo error is far larger."""
 
-    tail: Structure
-    chain: Structure
-    chain_terms: tuple[int, ...]
-
-
-def analyse_iterative(gram: Gram, order: Order | None = None) -> IterativeStructure:
-    """Symbolic analysis for the iterative solver; order: see `row_structure`."""
-    structure = row_structure(gram, order)
-    chosen = tuple(stage.term for stage in structure.stages)
-    return IterativeStructure(structure, analyse(chain_gram(gram, chosen)), chosen)
+    data: Any
+    tolerance: float
+    probes: Any
+    probe_tolerance: float
 
 
-def probe_keys(structure: IterativeStructure) -> Keys:
-    """What the probes of a model are keyed by."""
-    return keys_of(structure.tail)
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """c columns of [X y] beside the random effects: dense (r, c) normalised tail rows of Z'W[X y], solved (r, c):
+    S_hat^-1 of them, in so many iterations, root (c, c): lower Cholesky factor of what is left of [X y]'W[X y]."""
+
+    dense: np.ndarray
+    solved: np.ndarray
+    root: np.ndarray
+    iterations: int
 
 
 @dataclass(frozen=True, slots=True)
 class IterativeFactor:
-    """operator; chain: exact factor of the chain alone; dense (r, m): normalised tail rows of [X y]; solved (r, m):
-    S_hat^-1 of them; corner (m, m) lower Cholesky factor of what is left of [X y]'[X y]; probes and their solutions
-    (probes first, then the basis); logdet_z with its standard error; logdet_each (t,): log|M| as each single probe
-    would have it, their mean is logdet_z; logdet_x, pwrss exact to the solver's tolerance; iterations of the data and
-    of the probe solve."""
+    """analysed, of which structure is the whole; operator: the tail; logdet: log|M| but for tr(log S_hat + I - S_hat);
+    vv (m, m): what the stages take from [X y]'W[X y]; columns: how many of [X y] are solved for; cache: they, once they
+    are."""
 
-    structure: IterativeStructure
+    analysed: IterativeStructure
     operator: TailOperator
-    chain: Factor
-    dense: np.ndarray
-    solved: np.ndarray
-    corner: np.ndarray
-    probes: Probes
-    probe_solution: Solved
-    logdet_z: float
-    logdet_error: float
-    logdet_each: np.ndarray
-    logdet_x: float
-    pwrss: float
-    iterations: tuple[int, int]
+    logdet: float
+    vv: np.ndarray
+    columns: int
+    precision: Precision
+    cache: list[Fixed]
+
+    @property
+    def structure(self) -> Structure:
+        return self.analysed.whole
+
+    @property
+    def lams(self) -> tuple[np.ndarray, ...]:
+        return self.operator.lams
+
+    @property
+    def stages(self) -> tuple[StageFactor, ...]:
+        return self.operator.stages
 
     @property
     def n_dense(self) -> int:
-        return self.dense.shape[1] - 1
+        return self.structure.m - 1
+
+    @property
+    def logdet_x(self) -> float:
+        """log|X'V^-1X|."""
+        return 2.0 * float(np.log(np.diagonal(fixed_part(self).root)[: self.n_dense]).sum())
+
+    @property
+    def pwrss(self) -> float:
+        """r2; only with y among the columns."""
+        return float(fixed_part(self).root[self.n_dense, self.n_dense]) ** 2
 
 
-def first_moment_free(s: np.ndarray) -> np.ndarray:
-    """log s + 1 - s."""
-    return np.log(s) + 1.0 - s
+def factorize_iteratively(
+    analysed: IterativeStructure, lams: tuple[np.ndarray, ...], precision: Precision, with_y: bool
+) -> IterativeFactor:
+    """Eliminate the stages and normalise the tail; with y, whose rest is part of the criterion, solve for [X y] too.
 
-
-def factorize_iteratively(structure: IterativeStructure, lams, probes: Probes) -> IterativeFactor:
-    """Everything the criterion needs at Lambda; raises NotPositiveDefiniteError."""
-    whole, gram = structure.tail, structure.tail.gram
-    stages, logdet, vv = eliminate_stages(whole, lams)
-    operator = tail_operator(whole, lams, stages)
-    m = whole.m
-    dense = np.concatenate([gram.terms[t.term].dense.reshape(-1, m) for t in whole.tail])
-    for stage, part in zip(whole.stages, stages, strict=True):
-        subtract_levels(stage, part, part.v, dense)
-    dense = operator.normalised(dense)
-    data = conjugate_gradients(operator, dense)
+    Raises NotPositiveDefiniteError.
+    """
+    structure = analysed.whole
+    stages, logdet, vv = eliminate_stages(structure, lams)
+    operator = tail_operator(analysed, lams, stages)
     vv = np.tril(vv) + np.tril(vv, -1).T
-    corner = lower_root(gram.xy - vv - dense.T @ data.x)
-    start = np.concatenate([probes.vectors, probes.basis], axis=1)
-    solved = conjugate_gradients(operator, start.astype(np.float32), PROBE_TOLERANCE)
-    each = logdet + operator.logdet + _trace_each(probes, solved)
-    logs = 2.0 * np.log(np.diagonal(corner))
-    chain = factorize(structure.chain, tuple(lams[term] for term in structure.chain_terms))
-    return IterativeFactor(
-        structure,
-        operator,
-        chain,
-        dense,
-        data.x,
-        corner,
-        probes,
-        solved,
-        float(each.mean()),
-        standard_error(each),
-        each,
-        float(logs[:-1].sum()),
-        float(corner[-1, -1]) ** 2,
-        (data.iterations, solved.iterations),
-    )
+    columns = structure.m - 1 + with_y
+    logdet += operator.logdet
+    factor = IterativeFactor(analysed, operator, logdet, vv, columns, precision, [])
+    if with_y:
+        fixed_part(factor)
+    return factor
 
 
-def _trace_each(probes: Probes, solved: Solved) -> np.ndarray:
-    """(t,) tr log S_hat as each single probe would have it."""
-    t = probes.vectors.shape[1]
-    norms = np.concatenate([(part**2).sum(axis=0) for part in (probes.vectors, probes.basis)])
-    values = lanczos_quadrature(solved, norms, first_moment_free)
-    return values[:t] + values[t:].sum()
+# -------------------------------------------------------------------------------------------- columns of X and y
 
 
-def with_more_probes(factor: IterativeFactor, probes: Probes) -> IterativeFactor:
-    """The factor at the same Lambda with more probes, of which the first are its own: only the new ones are solved."""
-    old = factor.probes.vectors.shape[1]
-    new = np.ascontiguousarray(probes.vectors[:, old:].astype(np.float32))
-    more = conjugate_gradients(factor.operator, new, PROBE_TOLERANCE)
-    solved = _inserted(factor.probe_solution, more, old)
-    base = factor.logdet_each[0] - _trace_each(factor.probes, factor.probe_solution)[0]
-    each = base + _trace_each(probes, solved)
-    return replace(
-        factor,
-        probes=probes,
-        probe_solution=solved,
-        logdet_z=float(each.mean()),
-        logdet_error=standard_error(each),
-        logdet_each=each,
-        iterations=(factor.iterations[0], solved.iterations),
-    )
+def fixed_part(factor: IterativeFactor) -> Fixed:
+    """The columns' part, solved for when nothing has asked for it yet; raises NotPositiveDefiniteError."""
+    return _with_tail(factor, np.zeros((factor.operator.size, 0)))[0] if not factor.cache else factor.cache[0]
 
 
-def _inserted(first: Solved, more: Solved, at: int) -> Solved:
-    """The columns of ``more`` put before column ``at`` of ``first``; resting columns have NaN coefficients."""
-    steps = max(first.iterations, more.iterations)
-
-    def columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.concatenate([a[:, :at], b, a[:, at:]], axis=1)
-
-    def padded(a: np.ndarray) -> np.ndarray:
-        return np.concatenate([a, np.full((steps - len(a), a.shape[1]), np.nan)])
-
-    return Solved(
-        columns(first.x, more.x),
-        columns(first.image, more.image),
-        steps,
-        columns(padded(first.alpha), padded(more.alpha)),
-        columns(padded(first.beta), padded(more.beta)),
-    )
+def _with_tail(factor: IterativeFactor, tail: np.ndarray, tolerance: float | None = None) -> tuple[Fixed, np.ndarray]:
+    """(the columns' part, S_hat^-1 tail): where the first is not known yet, in one block of right-hand sides."""
+    if factor.cache:
+        return factor.cache[0], _solved(factor, tail, tolerance)[0]
+    dense, c = _dense_rows(factor), factor.columns
+    both, iterations = _solved(factor, np.concatenate([dense, tail], axis=1), tolerance)
+    solved = np.ascontiguousarray(both[:, :c])
+    matrix = factor.structure.gram.xy[:c, :c] - factor.vv[:c, :c] - dense.T @ solved
+    factor.cache[:] = [Fixed(dense, solved, lower_root(matrix), iterations)]
+    return factor.cache[0], both[:, c:]
 
 
-def operator_at(structure: IterativeStructure, lams) -> TailOperator:
-    """The normalised Schur complement at Lambda."""
-    stages, _, _ = eliminate_stages(structure.tail, lams)
-    return tail_operator(structure.tail, lams, stages)
+def _dense_rows(factor: IterativeFactor) -> np.ndarray:
+    """(r, c) normalised tail rows of Z'W[X y] once the stages are eliminated."""
+    structure, c = factor.structure, factor.columns
+    terms = (structure.gram.terms[t.term].dense[:, :, :c] for t in structure.tail)
+    dense = np.concatenate([term.reshape(-1, c) for term in terms])
+    for stage, part in zip(structure.stages, factor.stages, strict=True):
+        subtract_levels(stage, part, part.v[:, :, :c], dense)
+    return factor.operator.normalised(dense)
+
+
+def _solved(factor: IterativeFactor, rhs: np.ndarray, tolerance: float | None) -> tuple[np.ndarray, int]:
+    """(S_hat^-1 rhs (r, nv) in float64, iterations)."""
+    kind, usual = factor.precision.data, factor.precision.tolerance
+    rhs = rhs.astype(kind, copy=False)
+    found = conjugate_gradients(factor.operator, rhs, usual if tolerance is None else tolerance)
+    return found.x.astype(np.float64, copy=False), found.iterations
 
 
 # ---------------------------------------------------------------------------------------------------- solves
 
 
+def effects(factor: IterativeFactor, x: np.ndarray, v: Sequence[np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
+    """Per term (q, k, nv) unscaled, from the tail's normalised solution x (r, nv) and the stages' forward sides v."""
+    return effects_of(factor.structure, factor.operator, factor.operator.raw(x), v)
+
+
 def solve(factor: IterativeFactor) -> Solution:
-    """Fixed effects and conditional modes, working basis."""
-    m = factor.corner.shape[0]
-    beta = np.linalg.solve(factor.corner[: m - 1, : m - 1].T, factor.corner[m - 1, : m - 1])
+    """Fixed effects and conditional modes for the response's column, working basis."""
+    known, n = fixed_part(factor), factor.n_dense
+    beta = np.linalg.solve(known.root[:n, :n].T, known.root[n, :n])
     coefficients = np.append(-beta, 1.0)
-    tail = factor.operator.raw((factor.solved @ coefficients)[:, None])
-    whole = factor.structure.tail
-    v = [(part.v @ coefficients)[:, :, None] for part in factor.operator.stages]
-    return Solution(beta, tuple(e[:, :, 0] for e in effects_of(whole, factor.operator, tail, v)))
+    v = [(part.v @ coefficients)[:, :, None] for part in factor.stages]
+    found = effects(factor, (known.solved @ coefficients)[:, None], v)
+    return Solution(beta, tuple(e[:, :, 0] for e in found))
+
+
+def fixed_effects_of_levels(factor: IterativeFactor) -> tuple[np.ndarray, ...]:
+    """Per term (q, k, p) Lambda M^-1 Lambda'Z'WX."""
+    n = factor.n_dense
+    v = [np.ascontiguousarray(part.v[:, :, :n]) for part in factor.stages]
+    return effects(factor, np.ascontiguousarray(fixed_part(factor).solved[:, :n]), v)
+
+
+def solve_for(
+    factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, random_only: bool
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """(Lambda t per term (q, k, nr), tau (p, nr)) with Omega (t, tau) = (Lambda'rhs, rhs_x); see `rhs.solve_for`."""
+    n, nr = factor.n_dense, rhs_x.shape[1]
+    swept = forward(factor.structure, factor.stages, rhs, rhs_x)
+    tail = factor.operator.normalised(swept.tail)
+    if random_only:
+        tau, x = np.zeros((n, nr)), _solved(factor, tail, None)[0]
+    else:
+        known, x = _with_tail(factor, tail)
+        root = known.root[:n, :n]
+        tau = np.linalg.solve(root.T, np.linalg.solve(root, swept.fixed - known.dense[:, :n].T @ x))
+        x = x - known.solved[:, :n] @ tau
+    v = [w - part.v[:, :, :n] @ tau for w, part in zip(swept.w, factor.stages, strict=True)]
+    return effects(factor, x, v), tau
 
 
 def quadratic(
-    factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, tolerance: float = TOLERANCE
+    factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, tolerance: float | None = None
 ) -> np.ndarray:
-    """rhs'Omega_ZX^-1 rhs; rhs per term (q, k, nr) unscaled, rhs_x (p, nr); see `blocks.solve.quadratic`."""
-    swept = forward(factor.structure.tail, factor.operator.stages, rhs, rhs_x)
-    normalised = factor.operator.normalised(swept.tail)
-    inner = conjugate_gradients(factor.operator, normalised, tolerance).x
+    """rhs'Omega_ZX^-1 rhs, (nr, nr); rhs per term (q, k, nr), rhs_x (p, nr); see `blocks.solve.quadratic`."""
     n = factor.n_dense
-    rest = swept.fixed - factor.dense[:, :n].T @ inner
-    half = np.linalg.solve(factor.corner[:n, :n], rest)
-    return swept.total + normalised.T @ inner + half.T @ half
+    swept = forward(factor.structure, factor.stages, rhs, rhs_x)
+    tail = factor.operator.normalised(swept.tail)
+    known, inner = _with_tail(factor, tail, tolerance)
+    half = np.linalg.solve(known.root[:n, :n], swept.fixed - known.dense[:, :n].T @ inner)
+    total = swept.total + tail.T @ inner + half.T @ half
+    return 0.5 * (total + total.T)

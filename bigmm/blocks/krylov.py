@@ -1,28 +1,28 @@
 """The iterative solver: the tail's Schur complement S is applied, never formed (DESIGN section 4b).
 
-All terms that can be eliminated level by level are (nested ones exactly, with the same code as for the dense
-factor); on
-the rest S is normalised by its own diagonal blocks, S_hat = L^-1 S L^-T, and conjugate gradients solve for many
-right-hand sides at once. The Lanczos coefficients of log-determinants are recycled from the same iterations
-(Golub and Meurant 2010, section 4; Gardner et al. 2018, arXiv:1809.11165).
+One chain of nested terms is eliminated level by level, with the same code as for the dense factor. On the rest S is
+normalised by its own diagonal blocks and those between nested terms, S_hat = L^-1 S L^-T (`preconditioner`), and
+conjugate gradients solve for many right-hand sides at once. The Lanczos coefficients of log-determinants are recycled
+from the same iterations (Golub and Meurant 2010, section 4; Gardner et al. 2018, arXiv:1809.11165).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bigmm.blocks import coupling_kernels, scatter_kernels, solve_kernels
+from bigmm.blocks import coupling_kernels, solve_kernels
 from bigmm.blocks import krylov_kernels as kernels
 from bigmm.blocks.factor import GRAIN, NotPositiveDefiniteError, StageFactor
 from bigmm.blocks.gram import CrossBlock
 from bigmm.blocks.parallel import run
+from bigmm.blocks.preconditioner import ChainFactor, factor_chain, first_moment
+from bigmm.blocks.row_structure import IterativeStructure
 from bigmm.blocks.scatter import both_ways, scattered
-from bigmm.blocks.structure import Stage, Structure, TailTerm
+from bigmm.blocks.structure import Structure, TailTerm
+from bigmm.blocks.sweeps import ROWS, back_substitute
 
-ROWS = 512
-"""Rows of the tail or levels of a stage per range, for kernels that do much work per row."""
 TOLERANCE = 1e-8
 """Relative residual of data solves; quadratic forms are then good to its square."""
 MAX_ITERATIONS = 2000
@@ -30,67 +30,67 @@ MAX_ITERATIONS = 2000
 
 @dataclass(frozen=True, slots=True)
 class TailOperator:
-    """S_hat on the tail at one theta.
+    """S_hat = L^-1 S L^-T on the tail at one theta.
 
-    structure (without dense tail), lams per term, stages: their factors; into: per tail term (q, k, k) blocks M =
-    Lambda L^-T from normalised to raw coordinates; ridge: (q, k, k) blocks L^-1 L^-T; logdet: log|L L'|.
+    structure (without dense tail), lams per term, stages: their factors; chains: P = L L', see `preconditioner`;
+    couplings: (j, k, block) what S and P differ in between two tail terms, but for what goes through the stages;
+    logdet: log|P| + tr(S_hat - I).
     """
 
     structure: Structure
     lams: tuple[np.ndarray, ...]
     stages: tuple[StageFactor, ...]
-    into: tuple[np.ndarray, ...]
-    ridge: tuple[np.ndarray, ...]
+    chains: tuple[ChainFactor, ...]
+    couplings: tuple[tuple[TailTerm, TailTerm, CrossBlock], ...]
     logdet: float
 
     @property
     def size(self) -> int:
         return self.structure.r_raw
 
+    @property
+    def nested(self) -> frozenset[int]:
+        """Terms of the tail that are nested in, or contain, another one."""
+        return frozenset(t.term for chain in self.chains if len(chain.places) > 1 for t in chain.places)
+
     def raw(self, x: np.ndarray) -> np.ndarray:
-        """M x: normalised (r, nv) -> raw coordinates."""
-        return _blockwise(self.structure.tail, self.into, x, False)
-
-    def normalised(self, x: np.ndarray) -> np.ndarray:
-        """M'x: raw (r, nv) -> normalised right-hand side."""
-        return _blockwise(self.structure.tail, self.into, x, True)
-
-    def apply(self, x: np.ndarray) -> np.ndarray:
-        """S_hat x for x (r, nv)."""
-        raw = self.raw(x)
-        image = apply_schur(self.structure, self.stages, raw)
-        out = self.normalised(image)
-        out += _blockwise(self.structure.tail, self.ridge, x, False)
+        """Lambda L^-T x: normalised (r, nv) -> raw coordinates."""
+        out = np.empty_like(x)
+        for chain in self.chains:
+            chain.to_raw(x, out)
         return out
 
+    def normalised(self, x: np.ndarray) -> np.ndarray:
+        """L^-1 Lambda'x: raw (r, nv) -> normalised right-hand side."""
+        out = np.empty_like(x)
+        for chain in self.chains:
+            chain.to_normalised(x, out)
+        return out
 
-def _blockwise(
-    tail: tuple[TailTerm, ...], blocks: tuple[np.ndarray, ...], x: np.ndarray, transposed: bool
-) -> np.ndarray:
-    out = np.empty_like(x)
-    for t, block in zip(tail, blocks, strict=True):
-        shape = (t.n_levels, t.width, x.shape[1])
-        source, target = x[t.offset : t.stop].reshape(shape), out[t.offset : t.stop].reshape(shape)
-        run(kernels.block_multiply, t.n_levels, GRAIN, block, transposed, source, target)
-    return out
+    def known(self) -> dict[int, np.ndarray]:
+        """{term: (q, k, k)} diagonal blocks of Lambda P^-1 Lambda'."""
+        return {t.term: own for chain in self.chains for t, own in zip(chain.places, chain.known(), strict=True)}
 
+    def apply(self, x: np.ndarray) -> np.ndarray:
+        """S_hat x = x + L^-1 Lambda'(S - P) Lambda L^-T x for x (r, nv), S and P without their ridge."""
+        raw, nv = self.raw(x), x.shape[1]
+        image = np.zeros_like(x)
 
-def apply_schur(structure: Structure, stages: tuple[StageFactor, ...], x: np.ndarray) -> np.ndarray:
-    """(A_tt - sum over stages f'f) x in raw coordinates, x (r_raw, nv)."""
-    gram, nv = structure.gram, x.shape[1]
-    out = np.zeros_like(x)
-    views = {t.term: x[t.offset : t.stop].reshape(t.n_levels, t.width, nv) for t in structure.tail}
-    targets = {t.term: out[t.offset : t.stop].reshape(t.n_levels, t.width, nv) for t in structure.tail}
-    for t in structure.tail:
-        diagonal = gram.terms[t.term].diagonal.astype(x.dtype, copy=False)
-        run(solve_kernels.multiply_own, t.n_levels, GRAIN, diagonal, views[t.term], targets[t.term])
-    for (j, k), block in gram.cross.items():
-        if j in views and k in views:
-            _between(block, views[j], views[k], targets[j], targets[k])
-    for stage, part in zip(structure.stages, stages, strict=True):
-        where = stage.tail_start, stage.indptr, stage.columns, part.f
-        out += scattered(coupling_kernels.through_levels, stage.indptr, x.shape, x.dtype, *where, x)
-    return out
+        def view(array: np.ndarray, t: TailTerm) -> np.ndarray:
+            return array[t.offset : t.stop].reshape(t.n_levels, t.width, nv)
+
+        for chain in self.chains:
+            for t, taken in zip(chain.places, chain.taken, strict=True):
+                taken = taken.astype(x.dtype, copy=False)
+                run(solve_kernels.multiply_own, t.n_levels, GRAIN, taken, view(raw, t), view(image, t))
+        for j, k, block in self.couplings:
+            _between(block, view(raw, j), view(raw, k), view(image, j), view(image, k))
+        for stage, part in zip(self.structure.stages, self.stages, strict=True):
+            where = stage.tail_start, stage.indptr, stage.columns, part.f
+            image += scattered(coupling_kernels.through_levels, stage.indptr, x.shape, x.dtype, *where, raw)
+        out = self.normalised(image)
+        out += x
+        return out
 
 
 def _between(block: CrossBlock, x_j: np.ndarray, x_k: np.ndarray, out_j: np.ndarray, out_k: np.ndarray) -> None:
@@ -104,31 +104,21 @@ def _between(block: CrossBlock, x_j: np.ndarray, x_k: np.ndarray, out_j: np.ndar
     out_k += scattered(coupling_kernels.between_levels, block.indptr, shape, x_k.dtype, *where).reshape(x_k.shape)
 
 
-def subtract_levels(stage: Stage, part: StageFactor, w: np.ndarray, out: np.ndarray) -> None:
-    """out -= sum over a stage's levels of F_l'w_l, in the tail: w (q, k, nv), out (r_raw, nv)."""
-    where = stage.tail_start, stage.indptr, stage.columns, part.f
-    out += scattered(coupling_kernels.from_levels, stage.indptr, out.shape, out.dtype, *where, np.ascontiguousarray(w))
-
-
-def tail_operator(structure: Structure, lams: tuple[np.ndarray, ...], stages: tuple[StageFactor, ...]) -> TailOperator:
-    """Normalise S by its diagonal blocks; raises NotPositiveDefiniteError."""
-    into, ridge, logdet = [], [], 0.0
-    for t in structure.tail:
-        lam = lams[t.term]
-        schur = structure.gram.terms[t.term].diagonal.copy()
-        for stage, part in zip(structure.stages, stages, strict=True):
-            where = stage.tail_start, stage.indptr, stage.columns, part.f, t.offset, t.stop, t.width
-            schur -= scattered(scatter_kernels.scatter_own, stage.indptr, schur.shape, np.float64, *where)
-        blocks = lam.T @ schur @ lam + np.eye(t.width)
-        try:
-            low = np.linalg.cholesky(blocks)
-        except np.linalg.LinAlgError:
-            raise NotPositiveDefiniteError("a diagonal block of the Schur complement is not positive") from None
-        inverse = np.linalg.inv(low)
-        logdet += 2.0 * float(np.log(np.einsum("lkk->lk", low)).sum())
-        into.append(np.ascontiguousarray(lam @ inverse.transpose(0, 2, 1)))
-        ridge.append(np.ascontiguousarray(inverse @ inverse.transpose(0, 2, 1)))
-    return TailOperator(structure, lams, stages, tuple(into), tuple(ridge), logdet)
+def tail_operator(
+    analysed: IterativeStructure, lams: tuple[np.ndarray, ...], stages: tuple[StageFactor, ...]
+) -> TailOperator:
+    """Normalise S by P; raises NotPositiveDefiniteError."""
+    structure = analysed.whole
+    chains = tuple(factor_chain(structure, lams, stages, chain) for chain in analysed.tail)
+    within = {pair: block for chain in chains for pair, block in chain.between.items()}
+    places = {t.term: t for t in structure.tail}
+    couplings = tuple(
+        (places[j], places[k], replace(block, data=within.get((j, k), block.data)))
+        for (j, k), block in structure.gram.cross.items()
+        if j in places and k in places
+    )
+    logdet = sum(chain.factor.logdet_z + first_moment(structure, stages, chain) for chain in chains)
+    return TailOperator(structure, lams, stages, chains, couplings, logdet)
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,31 +201,6 @@ def lanczos_quadrature(solved: Solved, norms: np.ndarray, function) -> np.ndarra
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
         out[column] = norms[column] * float(vectors[0] ** 2 @ function(np.maximum(values, 1e-300)))
     return out
-
-
-def back_substitute(
-    structure: Structure, stages: tuple[StageFactor, ...], tail: np.ndarray, v=None
-) -> tuple[np.ndarray, ...]:
-    """Per stage (q, k, nv): h'(v - f solution) for values ``tail`` (r_raw, nv) of the tail, in raw coordinates.
-
-    v: per stage (q, k, nv) forward right-hand sides, or None for zero. Returned in the order of the stages, in the
-    type of the tail's values.
-    """
-    nv, dtype = tail.shape[1], tail.dtype
-    sizes = [s.n_levels * s.width for s in structure.stages]
-    starts = structure.r_raw + np.cumsum([0, *sizes])
-    solution = np.concatenate([tail, np.zeros((sum(sizes), nv), dtype)]) if len(sizes) > 1 else tail
-    out: list[np.ndarray] = [np.zeros(0)] * len(structure.stages)
-    for number in range(len(structure.stages) - 1, -1, -1):
-        stage, part = structure.stages[number], stages[number]
-        own = np.empty((stage.n_levels, stage.width, nv), dtype)
-        given = np.zeros((0, stage.width, nv), dtype) if v is None else v[number]
-        where = stage.indptr, stage.columns
-        run(coupling_kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, given, *where, solution, own)
-        if len(sizes) > 1:
-            solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
-        out[number] = own
-    return tuple(out)
 
 
 def effects_of(whole: Structure, operator: TailOperator, tail: np.ndarray, v=None) -> tuple[np.ndarray, ...]:

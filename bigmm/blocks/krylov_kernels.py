@@ -70,38 +70,3 @@ def cg_direction(lo, hi, beta, r, p):
     for i in range(lo, hi):
         for v in range(nv):
             p[i, v] = r[i, v] + beta[v] * p[i, v]
-
-
-@njit(cache=True, nogil=True)
-def stage_identity(lo, hi, tail_start, indptr, columns, h, f, first, stop, width, product):
-    """sum over levels of h'f product f'h within one tail term's columns; product (n_levels, width, width)."""
-    k = h.shape[1]
-    total = np.zeros((k, k))
-    inner = np.empty((k, k))
-    for i in range(lo, hi):
-        for a in range(k):
-            for b in range(k):
-                inner[a, b] = 0.0
-        e = tail_start[i]
-        while e < indptr[i + 1]:
-            c = columns[e]
-            if c < first or c >= stop:
-                e += 1
-                continue
-            level = (c - first) // width
-            for a in range(k):
-                for b in range(k):
-                    t = 0.0
-                    for p in range(width):
-                        for q in range(width):
-                            t += f[e + p, a] * product[level, p, q] * f[e + q, b]
-                    inner[a, b] += t
-            e += width
-        for a in range(k):
-            for b in range(k):
-                t = 0.0
-                for p in range(k):
-                    for q in range(k):
-                        t += h[i, p, a] * inner[p, q] * h[i, q, b]
-                total[a, b] += t
-    return total

@@ -60,16 +60,45 @@ def sum_and_spread(known: np.ndarray, each: np.ndarray, n_probes: int) -> tuple[
     return deflated + each[:n_probes].mean(axis=0), deflated + each[:n_probes]
 
 
+def most_deflation(operator: TailOperator) -> int:
+    """Columns that a basis may have: with many of few, solving for them costs more than the probes it saves."""
+    return operator.size // 4
+
+
 def deflation_basis(
     operator: TailOperator, size: int, seed: int, rounds: int = 6, keys: Keys | None = None
 ) -> np.ndarray:
-    """(r, size) orthonormal columns near the largest |eigenvalues| of X_hat = I - S_hat, by subspace iteration."""
-    size = min(size, operator.size // 4)
-    basis = np.linalg.qr(keyed_columns(_normals, operator.size, size, seed + 1, keys))[0]
-    for _ in range(rounds if size else 0):
+    """(r, size) orthonormal columns: coordinates of terms of few columns (see `_few_columns`), then columns near the
+    largest |eigenvalues| of what they leave of X_hat = I - S_hat, by subspace iteration."""
+    size = min(size, most_deflation(operator))
+    few = _few_columns(operator.structure, 2 * size // 3)
+    wanted = size - len(few)
+    basis = _orthonormal_without(few, keyed_columns(_normals, operator.size, wanted, seed + 1, keys))
+    for _ in range(rounds if wanted else 0):
         image = operator.apply(padded(basis.astype(np.float32)))
-        basis = np.linalg.qr(basis - image[:, :size])[0]
-    return np.ascontiguousarray(basis)
+        basis = _orthonormal_without(few, basis - image[:, :wanted])
+    coordinates = np.zeros((operator.size, len(few)))
+    coordinates[few, np.arange(len(few))] = 1.0
+    return np.concatenate([coordinates, basis], axis=1)
+
+
+def _few_columns(structure: Structure, most: int) -> np.ndarray:
+    """(c,) columns of the tail, c <= most, of its smallest terms: what they have to do with all others is then traced
+    exactly. A random sign for each would leave an error that does not fall with their variance, so that it could not be
+    told whether that is zero."""
+    chosen: list[np.ndarray] = []
+    for t in sorted(structure.tail, key=lambda t: t.n_levels * t.width):
+        most -= t.n_levels * t.width
+        if most < 0:
+            break
+        chosen.append(np.arange(t.offset, t.stop))
+    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, int)
+
+
+def _orthonormal_without(rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of columns whose given rows are set to zero."""
+    columns[rows] = 0.0
+    return np.linalg.qr(columns)[0]
 
 
 def keyed_columns(

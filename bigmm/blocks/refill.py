@@ -8,7 +8,7 @@ import numpy as np
 
 from bigmm.blocks.analysis import analyse
 from bigmm.blocks.gram import CrossBlock, Gram
-from bigmm.blocks.row_structure import elimination_order, row_structure
+from bigmm.blocks.row_structure import IterativeStructure, analyse_iterative, elimination_order
 from bigmm.blocks.structure import Structure
 
 
@@ -41,8 +41,8 @@ class Refill:
 
 
 def _arrays(gram: Gram) -> list[np.ndarray]:
-    terms = gram.terms
-    return [*(t.diagonal for t in terms), *(t.dense for t in terms), *(b.data for b in gram.cross.values()), gram.xy]
+    terms, pairs = gram.terms, (gram.cross[pair].data for pair in sorted(gram.cross))  # in whatever order they came
+    return [*(t.diagonal for t in terms), *(t.dense for t in terms), *pairs, gram.xy]
 
 
 def _numbered(gram: Gram) -> Gram:
@@ -57,13 +57,13 @@ def _numbered(gram: Gram) -> Gram:
 
     diagonals = [numbers(t.diagonal) for t in gram.terms]
     dense = [numbers(t.dense) for t in gram.terms]
-    cross = {pair: CrossBlock(b.indptr, b.indices, numbers(b.data)) for pair, b in gram.cross.items()}
+    cross = {pair: CrossBlock(b.indptr, b.indices, numbers(b.data)) for pair, b in sorted(gram.cross.items())}
     terms = tuple(replace(t, diagonal=a, dense=b) for t, a, b in zip(gram.terms, diagonals, dense, strict=True))
     return replace(gram, terms=terms, cross=cross, xy=numbers(gram.xy))
 
 
 class RowRefill:
-    """The same for `row_structure`: stages hold their rows only.
+    """The same for `analyse_iterative`: stages hold their rows only.
 
     One tail term of scalar effects, the usual case of two large crossed factors, costs nothing: its cross block is the
     stage's rows as it stands.
@@ -73,17 +73,21 @@ class RowRefill:
         self.places: list[np.ndarray] | None = None
         chain, rest = elimination_order(pattern)
         if len(chain) == 1 and len(rest) == 1 and pattern.terms[rest[0]].width == 1:
-            self.structure = row_structure(pattern)
+            self.structure = analyse_iterative(pattern)
             return
         before = sum(t.diagonal.size + t.dense.size for t in pattern.terms) + 1
-        self.structure = row_structure(_numbered(pattern))
-        self.places = [stage.data.astype(np.int64) - before for stage in self.structure.stages]
+        self.structure = analyse_iterative(_numbered(pattern))
+        self.places = [stage.data.astype(np.int64) - before for stage in self.structure.whole.stages]
 
-    def __call__(self, gram: Gram) -> Structure:
+    def __call__(self, gram: Gram) -> IterativeStructure:
         """The structure of ``gram``; the stages' numbers have the type of its cross blocks."""
         stages = []
-        numbers = None if self.places is None else np.concatenate([b.data.ravel() for b in gram.cross.values()])
-        for number, stage in enumerate(self.structure.stages):
+        numbers = (
+            None
+            if self.places is None
+            else np.concatenate([gram.cross[pair].data.ravel() for pair in sorted(gram.cross)])
+        )
+        for number, stage in enumerate(self.structure.whole.stages):
             term = gram.terms[stage.term]
             if self.places is None or numbers is None:
                 (block,) = gram.cross.values()
@@ -91,4 +95,5 @@ class RowRefill:
             else:
                 data = numbers[self.places[number]]
             stages.append(replace(stage, diagonal=term.diagonal, dense=term.dense, data=data))
-        return replace(self.structure, gram=gram, stages=tuple(stages))
+        whole = replace(self.structure.whole, gram=gram, stages=tuple(stages))
+        return replace(self.structure, whole=whole)

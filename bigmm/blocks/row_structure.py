@@ -1,14 +1,14 @@
 """A `Structure` for the iterative solver: the stages' rows alone, nothing sorted by column and nothing turned.
 
 With two large crossed factors, the usual case, it costs no memory at all: the only cross block is the stage's rows as
-it stands. Terms are eliminated so that no two nested ones are left for conjugate gradients, which would converge slowly
-on them.
+it stands. Conjugate gradients would converge slowly on nested terms: as many as can be are eliminated, and those that
+are left are chained for the `preconditioner`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -17,7 +17,7 @@ from bigmm.blocks.analysis import analyse, place_tail
 from bigmm.blocks.factor import GRAIN
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.parallel import run
-from bigmm.blocks.structure import Stage, Structure, TailTerm, cross, is_nested
+from bigmm.blocks.structure import Stage, Structure, TailTerm, containing_chain, cross, is_nested
 
 Order = tuple[list[int], list[int]]
 
@@ -42,6 +42,43 @@ def elimination_order(gram: Gram) -> Order:
 
 def _nested(gram: Gram, j: int, k: int) -> bool:
     return is_nested(gram.cross[j, k])
+
+
+@dataclass(frozen=True, slots=True)
+class TailChain:
+    """Terms of the tail, each nested in the next: their places there, and the `Structure` of them alone, with one
+    column of zeros for X and y."""
+
+    places: tuple[TailTerm, ...]
+    alone: Structure
+
+
+@dataclass(frozen=True, slots=True)
+class IterativeStructure:
+    """whole: the model without a dense tail; chain: the stages' terms alone, for their own part of the inverse; tail:
+    chains of its terms. Of a chain alone only the pattern counts: its numbers are those of the gram that was analysed.
+    """
+
+    whole: Structure
+    chain: Structure
+    tail: tuple[TailChain, ...]
+
+
+def analyse_iterative(gram: Gram, order: Order | None = None) -> IterativeStructure:
+    """Symbolic analysis for the iterative solver; order: see `row_structure`."""
+    whole = row_structure(gram, order)
+    chain = analyse(chain_gram(gram, [stage.term for stage in whole.stages]))
+    left, chains = {t.term: t for t in whole.tail}, []
+    while left:
+        terms = containing_chain(list(left), lambda j, k: (j, k) in gram.cross and is_nested(gram.cross[j, k]))
+        chains.append(TailChain(tuple(left.pop(term) for term in terms), _alone(gram, terms)))
+    return IterativeStructure(whole, chain, tuple(chains))
+
+
+def _alone(gram: Gram, terms: Sequence[int]) -> Structure:
+    own = chain_gram(gram, terms)
+    blocks = (replace(t, dense=np.zeros((t.n_levels, t.width, 1))) for t in own.terms)
+    return analyse(replace(own, terms=tuple(blocks), xy=np.zeros((1, 1))))
 
 
 def row_structure(gram: Gram, order: Order | None = None) -> Structure:

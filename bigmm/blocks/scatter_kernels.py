@@ -56,10 +56,11 @@ def identity_blocks(lo, hi, first, indptr, columns, h, f, offset, stop, width, p
     """What S^-1 = M M' says of one stage and one tail term, entry by entry.
 
     out[l] (q, k, k) += h'F MM'F'h; cross (nnz_pair, k, width): -h'f MM' of each entry of the pair, in the order of the
-    stage's levels, the first of level l being cross_first[l]. product (n_levels, width, width) = MM'.
+    stage's levels, the first of level l being cross_first[l], or empty: not wanted. product (n_levels, width, width) =
+    MM'.
     """
     k = h.shape[1]
-    inner, moved = np.empty((k, k)), np.empty((k, width))
+    inner, moved, wanted = np.empty((k, k)), np.empty((k, width)), len(cross) > 0
     for i in range(lo, hi):
         inner[:] = 0.0
         e, at = first[i], cross_first[i]
@@ -79,7 +80,7 @@ def identity_blocks(lo, hi, first, indptr, columns, h, f, offset, stop, width, p
                 for b in range(k):
                     for q in range(width):
                         inner[a, b] += moved[a, q] * f[e + q, b]
-            for a in range(k):
+            for a in range(k if wanted else 0):
                 for q in range(width):
                     t = 0.0
                     for b in range(k):

@@ -11,6 +11,7 @@ All arrays are in *unscaled* coordinates: Lambda is applied to whole Schur compl
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,11 +162,17 @@ def is_nested(block: CrossBlock) -> bool:
 def elimination_order(gram: Gram) -> tuple[list[int], list[int]]:
     """(terms eliminated level by level, terms of the tail): a chain of containing factors, then the rest."""
     penalized = [i for i, t in enumerate(gram.terms) if t.penalized]
-    chain = penalized[:1]
+    chain = containing_chain(penalized, lambda i, k: is_nested(cross(gram, i, k)))
+    return chain, [i for i in range(len(gram.terms)) if i not in chain]
+
+
+def containing_chain(terms: Sequence[int], nested: Callable[[int, int], bool]) -> list[int]:
+    """The first of the terms, one that contains it, one that contains that, ...; nested(i, k): is i within k?"""
+    chain = list(terms[:1])
     while chain:
-        rest = [i for i in penalized if i not in chain]
-        containing = next((i for i in rest if is_nested(cross(gram, chain[-1], i))), None)
+        rest = [i for i in terms if i not in chain]
+        containing = next((i for i in rest if nested(chain[-1], i)), None)
         if containing is None:
             break
         chain.append(containing)
-    return chain, [i for i in range(len(gram.terms)) if i not in chain]
+    return chain

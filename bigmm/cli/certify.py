@@ -39,12 +39,13 @@ def certify(
     """Check the objective of MODEL, fitted by the iterative solver, against the exact one at its theta.
 
     One tiled Cholesky factorization, on the workers of a Dask scheduler or in threads of this process. Ends with 0 when
-    the difference is within 4 stated Monte Carlo errors, else with 3.
+    the difference is within so many of the stated Monte Carlo errors that more are as rare as 4 normal ones (Student's
+    t: the error is estimated from few probes), else with 3.
     """
     options.check_where(scheduler, workers)
     output.check_outputs(None, json_file, overwrite=True)
     fitted = load(model)
-    if not hasattr(fitted, "certify"):
+    if fitted.fitted.kind != "lmm":
         raise UsageError(f"{model} is a generalized model; the exact objective is certified for linear ones only")
     with connected(scheduler) as client, console.progress() as progress:
         found = fitted.certify(client, workers, memory_limit, tile, progress=progress)

@@ -24,6 +24,7 @@ CONVERGED, DOUBTFUL = 0, 3
     help="Standard errors of a generalized model: the objective's Hessian (default), or the working model.",
 )
 @click.option("--optimizer", metavar="NAME", default="auto", show_default=True, help="How the criterion is minimised.")
+@options.probe_options
 @options.where_options
 @click.option(
     "--out", metavar="DIR", help="Write summary, tables and the saved model there; appears whole or not at all."
@@ -44,6 +45,7 @@ def fit(
     nagq: int | None,
     laplace: str | None,
     se: str | None,
+    mc_tol: tuple[float, float] | None,
     scheduler: str | None,
     workers: int | None,
     out: str | None,
@@ -62,7 +64,7 @@ def fit(
     options.check_where(scheduler, workers)
     output.check_outputs(out, json_file, overwrite, data)
     with connected(scheduler) as client:
-        settings = model | particular
+        settings = model | particular | ({} if mc_tol is None else {"mc_tol": mc_tol})
         fitted = fit_model(console, kind, formula, options.as_data(data), client=client, n_workers=workers, **settings)
     return deliver(console, fitted, out=out, json_file=json_file, overwrite=overwrite)
 

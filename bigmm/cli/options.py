@@ -91,6 +91,27 @@ def family_options(command: Callable) -> Callable:
     return _decorated(command, options)
 
 
+def probe_options(command: Callable) -> Callable:
+    """The iterative solver's random vectors: --mc-tol, how small their errors are to be, and --seed."""
+    tolerance = click.option(
+        "--mc-tol",
+        type=click.FloatRange(min=0, min_open=True),
+        nargs=2,
+        metavar="THETA OBJECTIVE",
+        help="Monte Carlo errors of the iterative solver are brought below this share of each theta's standard error, "
+        "and below this standard error of the objective.  [default: 0.01 0.05]",
+    )
+    seed = click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        metavar="N",
+        default=0,
+        show_default=True,
+        help="Fixes the probes of the iterative solver.",
+    )
+    return tolerance(seed(command))
+
+
 def where_options(command: Callable) -> Callable:
     """Where the work runs: --workers threads of this process, or a --scheduler's workers."""
     workers = click.option(

@@ -9,6 +9,7 @@ import click
 from bigmm.cli import options, output
 from bigmm.cli.cluster import connected
 from bigmm.cli.console import Console, talking
+from bigmm.errors import MemoryLimitError
 
 
 @click.command()
@@ -35,7 +36,8 @@ def plan(
 ) -> int:
     """Say what a fit would read, hold and compute: levels, blocks, bytes, passes.
 
-    Levels are counted by a pass over the grouping columns alone.
+    Levels are counted by a pass over the grouping columns alone. Ends with 2, as the fit would, when that is refused
+    for the memory limit.
     """
     _, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace)
     options.check_where(scheduler, workers)
@@ -52,12 +54,13 @@ def plan(
             progress=progress,
             **(model | particular),
         )
+    code = MemoryLimitError.exit_code if planned.refused else 0
     if json_file == output.STDOUT:
         console.result(output.as_json(planned.as_record()).rstrip("\n"))
-        return 0
+        return code
     if not console.quiet:
         console.result(str(planned))
     if json_file is not None:
         output.write_json(planned.as_record(), json_file)
         console.result(json_file)
-    return 0
+    return code

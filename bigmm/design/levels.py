@@ -63,7 +63,8 @@ def integer_keys(values: pa.Array) -> np.ndarray:
 
 
 def label_strings(values: pa.Array) -> pa.Array:
-    """Labels as text: 308 for 308 and 308.0, True, 2020-01-31, decimals as written."""
+    """Labels as text: 308 for 308 and 308.0, True, 2020-01-31, decimals as written; 2020-01-31 12:00:00, whatever unit
+    a timestamp counts in, with a fraction of a second only where there is one."""
     kind = values.type
     if pt.is_dictionary(kind):
         values, kind = values.dictionary_decode(), kind.value_type
@@ -72,7 +73,8 @@ def label_strings(values: pa.Array) -> pa.Array:
     if pt.is_floating(kind):
         texts = [None if v is None else str(int(v)) if v.is_integer() else repr(v) for v in values.to_pylist()]
         return pa.array(texts, pa.large_string())
-    return values.cast(pa.large_string())
+    texts = values.cast(pa.large_string())
+    return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1") if pt.is_timestamp(kind) else texts
 
 
 def label_array(texts: pa.Array) -> np.ndarray:

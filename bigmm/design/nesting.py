@@ -8,7 +8,7 @@ parents and is not begun when the first rows show one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -39,17 +39,31 @@ def nested_chain(
     layout = spec.layout
     if layout.fixed_factors:
         return None
-    pairs = undecided_pairs(layout)
-    if pairs and not (_nested_rows(head, pairs, layout) and _nested_source(spec, source, workers, pairs, progress)):
+    if not all_nested(spec, source, workers, undecided_pairs(layout), head, progress):
         return None
     return tuple(range(len(joint_terms(layout))))
+
+
+def all_nested(
+    spec: DesignSpec, source: Source, workers: Executor, pairs: Pairs, head: DesignChunk | None, progress: Any = None
+) -> bool:
+    """Does every level of each pair's first grouping lie in one level of its second? Reads the grouping columns of the
+    pairs once, unless the head, or that there are none, decides."""
+    if not pairs:
+        return True
+    return _nested_rows(head, pairs, spec.layout) and _nested_source(spec, source, workers, pairs, progress)
 
 
 def undecided_pairs(layout: Layout) -> Pairs:
     """Neighbouring groupings, by decreasing number of levels, that the formula does not nest; () when it nests all."""
     groupings = [term.grouping for term in joint_terms(layout) if term.fixed_factor is None]
+    return undecided(layout, pairwise(groupings))
+
+
+def undecided(layout: Layout, pairs: Iterable[tuple[int, int]]) -> Pairs:
+    """Those of the pairs of groupings that the formula does not nest."""
     variables = [set(grouping.variables) for grouping in layout.groupings]
-    return tuple((a, b) for a, b in pairwise(groupings) if not variables[b] <= variables[a])
+    return tuple((a, b) for a, b in pairs if not variables[b] <= variables[a])
 
 
 def level_numbers(spec: DesignSpec, table: pa.Table, where: str, grouping: int) -> np.ndarray:

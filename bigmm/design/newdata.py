@@ -76,7 +76,17 @@ class NewRows:
         refs = codes[0] if len(codes) == 1 else self.plan.combinations[variables].numbers(codes)
         if random and new_levels == "raise":
             self._refuse_new(number, refs)
+            self._refuse_missing(number)
         return refs
+
+    def _refuse_missing(self, number: int) -> None:
+        for name in self.plan.groupings[number]:
+            absent = self.cells.column(name).is_null(nan_is_null=True).to_numpy()
+            if absent.any():
+                raise DataError(
+                    f"{self.cells.where}: {name!r} is missing in row {int(np.argmax(absent)) + 1}, so the row has no "
+                    "level; new_levels='population' predicts without its random effect"
+                )
 
     def _refuse_new(self, number: int, refs: np.ndarray) -> None:
         variables = self.plan.groupings[number]

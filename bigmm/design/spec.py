@@ -24,6 +24,8 @@ from bigmm.design.transforms import Replayer, State
 from bigmm.errors import DataError, VersionError
 
 _FORMAT = 1
+NEW_DATA = "new data"
+"""How messages name a table to predict for; whoever knows where it is from says so instead."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +118,7 @@ class DesignSpec:
         be absent. A factor kept in `Layout.fixed_factors` has refs -1 where its value is missing. DataError for a fixed
         factor's unseen level, a missing column, or text where numbers are needed.
         """
-        cells = Cells(table, "new data", self.levels, self.replayer, strict=False)
+        cells = Cells(table, NEW_DATA, self.levels, self.replayer, strict=False)
         rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need)
         return rows.encode(self.response, new_levels)
 

@@ -214,7 +214,7 @@ class Flight:
         while True:
             future = self.futures[number]
             try:
-                outcome = future.result(timeout=CHECK_SECONDS)
+                outcome = fetched(future)
             except TimeoutError:
                 if future.status == "error":
                     raise
@@ -258,6 +258,26 @@ class Flight:
     def cancel(self) -> None:
         """Give up what is in flight."""
         give_up(self.client, self.futures)
+
+
+def fetched(future: Future) -> Any:
+    """The result of a future, within `CHECK_SECONDS` or TimeoutError; raises what its task raised.
+
+    A scheduler that goes away while it is asked for the result closes the connection before the client knows.
+    """
+    from distributed.comm import CommClosedError
+
+    try:
+        return future.result(timeout=CHECK_SECONDS)
+    except CommClosedError as error:
+        if future.status == "error":  # the task's own: a worker lost another one, say
+            raise
+        raise lost_connection(error) from error
+
+
+def lost_connection(error: BaseException) -> TemporaryError:
+    """What to say of a scheduler that is gone."""
+    return TemporaryError(f"the connection to the Dask scheduler was lost ({error}). Start it and try again.")
 
 
 def give_up(client: Client, futures: dict[int, Future]) -> None:
@@ -330,8 +350,12 @@ class Watchdog:
 @contextmanager
 def scheduler_errors() -> Iterator[None]:
     """A scheduler that does not answer is a TemporaryError, not a bug."""
+    from distributed.client import ClosedClientError
+
     try:
         yield
+    except ClosedClientError as error:
+        raise lost_connection(error) from error
     except OSError as error:  # CommClosedError is one
         if isinstance(error, BigmmError):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,15 +66,23 @@ def executor(
     if n_workers is not None:
         if client is not None:
             raise UsageError("give either client= (a cluster) or n_workers= (threads of this process), not both")
+        if isinstance(n_workers, bool) or not isinstance(n_workers, numbers.Integral):
+            raise UsageError(f"n_workers must be a number of threads, got {n_workers!r}")
         if n_workers < 1:
             raise UsageError(f"n_workers must be at least 1, got {n_workers}")
-        return ThreadExecutor(n_workers)
+        return ThreadExecutor(int(n_workers))
     if client is None and "distributed" in sys.modules:
         if _inside_a_task():
             return ThreadExecutor(1)
         client = _current_client()
     if client is None:
         return ThreadExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    known = hasattr(client, "submit") and hasattr(client, "nthreads")
+    if not known and not getattr(client, "asynchronous", False):
+        raise UsageError(
+            f"client must be a connected distributed.Client, got {client!r}: for the address of a scheduler write "
+            "client=distributed.Client('tcp://head:8786'), for a cluster client=cluster.get_client()"
+        )
     from bigmm.execute.cluster import ClusterExecutor
 
     return ClusterExecutor(client, no_worker_seconds)

@@ -152,7 +152,7 @@ class _Attempt:
     def _taken(self, future: Future) -> Any:
         while True:
             try:
-                return future.result(timeout=cluster.CHECK_SECONDS)
+                return cluster.fetched(future)
             except TimeoutError:
                 if future.status == "error":
                     raise

@@ -21,6 +21,15 @@ _UNITS = {
 }
 
 
+def in_units(nbytes: float) -> str:
+    """Bytes as people read them: "37.2 MiB"."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if nbytes < 1024:
+            return f"{nbytes:.4g} {unit}"
+        nbytes /= 1024
+    return f"{nbytes:.4g} TiB"
+
+
 def memory_bytes(limit: Any) -> int:
     """Bytes of "4GiB", "500MB", a number, or None: nine tenths of the memory that is free now."""
     if limit is None:

@@ -14,7 +14,7 @@ from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.lambda_fn import checked, start_and_bounds
-from bigmm.fit.settings import Settings, settings
+from bigmm.fit.settings import Settings, settings, true_or_false
 from bigmm.objective.general import GeneralCriterion, factor_kind
 from bigmm.optimize import Problem, minimize
 from bigmm.optimize.nlopt_methods import algorithm
@@ -66,7 +66,7 @@ def lmm_from_arrays(
     Rows are read once, chunk by chunk; Dask and zarr arrays are never held as a whole. Columns of X that depend on
     earlier ones are dropped and have NaN coefficients. Raises UsageError, DataError, MemoryLimitError, TemporaryError.
     """
-    how = settings("auto", optimizer, memory_limit, progress)
+    how, reml = settings("auto", optimizer, memory_limit, progress), true_or_false("reml", reml)
     _check_optimizer(optimizer)
     start, bounds = start_and_bounds(lambda_fn, theta0, lower)
     clock = Clock()

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from bigmm.blocks import Gram
-from bigmm.design.layout import joint_terms
+from bigmm.design.layout import Layout, joint_terms
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.algebra import ExactAlgebra, IterativeAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
@@ -26,22 +26,30 @@ FEW_LEVELS = 500
 """Levels from which on their outer products make a good curvature (measured)."""
 
 
-def make_engine(
-    model: HeldModel, beta0: np.ndarray, nagq: int, observed: bool, parameters: Parameters, solver: str, seed: int
-) -> tuple[Engine, HeldModel]:
-    """(engine, the model from now on): one factor goes level by level, nested ones tree by tree, others by blocks.
+def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[Engine]:
+    """One factor goes level by level, nested ones tree by tree, others by blocks; chain: as in `HeldModel`.
 
     Few levels go tree by tree too (Laplace), for the sake of a curvature that is no sum of few outer products.
     """
+    if chain is None:
+        return CrossedLaplace
+    few = nagq == 1 and layout.groupings[joint_terms(layout)[chain[0]].grouping].n_levels < FEW_LEVELS
+    return NestedFactors if len(chain) > 1 or few else SingleFactor
+
+
+def make_engine(
+    model: HeldModel, beta0: np.ndarray, nagq: int, observed: bool, parameters: Parameters, solver: str, seed: int
+) -> tuple[Engine, HeldModel]:
+    """(the engine of `engine_for`, the model from now on)."""
     joined = joint_terms(model.spec.layout)
     order = model.chain or model.assembled.term_order
     covariates, groupings = [joined[j].covariates for j in order], [joined[j].grouping for j in order]
     xc, family, templates = model.fixed_columns, model.family, model.templates
     common = family, templates, parameters, observed
-    few = nagq == 1 and model.spec.layout.groupings[groupings[0]].n_levels < FEW_LEVELS
-    if len(templates.widths) == 1 and nagq >= 1 and not few:
+    kind = engine_for(model.spec.layout, model.chain, nagq)
+    if kind is SingleFactor:
         return SingleFactor(model.held.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
-    if model.chain is not None:
+    if kind is NestedFactors:
         held = model.held.replaced(partial(grow, groupings=groupings))
         return NestedFactors(held.map, held.n_shards, xc, covariates, *common, model.constant), model
     wiring = wire(model.assembled.gram, xc, covariates)

@@ -9,7 +9,7 @@ import numpy as np
 from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
 from bigmm.blocks.factor import NotPositiveDefiniteError
-from bigmm.blocks.iterative import probe_keys
+from bigmm.blocks.probes import keys_of
 from bigmm.design.layout import joint_terms
 from bigmm.errors import DataError
 from bigmm.fit import runaway
@@ -111,7 +111,7 @@ def error_record(search: Search, error: ProbeError, working: WorkingModel, theta
         working.algebra.n_deflation,
         working.algebra.seed,
         objective + (factor.logdet_each - factor.logdet_z),
-        tuple(name for name, _, _ in probe_keys(working.algebra.analysed)),
+        tuple(name for name, _, _ in keys_of(working.algebra.structure)),
         search.wishes.mc_tol,
     ).as_record()
     beta = {"beta": error.psi[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}

@@ -6,25 +6,22 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.design import DesignSpec
-from bigmm.design.layout import joint_terms
 from bigmm.errors import UsageError
-from bigmm.families import Family
-from bigmm.families import family as family_named
+from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.finish import finish
-from bigmm.fit.held_model import held_model, with_counted_rows
-from bigmm.fit.opened import opened
+from bigmm.fit.held_model import chain_of, held_model, row_sizes, storage, with_counted_rows
+from bigmm.fit.needs import check_ahead, chosen_solver
+from bigmm.fit.opened import first_rows, opened
 from bigmm.fit.search import Search, Wishes
-from bigmm.fit.settings import settings
+from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.results import FittedGlmm, GlmmResults
-from bigmm.solver import check_memory, choose_solver, quiet_driver
+from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
-MOST_POINTS = 100
 
 
 def glmm(
@@ -77,16 +74,12 @@ def glmm(
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how = settings(solver, optimizer, memory_limit, progress)
-    chosen = family_named(family, link)
-    observed = _which_weights(chosen, laplace)
-    if not isinstance(nagq, (int, np.integer)) or isinstance(nagq, bool) or not 0 <= nagq <= MOST_POINTS:
-        raise UsageError(
-            f"nagq must be 0 (fast), 1 (Laplace) or a number of quadrature points up to {MOST_POINTS}, got {nagq!r}"
-        )
+    options = asked(family, link, nagq, laplace)
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
     if compress not in ("auto", False):
         raise UsageError(f"compress must be 'auto' or False, got {compress!r}")
+    mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
     begun = opened(
         formula,
@@ -102,22 +95,26 @@ def glmm(
         contrasts=contrasts,
         categories=categories,
         drop_missing=drop_missing,
-        binomial=chosen.name in ("binomial", "bernoulli"),
+        binomial=options.binomial,
     )
     source, workers, spec = begun.source, begun.workers, begun.spec
-    single = _check_terms(spec, int(nagq))
+    check_terms(spec, options.nagq)
     with clock("shard"):
-        model = held_model(source, spec, chosen, workers, how, single, nested=nagq >= 1)
-        solved_by, why = choose_solver(model.assembled.gram, how.solver, how.memory_limit)
-        if solved_by == "exact":
-            check_memory(model.assembled.gram, how.memory_limit)
+        head = first_rows(source, spec)
+        chain = chain_of(source, spec, workers, how, head, options.nagq)
+        kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
+        if chain is None:
+            check_ahead(source, spec, workers, how, head, kept)
+        model = held_model(source, spec, options.family, workers, how, chain, head)
+        gram = model.assembled.gram
+        solved_by, why = chosen_solver(gram, spec.layout, workers, how, kept if chain is None else None)
     with clock("start"):
-        start = glm_start(model.held.map, chosen, model.fixed_columns, model.assembled.gram.n)
+        start = glm_start(model.held.map, options.family, model.fixed_columns, model.assembled.gram.n)
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):
         wishes = Wishes(theta0, how.optimizer, solved_by, seed, mc_tol)
-        search = Search(model, start, int(nagq), observed, wishes)
+        search = Search(model, start, options.nagq, options.observed, wishes)
         model = search.model
         outcome = search.run()
     with clock("estimate"), quiet_driver(model.assembled.gram):
@@ -148,42 +145,12 @@ def glmm(
             offset=begun.offset,
             bigmm_version=__version__,
             source=source,
-            family=chosen,
+            family=options.family,
             phi=fitted.phi,
-            nagq=int(nagq),
-            laplace="observed" if observed else "expected",
+            nagq=options.nagq,
+            laplace="observed" if options.observed else "expected",
             se_method=fitted.se_method,
             penalized=fitted.penalized,
             compressed_rows=model.compressed_rows,
         )
     )
-
-
-def _which_weights(family: Family, laplace: str | None) -> bool:
-    if laplace not in (None, "expected", "observed"):
-        raise UsageError(f"laplace must be 'expected' or 'observed', got {laplace!r}")
-    if laplace == "expected" and family.has_dispersion:
-        raise UsageError(
-            f"laplace='expected' is no likelihood for {family.name}, whose dispersion is estimated: use 'observed'"
-        )
-    return family.has_dispersion if laplace is None else laplace == "observed"
-
-
-def _check_terms(spec: DesignSpec, nagq: int) -> bool:
-    """Is there one grouping factor, and one evaluation per shard enough? Raises UsageError for what is not possible."""
-    layout = spec.layout
-    joined = joint_terms(layout)
-    if layout.fixed_factors:
-        grouping = layout.groupings[layout.fixed_factors[0].grouping]
-        raise UsageError(
-            f"fixed factor {grouping.name!r} has {grouping.n_levels} levels: a generalized model keeps its columns "
-            f"dense; use (1 | {grouping.name}) or fewer levels"
-        )
-    if nagq > 1 and (len(joined) > 1 or len(joined[0].covariates) > 1):
-        terms = ", ".join(f"({' + '.join(t.names)} | {t.group})" for t in layout.terms)
-        raise UsageError(
-            f"nagq={nagq} needs exactly one scalar random effect such as (1 | g), but the formula has {terms}: use "
-            f"nagq=1 "
-            "(Laplace) for several terms or random slopes"
-        )
-    return len(joined) == 1 and nagq >= 1

@@ -21,7 +21,6 @@ from bigmm.execute.spill import check_disk
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
-from bigmm.fit.opened import first_rows
 from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
@@ -108,6 +107,16 @@ def row_sizes(source: Source, layout: Layout, head: DesignChunk) -> RowSizes:
     return RowSizes(sum(p.rows for p in source.partitions) or 10**9, weighted, with_offset, each)
 
 
+def chain_of(
+    source: Source, spec: DesignSpec, workers: Any, how: Settings, head: DesignChunk, nagq: int
+) -> tuple[int, ...] | None:
+    """The factors of an evaluation that is one task per shard (`HeldModel.chain`): one, or a chain of nested ones; None
+    where there is none, and for nagq = 0, whose coefficients tie all levels together."""
+    if nagq == 0:
+        return None
+    return (0,) if len(joint_terms(spec.layout)) == 1 else chain_for_shards(source, spec, workers, how, head)
+
+
 def chain_for_shards(
     source: Source, spec: DesignSpec, workers: Any, how: Settings, head: DesignChunk
 ) -> tuple[int, ...] | None:
@@ -117,6 +126,29 @@ def chain_for_shards(
     if not shards.enough_trees(sizes.rows, sizes.each, top.n_levels):
         return None
     return nested_chain(spec, source, workers, head, how.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """How the rows are held: n_shards; nbytes of all; in_files: through and in temporary files, for memory's sake."""
+
+    n_shards: int
+    nbytes: int
+    in_files: bool
+
+
+def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, workers: Any, how: Settings) -> Storage:
+    """A function of the sizes, of the memory limit, and of who works: a cluster's workers hold rows in memory.
+
+    chain: as in `hold_rows`.
+    """
+    leading = layout.groupings[joint_terms(layout)[chain[-1] if chain else 0].grouping]
+    count, each = shards.shard_count(size.rows, size.each, leading.n_levels), size.each
+    if chain is None:
+        count, each = min(count, shards.MINIMUM_SHARDS), each + _entry_bytes(layout)
+    nbytes = size.rows * each
+    in_files = isinstance(workers, ThreadExecutor) and nbytes > how.memory_limit // SHUFFLE_COPIES
+    return Storage(count, nbytes, in_files)
 
 
 def hold_rows(
@@ -136,21 +168,16 @@ def hold_rows(
     joined, size = joint_terms(layout), row_sizes(source, layout, head)
     leading = joined[chain[-1] if chain else 0].grouping
     finest = joined[chain[0]].grouping if chain and len(chain) > 1 else None
-    n_levels = layout.groupings[leading].n_levels
-    rows, each = size.rows, size.each
-    count = shards.shard_count(rows, each, n_levels)
-    if chain is None:
-        count = min(count, shards.MINIMUM_SHARDS)
-    held_bytes = rows * (each + (_entry_bytes(spec) if chain is None else 0))
-    spills = isinstance(workers, ThreadExecutor) and held_bytes > how.memory_limit // SHUFFLE_COPIES
+    kept = storage(layout, size, chain, workers, how)
+    count, spills = kept.n_shards, kept.in_files
     if spills:
-        check_disk(rows * each)
+        check_disk(size.rows * size.each)
     runs = runs_by_level(source, spec, leading, count, workers)
     if runs is not None:
         read = partial(read_rows, source, spec, family)
         make = partial(make_shard, read, runs.edges, runs.counted, leading, finest)
         return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
-    edges = shards.bounds(n_levels, count)
+    edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, source, spec, family, edges, leading)
     sizes = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
     through = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
@@ -159,9 +186,9 @@ def hold_rows(
     return held, edges, leading
 
 
-def _entry_bytes(spec: DesignSpec) -> int:
+def _entry_bytes(layout: Layout) -> int:
     """Bytes that crossed terms add to a row: level numbers of the pattern, and entries of its pairs."""
-    terms = len(joint_terms(spec.layout))
+    terms = len(joint_terms(layout))
     return 4 * terms + 4 * terms * (terms - 1)
 
 
@@ -204,15 +231,17 @@ def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> 
 
 
 def held_model(
-    source: Source, spec: DesignSpec, family: Family, workers: Any, how: Settings, single: bool, nested: bool = False
+    source: Source,
+    spec: DesignSpec,
+    family: Family,
+    workers: Any,
+    how: Settings,
+    chain: tuple[int, ...] | None,
+    head: DesignChunk,
 ) -> HeldModel:
-    """Hold the rows, and learn from them which levels and columns there are.
-
-    single: one factor, whose evaluation is one task per shard; nested: look for a chain of factors that allows it too.
-    """
+    """Hold the rows, and learn from them which levels and columns there are; chain: of `chain_of`; head: the first
+    rows."""
     layout = spec.layout
-    head = first_rows(source, spec)
-    chain = (0,) if single else chain_for_shards(source, spec, workers, how, head) if nested else None
     held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head)
     # with a chain the pattern is in the shards already: only X is summed
     summed = replace(layout, terms=()) if chain else layout

@@ -28,20 +28,18 @@ from bigmm.execute import Executor, cut_lanes, held_elsewhere, hold
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
+from bigmm.fit.needs import check_ahead, chosen_solver
 from bigmm.fit.opened import first_rows, opened
 from bigmm.fit.plan import check_pass_memory
-from bigmm.fit.settings import Settings, settings
+from bigmm.fit.residual import with_residual_advice
+from bigmm.fit.settings import Settings, settings, start_values, true_or_false
 from bigmm.fit.staying import Staying, staying
-from bigmm.objective import Criterion, Templates, templates_for
+from bigmm.objective import Templates, templates_for
 from bigmm.objective.algebra import Algebra
-from bigmm.optimize import Outcome
 from bigmm.results import FittedLmm, LmmResults
-from bigmm.solver import check_memory, choose_solver, solve_model
+from bigmm.solver import checked_seed, checked_tolerance, solve_model
 from bigmm.source import Source
 from bigmm.version import __version__
-
-SINGULAR = 1e-4
-"""lme4's isSingular tolerance on template diagonals."""
 
 
 def lmm(
@@ -98,7 +96,8 @@ def lmm(
     """
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
-    how = settings(solver, optimizer, memory_limit, progress)
+    how, reml = settings(solver, optimizer, memory_limit, progress), true_or_false("reml", reml)
+    mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
     begun = opened(
         formula,
@@ -121,7 +120,7 @@ def lmm(
         if stays is not None:
             held = hold_levels(source, spec, stays.chain, stays.head, workers, how)
     if stays is None:
-        ready = assembled_here(accumulate(source, spec, workers, how, clock), spec, how, clock)
+        ready = assembled_here(accumulate(source, spec, workers, how, clock), spec, workers, how, clock)
     else:
         ready = assembled_there(held, spec, stays)
     return fit_assembled(
@@ -144,7 +143,9 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
     with clock("accumulate"):
         check_pass_memory(source, spec, workers.n_workers, how.memory_limit)
         rows = sum(p.rows for p in source.partitions)
-        shift = shift_vector(spec.layout, first_rows(source, spec))
+        head = first_rows(source, spec)
+        check_ahead(source, spec, workers, how, head)
+        shift = shift_vector(spec.layout, head)
         lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
         fold, label = partial(fold_lane, source, spec, shift), "accumulate"
         if has_many_pairs(spec.layout) and held_elsewhere(workers):
@@ -173,15 +174,13 @@ class Ready:
     algebra: Algebra | None = None
 
 
-def assembled_here(cross: CrossProducts, spec: DesignSpec, how: Settings, clock: Clock) -> Ready:
+def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, how: Settings, clock: Clock) -> Ready:
     """From the sums to the blocks on the driver."""
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
         check_identified(assembled.gram)
         templates = templates_for(spec.layout, assembled.term_order)
-        chosen, why = choose_solver(assembled.gram, how.solver, how.memory_limit)
-        if chosen == "exact":
-            check_memory(assembled.gram, how.memory_limit)
+        chosen, why = chosen_solver(assembled.gram, spec.layout, workers, how)
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 
 
@@ -218,6 +217,7 @@ def fit_assembled(
         )
     with clock("estimate"):
         estimates = criterion.estimates(outcome.theta)
+        outcome = with_residual_advice(outcome, float(estimates.sigma), gram)
     return LmmResults(
         FittedLmm(
             formula=spec.settings.formula,
@@ -228,7 +228,7 @@ def fit_assembled(
             theta=outcome.theta,
             estimates=estimates,
             outcome=outcome,
-            is_singular=is_singular(ready.assembled, criterion, outcome),
+            is_singular=bool(outcome.at_boundary.any()),
             nobs=gram.n,
             rows_read=ready.rows_read,
             dropped=tuple(ready.dropped.items()),
@@ -246,8 +246,3 @@ def fit_assembled(
             source=source,
         )
     )
-
-
-def is_singular(assembled: Assembled, criterion: Criterion, outcome: Outcome) -> bool:
-    """Some template diagonal is (nearly) zero: a variance is 0 or a correlation +-1."""
-    return bool(np.any(np.abs(outcome.theta[criterion.lower == 0]) < SINGULAR))

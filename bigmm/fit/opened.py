@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from bigmm.design import DesignSpec, learn
 from bigmm.design.layout import DesignChunk
+from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
-from bigmm.fit.settings import Settings
+from bigmm.fit.settings import Settings, true_or_false
 from bigmm.source import Source, open_source
 
 HEAD_ROWS = 65_536
+EXAMPLES = {"contrasts": "{'f': 'Sum'}", "categories": "{'f': ['low', 'high']}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,12 @@ def opened(
 
     Arguments are those of `lmm`; refuse_large: raise MemoryLimitError for a row group above the limit.
     """
+    if isinstance(partition_bytes, bool) or not isinstance(partition_bytes, Real) or not partition_bytes > 0:
+        raise UsageError(f"partition_bytes must be a positive number of bytes, got {partition_bytes!r}")
+    drop_missing = true_or_false("drop_missing", drop_missing)
+    for name, value in (("contrasts", contrasts), ("categories", categories)):
+        if value is not None and not isinstance(value, Mapping):
+            raise UsageError(f"{name} must be a dict by column, such as {EXAMPLES[name]}, got {value!r}")
     with clock("open"):
         data, weights, offset = with_vectors(data, weights, offset)
         limit = how.memory_limit if refuse_large else None

@@ -18,7 +18,8 @@ from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.start import Start
 from bigmm.laplace.whitening import Whitened
 from bigmm.objective.montecarlo import TOLERANCE
-from bigmm.optimize import Outcome, Problem, minimize
+from bigmm.optimize import Outcome, Problem, minimize, score
+from bigmm.solver import check_optimizer
 
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
 SEARCH_TOLERANCE = 1e-9
@@ -42,6 +43,7 @@ class Search:
     """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say."""
 
     def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
+        check_optimizer(wishes.optimizer, wishes.solver)
         self.start, self.wishes = start, wishes
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
@@ -100,7 +102,7 @@ class Search:
             lower,
             (white.inward(psi),),
             rectify,
-            tolerance=SEARCH_TOLERANCE,
+            tolerance=score.stop_below(self.wishes.mc_tol[0]) if self.iterative else SEARCH_TOLERANCE,
             noisy=self.iterative,
         )
         if self.iterative:

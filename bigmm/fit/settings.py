@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from bigmm.display import progress_callback
 from bigmm.errors import UsageError
 from bigmm.execute.memory import memory_bytes
@@ -24,12 +26,31 @@ class Settings:
     progress: ProgressCallback | None
 
 
+def true_or_false(name: str, value: Any) -> bool:
+    """An option that is a bool, checked: reml="ML" would be true; raises UsageError."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise UsageError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def start_values(theta0: Any) -> np.ndarray | None:
+    """theta0 as numbers, None without; raises UsageError."""
+    if theta0 is None:
+        return None
+    try:
+        return np.asarray(theta0, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"theta0 must be numbers, one per element of theta, got {theta0!r}") from error
+
+
 def settings(solver: str, optimizer: str, memory_limit: Any, progress: Any) -> Settings:
     """Check the options that say how a fit runs; raises UsageError."""
     from bigmm.optimize import nlopt_methods
 
     if solver not in SOLVERS:
         raise UsageError(f"unknown solver {solver!r}: choose 'auto', 'exact' or 'iterative'")
+    if not isinstance(optimizer, str):
+        raise UsageError(f"optimizer must be a name such as 'auto', 'newton' or 'bobyqa', got {optimizer!r}")
     if optimizer not in ("auto", "newton"):
         nlopt_methods.algorithm(optimizer)
     return Settings(solver, optimizer, memory_bytes(memory_limit), progress_callback(progress))

@@ -19,25 +19,33 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bigmm.blocks import sampled, schur
+from bigmm.blocks import iterative
 from bigmm.blocks.factor import Factor, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
+from bigmm.blocks.iterative import IterativeFactor, Precision
 from bigmm.blocks.probes import Probes, draw_probes
 from bigmm.blocks.refill import Refill, RowRefill
 from bigmm.blocks.rhs import solve_for
+from bigmm.blocks.sampled import SampledFactor, sample
 from bigmm.blocks.solve import multiply, quadratic
+from bigmm.blocks.traces import inverse
 from bigmm.laplace.leverages import Leverages
-from bigmm.objective.algebra import projection
-from bigmm.objective.information import average_information
+from bigmm.objective.algebra import projections_of
+from bigmm.objective.boundary import Projections, extrapolated
+from bigmm.objective.information import Changes, average_information, changes_of
+from bigmm.objective.start import level_squares
 
 Terms = tuple[np.ndarray, ...]
 
 SINGLE_PRECISION = 1_000_000
 """From so many numbers in cross blocks on, they and the vectors of the tail are float32: Newton's method needs exact
 scores, not an exact matrix, and what is estimated has a larger error anyway."""
-NEAR_BOUNDARY = 0.1
-"""A scale counts as close to 0 where a level of average information shrinks its effect to a hundredth."""
+PRECISIONS = {
+    np.dtype(np.float32): Precision(np.float32, 1e-5, np.float32, 1e-4),
+    np.dtype(np.float64): Precision(np.float64, 1e-10, np.float64, 1e-9),
+}
+"""By the type of the numbers: what float32 can reach, and close to exact."""
 LOOSE = 1e-3
 """Relative residual of solves that only shape the steps; quadratic forms are good to its square."""
 
@@ -103,7 +111,7 @@ class ExactAlgebra:
     def information(self, complete: Factor, score: Terms, places: list) -> tuple[np.ndarray, np.ndarray]:
         """(X'V^-1X (p, p), average information (n_theta, n_theta)) of the working linear model."""
         ask = partial(quadratic, complete)
-        theta = average_information(complete.structure, ask, complete.lams, score, places)
+        theta = average_information(complete.structure, ask, _changes(complete, places), score)
         n = len(complete.tail) - 1
         lower = np.tril(complete.tail[complete.n_random : n, complete.n_random : n])
         return lower @ lower.T, theta
@@ -131,20 +139,21 @@ class IterativeAlgebra:
         out.n_probes, out.n_deflation, out.probes = 2 * self.n_probes, 2 * self.n_deflation, None
         return out
 
-    def factor(self, gram: Gram, lams: Terms) -> schur.SchurFactor:
-        """See `blocks.schur.eliminate`."""
-        return schur.eliminate(self.refill(gram), lams)
+    def factor(self, gram: Gram, lams: Terms) -> IterativeFactor:
+        """See `blocks.iterative.factorize_iteratively`."""
+        return iterative.factorize_iteratively(self.refill(gram), lams, PRECISIONS[self.kind], with_y=False)
 
     def solve(
-        self, factor: schur.SchurFactor, rhs: Terms, rhs_x: np.ndarray, random_only: bool
+        self, factor: IterativeFactor, rhs: Terms, rhs_x: np.ndarray, random_only: bool
     ) -> tuple[Terms, np.ndarray]:
-        """See `blocks.schur.solve_for`."""
+        """See `blocks.iterative.solve_for`."""
         wide = tuple(r[:, :, None] for r in rhs)
         n = factor.n_dense
-        effects, tau = schur.solve_for(factor, wide, np.zeros((n, 1)) if random_only else rhs_x[:, None], random_only)
+        wide_x = np.zeros((n, 1)) if random_only else rhs_x[:, None]
+        effects, tau = iterative.solve_for(factor, wide, wide_x, random_only)
         return tuple(e[:, :, 0] for e in effects), tau[:, 0]
 
-    def remainder(self, factor: schur.SchurFactor, rhs: Terms, effects: Terms, tau: np.ndarray) -> Terms:
+    def remainder(self, factor: IterativeFactor, rhs: Terms, effects: Terms, tau: np.ndarray) -> Terms:
         """rhs - Z'W (Z effects + X tau) per term (q, k).
 
         That is Lambda'^-1 Lambda^-1 effects, by the equation that the effects solve: a difference would blow their
@@ -158,59 +167,41 @@ class IterativeAlgebra:
             return tuple(found)
         return _difference(factor, rhs, self.product(factor, effects), tau)
 
-    def product(self, factor: schur.SchurFactor, effects: Terms) -> Terms:
+    def product(self, factor: IterativeFactor, effects: Terms) -> Terms:
         """Z'W Z effects."""
         return tuple(w[:, :, 0] for w in multiply(factor.structure, tuple(e[:, :, None] for e in effects)))
 
-    def complete(self, factor: schur.SchurFactor) -> sampled.SampledFactor:
+    def complete(self, factor: IterativeFactor) -> SampledFactor:
         """Probes are drawn at the first factor and kept."""
         if self.probes is None:
             self.probes = draw_probes(factor.operator, self.n_probes, self.n_deflation, self.seed)
-        return sampled.sample(factor, self.probes)
+            self.n_deflation = self.probes.basis.shape[1]  # fewer where the tail has few columns
+        return sample(factor, self.probes)
 
-    def leverages(self, complete: sampled.SampledFactor) -> Leverages:
-        """See `blocks.sampled.inverse`."""
-        found, factor = sampled.inverse(complete), complete.factor
-        levels = [term.n_levels for term in factor.structure.gram.terms]
-        known = list(zip(factor.lams, levels, strict=True))
-        projected = tuple(projection(j, lam, q) for j, (lam, q) in zip(found.sums, known, strict=True))
-        projected = self._at_boundary(factor, projected)
-        spread = [
-            tuple(projection(j[v], lam, q) for j, (lam, q) in zip(found.spread, known, strict=True))
-            for v in range(complete.n_probes)
-        ]
+    def leverages(self, complete: SampledFactor) -> Leverages:
+        """See `blocks.traces.inverse`."""
+        found = inverse(complete, with_pairs=True)
+
+        def at(lams: Terms) -> Projections:
+            other = iterative.factorize_iteratively(complete.analysed, lams, complete.precision, with_y=False)
+            return projections_of(inverse(sample(other, complete.probes), with_pairs=False), other)
+
+        known = projections_of(found, complete), complete.lams, level_squares(complete.structure.gram)
+        projections = extrapolated(*known, at)
         start, rest = (tuple(np.ascontiguousarray(x, self.kind) for x in terms) for terms in (found.start, found.rest))
         weight = found.weight.astype(self.kind)
-        return Leverages(found.known, found.pairs, start, rest, weight, projected, spread)
+        return Leverages(found.known, found.pairs, start, rest, weight, projections.sums, list(projections.spread))
 
-    def _at_boundary(self, factor: schur.SchurFactor, projected: Terms) -> Terms:
-        """The sums of (Z'V^-1Z)_ll that a scale of 0 hides, from a scale close to it: they are continuous there, and
-        say whether a variance of 0 is a minimum."""
-        terms = factor.structure.gram.terms
-        near = tuple(_off_zero(lam, term.diagonal) for lam, term in zip(factor.lams, terms, strict=True))
-        if all(np.array_equal(lam, other) for lam, other in zip(factor.lams, near, strict=True)):
-            return projected
-        assert self.probes is not None
-        found = sampled.inverse(sampled.sample(schur.eliminate(factor.structure, near), self.probes)).sums
-        return tuple(
-            old if np.array_equal(lam, other) else projection(j, other, term.n_levels)
-            for old, lam, other, j, term in zip(projected, factor.lams, near, found, terms, strict=True)
-        )
-
-    def information(self, complete: sampled.SampledFactor, score: Terms, places: list) -> tuple[np.ndarray, np.ndarray]:
+    def information(self, complete: SampledFactor, score: Terms, places: list) -> tuple[np.ndarray, np.ndarray]:
         """(X'V^-1X (p, p), average information (n_theta, n_theta)) of the working linear model."""
-        factor = complete.factor
-        ask = partial(schur.quadratic, factor, tolerance=LOOSE)
-        theta = average_information(factor.structure, ask, factor.lams, score, places)
-        root = schur.fixed_part(factor).root
+        ask = partial(iterative.quadratic, complete, tolerance=LOOSE)
+        theta = average_information(complete.structure, ask, _changes(complete, places), score)
+        root = iterative.fixed_part(complete).root
         return root @ root.T, theta
 
 
-def _off_zero(lam: np.ndarray, diagonal: np.ndarray) -> np.ndarray:
-    """lam with scales of 0 replaced by ones that hardly matter; diagonal: (q, k, k) Z'WZ per level."""
-    small = NEAR_BOUNDARY / np.sqrt(np.maximum(np.einsum("lkk->k", diagonal) / len(diagonal), 1e-300))
-    scales = np.diagonal(lam)
-    return lam + np.diag(np.where(np.abs(scales) < 1e-3 * small, small - scales, 0.0))
+def _changes(complete: Factor | SampledFactor, places: list) -> Changes:
+    return changes_of([term.basis for term in complete.structure.gram.terms], complete.lams, places)
 
 
 def _difference(factor: Any, rhs: Terms, image: Terms, tau: np.ndarray) -> Terms:

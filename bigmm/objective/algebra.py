@@ -2,7 +2,7 @@
 
 | operation            | exact (blocked Cholesky)     | iterative (Schur complement applied, probes)        |
 |----------------------|------------------------------|-----------------------------------------------------|
-| factor               | `factorize`                  | `factorize_iteratively`                             |
+| factor               | `factorize`                  | `factorize_iteratively`, probes solved for          |
 | solve                | back-substitution            | conjugate gradients                                 |
 | quadratic            | forward substitution         | conjugate gradients                                 |
 | projected            | selected inverse             | exact parts + deflation + mean over probes          |
@@ -13,23 +13,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from typing import Any, Protocol
 
 import numpy as np
 
-from bigmm.blocks import conditional, iterative, traces
+from bigmm.blocks import conditional, iterative, sampled
 from bigmm.blocks.analysis import analyse
 from bigmm.blocks.factor import Factor, factorize
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.probes import Probes, draw_probes, make_probes
-from bigmm.blocks.row_structure import Order
+from bigmm.blocks.iterative import IterativeFactor, Precision, fixed_part
+from bigmm.blocks.probes import Probes, draw_probes, keys_of, make_probes, most_deflation
+from bigmm.blocks.row_structure import Order, analyse_iterative
 from bigmm.blocks.rows import row_quadratics
+from bigmm.blocks.sampled import SampledFactor
 from bigmm.blocks.solve import Solution, quadratic, solve
 from bigmm.blocks.structure import Structure
-from bigmm.objective.moments import Lams, LevelMoments, LevelsHere, Modes, Places
+from bigmm.blocks.traces import EstimatedCovariances, Inverse, summed_covariances
+from bigmm.objective.boundary import Projections, extrapolated
+from bigmm.objective.information import Changes
+from bigmm.objective.moments import Lams, LevelMoments, LevelsHere, Modes
 from bigmm.objective.templates import Templates
+
+PRECISION = Precision(np.float64, 1e-8, np.float32, 3e-6)
+CURVATURE_TOLERANCE = 1e-4
+"""Relative residual for average information, which only shapes the steps."""
 
 
 class Algebra(Protocol):
@@ -55,12 +65,14 @@ class Algebra(Protocol):
     def rows(self, factor: Any, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray: ...
 
     def moments(
-        self, factor: Any, solution: Solution, lams: Lams, places: Places, with_fixed: bool
+        self, factor: Any, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool
     ) -> LevelMoments: ...
 
     def modes(self, factor: Any, solution: Solution, lams: Lams, joint: Lams) -> Modes: ...
 
     def start(self, templates: Templates) -> np.ndarray: ...
+
+    def squares(self) -> tuple[np.ndarray, ...]: ...
 
     def compressed(self) -> Gram | None: ...
 
@@ -117,10 +129,10 @@ class IterativeAlgebra(LevelsHere):
 
     def __init__(self, gram: Gram, probes: int = 8, deflation: int = 16, seed: int = 0, order: Order | None = None):
         self.n_probes, self.n_deflation, self.seed = probes, deflation, seed
-        self.analysed = iterative.analyse_iterative(gram, order)
+        self.analysed = analyse_iterative(gram, order)
         self.probes: Probes | None = None
-        self._known: iterative.IterativeFactor | None = None
-        self._traces: tuple[iterative.IterativeFactor, bool, traces.EstimatedCovariances] | None = None
+        self._known: SampledFactor | None = None
+        self._traces: tuple[SampledFactor, bool, Projections] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_known": None, "_traces": None}
@@ -128,87 +140,101 @@ class IterativeAlgebra(LevelsHere):
     @property
     def structure(self) -> Structure:  # type: ignore[override]
         """The whole model, without a dense tail."""
-        return self.analysed.tail
+        return self.analysed.whole
 
-    def factor(self, lams: Lams) -> iterative.IterativeFactor:
-        """See `blocks.iterative.factorize_iteratively`."""
+    def factor(self, lams: Lams) -> SampledFactor:
+        """See `blocks.iterative.factorize_iteratively` and `blocks.sampled.sample`."""
         known, self._known, self._traces = self._known, None, None  # an old factor is freed before a new one is made
-        if known is not None and all(map(np.array_equal, known.operator.lams, lams)):
+        if known is not None and all(map(np.array_equal, known.lams, lams)):
             return known
         del known
+        found = iterative.factorize_iteratively(self.analysed, lams, PRECISION, with_y=True)
         if self.probes is None:
-            operator = iterative.operator_at(self.analysed, lams)
-            self.probes = draw_probes(operator, self.n_probes, self.n_deflation, self.seed)
-        return iterative.factorize_iteratively(self.analysed, lams, self.probes)
+            self.probes = draw_probes(found.operator, self.n_probes, self.n_deflation, self.seed)
+            self.n_deflation = self.probes.basis.shape[1]  # fewer where the tail has few columns
+        return sampled.sample(found, self.probes)
 
-    def enlarged(self, factor: iterative.IterativeFactor, probes: int, deflation: int) -> IterativeAlgebra:
+    def enlarged(self, factor: SampledFactor, probes: int, deflation: int) -> IterativeAlgebra:
         """The same with more probes; what the factor has solved already is kept, for the next `factor` at its theta.
 
         A larger basis is made anew at that theta, and so are the probes' solutions.
         """
         assert self.probes is not None
         larger = copy(self)
+        deflation = min(deflation, most_deflation(factor.operator))
         larger.n_probes, larger.n_deflation, larger._traces, larger.probes = probes, deflation, None, None
         if deflation == self.n_deflation:
-            keys = iterative.probe_keys(self.analysed)
+            keys = keys_of(self.structure)
             larger.probes = make_probes(self.probes.basis, factor.operator.size, probes, self.seed, keys)
-            larger._known = iterative.with_more_probes(factor, larger.probes)
+            larger._known = sampled.with_more_probes(factor, larger.probes)
         return larger
 
-    def _estimated(self, factor: iterative.IterativeFactor, with_fixed: bool) -> traces.EstimatedCovariances:
-        if self._traces is None or self._traces[0] is not factor or self._traces[1] != with_fixed:
-            self._traces = (factor, with_fixed, traces.summed_covariances(factor, with_fixed))
-        return self._traces[2]
+    def _estimated(self, factor: SampledFactor, with_fixed: bool) -> Projections:
+        known = self._traces
+        if known is None or known[0] is not factor or known[1] != with_fixed:
+            known = self._traces = (factor, with_fixed, self._projections(factor, with_fixed))
+        return known[2]
 
-    def solve(self, factor: iterative.IterativeFactor) -> Solution:
+    def _projections(self, factor: SampledFactor, with_fixed: bool) -> Projections:
+        """What a nearly singular Lambda hides is extrapolated: see `boundary`."""
+        sizes = iter(self.squares())
+        squares = [next(sizes) if term.penalized else None for term in self.structure.gram.terms]
+
+        def at(lams: Lams) -> Projections:
+            other = iterative.factorize_iteratively(self.analysed, lams, PRECISION, with_y=False)
+            return projections_of(summed_covariances(sampled.sample(other, factor.probes), with_fixed), other)
+
+        found = projections_of(summed_covariances(factor, with_fixed), factor)
+        return extrapolated(found, factor.lams, squares, at)
+
+    def solve(self, factor: SampledFactor) -> Solution:
         """See `blocks.iterative.solve`."""
         return iterative.solve(factor)
 
-    def quadratic(self, factor: iterative.IterativeFactor, rhs: tuple, rhs_x: np.ndarray) -> np.ndarray:
+    def quadratic(self, factor: SampledFactor, rhs: tuple, rhs_x: np.ndarray) -> np.ndarray:
         """See `blocks.iterative.quadratic`; to the precision that curvature needs."""
-        return iterative.quadratic(factor, rhs, rhs_x, iterative.CURVATURE_TOLERANCE)
+        return iterative.quadratic(factor, rhs, rhs_x, CURVATURE_TOLERANCE)
 
-    def projected(self, factor: iterative.IterativeFactor, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
+    def projected(self, factor: SampledFactor, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
         """Per term sum over levels of (Z'PZ)_ll, (k, k), estimated."""
-        lams = factor.operator.lams
-        return tuple(
-            projection(total, lam, term.n_levels)
-            for total, lam, term in zip(
-                self._estimated(factor, with_fixed).sums, lams, self.structure.gram.terms, strict=True
-            )
-        )
+        return self._estimated(factor, with_fixed).sums
 
-    def spread(self, factor: iterative.IterativeFactor, with_fixed: bool) -> list[tuple[np.ndarray, ...]]:
+    def spread(self, factor: SampledFactor, with_fixed: bool) -> Sequence[tuple[np.ndarray, ...]]:
         """`projected` as each single probe would have it: a list over probes."""
-        lams = factor.operator.lams
-        estimated = self._estimated(factor, with_fixed).spread
-        return [
-            tuple(
-                projection(each[i], lam, term.n_levels)
-                for each, lam, term in zip(estimated, lams, self.structure.gram.terms, strict=True)
-            )
-            for i in range(self.n_probes)
-        ]
+        return self._estimated(factor, with_fixed).spread
 
-    def covariances(self, factor: iterative.IterativeFactor) -> tuple[np.ndarray | None, ...]:
+    def covariances(self, factor: SampledFactor) -> tuple[np.ndarray | None, ...]:
         """Never whole: `objective.conditional` has the variances, solved for where they are few, else estimated."""
         raise NotImplementedError("use objective.conditional.level_variances")
 
-    def fixed_root(self, factor: iterative.IterativeFactor) -> np.ndarray:
+    def fixed_root(self, factor: SampledFactor) -> np.ndarray:
         """(rank, rank) lower Cholesky factor of X'V^-1X."""
-        return factor.corner[:-1, :-1]
+        return fixed_part(factor).root[:-1, :-1]
 
-    def rows(self, factor: iterative.IterativeFactor, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, factor: SampledFactor, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
         """See `blocks.conditional.exact_rows`; `objective.conditional` estimates many rows instead."""
         return conditional.exact_rows(factor, x, refs, z)
+
+
+def projections_of(covariances: EstimatedCovariances | Inverse, factor: IterativeFactor) -> Projections:
+    """`projection` of every term's total (k, k) at the factor's Lambda, and the same as each probe has it."""
+
+    def all_terms(totals: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+        terms = factor.structure.gram.terms
+        return tuple(projection(a, lam, t.n_levels) for a, lam, t in zip(totals, factor.lams, terms, strict=True))
+
+    return Projections(all_terms(covariances.sums), [all_terms(each) for each in zip(*covariances.spread, strict=True)])
 
 
 def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:
     """sum over levels of (Z'PZ)_ll = lam^-T (q I - lam^-1 total lam^-T) lam^-1, total = sum of Lambda (Omega^-1)_ll
     Lambda'.
 
-    A singular lam has no inverse: its null directions get a zero, for the search never starts there.
+    A singular lam has no inverse: its null directions get a zero (see `objective.boundary`). Covariates may be of any
+    size, so rows are compared with themselves.
     """
-    inverse = np.linalg.pinv(lam, rcond=1e-8)
+    sizes = np.linalg.norm(lam, axis=1)
+    sizes[sizes == 0.0] = 1.0
+    inverse = np.linalg.pinv(lam / sizes[:, None], rcond=1e-8) / sizes
     keep = inverse @ lam
     return inverse.T @ (n_levels * keep @ keep.T - inverse @ total @ inverse.T) @ inverse

@@ -12,8 +12,7 @@ import numpy as np
 
 from bigmm.blocks import conditional
 from bigmm.blocks.conditional import RowEstimator
-from bigmm.blocks.iterative import probe_keys
-from bigmm.blocks.probes import make_probes
+from bigmm.blocks.probes import keys_of, make_probes
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
 
@@ -94,6 +93,6 @@ def _estimator(criterion: Criterion, factor) -> RowEstimator:
     """With the seed's probes, more of them than the fit has: they are cheap beside the fit's many evaluations."""
     algebra = criterion.algebra
     assert isinstance(algebra, IterativeAlgebra)
-    count, keys = conditional.affordable_probes(factor), probe_keys(algebra.analysed)
+    count, keys = conditional.affordable_probes(factor), keys_of(algebra.structure)
     probes = make_probes(factor.probes.basis, factor.operator.size, count, algebra.seed, keys)
     return conditional.row_estimator(factor, probes)

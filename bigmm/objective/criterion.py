@@ -18,7 +18,10 @@ from bigmm.blocks.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.structure import Structure
 from bigmm.objective.algebra import Algebra, ExactAlgebra
+from bigmm.objective.information import changes_of
 from bigmm.objective.templates import Templates
+
+Matrices = tuple[np.ndarray, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +130,15 @@ class Criterion:
         theta = np.asarray(theta, float)
         key = theta.tobytes()
         if self._evaluated is None or self._evaluated[0] != key:
-            self._evaluated = (key, self._evaluate(theta))
+            self._evaluated = (key, self.evaluate_along(theta, self._identities(), self.templates.joint(theta)))
         return self._evaluated[1]
 
-    def _evaluate(self, theta: np.ndarray) -> Evaluation:
+    def _identities(self) -> Matrices:
+        return tuple(map(np.eye, self.templates.widths))
+
+    def evaluate_along(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
+        """At theta, with respect to the elements of eta in lambda lambda' = F eta eta' F'; per joint term (k, k) frames
+        F and roots eta."""
         try:
             factor = self.factor(theta)
         except NotPositiveDefiniteError:
@@ -138,8 +146,10 @@ class Criterion:
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
         places = self.templates.places()
-        levels = self.algebra.moments(factor, self.algebra.solve(factor), lams, places, self.reml)
-        curvature, gradient, quadratics = self.gradient_of(theta, levels.projected, levels.outer, sigma2)
+        bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
+        changes = changes_of(bases, [basis @ root for basis, root in zip(bases, roots, strict=True)], places)
+        levels = self.algebra.moments(factor, self.algebra.solve(factor), lams, changes, self.reml)
+        curvature, gradient, quadratics = self._slopes(bases, roots, levels.projected, levels.outer, sigma2)
         hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         for a, (j, row, column) in enumerate(places):
             for b, (j2, row2, column2) in enumerate(places):
@@ -147,17 +157,21 @@ class Criterion:
                     hessian[a, b] += 2.0 * curvature[j][row, row2]
         return Evaluation(self.value_of(factor), gradient, hessian)
 
-    def gradient_of(self, theta, projected, outer, sigma2) -> tuple[dict[int, np.ndarray], np.ndarray, np.ndarray]:
-        """(G per term, gradient, e'(dV)e), G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2: the derivative with respect to
-        lambda lambda', original basis."""
-        curvature, pull = {}, {}
-        for j, term in enumerate(self.gram.terms):
-            if term.penalized:
-                curvature[j] = term.basis.T @ (projected[j] - outer[j] / sigma2) @ term.basis
-                pull[j] = term.basis.T @ outer[j] @ term.basis
-        joint, places = self.templates.joint(theta), self.templates.places()
-        gradient = np.array([2.0 * (curvature[j] @ joint[j])[row, column] for j, row, column in places])
-        quadratics = np.array([2.0 * (pull[j] @ joint[j])[row, column] for j, row, column in places])
+    def gradient_of(self, frames: Matrices, roots: Matrices, projected, outer, sigma2: float) -> np.ndarray:
+        """(n_theta,) gradient as in `evaluate_along`, from the (k, k) sums of `LevelMoments`."""
+        bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
+        return self._slopes(bases, roots, projected, outer, sigma2)[1]
+
+    def _slopes(
+        self, bases: Sequence[np.ndarray], roots: Matrices, projected, outer, sigma2: float
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """(G per joint term, gradient, e'(dV)e), G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2: the derivative with respect
+        to root root', in the bases B = T F."""
+        curvature = [b.T @ (projected[j] - outer[j] / sigma2) @ b for j, b in enumerate(bases)]
+        pull = [b.T @ outer[j] @ b for j, b in enumerate(bases)]
+        places = self.templates.places()
+        gradient = np.array([2.0 * (curvature[j] @ roots[j])[row, column] for j, row, column in places])
+        quadratics = np.array([2.0 * (pull[j] @ roots[j])[row, column] for j, row, column in places])
         return curvature, gradient, quadratics
 
     # ------------------------------------------------------------------------------------------ estimates

@@ -26,7 +26,8 @@ from bigmm.blocks.solve import Solution
 from bigmm.errors import MemoryLimitError
 from bigmm.objective import shards
 from bigmm.objective.algebra import ExactAlgebra
-from bigmm.objective.moments import Lams, LevelMoments, Modes, Places, modes_from
+from bigmm.objective.information import Changes
+from bigmm.objective.moments import Lams, LevelMoments, Modes, modes_from
 from bigmm.objective.start import fixed_coefficients, start_from
 from bigmm.objective.templates import Templates
 
@@ -178,11 +179,13 @@ class HeldAlgebra(ExactAlgebra):
         schur[lower] -= found.vv[lower]
         return factor_tail(self.structure, lams, stages, schur, found.logdet)
 
-    def moments(self, factor: Factor, solution: Solution, lams: Lams, places: Places, with_fixed: bool) -> LevelMoments:
+    def moments(
+        self, factor: Factor, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool
+    ) -> LevelMoments:
         """Round two."""
         beta, inverse = solution.beta, self._fixed_inverse(factor, with_fixed)
         task, merge = shards.part_moments, shards.PartMoments.merge
-        found = self.held.fold(merge, task, self.columns, lams, beta, inverse, places)
+        found = self.held.fold(merge, task, self.columns, lams, beta, inverse, changes)
         through = triangular(factor.tail[:-1, :-1], np.asfortranarray(found.through))
         return LevelMoments(found.outer, found.projected, found.information - through.T @ through)
 
@@ -218,6 +221,11 @@ class HeldAlgebra(ExactAlgebra):
         shell = self.columns.shell
         found = self.held.map(shards.start_sums, self.columns, fixed_coefficients(shell))
         return start_from(reduce(lambda a, b: a.merge(b), found), shell, templates)
+
+    def squares(self) -> tuple[np.ndarray, ...]:
+        """See `LevelsHere.squares`."""
+        found = self.held.map(shards.summed_squares, self.columns)
+        return tuple(sum(own) / size for own, size in zip(zip(*found, strict=True), self.levels.sizes, strict=True))
 
     def compressed(self) -> Gram | None:
         """Classes of identical levels of all shards together, for a single factor."""

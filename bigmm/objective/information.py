@@ -5,31 +5,40 @@ Gilmour, Thompson and Cullis (1995), Biometrics 51, 1440-1450.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bigmm.blocks.solve import multiply, tall_product
 from bigmm.blocks.structure import Structure
 
+Changes = Sequence[tuple[int, np.ndarray]]
+"""Per parameter (term, (k, k) derivative of Lambda Lambda' of that term, working basis)."""
+
+
+def changes_of(
+    bases: Sequence[np.ndarray], lams: Sequence[np.ndarray], places: Sequence[tuple[int, int, int]]
+) -> Changes:
+    """Of the elements (term, row, column) of templates: bases per term (k, k) B, lams per term (k, k) B template."""
+    halves = [(j, np.outer(bases[j][:, row], lams[j][:, column])) for j, row, column in places]
+    return [(j, half + half.T) for j, half in halves]
+
 
 def average_information(
     structure: Structure,
     quadratic: Callable[[tuple[np.ndarray, ...], np.ndarray], np.ndarray],
-    lams: tuple[np.ndarray, ...],
+    changes: Changes,
     score: tuple[np.ndarray, ...],
-    places: list[tuple[int, int, int]],
 ) -> np.ndarray:
     """f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y; (nt, nt).
 
     quadratic: (rhs per term (q, k, nt), rhs_x (p, nt)) -> rhs'Omega^-1 rhs;
-    lams: per term (k, k) in the working basis; score: Z'W residual per term (q, k); places: (term, row, column).
+    score: Z'W residual per term (q, k).
     """
-    gram, nt = structure.gram, len(places)
+    gram, nt = structure.gram, len(changes)
     directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
-    for i, (j, row, column) in enumerate(places):
-        change = np.outer(gram.terms[j].basis[:, row], lams[j][:, column])
-        directions[j][:, :, i] = score[j] @ (change + change.T)
+    for i, (j, change) in enumerate(changes):
+        directions[j][:, :, i] = score[j] @ change
     image = multiply(structure, tuple(directions))
     n_dense = len(gram.xy) - 1
     rhs_x = np.zeros((n_dense, nt))

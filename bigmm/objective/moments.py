@@ -16,12 +16,11 @@ from bigmm.blocks.compress import compress
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.solve import Solution, residual_products, tall_product
 from bigmm.blocks.structure import Structure
-from bigmm.objective.information import average_information
-from bigmm.objective.start import moment_start
+from bigmm.objective.information import Changes, average_information
+from bigmm.objective.start import level_squares, moment_start
 from bigmm.objective.templates import Templates
 
 Lams = tuple[np.ndarray, ...]
-Places = list[tuple[int, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +55,11 @@ class LevelsHere:
     quadratic: Any
     projected: Any
 
-    def moments(self, factor: Any, solution: Solution, lams: Lams, places: Places, with_fixed: bool) -> LevelMoments:
-        """See `LevelMoments`; with_fixed: P projects X out (REML)."""
+    def moments(self, factor: Any, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool) -> LevelMoments:
+        """See `LevelMoments`; changes: of every parameter; with_fixed: P projects X out (REML)."""
         score = residual_products(self.structure, lams, solution)
         projected = self.projected(factor, with_fixed)
-        information = average_information(self.structure, partial(self.quadratic, factor), lams, score, places)
+        information = average_information(self.structure, partial(self.quadratic, factor), changes, score)
         return LevelMoments(tuple(tall_product(s, s) for s in score), projected, information)
 
     def modes(self, factor: Any, solution: Solution, lams: Lams, joint: Lams) -> Modes:
@@ -72,6 +71,10 @@ class LevelsHere:
     def start(self, templates: Templates) -> np.ndarray:
         """(n_theta,) starting value; see `moment_start`."""
         return moment_start(self.structure.gram, templates)
+
+    def squares(self) -> tuple[np.ndarray, ...]:
+        """Per penalized term (k, k) Z'WZ of an average level, working basis."""
+        return level_squares(self.structure.gram)
 
     def compressed(self) -> Gram | None:
         """A smaller Gram with the same criterion, where levels share diagonal blocks."""

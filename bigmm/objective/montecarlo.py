@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.iterative import probe_keys
-from bigmm.blocks.probes import standard_error
+from bigmm.blocks.probes import keys_of, standard_error
 from bigmm.blocks.solve import residual_products, tall_product
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
+from bigmm.objective.frame import Framed
 
 TOLERANCE = (0.01, 0.05)
 """What the errors are brought below: share of a theta's statistical standard error, error of the objective."""
@@ -22,7 +22,7 @@ TOLERANCE = (0.01, 0.05)
 class MonteCarloError:
     """Standard errors that come from the probes alone, at one theta.
 
-    objective: of -2 log L; theta (n_theta,): of the estimate, H^-1 Cov(gradient) H^-1 / t; statistical (n_theta,): the
+    objective: of -2 log L; theta (n_theta,): of the estimate, see `parameter_errors`; statistical (n_theta,): the
     standard error of theta from the data, sqrt(2 H^-1), beside it; probes, deflation: their numbers; seed: theirs;
     objective_each (t,): -2 log L as each single probe would have it; probed: the factors that have probes, so that fits
     with the same seed have common probes for the factors they share; tolerance: what the errors were to be below (share
@@ -59,23 +59,19 @@ class MonteCarloError:
         }
 
 
-def monte_carlo_error(
-    criterion: Criterion, theta: np.ndarray, hessian: np.ndarray, tolerance: tuple[float, float] = TOLERANCE
-) -> MonteCarloError:
-    """From the spread over probes of log|M| and of the gradient; hessian (n_theta, n_theta) of the objective."""
+def monte_carlo_error(framed: Framed, eta: np.ndarray, tolerance: tuple[float, float] = TOLERANCE) -> MonteCarloError:
+    """From the spread over probes of log|M| and of the gradient, at the end of a search, eta."""
+    criterion, frame, theta = framed.criterion, framed.frame, framed.frame.outward(eta)
     algebra = criterion.algebra
     assert isinstance(algebra, IterativeAlgebra)
     factor = criterion.factor(theta)
     lams = criterion.templates.working(criterion.gram, theta)
     outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, algebra.solve(factor))]
-    sigma2 = criterion.residual_variance(factor)
-    gradients = np.array(
-        [
-            criterion.gradient_of(theta, projected, outer, sigma2)[1]
-            for projected in algebra.spread(factor, criterion.reml)
-        ]
-    )
-    moved, statistical = parameter_errors(gradients, hessian)
+    along, sigma2 = (frame.joint, criterion.templates.joint(eta)), criterion.residual_variance(factor)
+    spread = algebra.spread(factor, criterion.reml)
+    gradients = np.array([criterion.gradient_of(*along, projected, outer, sigma2) for projected in spread])
+    model = framed.evaluate(eta)
+    moved, statistical = parameter_errors(gradients, model.hessian, model.gradient, frame.jacobian(eta))
     return MonteCarloError(
         factor.logdet_error,
         moved,
@@ -84,21 +80,33 @@ def monte_carlo_error(
         algebra.n_deflation,
         algebra.seed,
         objective_each(criterion, theta),
-        tuple(name for name, _, _ in probe_keys(algebra.analysed)),
+        tuple(name for name, _, _ in keys_of(algebra.structure)),
         tolerance,
     )
 
 
-def parameter_errors(gradients: np.ndarray, hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def parameter_errors(
+    gradients: np.ndarray, hessian: np.ndarray, left: np.ndarray | None = None, outward: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(P,) standard errors of the zero of the score that come from the probes, H^-1 Cov(gradient) H^-1 / t, and (P,)
-    from the data, sqrt(2 H^-1); gradients (t, P): as each single probe has it, hessian (P, P)."""
+    from the data, sqrt(2 H^-1).
+
+    gradients (t, P): as each single probe has it; hessian (P, P); left (P,): the score where the search stopped, whose
+    step, which was not taken, is part of the error; outward (P, P): derivative of the parameters that are reported.
+    """
     noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
-    values, vectors = np.linalg.eigh(hessian)
+    scale = np.sqrt(np.abs(np.diagonal(hessian)))
+    scale[scale == 0.0] = 1.0
+    values, vectors = np.linalg.eigh(hessian / scale[:, None] / scale)
+    vectors = vectors / scale[:, None]
     inverse = (vectors / np.maximum(np.abs(values), 1e-12 * np.abs(values).max(initial=1e-300))) @ vectors.T
+    out = np.eye(len(hessian)) if outward is None else outward
     moved, statistical = (
-        np.sqrt(np.maximum(np.diagonal(matrix), 0.0)) for matrix in (inverse @ noise @ inverse, 2.0 * inverse)
+        np.maximum(np.diagonal(out @ matrix @ out.T), 0.0) for matrix in (inverse @ noise @ inverse, 2.0 * inverse)
     )
-    return moved, statistical
+    if left is not None:
+        moved = moved + (out @ inverse @ left) ** 2
+    return np.sqrt(moved), np.sqrt(statistical)
 
 
 def largest_share(moved: np.ndarray, statistical: np.ndarray) -> float:
@@ -124,7 +132,7 @@ def eliminated(criterion: Criterion) -> tuple[str, ...]:
     algebra = getattr(criterion, "algebra", None)
     if not isinstance(algebra, IterativeAlgebra):
         return ()
-    return tuple(criterion.gram.terms[term].name for term in algebra.analysed.chain_terms)
+    return tuple(criterion.gram.terms[stage.term].name for stage in algebra.structure.stages)
 
 
 def probe_counts(criterion: Criterion) -> tuple[int, int]:
@@ -151,7 +159,7 @@ def objective_record(criterion: Criterion, theta: np.ndarray) -> dict[str, Any]:
     """What `MonteCarloError.as_record` says of the objective alone."""
     algebra = criterion.algebra
     assert isinstance(algebra, IterativeAlgebra)
-    probed = [name for name, _, _ in probe_keys(algebra.analysed)]
+    probed = [name for name, _, _ in keys_of(algebra.structure)]
     each = objective_each(criterion, theta).tolist()
     counts = dict(zip(("probes", "deflation"), probe_counts(criterion), strict=True))
     return counts | {"objective": criterion.factor(theta).logdet_error, "probed": probed, "objective_each": each}

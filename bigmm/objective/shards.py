@@ -16,8 +16,8 @@ from bigmm.blocks.factor import Factor, StageFactor, eliminate_stages
 from bigmm.blocks.inverse import invert_stages
 from bigmm.blocks.solve import Solution, backward, forward, residual_products, tall_product
 from bigmm.blocks.structure import Structure
-from bigmm.objective.information import average_information
-from bigmm.objective.start import MomentSums, moment_sums
+from bigmm.objective.information import Changes, average_information
+from bigmm.objective.start import MomentSums, moment_sums, summed_diagonal
 
 Lams = tuple[np.ndarray, ...]
 
@@ -66,18 +66,17 @@ class PartMoments:
 
 
 def part_moments(
-    sums: ChainSums, columns: ChainColumns, lams: Lams, beta: np.ndarray, inverse: np.ndarray, places: list
+    sums: ChainSums, columns: ChainColumns, lams: Lams, beta: np.ndarray, inverse: np.ndarray, changes: Changes
 ) -> PartMoments:
     """The second round: beta (p,) working basis; inverse (p, p) of X'V^-1X, or (0, 0) when P does not project X out."""
     nothing = tuple(np.zeros((len(lam), len(lam))) for lam in lams)
-    zero = PartMoments(nothing, nothing, np.zeros((len(places),) * 2), np.zeros((len(beta), len(places))))
-    parts = (_grove_moments(_factor(grove, columns, lams), beta, inverse, places) for grove in groves(sums, GROVE))
+    zero = PartMoments(nothing, nothing, np.zeros((len(changes),) * 2), np.zeros((len(beta), len(changes))))
+    parts = (_grove_moments(_factor(grove, columns, lams), beta, inverse, changes) for grove in groves(sums, GROVE))
     return reduce(PartMoments.merge, parts, zero)
 
 
-def _grove_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, places: list) -> PartMoments:
-    structure, lams = factor.structure, factor.lams
-    score = _scores(factor, beta)
+def _grove_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, changes: Changes) -> PartMoments:
+    structure, score = factor.structure, _scores(factor, beta)
     projected = _projected(factor, inverse)
     through: list[np.ndarray] = []
 
@@ -86,7 +85,7 @@ def _grove_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, places
         through.append(swept.fixed)
         return swept.total
 
-    information = average_information(structure, by_levels, lams, score, places)
+    information = average_information(structure, by_levels, changes, score)
     return PartMoments(tuple(tall_product(s, s) for s in score), projected, information, through[0])
 
 
@@ -128,6 +127,11 @@ def _side_by_side(sums: ChainSums, parts: list[tuple[np.ndarray, ...]], square: 
 def start_sums(sums: ChainSums, columns: ChainColumns, coefficients: np.ndarray) -> MomentSums:
     """Of the shard's levels."""
     return moment_sums(chain_gram(sums, columns), coefficients)
+
+
+def summed_squares(sums: ChainSums, columns: ChainColumns) -> tuple[np.ndarray, ...]:
+    """Per term (k, k) Z'WZ summed over the shard's levels."""
+    return tuple(summed_diagonal(term) for term in chain_gram(sums, columns).terms)
 
 
 def shard_classes(sums: ChainSums, columns: ChainColumns) -> Classes | None:

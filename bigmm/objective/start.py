@@ -10,23 +10,31 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from bigmm.blocks.gram import Gram
-from bigmm.objective.templates import Templates
+from bigmm.blocks.gram import Gram, TermBlock
+from bigmm.objective.templates import Templates, lower_factor
 
 SMALLEST_SHARE = 0.05
 """A start is never at the boundary: theta^2 times the mean information of a level is at least this."""
+CONSTANT = 1e-28
+"""Share of a column's sum of squares below which its variation is rounding."""
 
 
 @dataclass(frozen=True, slots=True)
 class MomentSums:
     """Sums over levels, additive over shards; s covariates of all penalized terms: moment (s,) sum of s_l^2 / B_l;
-    coupling (s, s): see `_coupling`; seen, levels (s,): levels with B > 0, and all; total (s,): sum of B."""
+    coupling (s, s): see `_coupling`; seen, levels (s,): levels with B > 0, and all; products (s, s): sum of Z'WZ within
+    each term, 0 between terms."""
 
     moment: np.ndarray
     coupling: np.ndarray
     seen: np.ndarray
     levels: np.ndarray
-    total: np.ndarray
+    products: np.ndarray
+
+    @property
+    def total(self) -> np.ndarray:
+        """(s,) sum of B."""
+        return np.diagonal(self.products)
 
     def merge(self, other: MomentSums) -> MomentSums:
         """Of the levels of both."""
@@ -34,7 +42,7 @@ class MomentSums:
 
 
 def moment_start(gram: Gram, templates: Templates) -> np.ndarray:
-    """(n_theta,) start: template diagonals from moments, zero below the diagonal."""
+    """(n_theta,) start: variances from moments, no correlation in the working basis."""
     return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, templates)
 
 
@@ -47,10 +55,29 @@ def start_from(sums: MomentSums, gram: Gram, templates: Templates) -> np.ndarray
     """`moment_start` from the sums; of gram only the fixed part is used."""
     ratios = _variance_ratios(sums, gram)
     theta = np.zeros(templates.n_theta)
-    for value, (joint, row, column) in enumerate(templates.places()):
-        if row == column:
-            theta[value] = ratios[joint][row]
+    for term in templates.terms:
+        own = np.diag(ratios[term.joint])
+        if term.width == len(own):  # a full covariance: the working basis is as good as the user's
+            lam = lower_factor(np.linalg.solve(gram.terms[term.joint].basis, own)[list(term.slots)])
+        else:
+            lam = own[np.ix_(term.slots, term.slots)]
+        theta[term.start : term.start + term.size] = [lam[r, c] for r, c in term.entries()]
     return theta
+
+
+def level_squares(gram: Gram) -> tuple[np.ndarray, ...]:
+    """Per penalized term (k, k) Z'WZ of an average level, working basis."""
+    out = []
+    for term in gram.terms:
+        if term.penalized:
+            levels = term.n_levels if term.multiplicity is None else term.multiplicity.sum()
+            out.append(summed_diagonal(term) / levels)
+    return tuple(out)
+
+
+def summed_diagonal(term: TermBlock) -> np.ndarray:
+    """(k, k) Z'WZ summed over levels."""
+    return np.tensordot(np.ones(term.n_levels) if term.multiplicity is None else term.multiplicity, term.diagonal, 1)
 
 
 def moment_sums(gram: Gram, coefficients: np.ndarray) -> MomentSums:
@@ -58,17 +85,19 @@ def moment_sums(gram: Gram, coefficients: np.ndarray) -> MomentSums:
     terms = [t for t in gram.terms if t.penalized]
     owners = [(j, c) for j, t in enumerate(terms) for c in range(t.width)]
     n = len(owners)
-    moment, coupling, seen, levels, total = np.zeros(n), np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros(n)
+    moment, coupling, seen, levels, products = np.zeros(n), np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros((n, n))
     for i, (j, c) in enumerate(owners):
         t = terms[j]
         b = t.diagonal[:, c, c]
         inverse = np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
         s = t.dense[:, c, -1] - t.dense[:, c, :-1] @ coefficients
         moment[i] = (s * s) @ inverse
-        seen[i], levels[i], total[i] = np.count_nonzero(b > 0), len(b), b.sum()
+        seen[i], levels[i] = np.count_nonzero(b > 0), len(b)
         for i2, (j2, c2) in enumerate(owners):
             coupling[i, i2] = _coupling(gram, j, c, j2, c2, inverse)
-    return MomentSums(moment, coupling, seen, levels, total)
+            if j == j2:
+                products[i, i2] = t.diagonal[:, c, c2].sum()
+    return MomentSums(moment, coupling, seen, levels, products)
 
 
 def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
@@ -80,14 +109,28 @@ def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
     n = len(owners)
     degrees = max(gram.n - len(coefficients), 1)
     matrix = np.block([[sums.coupling, sums.seen[:, None]], [sums.total[None, :], np.full((1, 1), degrees)]])
-    variances = np.linalg.lstsq(matrix, np.append(sums.moment, rss), rcond=None)[0]
+    sizes = _sizes(sums, terms) / np.maximum(sums.levels, 1)
+    units = np.append(np.where(sizes > 0, sizes, 1.0), 1.0)  # covariates may be of any size
+    variances = np.linalg.lstsq(matrix / units, np.append(sums.moment, rss), rcond=None)[0] / units
     residual = variances[n] if variances[n] > 0 else rss / degrees
     out = [np.zeros(t.width) for t in terms]
     for i, (j, c) in enumerate(owners):
-        floor = SMALLEST_SHARE / max(sums.total[i] / max(sums.levels[i], 1), 1e-300)
+        floor = SMALLEST_SHARE / max(sizes[i], 1e-300)
         ratio = variances[i] / residual if residual > 0 else 1.0
         out[j][c] = np.sqrt(min(max(ratio, floor), 1e8 * floor))
     return out
+
+
+def _sizes(sums: MomentSums, terms: list[TermBlock]) -> np.ndarray:
+    """(s,) sums of squares; a column that is constant, and so nothing but rounding once it is shifted, has its own."""
+    out, at = [], 0
+    for term in terms:
+        own = sums.products[at : at + term.width, at : at + term.width]
+        original = np.diagonal(term.basis.T @ own @ term.basis)
+        shifted = np.diagonal(own)
+        out.append(np.where(shifted > CONSTANT * original, shifted, original))
+        at += term.width
+    return np.concatenate(out)
 
 
 def _coupling(gram: Gram, j: int, c: int, j2: int, c2: int, inverse: np.ndarray) -> float:

@@ -136,3 +136,26 @@ def templates_for(layout: Layout, order: tuple[int, ...]) -> Templates:
             )
     widths = tuple(len(joined[number].covariates) for number in order if joined[number].fixed_factor is None)
     return Templates(tuple(terms), widths)
+
+
+def lower_factor(root: np.ndarray, nothing: float = 1e-14) -> np.ndarray:
+    """(k, k) lower triangular L with L L' = root root' and a non-negative diagonal, root (k, m).
+
+    By orthogonal rows, so that no digits are lost to squares; a row that is a combination of earlier ones, but for a
+    share of `nothing` of its size, gets a diagonal of 0, and then nothing stands below.
+    """
+    k, diagonal = len(root), np.diagonal(root)
+    clear = (diagonal == 0.0) | (diagonal > nothing * np.linalg.norm(root, axis=1)[: len(diagonal)])
+    if root.shape[1] == k and not np.triu(root, 1).any() and clear.all():
+        return np.array(root, float)  # to the last bit
+    lower, rows = np.zeros((k, k)), np.zeros((k, root.shape[1]))
+    for i in range(k):
+        rest = np.array(root[i], float)
+        for _ in range(2):  # once more: what rounding left of earlier rows
+            along = rows[:i] @ rest
+            lower[i, :i] += along
+            rest -= along @ rows[:i]
+        size = float(np.linalg.norm(rest))
+        if size > nothing * np.linalg.norm(root[i]):
+            lower[i, i], rows[i] = size, rest / size
+    return lower

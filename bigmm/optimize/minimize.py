@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bigmm.optimize import newton, nlopt_methods, score
@@ -15,6 +17,44 @@ BOUNDARY = 1e-4
 MAX_RESTARTS = 4
 
 
+class Seen:
+    """The lowest point of all evaluations: an end above it is no minimum, whatever gradient and curvature say."""
+
+    def __init__(self, problem: Problem):
+        self.problem, self.lowest = problem, (np.inf, np.zeros(0))
+        evaluate = problem.evaluate
+        self.watched = replace(
+            problem,
+            value=lambda theta: self._noted(theta, problem.value(theta)),
+            evaluate=None if evaluate is None else lambda theta: self._evaluated(theta, evaluate(theta)),
+        )
+
+    def _noted(self, theta: np.ndarray, value: float) -> float:
+        if value < self.lowest[0]:
+            self.lowest = float(value), np.array(theta, float)
+        return value
+
+    def _evaluated(self, theta: np.ndarray, model: LocalModel) -> LocalModel:
+        self._noted(theta, model.value)
+        return model
+
+    def is_lower(self, outcome: Outcome) -> bool:
+        """Was the criterion lower somewhere than at this end?"""
+        # where the score decides, values may be higher by what the two disagree about
+        slack = score.WORSE if self.problem.noisy else CERTIFIED + 1e-12 * abs(self.lowest[0])
+        return not outcome.value <= self.lowest[0] + slack and np.isfinite(self.lowest[0])
+
+    def judged(self, outcome: Outcome) -> Outcome:
+        """The outcome, not converged when it is not the lowest point."""
+        if not (outcome.converged and self.is_lower(outcome)):
+            return outcome
+        advice = (
+            f"the criterion was lower by {outcome.value - self.lowest[0]:.2g} at another point of the search: try "
+            "another start (theta0=), covariates on a similar scale, or a simpler random-effects structure"
+        )
+        return replace(outcome, status="stopped", advice=advice)
+
+
 def minimize(problem: Problem, method: str = "auto") -> Outcome:
     """Minimise over theta.
 
@@ -23,6 +63,15 @@ def minimize(problem: Problem, method: str = "auto") -> Outcome:
     """
     if method not in ("auto", "newton"):
         nlopt_methods.algorithm(method)
+    seen = Seen(problem)
+    outcome = _minimized(seen.watched, method)
+    if seen.is_lower(outcome) and method == "auto" and problem.evaluate is not None and not problem.noisy:
+        again = _minimized(replace(seen.watched, starts=(seen.lowest[1],)), "newton")
+        outcome = again if again.value < outcome.value else outcome
+    return seen.judged(outcome)
+
+
+def _minimized(problem: Problem, method: str) -> Outcome:
     if not len(problem.lower):
         return _finish(problem, np.zeros(0), "none", 1, 1, 1)
     if problem.evaluate is None:
@@ -69,7 +118,7 @@ def _finish(
     assert problem.evaluate is not None
     model = known if known is not None and np.array_equal(theta, unsigned) else problem.evaluate(theta)
     theta, model, tried = _try_boundary(problem, theta, model, scales)
-    decrease = newton.expected_decrease(model)
+    decrease = max(newton.expected_decrease(model), newton.expected_decrease(_relative(theta, model)))
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
     free = ~(at_boundary & (theta == 0))
     saddle = _is_saddle(theta, model, at_boundary)
@@ -90,6 +139,13 @@ def _finish(
         starts,
         advice,
     )
+
+
+def _relative(theta: np.ndarray, model: LocalModel) -> LocalModel:
+    """The local model for changes of theta in shares of itself: what runs away has no gradient and no curvature left,
+    but its logarithm has."""
+    unit = np.where(theta == 0, 1.0 / np.sqrt(np.maximum(np.abs(np.diagonal(model.hessian)), 1e-300)), np.abs(theta))
+    return newton.Stepped(model.value, model.gradient * unit, model.hessian * unit[:, None] * unit)
 
 
 def _is_saddle(theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:

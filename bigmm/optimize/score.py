@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bigmm.optimize.newton import State, expected_decrease, learnt, newton_step
+from bigmm.optimize.newton import State, Stepped, expected_decrease, learnt, newton_step
 from bigmm.optimize.outcome import LocalModel, Problem
 
 TOLERANCE = 1e-6
@@ -25,6 +25,11 @@ WORSE = 1.0
 """A step that raises the value by more than this (deviance units) is halved."""
 
 
+def stop_below(share: float) -> float:
+    """Expected decrease at which a step of d standard errors, which is worth d^2, is small beside a wanted share."""
+    return min(TOLERANCE, (0.1 * share) ** 2)
+
+
 def run(
     problem: Problem, evaluate: Callable[[np.ndarray], LocalModel], start: np.ndarray
 ) -> tuple[np.ndarray, LocalModel, int]:
@@ -32,10 +37,9 @@ def run(
     theta, model, evaluations = start, evaluate(start), 1
     correction = np.zeros_like(model.hessian)
     for _ in range(MAX_STEPS):
-        if not expected_decrease(model, correction) > TOLERANCE or not np.isfinite(model.value):
+        if not expected_decrease(model, correction) > problem.tolerance or not np.isfinite(model.value):
             break
-        move, _ = newton_step(model, correction, np.inf)
-        move = _limited(problem, theta, move)
+        move = _limited(problem, theta, _step(problem, theta, model, correction))
         for _ in range(8):
             trial = evaluate(theta + move)
             evaluations += 1
@@ -50,14 +54,26 @@ def run(
     return theta, model, evaluations
 
 
+def _step(problem: Problem, theta: np.ndarray, model: LocalModel, correction: np.ndarray) -> np.ndarray:
+    """Newton's step; a scale that would change its sign, or fall by more than the factor, falls by the factor, and the
+    other elements step as they should beside that."""
+    move, free = np.zeros(len(theta)), np.ones(len(theta), bool)
+    while free.any():
+        rest = np.ix_(free, free)
+        held = (model.hessian + correction)[np.ix_(free, ~free)] @ move[~free]
+        reduced = Stepped(model.value, model.gradient[free] + held, model.hessian[rest])
+        move[free], _ = newton_step(reduced, correction[rest], np.inf)
+        low = free & (problem.lower == 0) & (theta != 0)
+        low[low] = 1.0 + move[low] / theta[low] < 1.0 / FACTOR
+        if not low.any():
+            break
+        move[low] = (1.0 / FACTOR - 1.0) * theta[low]
+        free &= ~low
+    return move
+
+
 def _limited(problem: Problem, theta: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Shorten the step until no scale changes sign or by more than a factor."""
+    """Shorten the step until no scale grows by more than the factor."""
     scales = (problem.lower == 0) & (theta != 0)
-    ratio = 1.0 + move[scales] / theta[scales]
-    fraction = 1.0
-    for r in ratio:
-        if r < 1.0 / FACTOR:
-            fraction = min(fraction, (1.0 - 1.0 / FACTOR) / (1.0 - r))
-        elif r > FACTOR:
-            fraction = min(fraction, (FACTOR - 1.0) / (r - 1.0))
-    return fraction * move
+    growth = np.max(move[scales] / theta[scales], initial=0.0)
+    return move * min(1.0, (FACTOR - 1.0) / max(growth, 1e-300))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from bigmm.blocks import tiles
 from bigmm.blocks.analysis import analyse
@@ -24,8 +25,8 @@ from bigmm.execute.memory import memory_bytes
 from bigmm.execute.spill import check_disk
 from bigmm.results.fitted import FittedLmm
 
-ERRORS = 4.0
-"""Stated Monte Carlo errors that an estimate may be off."""
+NORMAL_ERRORS = 4.0
+"""Stated Monte Carlo errors that an estimate may be off, were they known and not estimated from few probes."""
 TINY = 1e-8
 """Relative difference that counts as none: the tolerance of conjugate gradients."""
 MOST_ROWS = 128
@@ -36,9 +37,10 @@ MOST_ROWS = 128
 class Certificate:
     """The objective at theta twice: exact, and as the fit has it.
 
-    criterion: "REML" or "maximum likelihood"; difference: objective_iterative - objective_exact; monte_carlo_error:
-    the standard error that the fit states, 0 for the exact solver; z: difference over that; within: |z| is at most 4,
-    or the difference is below 1e-8 of the objective; columns: of the matrix that was factored; tile: rows of a tile;
+    criterion: "REML" or "maximum likelihood"; difference: objective_fit - objective_exact; monte_carlo_error: the
+    standard error that the fit states, 0 for the exact solver; probes: it was estimated from; z: difference over that;
+    allowed: most it may be, `allowed_errors`; within: |z| is no more, or the difference is below 1e-8 of the objective;
+    columns: of the matrix that was factored; tile: rows of a tile;
     n_tiles: of its lower triangle; bytes: most that were needed at once, predicted; flops: predicted; where: on what.
     """
 
@@ -46,10 +48,12 @@ class Certificate:
     criterion: str
     solver: str
     objective_exact: float
-    objective_iterative: float
+    objective_fit: float
     difference: float
     monte_carlo_error: float
+    probes: int
     z: float
+    allowed: float
     within: bool
     columns: int
     tile: int
@@ -70,10 +74,10 @@ class Certificate:
         off = "" if exact else f" = {self.z:.2f} times the stated Monte Carlo error of {error}"
         lines = [
             f"Certificate of {self.formula} by {self.criterion}",
-            f"  objective of the fit   {self.objective_iterative:.6f}",
+            f"  objective of the fit   {self.objective_fit:.6f}",
             f"  exact objective        {self.objective_exact:.6f}",
             f"  difference             {self.difference:.6f}{off}",
-            f"  {'WITHIN' if self.within else 'NOT WITHIN'} {ERRORS:.0f} standard errors",
+            f"  {'WITHIN' if self.within else 'NOT WITHIN'} {self.allowed:.2g} standard errors ({self._why()})",
         ]
         if exact:
             lines[-1] = "  the fit is the exact solver's: its objective was evaluated again, there is no error to check"
@@ -84,8 +88,19 @@ class Certificate:
             )
         return "\n".join(lines)
 
+    def _why(self) -> str:
+        return f"as rare as {NORMAL_ERRORS:.0f} normal ones: Student's t, {self.probes} probes"
+
     def __str__(self) -> str:
         return self.summary()
+
+
+def allowed_errors(probes: int) -> float:
+    """As improbable for Student's t with probes - 1 degrees of freedom as `NORMAL_ERRORS` are for a normal variable:
+    the stated error is estimated from so many probes itself. 4.0 without end, 4.3 for 64, 5.5 for 16, 8.5 for 8."""
+    if probes < 2:
+        return NORMAL_ERRORS
+    return float(stats.t.isf(stats.norm.sf(NORMAL_ERRORS), probes - 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +143,7 @@ def certify(
         ) from error
     diagonal = np.concatenate([found["pivots", j] for j in range(tiling.n)])
     exact = fitted.criterion.value_of(tiles.read_pivots(reduced, diagonal))
-    stated = 0.0 if fitted.monte_carlo_error is None else float(fitted.monte_carlo_error["objective"])
-    return _certificate(fitted, exact, stated, reduced.size, tiling, cost, begun, repr(workers))
+    return _certificate(fitted, exact, reduced.size, tiling, cost, begun, repr(workers))
 
 
 def _again(fitted: FittedLmm, begun: float) -> Certificate:
@@ -137,13 +151,12 @@ def _again(fitted: FittedLmm, begun: float) -> Certificate:
     criterion = fitted.criterion
     exact = criterion.value_of(criterion.algebra.factor(criterion.templates.working(criterion.gram, fitted.theta)))
     none = Cost(0, 0, 0, 0.0)
-    return _certificate(fitted, exact, 0.0, 0, tiles.Tiling(0, 1), none, begun, "this process")
+    return _certificate(fitted, exact, 0, tiles.Tiling(0, 1), none, begun, "this process")
 
 
 def _certificate(
     fitted: FittedLmm,
     exact: float,
-    error: float,
     columns: int,
     tiling: tiles.Tiling,
     cost: Cost,
@@ -151,6 +164,9 @@ def _certificate(
     where: str,
 ) -> Certificate:
     objective, exact = float(fitted.estimates.objective), float(exact)
+    stated = fitted.monte_carlo_error or {}
+    error, probes = float(stated.get("objective", 0.0)), int(stated.get("probes", 0))
+    allowed = allowed_errors(probes)
     difference = objective - exact
     tiny = abs(difference) <= TINY * max(abs(exact), 1.0)
     z = difference / error if error else 0.0 if tiny else math.copysign(math.inf, difference)
@@ -162,8 +178,10 @@ def _certificate(
         objective,
         difference,
         error,
+        probes,
         z,
-        tiny or abs(z) <= ERRORS,
+        allowed,
+        tiny or abs(z) <= allowed,
         columns,
         tiling.tile if columns else 0,
         tiling.n_tiles,

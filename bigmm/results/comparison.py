@@ -96,7 +96,15 @@ def check_comparable(fits: Sequence[FittedLmm]) -> None:
         if other.nobs != first.nobs:
             raise UsageError(
                 f"the models were fitted to {first.nobs:,} and {other.nobs:,} rows: "
-                f"a likelihood-ratio test needs the same rows; rows with missing values may differ between formulas"
+                "a likelihood-ratio test needs the same rows, and each formula drops rows where its own columns are "
+                "missing; fit both with a filter= that leaves these rows out (in pandas: data.dropna(subset=[...]) "
+                "with the columns of both formulas)"
+            )
+        if not _same_weights(first, other):
+            what = "weights" if first.kind == "lmm" else "weights or numbers of trials"
+            raise UsageError(
+                f"the models have different {what} ({_weights_of(first)} and {_weights_of(other)}, or other values of "
+                "them): a likelihood-ratio test needs the same; fit both with the same weights="
             )
         if other.layout.response != first.layout.response or not _same_response(first, other):
             raise UsageError(
@@ -126,13 +134,21 @@ def _check_likelihoods(a: FittedLmm, b: FittedLmm) -> None:
 
 
 def _same_response(a: FittedLmm, b: FittedLmm) -> bool:
-    """Compare y'Wy about the mean and the weights; a different offset makes them incomparable by this means."""
+    """Compare y'Wy about the mean; a different offset makes them incomparable by this means."""
     if a.offset != b.offset:
         return True
     first, second = a.criterion.gram, b.criterion.gram
-    squares = math.isclose(first.y_sum_squares_total, second.y_sum_squares_total, rel_tol=SAME_RESPONSE)
-    weights = math.isclose(first.sum_log_w, second.sum_log_w, rel_tol=SAME_RESPONSE, abs_tol=SAME_RESPONSE)
-    return squares and weights
+    return math.isclose(first.y_sum_squares_total, second.y_sum_squares_total, rel_tol=SAME_RESPONSE)
+
+
+def _same_weights(a: FittedLmm, b: FittedLmm) -> bool:
+    """Compare sums of log weights, whatever the columns are called."""
+    first, second = a.criterion.gram.sum_log_w, b.criterion.gram.sum_log_w
+    return math.isclose(first, second, rel_tol=SAME_RESPONSE, abs_tol=SAME_RESPONSE)
+
+
+def _weights_of(fit: FittedLmm) -> str:
+    return "none" if fit.weights is None else repr(fit.weights)
 
 
 def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:

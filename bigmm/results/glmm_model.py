@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
+from bigmm.errors import UsageError
 from bigmm.families import Family
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.model import MixedModelResults
@@ -54,6 +56,13 @@ class GlmmResults(MixedModelResults):
         """Where standard errors come from: "hessian" of the maximised objective, or "rx", the working model at
         theta."""
         return self.fitted.se_method
+
+    def certify(self, *where: Any, **how: Any) -> NoReturn:
+        """Not for generalized models: raises UsageError. The exact objective is that of a fit with solver="exact"."""
+        raise UsageError(
+            "certify() is for linear models only: the exact objective of a generalized one needs its modes found "
+            "again; compare with a fit with solver='exact'"
+        )
 
     def _augmenter(self, rows: int | None) -> AugmentGeneralized:
         fitted = self.fitted

@@ -10,7 +10,7 @@ import pyarrow as pa
 from bigmm.design.encode import Cells, response_values
 from bigmm.design.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
-from bigmm.design.spec import DesignSpec
+from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import UsageError
 from bigmm.objective.conditional import RowVariance, Variances, row_variance
 from bigmm.results.fitted import FittedLmm
@@ -111,7 +111,7 @@ def trials_of(spec: DesignSpec, table: pa.Table) -> np.ndarray | None:
     response = spec.response
     if response.kind not in ("cbind", "ratio") or not set(columns_of(response.node)) <= set(table.column_names):
         return None
-    cells = Cells(table, "new data", spec.levels, spec.replayer, strict=False)
+    cells = Cells(table, NEW_DATA, spec.levels, spec.replayer, strict=False)
     return response_values(response, cells, spec.settings.binomial)[1]
 
 

@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bigmm.atomic import check_destination, output_error, whole_directory
-from bigmm.errors import UsageError
+from bigmm.design.spec import NEW_DATA
+from bigmm.errors import DataError, UsageError
 from bigmm.execute.executor import executor
 from bigmm.results.rows import RowTask
 from bigmm.source import open_source
@@ -143,11 +144,19 @@ def carried_columns(source: Source, keep: Sequence[str] | None) -> list[str]:
 
 def _table_of(source: Source, task: RowTask, wanted: list[str], carried: list[str], item: Item) -> pa.Table:
     table = source.read(item.partition, wanted)
-    return with_columns(table.select(carried), task(table, item.first))
+    return with_columns(table.select(carried), _done(task, table, item))
 
 
 def _columns_of(source: Source, task: RowTask, columns: list[str], item: Item) -> dict[str, np.ndarray]:
-    return task(source.read(item.partition, columns), item.first)
+    return _done(task, source.read(item.partition, columns), item)
+
+
+def _done(task: RowTask, table: pa.Table, item: Item) -> dict[str, np.ndarray]:
+    """The task's columns; errors in the data say in which file."""
+    try:
+        return task(table, item.first)
+    except DataError as error:
+        raise DataError(f"{item.partition.where}: {str(error).removeprefix(f'{NEW_DATA}: ')}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,9 @@ def test_as_many_coefficients_as_rows_is_an_error():
 def test_no_rows_is_an_error_that_says_where_they_went():
     layout = make_layout(("x",), [0, 1], [(0, (0,))], (2,))
     model = Model(layout, make_chunk([[]], [], [[]], dropped=(("x", 12),)))
-    with pytest.raises(DataError, match=r"there are no rows to fit: 12 rows were read, none is left .*'x': 12"):
+    with pytest.raises(
+        DataError, match=r"there are no rows to fit: 12 rows were read, and all are dropped: 12 where 'x' is missing$"
+    ):
         assembled(model)
 
 

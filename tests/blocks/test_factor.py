@@ -194,3 +194,13 @@ def test_not_positive_definite_is_an_error():
     gram.xy[-1, -1] = 0.0
     with pytest.raises(NotPositiveDefiniteError, match=r"pivot \d+ of \d+ is not positive"):
         factorize(analyse(gram), model.templates.working(gram, np.ones(2)))
+
+
+@pytest.mark.parametrize("size", [1e9, 1e200])
+def test_a_scale_so_large_that_rounding_eats_the_identity_is_an_error(size):
+    """D = lam'A lam + I of a level with one row: the second pivot is 1, or what rounding leaves of it."""
+    model = Rows.draw(SHAPES["one slope"], 0)
+    gram = model.gram
+    gram.terms[0].diagonal[:] = 1.0
+    with pytest.raises(NotPositiveDefiniteError):
+        factorize(analyse(gram), (size * np.eye(2),))

@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from bigmm.blocks import iterative
-from bigmm.blocks.probes import deflation_basis, make_probes
+from bigmm.blocks import iterative, sampled
+from bigmm.blocks.probes import deflation_basis, keys_of, make_probes
+from bigmm.blocks.row_structure import analyse_iterative
+from bigmm.objective.algebra import PRECISION
 from tests.oracle import Rows, Shape
 
 NONE = np.zeros((50, 0))
@@ -47,20 +49,36 @@ def test_the_basis_is_taken_out():
 def test_enlarging_solves_the_new_probes_only(monkeypatch):
     rows = Rows.draw(Shape(((60, 1, False), (40, 2, False)), n=900), 5)
     lams = rows.templates.working(rows.gram, np.where(rows.templates.lower == 0, 0.6, 0.2))
-    structure = iterative.analyse_iterative(rows.gram)
-    operator, keys = iterative.operator_at(structure, lams), iterative.probe_keys(structure)
+    factor = iterative.factorize_iteratively(analyse_iterative(rows.gram), lams, PRECISION, with_y=True)
+    operator, keys = factor.operator, keys_of(factor.structure)
     basis = deflation_basis(operator, 6, 1, keys=keys)
     few, many = (make_probes(basis, operator.size, n, 2, keys) for n in (8, 24))
-    small, whole = (iterative.factorize_iteratively(structure, lams, probes) for probes in (few, many))
+    small, whole = (sampled.sample(factor, probes) for probes in (few, many))
 
-    solve, solved = iterative.conjugate_gradients, []
+    solve, solved = sampled.conjugate_gradients, []
     monkeypatch.setattr(
-        iterative, "conjugate_gradients", lambda op, rhs, *a: solved.append(rhs.shape[1]) or solve(op, rhs, *a)
+        sampled, "conjugate_gradients", lambda op, rhs, *a: solved.append(rhs.shape[1]) or solve(op, rhs, *a)
     )
-    grown = iterative.with_more_probes(small, many)
+    grown = sampled.with_more_probes(small, many)
     assert solved == [16]
     np.testing.assert_allclose(grown.logdet_each, whole.logdet_each, rtol=1e-7)
     np.testing.assert_allclose(grown.logdet_each[:8], small.logdet_each, rtol=1e-12)
     assert abs(grown.logdet_z - whole.logdet_z) < 1e-4
-    np.testing.assert_allclose(grown.probe_solution.x, whole.probe_solution.x, atol=1e-4)
-    np.testing.assert_allclose(grown.probe_solution.image, whole.probe_solution.image, atol=1e-4)
+    np.testing.assert_allclose(grown.solved.x, whole.solved.x, atol=1e-4)
+    np.testing.assert_allclose(grown.solved.image, whole.solved.image, atol=1e-4)
+
+
+def test_terms_of_few_columns_are_in_the_basis_with_all_of_them():
+    """So they are traced exactly; what is left of the basis goes to the largest eigenvalues of the others."""
+    rows = Rows.draw(Shape(((80, 1, False), (60, 1, False), (5, 1, False)), n=900), 5)
+    lams = rows.templates.working(rows.gram, np.full(rows.templates.n_theta, 0.6))
+    factor = iterative.factorize_iteratively(analyse_iterative(rows.gram), lams, PRECISION, with_y=True)
+    assert [t.n_levels for t in factor.structure.tail] == [60, 5]
+    basis = deflation_basis(factor.operator, 12, 1, keys=keys_of(factor.structure))
+    np.testing.assert_allclose(basis.T @ basis, np.eye(12), atol=1e-10)
+    np.testing.assert_allclose(basis[60:] @ basis[60:].T, np.eye(5), atol=1e-10)
+    probes = make_probes(basis, 65, 4, 1, keys_of(factor.structure))
+    assert not probes.vectors[60:].any()
+    # never more than two thirds of it
+    small = deflation_basis(factor.operator, 6, 1)
+    assert np.sum(small[60:] ** 2) < 4.9

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from bigmm.blocks import analyse, iterative
-from bigmm.blocks.row_structure import elimination_order, row_structure
+from bigmm.blocks import analyse
+from bigmm.blocks.factor import eliminate_stages
+from bigmm.blocks.krylov import conjugate_gradients, tail_operator
+from bigmm.blocks.row_structure import analyse_iterative, elimination_order, row_structure
 from tests.oracle import Rows, Shape
 
 CROSSED = Shape(((60, 1, False), (40, 2, False), (20, 1, False)), n=900)
@@ -44,14 +46,8 @@ def test_conjugate_gradients_converge_fast_beside_nested_factors():
     lams = rows.templates.working(rows.gram, np.array([0.6, 20.0, 30.0]))  # nearly flat priors: nesting hurts most
     iterations = []
     for order in (None, ([0], [1, 2])):
-        structure = iterative.analyse_iterative(rows.gram)
-        if order is not None:
-            gram = rows.gram
-            structure = iterative.IterativeStructure(
-                analyse(gram, dense_tail=False, order=order), structure.chain, structure.chain_terms
-            )
-        operator = iterative.operator_at(structure, lams)
+        structure = analyse_iterative(rows.gram, order)
+        operator = tail_operator(structure, lams, eliminate_stages(structure.whole, lams)[0])
         rhs = np.random.default_rng(0).standard_normal((operator.size, 4))
-        iterations.append(iterative.conjugate_gradients(operator, rhs).iterations)
-    assert iterations[0] < 40
-    assert iterations[1] > 2 * iterations[0]
+        iterations.append(conjugate_gradients(operator, rhs).iterations)
+    assert max(iterations) < 40  # whether the nested pair is eliminated or left to the preconditioner

@@ -6,7 +6,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -137,6 +140,38 @@ def test_75_no_scheduler(bigmm, sleep_lake, monkeypatch):
     ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", "tcp://127.0.0.1:9")
     assert ended.code == 75
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in ended.err
+
+
+@pytest.mark.cluster
+def test_75_no_scheduler_is_said_once(sleep_lake):
+    """By us: Dask has nothing to add."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+    arguments = ["fit", SLEEP, str(sleep_lake), "--scheduler", f"tcp://127.0.0.1:{port}"]
+    script = (
+        "from bigmm.cli import cluster; cluster.CONNECT_SECONDS = 0.5; "
+        f"from bigmm.cli.app import main; main({arguments!r})"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.returncode == 75
+    assert ended.stderr.count("\n") == 1 and f"no Dask scheduler answers at tcp://127.0.0.1:{port}" in ended.stderr
+
+
+@pytest.mark.parametrize("address", ["foo", "tcp://head", "tcp://head:port", "head:99999", "tcp://a b:8786", ""])
+def test_2_what_is_no_address(bigmm, sleep_lake, address):
+    begun = time.perf_counter()
+    ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", address)
+    assert ended.code == 2
+    assert f"--scheduler {address}: not an address; write host and port, such as tcp://head:8786" in ended.err
+    assert time.perf_counter() - begun < 2
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://head:8786", "head:8786", "tls://10.0.0.1:8786", "tcp://[::1]:8786", "ws://head:80/"]
+)
+def test_what_is_an_address(address):
+    assert cluster.ADDRESS.fullmatch(address)
 
 
 def test_78_a_saved_fit_of_another_version(bigmm, sleep_lake, tmp_path, monkeypatch):

@@ -49,6 +49,8 @@ def test_the_command_line_starts_without_heavy_modules(project):
                 "--nagq",
                 "--laplace",
                 "--se",
+                "--mc-tol",
+                "--seed",
             ),
         ),
         ("plan", ("levels, blocks, bytes, passes", "--filter", "--family")),

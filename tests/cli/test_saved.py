@@ -86,4 +86,8 @@ def test_population_predictions_and_new_levels(bigmm, saved, tmp_path):
     ended = bigmm("predict", saved, tmp_path / "new", "--new-levels", "raise", "--out", tmp_path / "c")
     assert ended.code == 65
     assert "999" in ended.err
+    write_lake(new.assign(Subject=["308", None]), tmp_path / "new", overwrite=True)
+    ended = bigmm("predict", saved, tmp_path / "new", "--new-levels", "raise", "--out", tmp_path / "c")
+    assert ended.code == 65
+    assert "new/part-00000.parquet, row group 0: 'Subject' is missing in row 2, so the row has no level" in ended.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "new"]

@@ -37,6 +37,10 @@ KINDS = {
         pa.array([dt.datetime(2021, 1, 1), dt.datetime(2020, 1, 1)], pa.timestamp("s")),
         ["2020-01-01 00:00:00", "2021-01-01 00:00:00"],
     ),
+    "timestamps of a finer unit": (
+        pa.array([dt.datetime(2021, 1, 1, 12), dt.datetime(2020, 1, 1)], pa.timestamp("us")),
+        ["2020-01-01 00:00:00", "2021-01-01 12:00:00"],
+    ),
     "decimals": (pa.array([Decimal("10.50"), Decimal("9.25")]), ["9.25", "10.50"]),
 }
 

@@ -18,10 +18,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from distributed.comm import CommClosedError
 
 from bigmm.errors import DataError, TemporaryError, UsageError, VersionError
 from bigmm.execute import Lane, cut_lanes, executor
 from bigmm.execute import cluster as cluster_module
+from bigmm.execute.graph import Task, run_graph
 from bigmm.source import open_source
 
 distributed = pytest.importorskip("distributed")
@@ -245,6 +247,23 @@ def test_a_scheduler_that_is_gone(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
         process.stdout.close()
         process.wait()
+
+
+@pytest.mark.parametrize("status", ["finished", "error"])
+def test_a_connection_that_closes_while_a_result_is_fetched(client, monkeypatch, status):
+    """The client says "running" still: what was asked for is lost with the scheduler. A task's own error is its own."""
+
+    def closed(future, timeout=None):
+        raise CommClosedError("ConnectionPool.gather")
+
+    monkeypatch.setattr(distributed.Future, "result", closed)
+    monkeypatch.setattr(distributed.Future, "status", status)
+    expected = TemporaryError if status == "finished" else CommClosedError
+    with pytest.raises(expected, match="ConnectionPool.gather"):
+        executor(client).map_reduce(lambda lane, tick: 1, lanes_of(3), int.__add__, label="pass")
+    with pytest.raises(expected):
+        run_graph(executor(client), [Task(("one",), int, (), None, 0, True)], label="graph", ahead=1)
+    assert client.status == "running"
 
 
 def nap(lane, tick):

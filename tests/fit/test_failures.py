@@ -123,8 +123,9 @@ def test_a_solver_that_does_not_fit_is_refused_before_it_computes(crossed_by_man
 
     monkeypatch.setattr(Criterion, "value", evaluated)
     message = (
-        r"the exact solver needs about \d+\.\d GiB \(a dense block of \d+ columns for the crossed factors\) but the "
-        r"limit is 0.1 GiB: raise memory_limit, use solver='iterative', drop a grouping factor, or use a coarser one"
+        r"the exact solver needs at least \d+\.\d MiB \(a dense block of 2,\d+ columns for the crossed factors\) but "
+        r"the memory limit is 128 MiB: raise memory_limit, use solver='iterative', drop a grouping factor, or use a "
+        r"coarser one"
     )
     with pytest.raises(MemoryLimitError, match=message):
         bigmm.lmm("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, solver="exact", memory_limit="128MiB")
@@ -145,3 +146,37 @@ def test_the_plan_says_so_first(crossed_by_many):
     assert [term.levels for term in roomy.terms] == sorted((term.levels for term in roomy.terms), reverse=True)
     assert roomy.solver_bytes > 8 * 2_500**2
     assert roomy.as_record()["theta"] == 2
+
+
+def test_no_residual_variance_is_said_where_the_search_cannot_end():
+    """theta is relative to sigma; it has no finite optimum."""
+    rng = np.random.default_rng(4)
+    n, a, b = 2000, rng.normal(size=80), rng.normal(size=60)
+    rows = pd.DataFrame({"a": rng.integers(0, 80, n), "b": rng.integers(0, 60, n), "x": rng.normal(size=n)})
+    rows["y"] = rows["x"] + a[rows["a"]] + b[rows["b"]]
+    for solver in ("exact", "iterative"):
+        outcome = bigmm.lmm("y ~ x + (1 | a) + (1 | b)", rows, solver=solver).optimizer_result
+        assert not outcome.converged
+        assert "the residual variance is (nearly) zero: sigma is" in outcome.advice
+        assert "bobyqa" not in outcome.advice
+
+
+def test_weights_that_are_all_zero_are_said_in_words():
+    rows = bigmm.datasets.dyestuff().assign(w=0.0)
+    with pytest.raises(DataError, match="no rows to fit: the weights of all 30 rows are zero$"):
+        bigmm.lmm("Yield ~ 1 + (1 | Batch)", rows, weights="w")
+    rows.loc[3, "Yield"] = np.nan
+    with pytest.raises(DataError, match="all are dropped: 1 where 'Yield' is missing, 29 whose weight is zero$"):
+        bigmm.lmm("Yield ~ 1 + (1 | Batch)", rows, weights="w")
+
+
+def test_a_filter_that_keeps_nothing_is_named():
+    with pytest.raises(DataError, match="no row .*passes the filter 'Yield > 1e9'"):
+        bigmm.lmm("Yield ~ 1 + (1 | Batch)", bigmm.datasets.dyestuff(), filter="Yield > 1e9")
+
+
+def test_a_generalized_fit_is_not_certified():
+    rows = bigmm.datasets.dyestuff().assign(high=lambda d: d["Yield"] > 1530)
+    fit = bigmm.glmm("high ~ 1 + (1 | Batch)", rows, family="bernoulli")
+    with pytest.raises(UsageError, match=r"certify\(\) is for linear models only"):
+        fit.certify(n_workers=2)

@@ -11,7 +11,7 @@ import pytest
 import bigmm
 from bigmm import solver as choice
 from bigmm.errors import DataError, MemoryLimitError
-from bigmm.fit import probed
+from bigmm.fit import needs, probed
 from bigmm.laplace import algebra
 
 BERNOULLI = "y ~ 1 + x + (1 | user) + (1 | movie)"
@@ -163,7 +163,8 @@ def test_auto_chooses_by_size_and_says_why(frame, monkeypatch):
 
 
 def test_memory_is_asked_of_the_solver_that_is_chosen(frame, monkeypatch):
-    monkeypatch.setattr(choice, "solver_bytes", lambda gram: (1 << 50, 120))
+    for place in (choice, needs):
+        monkeypatch.setattr(place, "solver_bytes", lambda gram: (1 << 50, 120))
     with pytest.raises(MemoryLimitError, match="solver='iterative'"):
         bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="exact", memory_limit="8GiB")
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0, memory_limit="8GiB")

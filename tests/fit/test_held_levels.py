@@ -95,6 +95,8 @@ def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
     criteria = here.fitted.criterion, again.fitted.criterion
     starts = [criterion.algebra.start(criterion.templates) for criterion in criteria]
     np.testing.assert_allclose(*starts, rtol=1e-8)
+    for found, expected in zip(*(criterion.algebra.squares() for criterion in criteria), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
     values = [criterion.evaluate(here.theta) for criterion in criteria]
     assert values[0].value == pytest.approx(values[1].value, rel=1e-12)
     np.testing.assert_allclose(values[1].gradient, values[0].gradient, atol=1e-7 * ROWS)

@@ -1,6 +1,7 @@
 """`solver="iterative"` end to end, beside the exact solver where both are possible."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bigmm
@@ -61,6 +62,30 @@ def test_slopes_and_the_same_bits():
     statistical = np.array(ours.monte_carlo_error["theta_statistical"])
     assert np.all(np.abs(ours.theta - exact.theta) < 0.05 * statistical + 1e-4)
     assert ours.objective == again.objective and np.array_equal(ours.theta, again.theta)
+
+
+def test_two_chains_of_nested_factors_agree_with_the_exact_solver():
+    rng = np.random.default_rng(1)
+    n, rooms, cities = 20_000, 400, 300
+    school, region = rng.integers(0, 60, rooms), rng.integers(0, 12, cities)
+    room, city = rng.integers(0, rooms, n), rng.integers(0, cities, n)
+    x = rng.standard_normal(n)
+    effects = [rng.standard_normal(q) * sd for q, sd in ((rooms, 0.4), (60, 0.3), (cities, 0.4), (12, 0.3))]
+    slope = 0.2 * rng.standard_normal(cities)
+    y = rng.standard_normal(n) + effects[0][room] + effects[1][school[room]]
+    y += effects[2][city] + slope[city] * x + effects[3][region[city]]
+    frame = pd.DataFrame({"y": y, "x": x, "room": room, "school": school[room], "city": city, "region": region[city]})
+    formula = "y ~ x + (1 | school/room) + (1 | region) + (1 + x | region:city)"
+    exact = bigmm.lmm(formula, frame)
+    ours = bigmm.lmm(formula, frame, solver="iterative")
+    found = ours.monte_carlo_error
+    assert ours.converged and set(found["probed"]) == {"region:city", "region"}
+    assert found["objective"] <= 0.05 and found["probes"] <= 16
+    assert abs(ours.objective - exact.objective) < 4.0 * found["objective"] + 1e-3
+    assert np.all(np.abs(ours.theta - exact.theta) < 0.02 * np.array(found["theta_statistical"]))
+    np.testing.assert_allclose(ours.bse, exact.bse, rtol=1e-3)
+    new = frame.head(40)
+    np.testing.assert_allclose(ours.predict(new, se=True)["se"], exact.predict(new, se=True)["se"], rtol=1e-3)
 
 
 def test_auto_chooses_by_size_and_says_why(monkeypatch):

@@ -69,7 +69,7 @@ def fit(lake, formula, **how):
 def test_files_give_the_bits_of_memory(lake, spill_folder, shuffles, formula, how):
     near = fit(lake, formula, n_workers=1, **how)
     assert not shuffles
-    far = fit(lake, formula, n_workers=2, memory_limit=200_000, **how)
+    far = fit(lake, formula, n_workers=2, memory_limit=250_000, **how)
     assert len(shuffles) == 1
     assert far.objective == near.objective
     for a, b in zip((far.theta, far.beta, far.bse, *far.fitted.estimates.u), (near.theta, near.beta, near.bse,

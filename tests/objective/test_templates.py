@@ -6,6 +6,7 @@ import pytest
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import FormulaError
 from bigmm.objective import templates_for
+from bigmm.objective.templates import lower_factor
 
 
 def layout(*terms: tuple[str, int, tuple[int, ...]]) -> Layout:
@@ -64,3 +65,21 @@ def test_one_covariate_twice_is_an_error():
     message = "the random effect of 'x' appears twice for grouping factor 'g': the two variances cannot be told apart"
     with pytest.raises(FormulaError, match=message):
         templates_for(layout(("g", 0, (0, 1)), ("g.1", 0, (1,))), (0,))
+
+
+@pytest.mark.parametrize("mean", [0.0, 3.0, 1e6])
+def test_a_lower_factor_keeps_the_digits_that_squares_would_lose(mean):
+    root = np.array([[1.0, -mean], [0.0, 1.0]]) @ np.array([[0.5, 0.0], [0.1, 0.3]])
+    found = lower_factor(root)
+    assert found[0, 1] == 0.0 and np.all(np.diagonal(found) > 0)
+    np.testing.assert_allclose(found @ found.T, root @ root.T, rtol=1e-14, atol=1e-14)
+    assert np.prod(np.diagonal(found)) == pytest.approx(0.15, rel=1e-15 * max(1e3, 10 * mean))
+
+
+def test_a_lower_factor_of_dependent_rows_has_zeros():
+    root = np.array([[0.0, 0.0, 0.0], [0.3, 0.1, 0.2], [0.6, 0.2, 0.4]])
+    found = lower_factor(root)
+    np.testing.assert_allclose(found @ found.T, root @ root.T, atol=1e-15)
+    assert np.diagonal(found)[[0, 2]].tolist() == [0.0, 0.0]
+    triangle = np.array([[0.3, 0.0], [-0.2, 0.0]])
+    np.testing.assert_array_equal(lower_factor(triangle), triangle)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bigmm.optimize import Problem, minimize, newton, nlopt_methods
+from bigmm.optimize import Problem, minimize, newton, nlopt_methods, score
 from tests.optimize.problems import banana, criterion_problem, problem, quadratic, saddle, wells
 
 
@@ -148,3 +148,49 @@ def test_without_a_gradient_too_few_evaluations_are_said(monkeypatch):
     outcome = minimize(without_gradient(banana([-1.2, 1.0])))
     assert not outcome.converged
     assert "by finite differences the criterion could still fall by about" in outcome.advice
+
+
+def blind(start, **options) -> Problem:
+    """A model that sees a minimum wherever it is: only values tell."""
+    return problem(
+        lambda t: 5.0 + float(t[0] > 0.5), lambda t: np.zeros(1), lambda t: np.eye(1), start, lower=[0.0], **options
+    )
+
+
+def test_an_end_above_another_evaluated_point_is_refused(monkeypatch):
+    def astray(given, evaluate, start):
+        evaluate(np.array([0.25]))
+        return start, evaluate(start), 2
+
+    monkeypatch.setattr(score, "run", astray)
+    monkeypatch.setattr(score, "WORSE", 0.5)
+    assert minimize(blind([0.25], noisy=True)).converged
+    outcome = minimize(blind([1.0], noisy=True))
+    assert (outcome.value, outcome.status) == (6.0, "stopped")
+    assert outcome.advice.startswith("the criterion was lower by 1 at another point of the search")
+
+
+def test_the_search_goes_on_from_a_lower_point(monkeypatch):
+    real = newton.polish
+
+    def astray(given, state):
+        given.value(np.array([0.25]))
+        return real(given, state)
+
+    monkeypatch.setattr(newton, "polish", astray)
+    outcome = minimize(blind([1.0], cheap=True))
+    assert outcome.value == 5.0 and outcome.theta[0] == 0.25 and outcome.converged
+
+
+def test_what_has_run_away_is_no_minimum():
+    """At 1e149 neither gradient nor curvature is left, but the value still falls with the logarithm."""
+    runaway = problem(
+        lambda t: (t[0] - 1.0) ** 2 + 600.0 * np.log(t[1]),
+        lambda t: np.array([2.0 * (t[0] - 1.0), 600.0 / t[1]]),
+        lambda t: np.array([[2.0, 0.0], [0.0, 600.0 / t[1] ** 2]]),
+        [1.0, 1e149],
+        lower=[0.0, 0.0],
+    )
+    outcome = minimize(runaway, "newton")
+    assert not outcome.converged
+    assert outcome.expected_decrease > 100.0

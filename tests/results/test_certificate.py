@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import bigmm
 from bigmm.blocks import tiles
@@ -50,7 +51,7 @@ def test_the_certified_objective_is_the_exact_solvers(fits):
     exact, ours = fits
     found = ours.certify(n_workers=2)
     assert found.objective_exact == pytest.approx(exact.fitted.criterion.value(ours.theta), rel=1e-12)
-    assert found.objective_iterative == ours.objective
+    assert found.objective_fit == ours.objective
     assert found.difference == ours.objective - found.objective_exact
     assert found.monte_carlo_error == ours.monte_carlo_error["objective"] > 0
     assert found.z == found.difference / found.monte_carlo_error
@@ -130,14 +131,39 @@ def test_tiles_that_cannot_be(iterative, tile):
 
 def test_an_estimate_that_is_off_is_not_within(iterative):
     fitted = iterative.fitted
-    objective = fitted.estimates.objective + 5.0 * fitted.monte_carlo_error["objective"]
+    beyond = 1.0 + certificate.allowed_errors(fitted.monte_carlo_error["probes"])
+    objective = fitted.estimates.objective + beyond * fitted.monte_carlo_error["objective"]
     off = certificate.certify(replace(fitted, estimates=replace(fitted.estimates, objective=objective)))
     right = iterative.certify()
-    assert not off.within and off.z == pytest.approx(right.z + 5.0)
-    assert "NOT WITHIN 4" in str(off) and "NOT" not in str(right)
+    assert not off.within and off.z == pytest.approx(right.z + beyond)
+    assert "NOT WITHIN" in str(off) and "NOT" not in str(right)
     unsaid = replace(fitted, monte_carlo_error=fitted.monte_carlo_error | {"objective": 0.0})
     none = certificate.certify(unsaid)
     assert not none.within and np.isinf(none.z) and none.as_record()["z"] is None
+
+
+@pytest.mark.parametrize(("probes", "expected"), [(2, 10050.4), (8, 8.47), (16, 5.5), (64, 4.3), (10**6, 4.0)])
+def test_few_probes_allow_more_of_their_own_errors(probes, expected):
+    """t with n - 1 degrees of freedom: what estimates divided by their estimated errors follow."""
+    allowed = certificate.allowed_errors(probes)
+    assert allowed == pytest.approx(expected, rel=0.01)
+    assert stats.t.cdf(-allowed, probes - 1) == pytest.approx(stats.norm.cdf(-4), rel=1e-6)
+
+
+def test_the_verdict_knows_the_number_of_probes(iterative):
+    """Six stated errors off: a chance of one in 2,000 with 8 probes and of nothing with 64."""
+    fitted = iterative.fitted
+    exact = iterative.certify().objective_exact
+    stated = fitted.monte_carlo_error["objective"]
+    estimates = replace(fitted.estimates, objective=exact + 6.0 * stated)
+
+    def verdict(probes):
+        error = fitted.monte_carlo_error | {"probes": probes}
+        return certificate.certify(replace(fitted, estimates=estimates, monte_carlo_error=error))
+
+    few, many = verdict(8), verdict(64)
+    assert few.within and not many.within
+    assert (few.probes, few.as_record()["allowed"]) == (8, few.allowed) and few.allowed > 6 > many.allowed
 
 
 def test_what_a_certificate_says(iterative):
@@ -184,14 +210,14 @@ def test_command_line(saved, tmp_path, capfd):
     record = tmp_path / "certificate.json"
     assert run(["certify", str(saved), "--workers", "2", "--memory-limit", "1GiB", "--json", str(record)]) == 0
     out = capfd.readouterr().out
-    assert "WITHIN 4" in out and out.endswith(f"{record}\n")
+    assert "WITHIN " in out and "normal ones: Student's t, " in out and out.endswith(f"{record}\n")
     assert json.loads(record.read_text())["within"] is True
     assert run(["certify", str(saved), "--json", "-", "--tile", "300"]) == 0
     assert json.loads(capfd.readouterr().out)["tile"] == 300
 
 
 def test_command_line_of_a_fit_that_is_off(saved, tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(certificate, "ERRORS", 1e-9)
+    monkeypatch.setattr(certificate, "NORMAL_ERRORS", 1e-9)
     record = tmp_path / "certificate.json"
     assert run(["certify", str(saved), "--quiet", "--json", str(record)]) == 3
     assert json.loads(record.read_text())["within"] is False

@@ -37,8 +37,11 @@ def test_order_does_not_matter_and_nothing_changes(sleep, smaller):
 
 def test_different_rows_are_refused(sleep):
     other = bigmm.lmm("Reaction ~ Days + (1 | Subject)", sleepstudy().iloc[:150], progress=False)
-    with pytest.raises(UsageError, match="fitted to 180 and 150 rows: a likelihood-ratio test needs the same rows"):
+    with pytest.raises(
+        UsageError, match="fitted to 180 and 150 rows: a likelihood-ratio test needs the same rows"
+    ) as caught:
         sleep.anova(other)
+    assert "filter=" in str(caught.value)
 
 
 def test_different_responses_are_refused(sleep):
@@ -50,6 +53,17 @@ def test_different_responses_are_refused(sleep):
     same_name = bigmm.lmm("Reaction ~ Days + (1 | Subject)", frame, progress=False)
     with pytest.raises(UsageError, match="different responses .* or other values of it"):
         sleep.anova(same_name)
+
+
+def test_different_weights_are_named():
+    frame = sleepstudy().assign(w=np.linspace(0.5, 2.0, 180), v=np.linspace(1.0, 3.0, 180))
+    none, w, v = (bigmm.lmm("Reaction ~ Days + (1 | Subject)", frame, weights=k) for k in (None, "w", "v"))
+    with pytest.raises(UsageError, match=r"different weights \(none and 'w', or other values of them\).*same weights="):
+        none.anova(w)
+    with pytest.raises(UsageError, match=r"different weights \('v' and 'w'"):
+        v.anova(w)
+    renamed = bigmm.lmm("Reaction ~ 1 + (1 | Subject)", frame.assign(u=frame["w"]), weights="u")
+    assert len(w.anova(renamed)) == 2, "the same numbers"
 
 
 def test_one_model_or_no_model(sleep):

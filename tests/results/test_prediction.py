@@ -13,7 +13,7 @@ import pytest
 
 import bigmm
 from bigmm.datasets import pastes
-from bigmm.errors import BigmmError, UsageError
+from bigmm.errors import BigmmError, DataError, UsageError
 from bigmm.results.predictor import predictor, variance
 from bigmm.results.rows import Predict
 
@@ -71,6 +71,12 @@ def test_new_levels(crossed):
     assert missing[0] == known and np.isnan(missing[1])
     with pytest.raises(BigmmError, match="NEW"):
         crossed.predict(new, new_levels="raise")
+    for absent in (None, np.nan):
+        nameless = new.assign(g=["g01", absent])
+        assert crossed.predict(nameless)[1] == pytest.approx(unknown), "as a level that was never seen"
+        assert np.isnan(crossed.predict(nameless, new_levels="missing")[1])
+        with pytest.raises(DataError, match=r"pandas DataFrame.*: 'g' is missing in row 2, .*new_levels='population'"):
+            crossed.predict(nameless, new_levels="raise")
     assert crossed.predict(new, random=False, new_levels="raise")[1] == pytest.approx(population)
 
 

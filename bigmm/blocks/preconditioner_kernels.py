@@ -1,0 +1,78 @@
+"""numba kernels of the preconditioner: what the stages' rows say on the trees of nested terms of the tail."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def scatter_nested(lo, hi, first, indptr, columns, f, offset, stop, width, above, above_stop, above_width, level, out):
+    """out[m] += f_m f_p' for each level m of one tail term and the level p = level[m] that contains it; out (n_levels,
+    width, above_width). Rows that meet m meet p."""
+    k = f.shape[1]
+    entry = np.zeros((above_stop - above) // above_width, np.int64)
+    for i in range(lo, hi):
+        e = first[i]
+        while e < indptr[i + 1]:
+            c = columns[e]
+            if c >= above and c < above_stop:
+                entry[(c - above) // above_width] = e
+                e += above_width
+            else:
+                e += 1
+        e = first[i]
+        while e < indptr[i + 1]:
+            c = columns[e]
+            if c < offset or c >= stop:
+                e += 1
+                continue
+            m = (c - offset) // width
+            at = entry[level[m]]
+            for a in range(width):
+                for b in range(above_width):
+                    t = 0.0
+                    for d in range(k):
+                        t += f[e + a, d] * f[at + b, d]
+                    out[m, a, b] += t
+            e += width
+    return 0
+
+
+@njit(cache=True, nogil=True)
+def tree_norms(lo, hi, start, indptr, columns, f, first, stop, width, h_start, h, above, f_start, link, tree_f, size):
+    """Sum over rows lo..hi of |L^-1 Lambda'f'|^2, L of the tree whose terms t have the tail's columns first .. stop,
+    finer terms first.
+
+    f (nnz, k); h: flat, (q, width, width) of each term from h_start on; above (T,): columns that contain a level, from
+    f_start on in link, the tail's columns, and tree_f (., widest).
+    """
+    k = f.shape[1]
+    y = np.zeros((size, k))
+    total = 0.0
+    for i in range(lo, hi):
+        e = start[i]
+        while e < indptr[i + 1]:
+            c, t = columns[e], 0
+            while t < len(first) and (c < first[t] or c >= stop[t]):
+                t += 1
+            if t == len(first):
+                e += 1
+                continue
+            w, m = width[t], (c - first[t]) // width[t]
+            for a in range(w):
+                for d in range(k):
+                    y[c + a, d] += f[e + a, d]
+            for a in range(w):
+                for d in range(k):
+                    x = 0.0
+                    for b in range(w):
+                        x += h[h_start[t] + (m * w + a) * w + b] * y[c + b, d]
+                    total += x * x
+                    for j in range(f_start[t] + m * above[t], f_start[t] + (m + 1) * above[t]):
+                        y[link[j], d] -= tree_f[j, a] * x
+            e += w
+        for e in range(start[i], indptr[i + 1]):
+            for d in range(k):
+                y[columns[e], d] = 0.0
+    return total

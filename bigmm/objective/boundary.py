@@ -1,0 +1,83 @@
+"""Traces at a nearly singular Lambda, from two that are not: extrapolated.
+
+Estimates of (Z'PZ)_ll are read off Lambda M^-1 Lambda', which says nothing about directions that Lambda does not have,
+and little about those of a small scale s: the errors of solving are divided by s^2, and those of probes by s. But
+(Z'PZ)_ll is smooth in s^2, and its value decides whether a variance of zero is a minimum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Matrices = tuple[np.ndarray, ...]
+
+RAISED = (0.05, 0.1)
+"""Scales where a level of average information shrinks its effect to a 400th and to a hundredth."""
+ROUNDING = 1e-13
+"""Share of a scaled matrix of squares below which an eigenvalue is rounding."""
+
+
+def square_root(square: np.ndarray) -> np.ndarray:
+    """(k, k) B with B'B = square, in which rounding is no direction."""
+    scale = np.sqrt(np.maximum(np.diagonal(square), 0.0))
+    scale[scale == 0.0] = 1.0
+    values, vectors = np.linalg.eigh(square / scale[:, None] / scale)
+    return np.sqrt(np.where(values > ROUNDING * len(values), values, 0.0))[:, None] * vectors.T * scale
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """A template with its small scales raised: lams per size of `RAISED` (k, k); weight: of the second in the straight
+    line through both that ends at the template's own scales."""
+
+    lams: tuple[np.ndarray, np.ndarray]
+    weight: float
+
+
+def raised(lam: np.ndarray, square: np.ndarray) -> Raised | None:
+    """lam (k, k) with the scales raised that are small, in units in which a level of average information has 1; None
+    where none is. square (k, k): Z'WZ of an average level, whose null directions have no scale."""
+    root = square_root(square)
+    left, scales, right = np.linalg.svd(root @ lam)
+    rank = int(np.linalg.matrix_rank(root))
+    if np.count_nonzero(scales >= RAISED[0]) >= rank:
+        return None
+    if np.linalg.det(left) * np.linalg.det(right) * np.linalg.det(root) < 0.0:
+        left[:, -1] *= -1.0  # as in the limit of positive scales: probes see it
+    back = np.linalg.pinv(root)
+    lams = [back @ (left * np.maximum(scales, size)) @ right for size in RAISED]
+    small = scales[:rank][scales[:rank] < RAISED[0]]
+    weight = (float(np.mean(small**2)) - RAISED[0] ** 2) / (RAISED[1] ** 2 - RAISED[0] ** 2)
+    return Raised((lams[0], lams[1]), weight)
+
+
+@dataclass(frozen=True, slots=True)
+class Projections:
+    """sums: per term (k, k) estimated sum over levels of (Z'PZ)_ll; spread: the same as each single probe has it."""
+
+    sums: Matrices
+    spread: Sequence[Matrices]
+
+
+def extrapolated(
+    found: Projections, lams: Matrices, squares: Sequence[np.ndarray | None], at: Callable[[Matrices], Projections]
+) -> Projections:
+    """found, but for terms with small scales; squares: per term that of `raised`, None for one without scales; at: the
+    projections at other lams, with the same probes."""
+    higher = [None if square is None else raised(lam, square) for lam, square in zip(lams, squares, strict=True)]
+    if not any(higher):
+        return found
+    near, far = (
+        at(tuple(lam if own is None else own.lams[size] for lam, own in zip(lams, higher, strict=True)))
+        for size in range(len(RAISED))
+    )
+
+    def chosen(own: Matrices, first: Matrices, second: Matrices) -> Matrices:
+        each = zip(own, first, second, higher, strict=True)
+        return tuple(a if on is None else b + on.weight * (c - b) for a, b, c, on in each)
+
+    every = zip(found.spread, near.spread, far.spread, strict=True)
+    return Projections(chosen(found.sums, near.sums, far.sums), [chosen(*each) for each in every])
