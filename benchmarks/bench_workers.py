@@ -82,7 +82,7 @@ def measure_cluster(lake: str, processes: int) -> dict[str, float]:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(processes, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
+        LocalCluster(n_workers=processes, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         both = {"pass, processes": FORMULA, "pass, processes, one factor": ONE_FACTOR}

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.pairs import PairRows, PairSums
+from bigmm.blocks.parallel import one_thread
 from bigmm.execute.lanes import Lane
 from bigmm.execute.tree import merged
 
@@ -32,9 +33,10 @@ def fold_in_parts(fold: Callable[[Lane, Callable[[int], None]], CrossProducts], 
 
 def add_up_part(number: int, lanes: Sequence) -> CrossProducts | dict[Pair, PairRows]:
     """One part of all lanes, in their order; a pure task."""
-    if number == 0:
-        return merged(lanes, CrossProducts.merge)
-    return {key: merged([lane[key] for lane in lanes], PairSums.merge).rows() for key in lanes[0]}
+    with one_thread():
+        if number == 0:
+            return merged(lanes, CrossProducts.merge)
+        return {key: merged([lane[key] for lane in lanes], PairSums.merge).rows() for key in lanes[0]}
 
 
 def whole(parts: Sequence) -> CrossProducts:

@@ -10,13 +10,16 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
+from threading import local
 from typing import TypeVar
 
 T = TypeVar("T")
 
 N_RANGES = 64
+_alone = local()
 
 
 def available_cores() -> int:
@@ -27,6 +30,16 @@ def available_cores() -> int:
 @cache
 def _pool(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="bigmm-blocks")
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Kernels that this thread starts inside run in it: for a task beside which others have the cores."""
+    before, _alone.here = getattr(_alone, "here", False), True
+    try:
+        yield
+    finally:
+        _alone.here = before
 
 
 def ranges(n: int, grain: int) -> list[tuple[int, int]]:
@@ -41,12 +54,17 @@ def run(kernel: Callable, n: int, grain: int, *args) -> list:
     pieces = ranges(n, grain)
     if len(pieces) == 1:
         return [kernel(0, n, *args)]
+    if getattr(_alone, "here", False):
+        return [kernel(lo, hi, *args) for lo, hi in pieces]
     futures = [_pool(os.getpid()).submit(kernel, lo, hi, *args) for lo, hi in pieces]
     return [future.result() for future in futures]
 
 
 def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
     """``work(0), ..., work(count - 1)`` in their order, with few results alive at a time."""
+    if getattr(_alone, "here", False):
+        yield from map(work, range(count))
+        return
     flying: deque[Future[T]] = deque()
     for number in range(count):
         flying.append(_pool(os.getpid()).submit(work, number))

@@ -108,6 +108,22 @@ class ClusterExecutor:
         self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
         return shuffle(self, split, items, join, n_shards, label, progress)
 
+    def exchange(
+        self,
+        split: Callable[[Any], Iterable],
+        items: Sequence,
+        join: Callable[[int, list], Any],
+        n_shards: int,
+        *,
+        label: str,
+        progress: ProgressCallback | None = None,
+    ) -> list:
+        """See `held.exchange`."""
+        from bigmm.execute.held_cluster import exchange
+
+        self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
+        return exchange(self, split, items, join, n_shards, label, progress)
+
     def hold_each(
         self, make: Callable[[Any], Any], items: Sequence, *, label: str, progress: ProgressCallback | None = None
     ) -> Any:

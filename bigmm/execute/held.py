@@ -134,9 +134,22 @@ def hold(
     return HeldByThreads(shards, executor.n_workers)
 
 
-def held_elsewhere(executor: Executor) -> bool:
-    """Whether shards would stay in other processes than this."""
-    return hasattr(executor, "hold")
+def exchange(
+    executor: Executor,
+    split: Callable[[Any], Iterable],
+    items: Sequence,
+    join: Callable[[int, list], Any],
+    n_shards: int,
+    *,
+    label: str,
+    progress: ProgressCallback | None = None,
+) -> list | None:
+    """The shards that `hold` would make, fetched from the workers that made them; None where work is done in this
+    process, and nothing would be gained."""
+    exchange_elsewhere = getattr(executor, "exchange", None)
+    if exchange_elsewhere is None:
+        return None
+    return exchange_elsewhere(split, items, join, n_shards, label=label, progress=progress)
 
 
 def hold_each(

@@ -173,6 +173,36 @@ def shuffle(
     progress: ProgressCallback | None,
 ) -> HeldByCluster:
     """Make the shards and leave them where they were made."""
+    held, reporter = _shuffled(executor, split, items, join, n_shards, label, progress)
+    for _ in answers(held, _nothing, None, reporter):
+        pass
+    return held
+
+
+def exchange(
+    executor: ClusterExecutor,
+    split: Callable[[Any], Iterable],
+    items: Sequence,
+    join: Callable[[int, list], Any],
+    n_shards: int,
+    label: str,
+    progress: ProgressCallback | None,
+) -> list:
+    """The shards themselves, each fetched as soon as it is made."""
+    held, reporter = _shuffled(executor, split, items, join, n_shards, label, progress)
+    return list(answers(held, _itself, None, reporter))
+
+
+def _shuffled(
+    executor: ClusterExecutor,
+    split: Callable[[Any], Iterable],
+    items: Sequence,
+    join: Callable[[int, list], Any],
+    n_shards: int,
+    label: str,
+    progress: ProgressCallback | None,
+) -> tuple[HeldByCluster, Reporter]:
+    """Shards that are being made, and who reports them."""
     client, seconds = executor.client, executor.no_worker_seconds
     groups = items if isinstance(items[0], Lane) else _groups(items, n_shards)
     with scheduler_errors():
@@ -210,10 +240,7 @@ def shuffle(
 
     held = HeldByCluster(client, seconds, label, n_shards, again)
     pieces.clear()  # so that they leave the workers as shards are joined
-    del first
-    for _ in answers(held, _nothing, None, reporter):
-        pass
-    return held
+    return held, reporter
 
 
 def made(
@@ -307,3 +334,8 @@ def _waits_in_vain(task: Any) -> bool:
 
 def _nothing(shard: Any) -> None:
     """Asked only to learn that a shard is there."""
+
+
+def _itself(shard: Any) -> Any:
+    """Asked to have the shard."""
+    return shard

@@ -24,7 +24,7 @@ from bigmm.accumulate import (
 )
 from bigmm.design import DesignSpec
 from bigmm.errors import DataError, UsageError
-from bigmm.execute import Executor, cut_lanes, held_elsewhere, hold
+from bigmm.execute import Executor, cut_lanes, exchange
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
@@ -148,16 +148,12 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
         shift = shift_vector(spec.layout, head)
         lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
         fold, label = partial(fold_lane, source, spec, shift), "accumulate"
-        if has_many_pairs(spec.layout) and held_elsewhere(workers):
+        if has_many_pairs(spec.layout):
             cut = partial(fold_in_parts, fold)
-            parts = hold(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
-            return whole(parts.map(as_it_is))
+            parts = exchange(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
+            if parts is not None:
+                return whole(parts)
         return workers.map_reduce(fold, lanes, merge, label=label, rows_total=rows, progress=how.progress)
-
-
-def as_it_is(part: Any) -> Any:
-    """Asked for a part that a worker holds, to get it."""
-    return part
 
 
 @dataclass(frozen=True, slots=True)
