@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, about_mean, fixed_part, original_squares, x_basis
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.design.layout import JointTerm, Layout, joint_terms
 from bigmm.errors import DataError
+from bigmm.execute.memory import give_back
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,7 @@ class Assembled:
 
 def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     """The blocks of A. Raises DataError for no rows, a constant response, or as many coefficients as rows."""
-    # Arrow keeps what partitions took (a third of the peak) for the next one; the pass is over.
-    pa.default_memory_pool().release_unused()
+    give_back()  # what partitions took, kept for the next one: the pass is over
     joint = joint_terms(layout)
     _check_response(cross, layout)
     order = _term_order(cross, joint)

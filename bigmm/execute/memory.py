@@ -1,9 +1,13 @@
-"""Memory limits as users write them."""
+"""Memory limits as users write them, and memory that is given back."""
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from typing import Any
+
+import pyarrow as pa
 
 from bigmm.errors import UsageError
 
@@ -46,3 +50,12 @@ def memory_bytes(limit: Any) -> int:
             f"memory_limit {limit!r} is not a size: write for example '4GiB', '500MB' or a number of bytes"
         )
     return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+def give_back() -> None:
+    """Hand to the system what Arrow and the C library keep of what was freed: after a pass that is most of its peak."""
+    pa.default_memory_pool().release_unused()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; musl has none and keeps little
+        if trim is not None:
+            trim(0)

@@ -25,6 +25,7 @@ from bigmm.accumulate import (
 from bigmm.design import DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes, exchange
+from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
@@ -121,6 +122,7 @@ def lmm(
             held = hold_levels(source, spec, stays.chain, stays.head, workers, how)
     if stays is None:
         ready = assembled_here(accumulate(source, spec, workers, how, clock), spec, workers, how, clock)
+        give_back()  # the sums of which the blocks were made
     else:
         ready = assembled_there(held, spec, stays)
     return fit_assembled(

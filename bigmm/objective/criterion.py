@@ -101,7 +101,7 @@ class Criterion:
         key = theta.tobytes()
         last = self._last
         if last is None or last[0] != key:
-            self._last = None  # free the old factor before the new one is made
+            last = self._last = None  # the old factor is freed before the new one is made
             last = (key, self.algebra.factor(self.templates.working(self.gram, theta)))
             self._last = last
         return last[1]
