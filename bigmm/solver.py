@@ -236,8 +236,8 @@ def solve_model(
     tolerance: tuple[float, float] = (0.01, 0.05),
     algebra: Algebra | None = None,
 ) -> Solved:
-    """The minimum by the named solver ("exact" or "iterative"); algebra: an exact one of gram that is there already."""
-    tolerance, seed = checked_tolerance(tolerance), checked_seed(seed)
+    """The minimum by the named solver ("exact" or "iterative"); algebra: an exact one of gram that is there already.
+    seed, tolerance: as `checked_seed` and `checked_tolerance` have passed them."""
     check_optimizer(optimizer, solver)
     # the iterative solver's BLAS calls are small, and between them its own threads want the cores
     with one_thread_each() if solver == "iterative" else quiet_driver(gram):

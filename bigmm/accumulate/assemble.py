@@ -11,6 +11,7 @@ import numpy as np
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, about_mean, fixed_part, original_squares, x_basis
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
+from bigmm.blocks.structure import transposed
 from bigmm.design.layout import JointTerm, Layout, joint_terms
 from bigmm.errors import DataError
 from bigmm.execute.memory import give_back
@@ -139,18 +140,9 @@ def _cross_blocks(
             if (j, k) in cross.pairs:
                 block = cross.pairs[j, k].block()
             else:
-                block = _turned(cross.pairs[k, j].block(), len(cross.counts[j]))
+                block = transposed(cross.pairs[k, j].block(), len(cross.counts[j]))
             blocks[a, b] = _of_levels(block, kept[a], kept[b], len(cross.counts[k]))
     return blocks
-
-
-def _turned(block: CrossBlock, q: int) -> CrossBlock:
-    """The transposed block; q: the number of its rows."""
-    rows = np.repeat(np.arange(len(block.indptr) - 1, dtype=np.int32), np.diff(block.indptr))
-    order = np.argsort(block.indices, kind="stable")
-    indptr = np.zeros(q + 1, np.int64)
-    np.cumsum(np.bincount(block.indices, minlength=q), out=indptr[1:])
-    return CrossBlock(indptr, rows[order], np.ascontiguousarray(block.data.transpose(0, 2, 1)[order]))
 
 
 def _of_levels(block: CrossBlock, rows: np.ndarray, columns: np.ndarray, q_k: int) -> CrossBlock:

@@ -103,10 +103,10 @@ class ClusterExecutor:
         progress: ProgressCallback | None = None,
     ) -> Any:
         """See `held.hold`; the shards stay on the workers."""
-        from bigmm.execute.held_cluster import shuffle
+        from bigmm.execute.held_cluster import left_there, shuffle
 
         self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
-        return shuffle(self, split, items, join, n_shards, label, progress)
+        return left_there(*shuffle(self, split, items, join, n_shards, label, progress))
 
     def exchange(
         self,
@@ -119,10 +119,10 @@ class ClusterExecutor:
         progress: ProgressCallback | None = None,
     ) -> list:
         """See `held.exchange`."""
-        from bigmm.execute.held_cluster import exchange
+        from bigmm.execute.held_cluster import fetched_from_there, shuffle
 
         self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
-        return exchange(self, split, items, join, n_shards, label, progress)
+        return fetched_from_there(*shuffle(self, split, items, join, n_shards, label, progress))
 
     def hold_each(
         self, make: Callable[[Any], Any], items: Sequence, *, label: str, progress: ProgressCallback | None = None

@@ -171,36 +171,6 @@ def shuffle(
     n_shards: int,
     label: str,
     progress: ProgressCallback | None,
-) -> HeldByCluster:
-    """Make the shards and leave them where they were made."""
-    held, reporter = _shuffled(executor, split, items, join, n_shards, label, progress)
-    for _ in answers(held, _nothing, None, reporter):
-        pass
-    return held
-
-
-def exchange(
-    executor: ClusterExecutor,
-    split: Callable[[Any], Iterable],
-    items: Sequence,
-    join: Callable[[int, list], Any],
-    n_shards: int,
-    label: str,
-    progress: ProgressCallback | None,
-) -> list:
-    """The shards themselves, each fetched as soon as it is made."""
-    held, reporter = _shuffled(executor, split, items, join, n_shards, label, progress)
-    return list(answers(held, _itself, None, reporter))
-
-
-def _shuffled(
-    executor: ClusterExecutor,
-    split: Callable[[Any], Iterable],
-    items: Sequence,
-    join: Callable[[int, list], Any],
-    n_shards: int,
-    label: str,
-    progress: ProgressCallback | None,
 ) -> tuple[HeldByCluster, Reporter]:
     """Shards that are being made, and who reports them."""
     client, seconds = executor.client, executor.no_worker_seconds
@@ -243,6 +213,18 @@ def _shuffled(
     return held, reporter
 
 
+def left_there(held: HeldByCluster, reporter: Reporter) -> HeldByCluster:
+    """The shards once they are all made, where they were made."""
+    for _ in answers(held, _nothing, None, reporter):
+        pass
+    return held
+
+
+def fetched_from_there(held: HeldByCluster, reporter: Reporter) -> list:
+    """The shards themselves, each fetched as soon as it is made."""
+    return list(answers(held, _itself, None, reporter))
+
+
 def made(
     executor: ClusterExecutor,
     make: Callable[[Any], Any],
@@ -259,9 +241,7 @@ def made(
         return [_submitted(client, label, "make", run_task, work, items[i], needed_futures(items[i])) for i in numbers]
 
     held = HeldByCluster(client, executor.no_worker_seconds, label, len(items), again)
-    for _ in answers(held, _nothing, None, Reporter(progress, label, 0, len(items))):
-        pass
-    return held
+    return left_there(held, Reporter(progress, label, 0, len(items)))
 
 
 def _submitted(client: Client, label: str, name: str, *call: Any) -> Future:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigmm.accumulate import accumulator_bytes, many_pairs_bytes
+from bigmm.accumulate import accumulator_bytes
 from bigmm.design import DesignSpec
 from bigmm.design.layout import Layout, joint_terms
 from bigmm.execute import Executor
@@ -17,7 +17,7 @@ from bigmm.fit.engines import engine_for
 from bigmm.fit.foreseen import Foreseen, foreseen, of_order
 from bigmm.fit.held_levels import WORKING_COPIES, held_bytes
 from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, Storage, chain_of, row_sizes, storage
-from bigmm.fit.needs import VECTORS, effects_of, resident_bytes, solving_bytes, summing_bytes
+from bigmm.fit.needs import VECTORS, effects_of, pass_bytes, resident_bytes, solving_bytes, summing_bytes
 from bigmm.fit.opened import first_rows
 from bigmm.fit.settings import Settings
 from bigmm.fit.staying import staying
@@ -172,19 +172,6 @@ def _with_shards(term: PlannedTerm) -> PlannedTerm:
     """A factor whose levels are the shards': modes, and what a level needs to know of its parent."""
     kind = term.kind.replace("block-diagonal", "block-diagonal, with the shards")
     return PlannedTerm(term.name, term.levels, term.width, kind, term.levels * (8 * term.width + 16))
-
-
-def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:
-    """Peak of a linear model's pass: per worker a partition, its encoded columns and an accumulator; the merge tree's
-    waiting ones; what all lanes have found of pairs of levels."""
-    rows = sum(p.rows for p in source.partitions)
-    layout = spec.layout
-    share = len(spec.used_columns) / max(len(source.schema), 1)
-    partition = max(
-        (int(p.nbytes * share) + 8 * p.rows * (len(layout.columns) + 2) for p in source.partitions), default=0
-    )
-    at_once = min(n_workers, max(len(source.partitions), 1))
-    return at_once * partition + (at_once + 3) * accumulator_bytes(layout) + many_pairs_bytes(layout, rows)
 
 
 def _shuffle_bytes(

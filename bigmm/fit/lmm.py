@@ -29,9 +29,8 @@ from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
-from bigmm.fit.needs import check_ahead, chosen_solver
+from bigmm.fit.needs import check_ahead, check_pass_memory, chosen_solver
 from bigmm.fit.opened import first_rows, opened
-from bigmm.fit.plan import check_pass_memory
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values, true_or_false
 from bigmm.fit.staying import Staying, staying

@@ -1,5 +1,5 @@
-"""What an evaluation needs at its peak, by sizes that are known of blocks and foreseen of a layout; and the refusal of
-what the memory limit does not hold.
+"""What the pass and an evaluation need at their peak, by sizes that are known of blocks and foreseen of a layout; and
+the refusal of what the memory limit does not hold.
 
 How many pairs of levels meet is known once all rows were read. Before, a fit is refused only for what it needs with the
 fewest pairs there can be; after, for what it needs.
@@ -7,6 +7,7 @@ fewest pairs there can be; after, for what it needs.
 
 from __future__ import annotations
 
+from bigmm.accumulate import accumulator_bytes, many_pairs_bytes
 from bigmm.blocks import Gram
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout, joint_terms
@@ -50,6 +51,32 @@ def summing_bytes(layout: Layout, entries: int, pairs: int) -> int:
         for t in joint_terms(layout)
     )
     return levels + 8 * entries + 4 * pairs
+
+
+def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:
+    """Peak of a linear model's pass: per worker a partition, its encoded columns and an accumulator; the merge tree's
+    waiting ones; what all lanes have found of pairs of levels."""
+    rows = sum(p.rows for p in source.partitions)
+    layout = spec.layout
+    share = len(spec.used_columns) / max(len(source.schema), 1)
+    partition = max(
+        (int(p.nbytes * share) + 8 * p.rows * (len(layout.columns) + 2) for p in source.partitions), default=0
+    )
+    at_once = min(n_workers, max(len(source.partitions), 1))
+    return at_once * partition + (at_once + 3) * accumulator_bytes(layout) + many_pairs_bytes(layout, rows)
+
+
+def check_pass_memory(source: Source, spec: DesignSpec, n_workers: int, limit: int) -> None:
+    """Raises MemoryLimitError, naming what to change, when the pass would not fit."""
+    needed = pass_bytes(source, spec, n_workers)
+    if needed > limit:
+        biggest = max(spec.layout.groupings, key=lambda g: g.n_levels, default=None)
+        factor = f"; grouping factor {biggest.name!r} has {biggest.n_levels:,} levels" if biggest is not None else ""
+        raise MemoryLimitError(
+            f"the pass over the rows needs about {in_units(needed)} with {n_workers} workers but the memory limit is "
+            f"{in_units(limit)}{factor}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
+            "(partition_bytes=, smaller row groups)"
+        )
 
 
 def check_ahead(

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bigmm.accumulate import accumulator_bytes
-from bigmm.design import DesignSpec
-from bigmm.errors import MemoryLimitError, UsageError
+from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
 from bigmm.execute.memory import in_units
 from bigmm.fit.asked import asked, check_terms
@@ -18,11 +17,9 @@ from bigmm.fit.forecast import (
     PlannedTerm,
     forecast_generalized,
     forecast_linear,
-    pass_bytes,
 )
 from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings, true_or_false
-from bigmm.source import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +176,3 @@ def plan(
         LOOKS.get(ahead.engine),
         ahead.refused,
     )
-
-
-def check_pass_memory(source: Source, spec: DesignSpec, n_workers: int, limit: int) -> None:
-    """Raises MemoryLimitError, naming what to change, when the pass would not fit."""
-    needed = pass_bytes(source, spec, n_workers)
-    if needed > limit:
-        biggest = max(spec.layout.groupings, key=lambda g: g.n_levels, default=None)
-        factor = f"; grouping factor {biggest.name!r} has {biggest.n_levels:,} levels" if biggest is not None else ""
-        raise MemoryLimitError(
-            f"the pass over the rows needs about {in_units(needed)} with {n_workers} workers but the memory limit is "
-            f"{in_units(limit)}{factor}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
-            "(partition_bytes=, smaller row groups)"
-        )

@@ -128,17 +128,17 @@ class Criterion:
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
         theta = np.asarray(theta, float)
-        key = theta.tobytes()
-        if self._evaluated is None or self._evaluated[0] != key:
-            self._evaluated = (key, self.evaluate_along(theta, self._identities(), self.templates.joint(theta)))
-        return self._evaluated[1]
-
-    def _identities(self) -> Matrices:
-        return tuple(map(np.eye, self.templates.widths))
+        return self.evaluate_along(theta, tuple(map(np.eye, self.templates.widths)), self.templates.joint(theta))
 
     def evaluate_along(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
         """At theta, with respect to the elements of eta in lambda lambda' = F eta eta' F'; per joint term (k, k) frames
-        F and roots eta."""
+        F and roots eta. The last one is kept."""
+        key = b"".join(a.tobytes() for a in (theta, *frames, *roots))
+        if self._evaluated is None or self._evaluated[0] != key:
+            self._evaluated = (key, self._evaluate(theta, frames, roots))
+        return self._evaluated[1]
+
+    def _evaluate(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
         try:
             factor = self.factor(theta)
         except NotPositiveDefiniteError:
