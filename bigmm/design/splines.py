@@ -16,6 +16,8 @@ def full_knots(low: float, high: float, inner: np.ndarray, degree: int) -> np.nd
 def b_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray, degree: int, intercept: bool) -> np.ndarray:
     """(n, len(inner) + degree + intercept) B-spline basis of finite x; its end polynomials go on outside."""
     knots = full_knots(low, high, inner, degree)
+    if not len(x):
+        return np.empty((0, len(knots) - degree - 1 - (not intercept)))
     basis = BSpline.design_matrix(x, knots, degree, extrapolate=True).toarray()
     return basis if intercept else basis[:, 1:]
 
@@ -31,6 +33,8 @@ def natural_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray, in
     keep = slice(0 if intercept else 1, None)
     curvature = spline(ends, nu=2)[:, keep]
     null_space = qr(curvature.T)[0][:, 2:]
+    if not len(x):
+        return np.empty((0, null_space.shape[1]))
     inside = np.clip(x, low, high)
     basis = BSpline.design_matrix(inside, knots, 3).toarray()
     slopes = spline(ends, nu=1)
@@ -44,5 +48,7 @@ def regression_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray)
     """(n, len(inner) + 2) cubic regression splines in their values at the knots (Wood 2006, as formulaic's cr)."""
     knots = np.concatenate([[low], np.sort(inner), [high]])
     state = {"lower_bound": low, "upper_bound": high, "constraints": None, "cyclic": False, "knots": knots.tolist()}
+    if not len(x):
+        return np.empty((0, len(knots)))
     columns = cubic_spline(x, _state=state)
     return np.column_stack([columns[key] for key in sorted(columns)])

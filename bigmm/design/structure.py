@@ -22,9 +22,9 @@ def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedT
 
     The structure depends on which factors are categorical, not on their levels: a frame of two rows tells it.
     """
-    frame = pd.DataFrame({"v": [0.0, 1.0]})
-    for number, is_factor in enumerate(categorical):
-        frame[f"v{number}"] = pd.Categorical(["a", "b"]) if is_factor else [0.0, 1.0]
+    numbers, levels = [0.0, 1.0], pd.Categorical(["a", "b"])
+    factors = {f"v{number}": levels if is_factor else numbers for number, is_factor in enumerate(categorical)}
+    frame = pd.DataFrame({"v": numbers} | factors)
     spec = formulaic_formula(part).get_model_matrix(frame).model_spec
     return tuple(
         ScopedTerm(tuple((int(scoped.factor.expr[1:]), bool(scoped.reduced)) for scoped in term.factors))
