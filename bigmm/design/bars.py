@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from bigmm.design.expression import quoted
 from bigmm.design.linear import LinearPart, additive, fail, linear_part, model_terms, uncorrelated
 from bigmm.design.tokens import Token, closing, split_top
 
@@ -39,6 +40,17 @@ def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
     if not model_terms(part):
         fail(formula, "no random effect is left of the bar", bar.start)
     return [Bar(lhs, name, variables, bar.start) for name, variables in groups for lhs in parts]
+
+
+def distinct_names(bars: Sequence[Bar]) -> tuple[Bar, ...]:
+    """The bars, with backticks in the name of a grouping where another one is called the same: `a:b` beside a:b."""
+    variables: dict[str, set[tuple[str, ...]]] = {}
+    for bar in bars:
+        variables.setdefault(bar.name, set()).add(bar.variables)
+    return tuple(
+        bar if len(variables[bar.name]) == 1 else replace(bar, name=":".join(map(quoted, bar.variables)))
+        for bar in bars
+    )
 
 
 def _check_lhs(formula: str, part: LinearPart, variables: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ import pyarrow.types as pt
 
 from bigmm.design.cells import is_numeric, type_name
 from bigmm.design.contrasts import check_factor_call, parse_contrasts
-from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, unparse
+from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
 from bigmm.design.formula import ParsedFormula
 from bigmm.design.levels import Combinations, Levels
 from bigmm.design.settings import Settings, is_factor
@@ -67,7 +67,7 @@ def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], 
         for part in parsed.parts
         for node in part.factors
         if is_factor(node, text, chosen)
-        for name in (unparse(node), *columns_of(node))
+        for name in (unparse(node), label(node), *columns_of(node))
     }
     for key in parse_contrasts(chosen.contrasts):
         if key not in factors:

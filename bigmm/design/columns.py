@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from math import prod
 
 import numpy as np
 
 from bigmm.design.contrasts import coding_matrix, contrast_node, make_contrast
-from bigmm.design.expression import Node, unparse
+from bigmm.design.expression import Node, label, quoted, unparse
 from bigmm.design.formula import LinearPart, ParsedFormula
 from bigmm.design.layout import FixedFactor, Grouping, Layout, RandomTerm
 from bigmm.design.levels import Combinations, Levels
@@ -104,9 +104,17 @@ class Builder:
     combinations: Mapping[tuple[str, ...], Combinations]
     contrasts: Mapping[str, Node]
     replayer: Replayer
+    label: Callable[[Node], str] = label
     columns: _Columns = field(default_factory=_Columns)
 
     def plan(self) -> Plan:
+        """The plan; names of columns are in backticks only where two columns of the model would be called the same."""
+        plan = self._plan()
+        if self.label is label and _has_namesakes(plan.layout):
+            return replace(self, label=_quoted_label, columns=_Columns())._plan()
+        return plan
+
+    def _plan(self) -> Plan:
         names, places, blocks, one = self._fixed()
         groupings: dict[str, tuple[Grouping, tuple[str, ...]]] = {}
         terms = self._random(groupings)
@@ -119,7 +127,7 @@ class Builder:
             terms=terms,
             groupings=tuple(grouping for grouping, _ in groupings.values()),
             one=one,
-            response=unparse(self.parsed.response),
+            response=label(self.parsed.response),
         )
         nodes = {unparse(node): node for part in self.parsed.parts for node in part.factors if not self.is_factor(node)}
         behind = tuple(variables for _, variables in groupings.values())
@@ -158,20 +166,20 @@ class Builder:
         ]
 
     def _fields(self, node: Node, reduced: bool) -> _Fields:
-        text = unparse(node)
+        text, shown = unparse(node), self.label(node)
         if not self.is_factor(node):
             fields = self.replayer.fields(node)
             if not fields:
-                return _Fields([text], [Numeric(text)])
-            return _Fields([f"{text}[{name}]" for name in fields], [Numeric(text, i) for i in range(len(fields))])
+                return _Fields([shown], [Numeric(text)])
+            return _Fields([f"{shown}[{name}]" for name in fields], [Numeric(text, i) for i in range(len(fields))])
         column = str(node.value if node.kind == "name" else node.arguments[0].value)
         chosen = (contrast_node(node) if node.kind == "call" else None) or self.contrasts.get(text)
-        chosen = chosen or self.contrasts.get(column)
+        chosen = chosen or self.contrasts.get(label(node)) or self.contrasts.get(column)
         labels = [str(label) for label in self.levels[column].labels.tolist()]
         contrast = make_contrast(self.parsed.text, chosen, labels)
         matrix, shape, names = coding_matrix(contrast, labels, reduced)
         atoms: list[Atom] = [Coded(column, vector) for vector in np.ascontiguousarray(matrix.T)]
-        return _Fields([shape.format(name=text, field=name) for name in names], atoms, column, matrix)
+        return _Fields([shape.format(name=shown, field=name) for name in names], atoms, column, matrix)
 
     def _places(self, term: Sequence[_Fields]) -> list[int]:
         recipes = (tuple(reversed(atoms)) for atoms in product(*(fields.atoms for fields in reversed(term))))
@@ -211,10 +219,28 @@ class Builder:
         factor = next(fields for fields in term if fields.column)
         numeric = [fields for fields in term if not fields.column]
         place = self._places(numeric)[0] if numeric else 0
-        if factor.column not in groupings:
-            groupings[factor.column] = self._grouping(factor.column, (factor.column,)), (factor.column,)
+        name, variables = factor.column, (factor.column,)
+        if name in groupings and groupings[name][1] != variables:
+            name = quoted(name)  # an interaction a:b beside a column `a:b`
+        if name not in groupings:
+            groupings[name] = self._grouping(name, variables), variables
         assert factor.coding is not None
-        return FixedFactor(list(groupings).index(factor.column), place, factor.coding, tuple(positions))
+        return FixedFactor(list(groupings).index(name), place, factor.coding, tuple(positions))
+
+
+def _quoted_label(node: Node) -> str:
+    """The text with backticks where a name could be read as something else, as an intercept too."""
+    return "`Intercept`" if node.kind == "name" and node.value == "Intercept" else unparse(node)
+
+
+def _has_namesakes(layout: Layout) -> bool:
+    """Whether two coefficients, or two columns behind random effects, have one name."""
+    if len(set(layout.fixed_names)) < len(layout.fixed_names):
+        return True
+    columns = {*zip(layout.fixed_names, layout.fixed_columns, strict=True)}
+    columns |= {pair for term in layout.terms for pair in zip(term.names, term.covariates, strict=True)}
+    columns = {(name, place) for name, place in columns if place >= 0}
+    return len({name for name, _ in columns}) < len(columns)
 
 
 def lme4_order(sizes: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ functions in the tables below, and `evaluate` walks the tree.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -90,30 +91,49 @@ def contrast_name(node: Node) -> str:
     return next((name for name in CONTRASTS if name.lower() == text.lower()), text)
 
 
+NAMES = {"TRUE": True, "True": True, "FALSE": False, "False": False, "NULL": None, "None": None}
+"""Names that are values, unless they are quoted."""
+_PLAIN = re.compile(r"(?:[^\W\d]|\.(?=[^\W\d]))[\w. ]*")
+
+
+def quoted(name: str) -> str:
+    """A column's name, in backticks where it could be read as something else: `log(z)`, `a:b`, `1`."""
+    return name if _PLAIN.fullmatch(name) and name not in NAMES else f"`{name}`"
+
+
 def unparse(node: Node) -> str:
-    """Canonical text of a tree, spaced as formulaic names its factors: ``I(x ** 2)``, ``bs(x, df=4)``."""
-    return _unparse(node, -1)
+    """Canonical text of a tree, spaced as formulaic names its factors: ``I(x ** 2)``, ``bs(x, df=4)``.
+
+    Different trees have different texts: the column `log(z)` keeps its backticks, the call log(z) has none.
+    """
+    return _unparse(node, -1, quoted)
 
 
-def _unparse(node: Node, outer: int) -> str:
+def label(node: Node) -> str:
+    """The text of a tree without backticks, for names of coefficients; a column and a call may have the same."""
+    return _unparse(node, -1, str)
+
+
+def _unparse(node: Node, outer: int, name: Callable[[str], str]) -> str:
     if node.kind == "name":
-        return str(node.value)
+        return name(str(node.value))
     if node.kind == "string":
         return repr(node.value)
     if node.kind == "number":
         return _number(node.value)
-    inside = [_unparse(argument, -1) for argument in node.arguments]
+    inside = [_unparse(argument, -1, name) for argument in node.arguments]
     if node.kind == "list":
         return f"[{', '.join(inside)}]"
     if node.kind == "call":
-        inside += [f"{key}={_unparse(value, -1)}" for key, value in node.keywords]
+        inside += [f"{key}={_unparse(value, -1, name)}" for key, value in node.keywords]
         return f"{node.value}({', '.join(inside)})"
     if node.kind == "neg":
-        text, rank = f"-{_unparse(node.arguments[0], 3)}", 3
+        text, rank = f"-{_unparse(node.arguments[0], 3, name)}", 3
     else:
         rank = _STRENGTH[str(node.value)]
         power = node.value == "**"
-        left, right = _unparse(node.arguments[0], rank + power), _unparse(node.arguments[1], rank + (not power))
+        left = _unparse(node.arguments[0], rank + power, name)
+        right = _unparse(node.arguments[1], rank + (not power), name)
         text = f"{left} {node.value} {right}"
     return f"({text})" if rank < outer else text
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bigmm.design.bars import Bar, expand_bar
+from bigmm.design.bars import Bar, distinct_names, expand_bar
 from bigmm.design.expression import Node, columns_of, unparse
 from bigmm.design.grammar import parse_expression
 from bigmm.design.linear import LinearPart, Piece, additive, fail, linear_part
@@ -57,7 +57,7 @@ def parse(formula: str, need_random: bool = True) -> ParsedFormula:
         response,
         _response_kind(formula, response),
         linear_part(formula, kept),
-        tuple(term for bar in bars for term in expand_bar(formula, bar)),
+        distinct_names([term for bar in bars for term in expand_bar(formula, bar)]),
         tuple(offsets),
     )
     _check_response_absent(formula, parsed)

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from bigmm.design.expression import ALLOWED, CATEGORICAL, CONTRASTS, ELEMENTWISE, LEVELS, STATEFUL, Node
+from bigmm.design.expression import ALLOWED, CATEGORICAL, CONTRASTS, ELEMENTWISE, LEVELS, NAMES, STATEFUL, Node
 from bigmm.design.tokens import Token, closing, split_top
 from bigmm.errors import FormulaError
-
-_NAMES = {"TRUE": True, "True": True, "FALSE": False, "False": False, "NULL": None, "None": None}
 
 
 class Parser:
@@ -75,8 +73,8 @@ class Parser:
             return Node("number", float(token.text), token.start)
         if token.kind == "string":
             return Node("string", token.text, token.start)
-        if token.kind == "name" and token.text in _NAMES:
-            return Node("number", _NAMES[token.text], token.start)
+        if token.kind == "name" and token.text in NAMES and not token.quoted:
+            return Node("number", NAMES[token.text], token.start)
         if token.kind == "name":
             return Node("name", token.text, token.start)
         self.fail(f"expected a column, a number or a function, not {token.text!r}", token.start)

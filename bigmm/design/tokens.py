@@ -24,11 +24,13 @@ _CLOSER = {"(": ")", "[": "]"}
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """``kind``: number, name, string, operator, open or close; ``text`` without quotes; ``start``: its place."""
+    """``kind``: number, name, string, operator, open or close; ``text`` without quotes; ``start``: its place;
+    ``quoted``: whether a name was in backticks."""
 
     kind: str
     text: str
     start: int
+    quoted: bool = False
 
 
 def tokenize(formula: str) -> tuple[Token, ...]:
@@ -42,7 +44,7 @@ def tokenize(formula: str) -> tuple[Token, ...]:
         if kind in ("quoted", "string"):
             text = text[1:-1]
         if kind != "space":
-            tokens.append(Token("name" if kind == "quoted" else kind, text, at))
+            tokens.append(Token("name" if kind == "quoted" else kind, text, at, kind == "quoted"))
         at = match.end()
     _check_brackets(formula, tokens)
     return tuple(tokens)
