@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from bigmm.design.expression import Node
 
+VECTOR_WEIGHTS, VECTOR_OFFSET = "(weights)", "(offset)"
+"""Columns that vectors of weights and offsets become, of a table in memory."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

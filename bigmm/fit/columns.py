@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bigmm.design.settings import VECTOR_OFFSET, VECTOR_WEIGHTS
 from bigmm.errors import UsageError
-
-WEIGHTS, OFFSET = "(weights)", "(offset)"
 
 
 def with_vectors(data: Any, weights: Any, offset: Any) -> tuple[Any, str | None, str | None]:
@@ -17,8 +16,8 @@ def with_vectors(data: Any, weights: Any, offset: Any) -> tuple[Any, str | None,
 
     Raises UsageError when the data are not in memory or the lengths differ.
     """
-    data, weights = _with_vector(data, weights, WEIGHTS, "weights")
-    data, offset = _with_vector(data, offset, OFFSET, "offset")
+    data, weights = _with_vector(data, weights, VECTOR_WEIGHTS, "weights")
+    data, offset = _with_vector(data, offset, VECTOR_OFFSET, "offset")
     return data, weights, offset
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bigmm.design.expression import unparse
+from bigmm.design.settings import VECTOR_OFFSET
 from bigmm.errors import UsageError
 from bigmm.objective.criterion import Criterion
 from bigmm.objective.montecarlo import (
@@ -134,11 +136,21 @@ def _check_likelihoods(a: FittedLmm, b: FittedLmm) -> None:
 
 
 def _same_response(a: FittedLmm, b: FittedLmm) -> bool:
-    """Compare y'Wy about the mean; a different offset makes them incomparable by this means."""
-    if a.offset != b.offset:
+    """Compare y'Wy about the mean of y less the offset, which tells two responses apart only under one offset.
+
+    Models with different offsets are nested too, as a slope of one written offset(x) in a free slope of x.
+    """
+    if _offsets(a) != _offsets(b) or VECTOR_OFFSET in _offsets(a):
         return True
     first, second = a.criterion.gram, b.criterion.gram
     return math.isclose(first.y_sum_squares_total, second.y_sum_squares_total, rel_tol=SAME_RESPONSE)
+
+
+def _offsets(fit: FittedLmm) -> list[str]:
+    """Texts of the offset's parts, however they were given: offset="x" is offset(x)."""
+    spec = fit.spec
+    column = [] if spec.settings.offset is None else [spec.settings.offset]
+    return sorted([unparse(node) for node in spec.parsed.offsets] + column)
 
 
 def _same_weights(a: FittedLmm, b: FittedLmm) -> bool:
