@@ -12,6 +12,7 @@ import pyarrow.types as pt
 
 from bigmm.design.cells import floats
 from bigmm.design.checks import check_columns, check_levels, check_roles
+from bigmm.design.completeness import Completeness
 from bigmm.design.distinct import DistinctRows, unique_values
 from bigmm.design.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.formula import ParsedFormula, parse, required_columns
@@ -41,6 +42,9 @@ def learn(
 ) -> DesignSpec:
     """Learn levels, codings and states for a formula over all rows of a source.
 
+    Rows that do not count are not told apart here, because that takes more columns. `fit.completion` gives the design
+    of the rows that count where a pass finds that some do not.
+
     contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
     order; weights, offset: column names; `binomial` lets the response be a factor (first level 0) or counts.
     Reads only the columns of factors and stateful transforms; no pass when there are none. Raises FormulaError with a
@@ -63,11 +67,23 @@ def learn(
     )
     check_roles(parsed, source.schema, text, chosen)
     needs = _needs(parsed, source, text, chosen, declared)
-    levels, combinations, states = _learn(parsed, source, executor, needs, progress)
-    check_levels(parsed, levels, combinations, chosen, text)
-    spec = DesignSpec(chosen, levels, combinations, states, text)
-    _ = spec.plan  # every remaining mistake (a base that is no level, say) is found here, not on a worker
+    learned = _learn(parsed, source, executor, needs, progress)
+    spec = DesignSpec(chosen, learned.levels, learned.combinations, learned.states, text, learned.passes)
+    return checked(spec)
+
+
+def checked(spec: DesignSpec) -> DesignSpec:
+    """The design itself; raises DataError for factors with one level, FormulaError for a base that is no level."""
+    check_levels(spec.parsed, spec.levels, spec.combinations, spec.settings, spec.text)
+    _ = spec.plan  # every remaining mistake is found here, not on a worker
     return spec
+
+
+def learn_states(
+    spec: DesignSpec, source: Source, executor: Executor, progress: Any = None
+) -> tuple[dict[str, State], int]:
+    """(the states of all transforms, learned from the rows that count; passes over these rows)."""
+    return _states(stateful_nodes(spec.parsed.nodes), source, executor, progress, {}, spec.completeness.before_states())
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -112,30 +128,45 @@ class ArgumentValues:
         return np.broadcast_to(evaluate(self.node, columns, self.replayer), table.num_rows)
 
 
-Learned = tuple[dict[str, Levels], dict[tuple[str, ...], Combinations], dict[str, State]]
+@dataclass(frozen=True, slots=True)
+class _Learned:
+    levels: dict[str, Levels]
+    combinations: dict[tuple[str, ...], Combinations]
+    states: dict[str, State]
+    passes: int
 
 
-def _learn(parsed: ParsedFormula, source: Source, executor: Executor, needs: _Needs, progress: Any) -> Learned:
+def _learn(parsed: ParsedFormula, source: Source, executor: Executor, needs: _Needs, progress: Any) -> _Learned:
     """Passes until every state is complete; levels are learned in the first."""
     requests: dict[Any, Any] = {}
     for variables in (*((name,) for name in needs.columns), *needs.interactions):
         allowed = {name: needs.declared[name] for name in variables if name in needs.declared}
         requests[variables] = DistinctRows(variables, allowed)
+    states, passes = _states(stateful_nodes(parsed.nodes), source, executor, progress, requests)
+    levels, combinations = _number_levels(source, needs, requests)
+    return _Learned(levels, combinations, states, passes)
+
+
+def _states(
+    calls: Mapping[str, Node],
+    source: Source,
+    executor: Executor,
+    progress: Any,
+    rows: dict[Any, Any],
+    complete: Completeness | None = None,
+) -> tuple[dict[str, State], int]:
+    """Passes until every state is known: (states, passes). The summaries in `rows` are taken in the first, in place."""
     states: dict[str, State] = {}
-    calls = stateful_nodes(parsed.nodes)
-    rows: dict[Any, Any] = {}
-    while True:
-        requests |= _pending_states(calls, states)
-        if not requests:
-            break
-        for key, summary in summarize(source, executor, requests, progress).items():
+    requests, passes = {**rows, **_pending_states(calls, states)}, 0
+    while requests:
+        passes += 1
+        for key, summary in summarize(source, executor, requests, progress, complete).items():
             if isinstance(key, str):
                 states[key] = absorb(calls[key], states.get(key), summary)
             else:
                 rows[key] = summary
-        requests = {}
-    levels, combinations = _number_levels(source, needs, rows)
-    return levels, combinations, states
+        requests = _pending_states(calls, states)
+    return states, passes
 
 
 def _pending_states(calls: Mapping[str, Node], states: dict[str, State]) -> dict[str, Any]:

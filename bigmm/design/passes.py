@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from bigmm.design.completeness import Completeness
 from bigmm.execute import Executor, Lane, cut_lanes
 from bigmm.source.partition import Source
 
@@ -28,12 +29,22 @@ class Summary(Protocol):
 Requests = Mapping[Any, Any]
 
 
-def fold_summaries(source: Source, requests: Requests, lane: Lane, tick: Callable[[int], None]) -> dict:
-    """Fold the partitions of a lane, in order, into every requested summary."""
+def fold_summaries(
+    source: Source,
+    requests: Requests,
+    lane: Lane,
+    tick: Callable[[int], None],
+    complete: Completeness | None = None,
+) -> dict:
+    """Fold the partitions of a lane, in order, into every requested summary; complete: of the rows that count only."""
     columns = list(dict.fromkeys(column for request in requests.values() for column in request.columns))
+    if complete is not None:
+        columns = list(complete.columns)
     state = dict(requests)
     for partition in lane.partitions:
         table = source.read(partition, columns)
+        if complete is not None:
+            table = complete(table, partition.where)
         state = {key: summary.update(table, partition.where) for key, summary in state.items()}
         tick(partition.rows)
     return state
@@ -44,12 +55,19 @@ def merge_summaries(left: dict, right: dict) -> dict:
     return {key: summary.merge(right[key]) for key, summary in left.items()}
 
 
-def summarize(source: Source, executor: Executor, requests: Requests, progress: Any = None) -> dict:
-    """One pass over the columns that the requests name; no pass when there is no request."""
+def summarize(
+    source: Source,
+    executor: Executor,
+    requests: Requests,
+    progress: Any = None,
+    complete: Completeness | None = None,
+) -> dict:
+    """One pass over the columns that the requests name, or with `complete` over all used columns of the rows that
+    count; no pass when there is no request."""
     if not requests:
         return {}
     return executor.map_reduce(
-        partial(fold_summaries, source, requests),
+        partial(fold_summaries, source, requests, complete=complete),
         cut_lanes(source.partitions),
         merge_summaries,
         label="levels",

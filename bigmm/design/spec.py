@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.columns import Builder, Plan
+from bigmm.design.columns import Builder, Numeric, Plan
+from bigmm.design.completeness import Completeness
 from bigmm.design.contrasts import parse_contrasts
 from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, sealed, total_offset
-from bigmm.design.expression import Node, columns_of
+from bigmm.design.expression import Node, columns_of, label
 from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.levels import Combinations, Levels, restricted
 from bigmm.design.newdata import NewRows
-from bigmm.design.rows import Rows, bad_expressions, complete_rows, zero_weights
 from bigmm.design.settings import Settings, is_factor
-from bigmm.design.transforms import Replayer, State
-from bigmm.errors import DataError, VersionError
+from bigmm.design.transforms import Replayer, State, stateful_nodes
+from bigmm.errors import VersionError
 
 _FORMAT = 1
 NEW_DATA = "new data"
@@ -33,7 +33,9 @@ class DesignSpec:
     """How rows become y, X and Z.
 
     levels: column -> its levels; combinations: columns of an interaction grouping -> those that occur;
-    states: canonical text of a stateful transform -> what it learned; text: columns whose type makes them factors.
+    states: canonical text of a stateful transform -> what it learned; text: columns whose type makes them factors;
+    passes: over the rows, that learning took (0 where it was not learned); complete: whether levels and states are known
+    to be those of the rows that count.
     """
 
     settings: Settings
@@ -41,6 +43,8 @@ class DesignSpec:
     combinations: Mapping[tuple[str, ...], Combinations]
     states: Mapping[str, State]
     text: frozenset[str]
+    passes: int = 0
+    complete: bool = False
 
     @cached_property
     def parsed(self) -> ParsedFormula:
@@ -75,6 +79,24 @@ class DesignSpec:
         contrasts = parse_contrasts(self.settings.contrasts)
         return Builder(self.parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
 
+    @cached_property
+    def completeness(self) -> Completeness:
+        """The rule that tells the rows that count."""
+        settings = self.settings
+        atoms = [atom for recipe in self.plan.recipes for atom in recipe if isinstance(atom, Numeric)]
+        trees = [*(self.plan.nodes[atom.text] for atom in atoms), *self.parsed.offsets]
+        return Completeness(
+            self.used_columns,
+            settings.weights,
+            settings.drop_missing,
+            tuple(tree for tree in trees if tree.kind != "name"),
+            (),
+            self.response,
+            settings.binomial,
+            self.levels,
+            self.replayer,
+        )
+
     def encode(self, table: pa.Table, where: str) -> DesignChunk:
         """Encode a partition for fitting: incomplete rows are dropped and counted.
 
@@ -82,31 +104,16 @@ class DesignSpec:
         missing values when drop_missing is False.
         """
         settings = self.settings
-        rows = complete_rows(table, self.used_columns, settings.weights, settings.drop_missing, where)
-        while True:
-            cells = Cells(rows.table, where, self.levels, self.replayer)
-            columns = fill_columns(self.plan, cells)
-            y, trials = response_values(self.response, cells, settings.binomial)
-            offset = total_offset(self.parsed.offsets, settings.offset, cells)
-            trouble = bad_expressions(cells.expressions, rows, where)
-            if trouble is None and trials is not None:
-                zero = zero_weights("number of trials", trials, where)
-                trouble = None if zero is None else ("(zero weight)", zero)
-            if trouble is None:
-                break
-            rows = self._drop(rows, *trouble, where)
+        rows, cells = self.completeness.rows(table, where)
+        columns = fill_columns(self.plan, cells)
+        y, trials = response_values(self.response, cells, settings.binomial)
+        offset = total_offset(self.parsed.offsets, settings.offset, cells)
         w = cells.number(settings.weights) if settings.weights else None
         if trials is not None:
             w = trials if w is None else w * trials
         refs = fill_refs(self.plan, cells)
         w, offset = (None if values is None else sealed(values) for values in (w, offset))
         return DesignChunk(columns, sealed(y), refs, w, offset, table.num_rows, rows.counts())
-
-    def _drop(self, rows: Rows, name: str, bad: np.ndarray, where: str) -> Rows:
-        if not self.settings.drop_missing and name != "(zero weight)":
-            row = rows.row(int(np.argmax(bad)))
-            raise DataError(f"{where}: {name} has no value in row {row}; drop_missing=True would leave it out")
-        return rows.without(name, bad)
 
     def encode_new(
         self, table: pa.Table, new_levels: str = "population", need: tuple[str, ...] = ("fixed", "random")
@@ -122,22 +129,31 @@ class DesignSpec:
         rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need)
         return rows.encode(self.response, new_levels)
 
-    def keep_levels(self, seen: Mapping[str, np.ndarray]) -> DesignSpec:
-        """The spec without the levels that only incomplete rows had, as lme4 drops them.
+    def with_levels(self, rows: Mapping[tuple[str, ...], np.ndarray], states: Mapping[str, State]) -> DesignSpec:
+        """The design of the rows that count, where it was learned from more: without levels that have no such row.
 
-        seen: grouping name -> (n_levels,) bool. Levels are learned from the columns of factors alone; a row that lacks
-        its response may be the only one of its level. Groupings that are factors of the fixed effects keep theirs. The
-        order of the terms may change with the numbers of levels.
+        rows: columns of a factor -> (n_levels,) bool, whether the level has rows that count; states: those learned from
+        such rows. The order of levels stays; that of the terms may change with the numbers of levels.
         """
+        levels, combinations = restricted(self.levels, self.combinations, rows)
+        return DesignSpec(self.settings, levels, combinations, states, self.text, complete=True)
+
+    @cached_property
+    def coded_columns(self) -> tuple[str, ...]:
+        """Columns whose levels decide what coefficients and random effects there are, or which response is a 0."""
         nodes = [node for part in self.parsed.parts for node in part.factors if self.is_factor(node)]
-        coded = {name for node in nodes for name in columns_of(node)}
-        masks = {
-            variables: np.asarray(seen[grouping.name], dtype=bool)
-            for grouping, variables in zip(self.layout.groupings, self.plan.groupings, strict=True)
-            if grouping.name in seen and not (len(variables) == 1 and variables[0] in coded)
-        }
-        levels, combinations = restricted(self.levels, self.combinations, masks)
-        return DesignSpec(self.settings, levels, combinations, self.states, self.text)
+        names = [name for node in nodes for name in columns_of(node)]
+        names += [str(self.response.node.value)] if self.response.kind == "levels" else []
+        return tuple(dict.fromkeys(names))
+
+    def level_count(self, columns: tuple[str, ...]) -> int:
+        """Levels of a factor of one column, or combinations of several that occur."""
+        return len(self.levels[columns[0]] if len(columns) == 1 else self.combinations[columns])
+
+    def level_numbers(self, columns: tuple[str, ...], table: pa.Table) -> np.ndarray:
+        """(n,) int32 level of every row from the factor's own columns; -1 where one is missing or unknown."""
+        numbers = [self.levels[name].numbers(table.column(name)) for name in columns]
+        return numbers[0] if len(columns) == 1 else self.combinations[columns].numbers(numbers)
 
     def to_dict(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """(meta, arrays): meta is JSON-able; arrays are levels as Arrow streams (uint8), combinations (n, v) int32."""
@@ -166,7 +182,11 @@ class DesignSpec:
             tuple(names): Combinations([levels[name] for name in names], np.asarray(arrays[f"combinations_{i}"]))
             for i, names in enumerate(meta["combinations"])
         }
-        return cls(settings, levels, combinations, dict(meta["states"]), frozenset(meta["text"]))
+        spec = cls(settings, levels, combinations, dict(meta["states"]), frozenset(meta["text"]))
+        # version 1 wrote columns without backticks in the texts of transforms
+        calls, saved = stateful_nodes(spec.parsed.nodes), meta["states"]
+        states = {text: saved[text] if text in saved else saved[label(node)] for text, node in calls.items()}
+        return replace(spec, states=states)
 
 
 def _to_bytes(values: pa.Array) -> np.ndarray:

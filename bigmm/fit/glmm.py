@@ -9,8 +9,9 @@ import numpy as np
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
+from bigmm.fit.completion import complete_design, look_counts
 from bigmm.fit.finish import finish
-from bigmm.fit.held_model import chain_of, held_model, row_sizes, storage, with_counted_rows
+from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
 from bigmm.fit.needs import check_ahead, chosen_solver
 from bigmm.fit.opened import first_rows, opened
 from bigmm.fit.search import Search, Wishes
@@ -97,15 +98,26 @@ def glmm(
         drop_missing=drop_missing,
         binomial=options.binomial,
     )
-    source, workers, spec = begun.source, begun.workers, begun.spec
-    check_terms(spec, options.nagq)
+    source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    while True:
+        check_terms(spec, options.nagq)
+        with clock("shard"):
+            head = first_rows(source, spec)
+            chain = chain_of(source, spec, workers, how, head, options.nagq)
+            kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
+            if chain is None:
+                check_ahead(source, spec, workers, how, head, kept)
+            rows = looked_rows(source, spec, options.family, workers, how, chain, head)
+        with clock("learn"):
+            counts = look_counts(rows, spec)
+            complete, more = complete_design(spec, source, workers, counts, how.progress)
+        passes += 1 + more
+        if complete is spec:
+            break
+        spec = complete
+        del rows  # their memory is the next pass's
     with clock("shard"):
-        head = first_rows(source, spec)
-        chain = chain_of(source, spec, workers, how, head, options.nagq)
-        kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
-        if chain is None:
-            check_ahead(source, spec, workers, how, head, kept)
-        model = held_model(source, spec, options.family, workers, how, chain, head)
+        model = held_model(rows, spec, options.family)
         gram = model.assembled.gram
         solved_by, why = chosen_solver(gram, spec.layout, workers, how, kept if chain is None else None)
     with clock("start"):
@@ -133,7 +145,7 @@ def glmm(
             nobs=model.assembled.gram.n,
             rows_read=model.rows_read,
             dropped=model.dropped,
-            passes=2 + start.passes + search.passes,
+            passes=passes + start.passes + search.passes,
             seconds=dict(clock.seconds),
             peak_rss_bytes=peak_rss_bytes(),
             solver=solved_by,

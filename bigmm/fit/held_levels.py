@@ -53,12 +53,32 @@ class HeldModelOfLevels:
     facts: ChainFacts
 
 
-def hold_levels(
+@dataclass(frozen=True, slots=True)
+class HeldSums:
+    """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `hold_sums`;
+    shift (m,): what the columns are summed about."""
+
+    held: Held
+    layout: Layout
+    chain: tuple[int, ...]
+    shift: np.ndarray
+    facts: ChainFacts
+
+    @property
+    def products(self) -> CrossProducts:
+        """The sums over all rows, without any per level."""
+        facts = self.facts
+        return CrossProducts(
+            facts.gram, self.shift, (), (), {}, facts.n, facts.rows_read, facts.dropped, facts.sum_log_w
+        )
+
+
+def hold_sums(
     source: Source, spec: DesignSpec, chain: Sequence[int], head: DesignChunk, workers: Executor, how: Settings
-) -> HeldModelOfLevels:
+) -> HeldSums:
     """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next; head: the first rows.
 
-    Raises DataError for what cannot be identified, MemoryLimitError, OutputError when the disk is full.
+    Raises MemoryLimitError, and OutputError when the disk is full.
     """
     check_held_memory(source, spec, head, how, workers)
     layout = without_labels(spec.layout)
@@ -67,13 +87,18 @@ def hold_levels(
     total = partial(chain_sums, layout, tuple(chain), shift)
     held = _held(source, spec, layout, chain, workers, how, size, total)
     covariates = tuple(np.array(joint_terms(layout)[j].covariates) for j in chain)
-    facts = held.fold(ChainFacts.merge, chain_facts, covariates)
-    assembled, columns = _fixed_part(spec, layout, chain, shift, facts)
+    return HeldSums(held, layout, tuple(chain), shift, held.fold(ChainFacts.merge, chain_facts, covariates))
+
+
+def levels_model(sums: HeldSums, how: Settings) -> HeldModelOfLevels:
+    """The model of the sums. Raises DataError for what cannot be identified."""
+    layout, chain, facts = sums.layout, sums.chain, sums.facts
+    assembled, columns = _fixed_part(sums)
     for number, j in enumerate(chain):
         check_factor(
             assembled.gram, columns.shell.terms[number], int(facts.sizes[number]), _varies(facts, j, number, layout)
         )
-    levels = HeldLevels(held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
+    levels = HeldLevels(sums.held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
     return HeldModelOfLevels(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
 
@@ -192,12 +217,10 @@ class SumFiles(ShardFiles):
         return moved(self.total(pieces), file)
 
 
-def _fixed_part(
-    spec: DesignSpec, layout: Layout, chain: Sequence[int], shift: np.ndarray, facts: ChainFacts
-) -> tuple[Assembled, ChainColumns]:
+def _fixed_part(sums: HeldSums) -> tuple[Assembled, ChainColumns]:
     """Which columns of X are kept, and the Gram without levels."""
-    products = CrossProducts(facts.gram, shift, (), (), {}, facts.n, facts.rows_read, facts.dropped, facts.sum_log_w)
-    assembled = assemble(products, replace(layout, terms=()))
+    layout, chain, shift = sums.layout, sums.chain, sums.shift
+    assembled = assemble(sums.products, replace(layout, terms=()))
     gram = assembled.gram
     picked = np.append(np.array(layout.fixed_columns, np.int64)[gram.active], len(shift) - 1)
     joined = [joint_terms(layout)[j] for j in chain]

@@ -230,7 +230,20 @@ def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> 
     return FirstLook(accumulator.freeze(), shard.rows_read, shard.dropped, constant, squares, doubt)
 
 
-def held_model(
+@dataclass(frozen=True, slots=True)
+class HeldRows:
+    """The rows in shards, and the one look at them. edges, leading: as in `HeldModel`; summed: the layout of what the
+    look sums; chain: of `chain_of`."""
+
+    held: Held
+    edges: np.ndarray
+    leading: int
+    summed: Layout
+    look: FirstLook
+    chain: tuple[int, ...] | None
+
+
+def looked_rows(
     source: Source,
     spec: DesignSpec,
     family: Family,
@@ -238,14 +251,20 @@ def held_model(
     how: Settings,
     chain: tuple[int, ...] | None,
     head: DesignChunk,
-) -> HeldModel:
-    """Hold the rows, and learn from them which levels and columns there are; chain: of `chain_of`; head: the first
-    rows."""
+) -> HeldRows:
+    """Hold the rows and look at them once; chain: of `chain_of`; head: the first rows."""
     layout = spec.layout
     held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head)
     # with a chain the pattern is in the shards already: only X is summed
     summed = replace(layout, terms=()) if chain else layout
     look = held.fold(FirstLook.merge, first_look, summed, shift_vector(layout, head), family)
+    return HeldRows(held, edges, leading, summed, look, chain)
+
+
+def held_model(rows: HeldRows, spec: DesignSpec, family: Family) -> HeldModel:
+    """What the look at the rows tells: which levels and columns there are."""
+    layout, look, chain = spec.layout, rows.look, rows.chain
+    held, edges, leading, summed = rows.held, rows.edges, rows.leading, rows.summed
     if look.doubt:
         warnings.warn(f"response '{layout.response}': {look.doubt}", BigmmWarning, stacklevel=3)
     assembled = assemble(look.products, summed)

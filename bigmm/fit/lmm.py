@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -28,9 +28,10 @@ from bigmm.execute import Executor, cut_lanes, exchange
 from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.held_levels import HeldModelOfLevels, hold_levels
+from bigmm.fit.completion import complete_design, row_counts
+from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
 from bigmm.fit.needs import check_ahead, check_pass_memory, chosen_solver
-from bigmm.fit.opened import first_rows, opened
+from bigmm.fit.opened import Opened, first_rows, opened
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values, true_or_false
 from bigmm.fit.staying import Staying, staying
@@ -114,16 +115,7 @@ def lmm(
         categories=categories,
         drop_missing=drop_missing,
     )
-    source, workers, spec = begun.source, begun.workers, begun.spec
-    with clock("accumulate"):
-        stays = staying(source, spec, workers, how)
-        if stays is not None:
-            held = hold_levels(source, spec, stays.chain, stays.head, workers, how)
-    if stays is None:
-        ready = assembled_here(accumulate(source, spec, workers, how, clock), spec, workers, how, clock)
-        give_back()  # the sums of which the blocks were made
-    else:
-        ready = assembled_there(held, spec, stays)
+    ready, spec = summed(begun, how, clock)
     return fit_assembled(
         ready,
         spec,
@@ -133,10 +125,36 @@ def lmm(
         theta0=theta0,
         seed=seed,
         mc_tol=mc_tol,
-        source=source,
+        source=begun.source,
         weights=begun.weights,
         offset=begun.offset,
     )
+
+
+def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpec]:
+    """The blocks and the design of the rows that count. One pass over the rows, and another where rows were dropped and
+    the design without them is another one."""
+    source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    while True:
+        with clock("accumulate"):
+            stays = staying(source, spec, workers, how)
+            held = None if stays is None else hold_sums(source, spec, stays.chain, stays.head, workers, how)
+        cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
+        with clock("learn"):
+            complete, more = complete_design(spec, source, workers, row_counts(cross, spec), how.progress)
+        passes += 1 + more
+        if complete is spec:
+            break
+        spec = complete
+        del held, cross  # their memory is the next pass's
+    if stays is None or held is None:
+        ready = assembled_here(cross, spec, workers, how, clock)
+        del cross
+        give_back()  # the sums of which the blocks were made
+    else:
+        with clock("accumulate"):
+            ready = assembled_there(levels_model(held, how), spec, stays)
+    return replace(ready, passes=passes), spec
 
 
 def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Settings, clock: Clock) -> CrossProducts:
@@ -160,7 +178,7 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
 @dataclass(frozen=True, slots=True)
 class Ready:
     """All that a fit needs of the rows: blocks (algebra: where they are not on the driver), templates, which solver and
-    why, and what was counted."""
+    why, what was counted, and passes over the rows."""
 
     assembled: Assembled
     templates: Templates
@@ -169,6 +187,7 @@ class Ready:
     rows_read: int
     dropped: dict[str, int]
     algebra: Algebra | None = None
+    passes: int = 0
 
 
 def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, how: Settings, clock: Clock) -> Ready:
@@ -229,7 +248,7 @@ def fit_assembled(
             nobs=gram.n,
             rows_read=ready.rows_read,
             dropped=tuple(ready.dropped.items()),
-            passes=2,
+            passes=ready.passes,
             seconds=dict(clock.seconds),
             peak_rss_bytes=peak_rss_bytes(),
             solver=ready.solver,

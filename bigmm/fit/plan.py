@@ -11,6 +11,7 @@ from bigmm.execute import cut_lanes
 from bigmm.execute.memory import in_units
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock
+from bigmm.fit.completion import planned_design
 from bigmm.fit.forecast import (
     IN_WORDS,
     LOOKS,
@@ -143,7 +144,8 @@ def plan(
         binomial=options is not None and options.binomial,
         refuse_large=False,
     )
-    source, workers, spec = begun.source, begun.workers, begun.spec
+    source, workers = begun.source, begun.workers
+    spec = planned_design(begun.spec, source, workers)
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     if options is None:
         ahead = forecast_linear(source, spec, workers, how)
@@ -160,7 +162,7 @@ def plan(
         len(lanes),
         workers.n_workers,
         tuple(spec.used_columns),
-        2,
+        begun.spec.passes + 1,
         len(layout.fixed_names),
         theta,
         ahead.terms,

@@ -64,10 +64,10 @@ class GlmmResults(MixedModelResults):
             "again; compare with a fit with solver='exact'"
         )
 
-    def _augmenter(self, rows: int | None) -> AugmentGeneralized:
+    def _augmenter(self, rows: int | None, of_fit: bool) -> AugmentGeneralized:
         fitted = self.fitted
         return AugmentGeneralized(
-            predictor(fitted),
+            predictor(fitted, of_fit),
             variance(fitted, rows),
             fitted.family,
             fitted.dispersion,

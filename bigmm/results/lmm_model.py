@@ -40,8 +40,10 @@ class LmmResults(MixedModelResults):
         """
         return certify(self.fitted, client, n_workers, memory_limit, tile, progress)
 
-    def _augmenter(self, rows: int | None) -> Augment:
-        return Augment(predictor(self.fitted), variance(self.fitted, rows), self.sigma, max(1, self.fitted.rank))
+    def _augmenter(self, rows: int | None, of_fit: bool) -> Augment:
+        return Augment(
+            predictor(self.fitted, of_fit), variance(self.fitted, rows), self.sigma, max(1, self.fitted.rank)
+        )
 
     def _noise(self) -> NormalNoise:
         return NormalNoise(self.sigma)

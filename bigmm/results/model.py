@@ -124,8 +124,8 @@ class MixedModelResults(FitResults):
         client: Any = None,
         progress: Any = None,
     ) -> Any:
-        """Predictions for new rows, None meaning the rows of the fit: the inverse link of x'beta (+ z'b) + offset, or
-        with type="link" that itself. For a linear mixed model they agree.
+        """Predictions for new rows: the inverse link of x'beta (+ z'b) + offset, or with type="link" that itself. For a
+        linear mixed model they agree. None means the rows of the fit, with NaN for those that have a missing value.
 
         Returns an array (n,), or with se a DataFrame with columns prediction, se (standard error of the mean, not of a
         new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. Under
@@ -143,7 +143,7 @@ class MixedModelResults(FitResults):
         spread = variance(self.fitted, self._row_count(data), bool(random)) if se else None
         family = self.fitted.family
         transform = None if type == "link" or family.link == "identity" else family
-        task = Predict(predictor(self.fitted), bool(random), new_levels, spread, transform)
+        task = Predict(predictor(self.fitted, newdata is None), bool(random), new_levels, spread, transform)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
@@ -171,7 +171,7 @@ class MixedModelResults(FitResults):
         .resid as deviance residuals; see `AugmentGeneralized`.
         """
         source = self._data(data)
-        task = self._augmenter(self._row_count(source))
+        task = self._augmenter(self._row_count(source), data is None)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
             return stream.write(task, source, self._columns, to, client=client, progress=progress)
@@ -199,7 +199,7 @@ class MixedModelResults(FitResults):
         the first level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
         they are counts.
         """
-        task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels)
+        task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels, newdata is None)
         data = self._data(newdata)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
@@ -208,20 +208,23 @@ class MixedModelResults(FitResults):
         return values[0] if nsim == 1 else np.column_stack(values)
 
     def residuals(self, type: str = "response", data: Any = None, *, client: Any = None) -> np.ndarray:
-        """(n,) residuals of the rows of the fit (or of `data`), NaN for rows that were dropped; reads the rows again.
+        """(n,) residuals of the rows of the fit (or of `data`), NaN for rows with a missing value; reads these rows.
 
         type: "response" (y - mu), "pearson", "deviance" or "working", as R defines them; weights count in the two
         middle ones, the dispersion in none.
         """
         if type not in RESIDUALS:
             raise UsageError(f"residuals(type={type!r}): choose one of {', '.join(RESIDUALS)}")
-        task = Residuals(predictor(self.fitted), self.fitted.family, self.fitted.dispersion, type)
+        task = Residuals(predictor(self.fitted, data is None), self.fitted.family, self.fitted.dispersion, type)
         columns = stream.compute(task, self._data(data), self._columns, client=client)
         return columns.get("resid", np.empty(0))
 
     @property
     def fittedvalues(self) -> np.ndarray:
-        """(n,) fitted means of the rows of the fit, NaN for rows that were dropped; reads the rows again."""
+        """(n,) fitted means of the rows of the fit, NaN for rows with a missing value; reads the rows again.
+
+        A row with a missing response has NaN too, as under R's na.exclude. A row of weight zero has a fitted mean.
+        """
         return self.predict()
 
     @property
@@ -258,7 +261,7 @@ class MixedModelResults(FitResults):
 
     # What the kinds of model differ in
 
-    def _augmenter(self, rows: int | None) -> RowTask:
+    def _augmenter(self, rows: int | None, of_fit: bool) -> RowTask:
         raise NotImplementedError
 
     def _noise(self) -> Noise:

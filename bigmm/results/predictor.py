@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,7 @@ from bigmm.design.encode import Cells, response_values
 from bigmm.design.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
 from bigmm.design.spec import NEW_DATA, DesignSpec
-from bigmm.errors import UsageError
+from bigmm.errors import DataError, UsageError
 from bigmm.objective.conditional import RowVariance, Variances, row_variance
 from bigmm.results.fitted import FittedLmm
 
@@ -46,23 +48,38 @@ class Predictor:
     """What prediction needs of a fit, small enough to travel to workers.
 
     beta: (p,) with zeros for dropped columns; modes: per joint term (n_levels + 1, k), the last row (level -1) and the
-    levels without rows being zero, None for factors among the fixed effects.
+    levels without rows being zero, None for factors among the fixed effects; empty: grouping -> (n_levels,) bool, the
+    levels without rows, of the groupings that have some; of_fit: the rows are those of the fit, so that rows which the
+    fit could not use have NaN.
     """
 
     spec: DesignSpec
     joints: tuple[JointTerm, ...]
     beta: np.ndarray
     modes: tuple[np.ndarray | None, ...]
+    empty: Mapping[int, np.ndarray] = field(default_factory=dict)
+    of_fit: bool = False
 
 
-def predictor(fitted: FittedLmm) -> Predictor:
-    """The predictor at the estimates."""
+def predictor(fitted: FittedLmm, of_fit: bool = False) -> Predictor:
+    """The predictor at the estimates; of_fit: for the rows of the fit."""
     beta = np.nan_to_num(fitted.estimates.beta)
     modes = tuple(
         spread_levels(fitted, number, fitted.estimates.b[number]) if joint.fixed_factor is None else None
         for number, joint in enumerate(fitted.joints)
     )
-    return Predictor(fitted.spec, fitted.joints, beta, modes)
+    return Predictor(fitted.spec, fitted.joints, beta, modes, empty_levels(fitted), of_fit)
+
+
+def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
+    """Grouping -> (n_levels,) bool, the levels without a row that counts, of the groupings that have such levels."""
+    empty = {}
+    for number, joint in enumerate(fitted.joints):
+        n_levels, kept = fitted.layout.groupings[joint.grouping].n_levels, fitted.kept_levels(number)
+        if len(kept) < n_levels:
+            empty[joint.grouping] = np.ones(n_levels, dtype=bool)
+            empty[joint.grouping][kept] = False
+    return empty
 
 
 def spread_levels(fitted: FittedLmm, number: int, values: np.ndarray) -> np.ndarray:
@@ -89,15 +106,80 @@ def check_new_levels(new_levels: str) -> str:
     return new_levels
 
 
-def encode(spec: DesignSpec, table: pa.Table, random: bool, new_levels: str) -> DesignChunk:
-    """Encode new rows; columns of the random effects may be absent when these are not asked for."""
-    strict = random and new_levels == "raise"
+def encode(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> DesignChunk:
+    """Encode rows to predict for; columns of the random effects may be absent when these are not asked for.
+
+    A level without rows in the fit is a new level. Of the rows of the fit, those with a missing value in any used
+    column have NaN everywhere (R's na.exclude); rows of weight zero are predicted, as in R.
+    """
+    if model.of_fit:
+        usable = usable_rows(model.spec, table)
+        if not usable.all():
+            found = _encode_new(model, table.filter(pa.array(usable)), random, new_levels)
+            return spread_rows(found, usable)
+    return _encode_new(model, table, random, new_levels)
+
+
+def _encode_new(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> DesignChunk:
+    spec, strict = model.spec, random and new_levels == "raise"
     need = ("fixed", "random") if random else ("fixed",)
     chunk = spec.encode_new(table, "raise" if strict else "population", need)
+    if model.empty:
+        refs = list(chunk.refs)
+        for number, empty in model.empty.items():
+            refs[number] = np.where(np.append(empty, False)[refs[number]], np.int32(-1), refs[number])
+            if strict and (refs[number] != chunk.refs[number]).any():
+                refuse_empty(spec, number, chunk.refs[number], empty)
+        chunk = replace(chunk, refs=tuple(refs))
     trials = trials_of(spec, table)
     if trials is None:
         return chunk
     return replace(chunk, w=trials if chunk.w is None else chunk.w * trials)
+
+
+def refuse_empty(spec: DesignSpec, number: int, refs: np.ndarray, empty: np.ndarray) -> NoReturn:
+    """DataError for the first row whose level has no rows in the fit."""
+    row = int(np.argmax(np.append(empty, False)[refs]))
+    grouping = spec.layout.groupings[number]
+    raise DataError(
+        f"{NEW_DATA}: {grouping.name!r} is {str(grouping.labels[refs[row]])!r} in row {row + 1}, a level without "
+        "complete rows in the fit; new_levels='population' predicts without its random effect"
+    )
+
+
+def usable_rows(spec: DesignSpec, table: pa.Table) -> np.ndarray:
+    """(n,) bool: rows of the fit that have a value in every used column and expression, and known levels of factors.
+
+    A row of weight zero has them too, unless it is the only one of a level.
+    """
+    rows, cells = replace(spec.completeness, weights=None, drop_missing=True).rows(table, NEW_DATA)
+    places = np.arange(table.num_rows) if rows.places is None else rows.places
+    usable = np.zeros(table.num_rows, dtype=bool)
+    known = np.ones(len(places), dtype=bool)
+    for name in spec.coded_columns:
+        known &= spec.level_numbers((name,), cells.table) >= 0
+    usable[places[known]] = True
+    return usable
+
+
+def spread_rows(chunk: DesignChunk, usable: np.ndarray) -> DesignChunk:
+    """The chunk with NaN, and no level, in the rows between that are not usable (n,) bool."""
+
+    def spread(values: np.ndarray, rest: float) -> np.ndarray:
+        out = np.full((*values.shape[:-1], len(usable)), rest, dtype=values.dtype)
+        out[..., usable] = values
+        return out
+
+    offset = np.zeros(chunk.rows) if chunk.offset is None else chunk.offset
+    return replace(
+        chunk,
+        columns=spread(chunk.columns, np.nan),
+        y=spread(chunk.y, np.nan),
+        refs=tuple(spread(refs, -1) for refs in chunk.refs),
+        w=None if chunk.w is None else spread(chunk.w, np.nan),
+        offset=spread(offset, np.nan),  # NaN in the linear predictor, whatever the columns
+        rows_read=len(usable),
+    )
 
 
 def is_weighted(spec: DesignSpec) -> bool:
@@ -163,7 +245,7 @@ def unseen_rows(joints: tuple[JointTerm, ...], chunk: DesignChunk) -> np.ndarray
 
 def parts_of_table(model: Predictor, table: pa.Table) -> tuple[DesignChunk, Parts]:
     """Rows as the fit would have met them, random effects included; levels it has not seen count as average ones."""
-    chunk = encode(model.spec, table, True, "population")
+    chunk = encode(model, table, True, "population")
     return chunk, parts_of_chunk(model, chunk, True, "population")
 
 

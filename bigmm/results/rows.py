@@ -46,7 +46,7 @@ class Predict:
     family: Family | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.model.spec, table, self.random, self.new_levels)
+        chunk = encode(self.model, table, self.random, self.new_levels)
         parts = parts_of_chunk(self.model, chunk, self.random, self.new_levels)
         eta = parts.eta
         columns = {"prediction": eta if self.family is None else mean(self.family, eta)}
@@ -123,7 +123,7 @@ class Simulate:
     new: NewEffects | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.models[0].spec, table, True, self.new_levels)
+        chunk = encode(self.models[0], table, True, self.new_levels)
         columns = {}
         for number, model in enumerate(self.models):
             parts = parts_of_chunk(model, chunk, True, self.new_levels)

@@ -26,12 +26,15 @@ def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np
     return values
 
 
-def simulation(fitted: FittedLmm, noise: Noise, seed: int, nsim: int, use_modes: bool, new_levels: str) -> Simulate:
-    """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new."""
+def simulation(
+    fitted: FittedLmm, noise: Noise, seed: int, nsim: int, use_modes: bool, new_levels: str, of_fit: bool = False
+) -> Simulate:
+    """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new;
+    of_fit: for the rows of the fit."""
     if nsim < 1:
         raise UsageError(f"nsim must be at least 1, got {nsim!r}")
     check_seed(seed)
-    base = predictor(fitted)
+    base = predictor(fitted, of_fit)
     models = tuple(
         base if use_modes else replace(base, modes=_modes(fitted, seed, replicate)) for replicate in range(nsim)
     )

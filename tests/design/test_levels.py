@@ -191,17 +191,18 @@ def test_levels_that_only_incomplete_rows_had_can_be_left_out():
     )
     spec = learned("y ~ 1 + (1 | a/b)", data)
     chunk = spec.encode(data, "here")
-    seen = {
-        grouping.name: np.bincount(refs, minlength=grouping.n_levels) > 0
-        for grouping, refs in zip(spec.layout.groupings, chunk.refs, strict=True)
+    rows = {
+        variables: np.bincount(refs, minlength=grouping.n_levels) > 0
+        for grouping, variables, refs in zip(spec.layout.groupings, spec.plan.groupings, chunk.refs, strict=True)
     }
-    fewer = spec.keep_levels(seen)
+    fewer = spec.with_levels(rows, spec.states)
     labels = {grouping.name: grouping.labels.tolist() for grouping in fewer.layout.groupings}
     assert labels == {"b:a": ["p:A", "p:C", "q:A", "q:C"], "a": ["A", "C"]}
     assert [refs.tolist() for refs in fewer.encode(data, "here").refs] == [[0, 2, 1, 3], [0, 0, 1, 1]]
-    # a factor of the fixed effects keeps its levels: its coding was learned with them
+    # the coding of a factor of the fixed effects goes with its levels
     both = learned("y ~ a + (1 | a)", data)
-    assert both.keep_levels({"a": np.array([True, False, True])}).layout.groupings[0].n_levels == 3
+    fewer = both.with_levels({("a",): np.array([True, False, True])}, both.states)
+    assert fewer.layout.groupings[0].n_levels == 2 and fewer.layout.fixed_names == ("Intercept", "a[T.C]")
 
 
 class Recording:

@@ -1,0 +1,56 @@
+"""Which levels have rows that count.
+
+Levels are learned from the columns of factors alone, so a level may have no row that is complete in the other columns.
+The look for such levels reads all used columns only where a level that still lacks a row occurs, and ends when every
+level has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+
+from bigmm.design.spec import DesignSpec
+from bigmm.execute import Executor
+from bigmm.source.partition import Partition, Source
+
+Masks = dict[tuple[str, ...], np.ndarray]
+
+
+def levels_with_rows(
+    spec: DesignSpec, source: Source, workers: Executor, factors: Sequence[tuple[str, ...]]
+) -> tuple[Masks, bool]:
+    """({columns of a factor: (n_levels,) bool, whether the level has a row that counts}, whether this looked at all
+    partitions)."""
+    masks = {columns: np.zeros(spec.level_count(columns), dtype=bool) for columns in factors}
+    first, size = 0, 1
+    while first < len(source.partitions) and not all(mask.all() for mask in masks.values()):
+        wanted = {columns: ~mask for columns, mask in masks.items() if not mask.all()}
+        batch = source.partitions[first : first + size]
+        for found in workers.map(partial(covered_levels, source, spec, wanted), batch, label="levels"):
+            for columns, numbers in found.items():
+                masks[columns][numbers] = True
+        first, size = first + size, max(2 * size, workers.n_workers)
+    return masks, first >= len(source.partitions) > 0
+
+
+def covered_levels(
+    source: Source, spec: DesignSpec, wanted: Mapping[tuple[str, ...], np.ndarray], partition: Partition
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Numbers of the wanted levels (n_levels,) bool that have a row of the partition that counts; a pure task."""
+    names = list(dict.fromkeys(name for columns in wanted for name in columns))
+    table = source.read(partition, names)
+    if not any(len(_numbers(spec, columns, table, mask)) for columns, mask in wanted.items()):
+        return {}
+    complete = spec.completeness(source.read(partition, spec.used_columns), partition.where)
+    return {columns: _numbers(spec, columns, complete, mask) for columns, mask in wanted.items()}
+
+
+def _numbers(spec: DesignSpec, columns: tuple[str, ...], table: pa.Table, wanted: np.ndarray) -> np.ndarray:
+    numbers = spec.level_numbers(columns, table)
+    flags = np.zeros(len(wanted) + 1, dtype=bool)
+    flags[numbers] = True  # -1 marks the last, which is no level
+    return np.flatnonzero(flags[:-1] & wanted)

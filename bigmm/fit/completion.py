@@ -1,0 +1,106 @@
+"""The design of the rows that count, where a pass finds that rows are dropped.
+
+Levels and states are learned from the columns of factors and transforms alone, over all rows, because data without
+missing values need no more. Rows that were dropped may have been all rows of a level, and may have moved the state of a
+transform. Only then is the design another one, and the rows are passed over again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bigmm.accumulate import CrossProducts
+from bigmm.design import DesignSpec
+from bigmm.design.columns import lme4_order
+from bigmm.design.coverage import Masks, levels_with_rows
+from bigmm.design.expression import columns_of, unparse
+from bigmm.design.layout import joint_terms
+from bigmm.design.learn import checked, learn_states
+from bigmm.design.transforms import stateful_nodes
+from bigmm.execute import Executor
+from bigmm.fit.held_model import HeldRows
+from bigmm.source import Source
+
+PLANNED_ROWS = 1 << 22
+"""A plan looks for grouping levels without complete rows in data of up to so many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowCounts:
+    """What a pass tells: n rows that count, dropped: {reason: rows}, levels: columns of a grouping factor ->
+    (n_levels,) bool, whether the level has rows; only of the factors that the pass counted."""
+
+    n: int
+    dropped: Mapping[str, int]
+    levels: Masks
+
+
+def row_counts(cross: CrossProducts, spec: DesignSpec) -> RowCounts:
+    """Of the sums over all rows."""
+    terms = joint_terms(spec.layout) if cross.counts else ()
+    levels = {spec.plan.groupings[t.grouping]: c > 0 for t, c in zip(terms, cross.counts, strict=True)}
+    return RowCounts(cross.n, cross.dropped, levels)
+
+
+def look_counts(rows: HeldRows, spec: DesignSpec) -> RowCounts:
+    """Of the look at the rows of a generalized model."""
+    counts = row_counts(rows.look.products, spec)
+    return replace(counts, dropped=dict(rows.look.dropped))
+
+
+def complete_design(
+    spec: DesignSpec, source: Source, workers: Executor, counts: RowCounts, progress: Any = None
+) -> tuple[DesignSpec, int]:
+    """(the design of the rows that count, which is `spec` itself where that is the one; passes that it took to know).
+
+    counts: what the pass with `spec` found. Raises DataError for a factor that has one level left, FormulaError for a
+    base level without rows.
+    """
+    dropped = {name for name, rows in counts.dropped.items() if rows}
+    if not dropped or not counts.n or (spec.complete and not spec.completeness.needs_states):
+        return spec, 0
+    states, passes = spec.states, 0
+    if _states_saw(spec, dropped):
+        states, passes = learn_states(spec, source, workers, progress)
+    masks = dict(counts.levels)
+    unknown = [(name,) for name in spec.coded_columns if (name,) not in masks]
+    found, everywhere = levels_with_rows(spec, source, workers, unknown)
+    masks |= found
+    coded = all(masks[name,].all() for name in spec.coded_columns)
+    passes += everywhere
+    if coded and states == spec.states and _same_order(spec, masks):
+        return spec, passes
+    return checked(spec.with_levels(masks, states)), passes
+
+
+def planned_design(spec: DesignSpec, source: Source, workers: Executor) -> DesignSpec:
+    """The design of the rows that count for a plan, which makes no pass: without levels of coded factors that have no
+    such row, and without such levels of the grouping factors in small data. States stay: no size depends on them."""
+    factors: list[tuple[str, ...]] = [(name,) for name in spec.coded_columns]
+    if sum(partition.rows for partition in source.partitions) <= PLANNED_ROWS:
+        factors += spec.plan.groupings
+    masks, _ = levels_with_rows(spec, source, workers, list(dict.fromkeys(factors)))
+    if all(mask.all() for mask in masks.values()) or not all(mask.any() for mask in masks.values()):
+        return spec
+    return checked(spec.with_levels(masks, spec.states))
+
+
+def _states_saw(spec: DesignSpec, dropped: set[str]) -> bool:
+    """Whether a transform may have learned from a row that was dropped: from any but those that lack its argument."""
+    for text, node in stateful_nodes(spec.parsed.nodes).items():
+        if spec.states.get(text) and not dropped <= {*columns_of(node), unparse(node)}:
+            return True
+    return False
+
+
+def _same_order(spec: DesignSpec, masks: Masks) -> bool:
+    """Whether the order of the random terms, and so of theta, is that of the levels with rows."""
+    bars = [bar.variables for bar in spec.parsed.bars]
+    if not all(variables in masks for variables in bars):
+        return True
+    kept = [int(np.count_nonzero(masks[variables])) for variables in bars]
+    return lme4_order(kept) == lme4_order([spec.level_count(variables) for variables in bars])
