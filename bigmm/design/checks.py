@@ -120,17 +120,21 @@ def check_levels(
     combinations: Mapping[tuple[str, ...], Combinations],
     chosen: Settings,
     text: frozenset[str],
+    complete: bool = False,
 ) -> None:
-    """Refuse factors that cannot serve as grouping factors or fixed ones; raises DataError naming the factor."""
+    """Refuse factors that cannot serve as grouping factors or fixed ones; raises DataError naming the factor.
+
+    complete: whether the levels are those of the rows that count."""
+    rows = " with complete rows" if complete else ""
     for bar in parsed.bars:
         found = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
         if len(found) < 2:
             raise DataError(
-                f"grouping factor {bar.name!r} has one level ({found.labels[0]}); a random effect needs at least two"
+                f"grouping factor {bar.name!r} has one level{rows} ({found.labels[0]}); a random effect needs at least two"
             )
     for node in (node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)):
         for name in columns_of(node):
             if len(levels[name]) < 2:
                 raise DataError(
-                    f"factor {name!r} has one level ({levels[name].labels[0]}); leave it out of the formula"
+                    f"factor {name!r} has one level{rows} ({levels[name].labels[0]}); leave it out of the formula"
                 )

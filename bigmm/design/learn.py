@@ -74,7 +74,7 @@ def learn(
 
 def checked(spec: DesignSpec) -> DesignSpec:
     """The design itself; raises DataError for factors with one level, FormulaError for a base that is no level."""
-    check_levels(spec.parsed, spec.levels, spec.combinations, spec.settings, spec.text)
+    check_levels(spec.parsed, spec.levels, spec.combinations, spec.settings, spec.text, spec.complete)
     _ = spec.plan  # every remaining mistake is found here, not on a worker
     return spec
 

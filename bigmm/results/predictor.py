@@ -116,6 +116,8 @@ def encode(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> 
         usable = usable_rows(model.spec, table)
         if not usable.all():
             found = _encode_new(model, table.filter(pa.array(usable)), random, new_levels)
+            if found.w is None and not is_weighted(model.spec):
+                found = replace(found, w=np.ones(found.rows))
             return spread_rows(found, usable)
     return _encode_new(model, table, random, new_levels)
 

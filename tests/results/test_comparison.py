@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import bigmm
@@ -71,3 +72,26 @@ def test_one_model_or_no_model(sleep):
         bigmm.lrt(sleep)
     with pytest.raises(UsageError, match=r"lrt\(\) compares fitted mixed models of lmm\(\) or glmm\(\), got str"):
         bigmm.lrt(sleep, "other")
+
+
+def test_the_same_offset_written_in_two_ways():
+    """H0: slope 1, against a free slope. lme4 1.1-31: anova gives Chisq 64.385 on 1 Df for these rows."""
+    rng, n = np.random.default_rng(11), 300
+    g, x = rng.integers(0, 10, n), rng.normal(size=n)
+    rng.normal(size=n)
+    y = 1 + 0.5 * x + 2 * rng.normal(size=10)[g] + rng.normal(size=n)
+    data = pd.DataFrame({"x": x, "g": g, "y": y, "one": 1.0})
+    free = bigmm.lmm("y ~ x + (1 | g)", data, reml=False)
+    fixed = "y ~ offset(x) + (1 | g)"
+    ways = [(fixed, {}), ("y ~ 1 + (1 | g)", {"offset": "x"}), ("y ~ 1 + (1 | g)", {"offset": x})]
+    ways += [(fixed, {"weights": "one"}), (fixed, {"weights": np.ones(n)})]
+    for formula, options in ways:
+        model = bigmm.lmm(formula, data, reml=False, **options)
+        assert free.anova(model)["Chisq"].iloc[1] == pytest.approx(64.385, abs=1e-3)
+    # the same offset, however it is written, still tells two responses apart
+    other = bigmm.lmm("y ~ 1 + (1 | g)", data.assign(y=y[::-1] + x), reml=False, offset="x")
+    with pytest.raises(UsageError, match="the models have different responses"):
+        bigmm.lmm("y ~ offset(x) + (1 | g)", data, reml=False).anova(other)
+    # two vectors may be two offsets
+    half = bigmm.lmm("y ~ 1 + (1 | g)", data, reml=False, offset=x / 2)
+    assert np.isfinite(bigmm.lmm("y ~ x + (1 | g)", data, reml=False, offset=x).anova(half)["Chisq"].iloc[1])
