@@ -130,7 +130,8 @@ def check_levels(
         found = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
         if len(found) < 2:
             raise DataError(
-                f"grouping factor {bar.name!r} has one level{rows} ({found.labels[0]}); a random effect needs at least two"
+                f"grouping factor {bar.name!r} has one level{rows} ({found.labels[0]}); "
+                "a random effect needs at least two"
             )
     for node in (node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)):
         for name in columns_of(node):

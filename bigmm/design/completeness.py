@@ -83,7 +83,7 @@ class Completeness:
 
     @property
     def needs_states(self) -> bool:
-        """Whether a state decides which rows count, as in log(scale(x)): a transform is finite where its argument is."""
+        """Whether a state decides which rows count: that of log(scale(x)) does. A transform itself never does."""
         return any(_stateful(_innermost(tree)) for tree in self.trees)
 
     def before_states(self) -> Completeness:

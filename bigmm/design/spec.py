@@ -34,8 +34,8 @@ class DesignSpec:
 
     levels: column -> its levels; combinations: columns of an interaction grouping -> those that occur;
     states: canonical text of a stateful transform -> what it learned; text: columns whose type makes them factors;
-    passes: over the rows, that learning took (0 where it was not learned); complete: whether levels and states are known
-    to be those of the rows that count.
+    passes: over the rows, that learning took (0 where it was not learned); complete: whether levels and states are
+    known to be those of the rows that count.
     """
 
     settings: Settings

@@ -1,8 +1,7 @@
 """Which rows count is decided before levels, reference levels, contrasts and states of transforms are learned.
 
-The right value everywhere is the fit to the rows that count alone, given as a table of their own. That is what lme4 does
-with factors, whose levels it drops to those of the model frame; states of transforms are learned from these rows too
-(docs/missing.md).
+The right value everywhere is the fit to the rows that count alone, given as a table of their own. lme4 drops the levels
+of factors to those of the model frame too; states of transforms are learned from the same rows (docs/missing.md).
 """
 
 from __future__ import annotations
