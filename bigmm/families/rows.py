@@ -5,6 +5,7 @@ Each is a loop over the device function of the same name, so a formula is writte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -111,9 +112,11 @@ SIMULATORS: dict[str, Callable[[np.random.Generator, np.ndarray, np.ndarray, flo
 
 def _over(kernel: Callable, numbers: tuple[int, ...], columns: tuple[Any, ...], outputs: int = 1) -> np.ndarray:
     """(outputs, *shape): the kernel over the broadcast columns."""
-    arrays = np.broadcast_arrays(*(np.asarray(c, dtype=np.float64) for c in columns))
-    shape = arrays[0].shape
-    out = np.empty((outputs, arrays[0].size))
+    given = [np.asarray(c, dtype=np.float64) for c in columns]
+    shape = np.broadcast_shapes(*(a.shape for a in given))
+    # not broadcast_arrays: numba asks whether its arrays are writeable, of which NumPy warns
+    arrays = [a if a.shape == shape else np.broadcast_to(a, shape) for a in given]
+    out = np.empty((outputs, math.prod(shape)))
     kernel(*numbers, *(np.ascontiguousarray(a).ravel() for a in arrays), out)
     return out.reshape((outputs, *shape))
 

@@ -39,5 +39,8 @@ def test_what_users_ask_a_generalized_model():
     model = bigmm.glmm("c ~ x + (1 | g)", data, family="poisson")
     for answer in (model.summary(), model.augment(), model.residuals("deviance"), model.simulate(), model.as_record()):
         str(answer)
+    for rows in (data.iloc[:0], data.iloc[:1], data.iloc[3:4], data.iloc[:1].drop(columns="c")):
+        model.augment(rows)
+        model.residuals("deviance", rows)
     model.predict(se=True)
     model.ranef(condvar=True)
