@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,7 +35,7 @@ class DesignSpec:
     levels: column -> its levels; combinations: columns of an interaction grouping -> those that occur;
     states: canonical text of a stateful transform -> what it learned; text: columns whose type makes them factors;
     passes: over the rows, that learning took (0 where it was not learned); complete: whether levels and states are
-    known to be those of the rows that count.
+    known to be those of the rows that count; lost: column of a coded factor -> labels of its levels without such rows.
     """
 
     settings: Settings
@@ -45,6 +45,7 @@ class DesignSpec:
     text: frozenset[str]
     passes: int = 0
     complete: bool = False
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @cached_property
     def parsed(self) -> ParsedFormula:
@@ -136,7 +137,11 @@ class DesignSpec:
         such rows. The order of levels stays; that of the terms may change with the numbers of levels.
         """
         levels, combinations = restricted(self.levels, self.combinations, rows)
-        return DesignSpec(self.settings, levels, combinations, states, self.text, complete=True)
+        lost = dict(self.lost)
+        for name in self.coded_columns:
+            if (name,) in rows and not rows[name,].all():
+                lost[name] = tuple(self.levels[name].texts.filter(pa.array(~rows[name,])).to_pylist())
+        return DesignSpec(self.settings, levels, combinations, states, self.text, complete=True, lost=lost)
 
     @cached_property
     def coded_columns(self) -> tuple[str, ...]:
@@ -164,6 +169,7 @@ class DesignSpec:
             "text": sorted(self.text),
             "levels": list(self.levels),
             "combinations": [list(variables) for variables in self.combinations],
+            "lost": {name: list(labels) for name, labels in self.lost.items()},
         }
         arrays = {f"levels_{i}": _to_bytes(levels.values) for i, levels in enumerate(self.levels.values())}
         arrays |= {f"combinations_{i}": c.codes for i, c in enumerate(self.combinations.values())}
@@ -186,7 +192,8 @@ class DesignSpec:
         # version 1 wrote columns without backticks in the texts of transforms
         calls, saved = stateful_nodes(spec.parsed.nodes), meta["states"]
         states = {text: saved[text] if text in saved else saved[label(node)] for text, node in calls.items()}
-        return replace(spec, states=states)
+        lost = {name: tuple(labels) for name, labels in meta.get("lost", {}).items()}
+        return replace(spec, states=states, lost=lost)
 
 
 def _to_bytes(values: pa.Array) -> np.ndarray:

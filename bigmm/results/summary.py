@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ MAX_CORRELATIONS = 10
 MAX_COEFFICIENTS = 100
 SHORTEST_P = 2e-16
 MAX_SHARES = 8
+MAX_LEVELS = 8
 TINY = 1e-300
 
 
@@ -184,6 +185,14 @@ def lost_note(fitted: Estimated) -> list[str]:
     return [f"columns dropped because they depend on earlier ones: {', '.join(lost)}"] if lost else []
 
 
+def levels_note(name: str, labels: Sequence[str]) -> str:
+    """A line about levels of a factor that no row of the fit has."""
+    shown = ", ".join(labels[:MAX_LEVELS]) + (", ..." if len(labels) > MAX_LEVELS else "")
+    if len(labels) == 1:
+        return f"level {shown} of {name} has no complete row and was dropped"
+    return f"{len(labels):,} levels of {name} have no complete row and were dropped: {shown}"
+
+
 def notes(fitted: FittedLmm) -> list[str]:
     """What a user should know: dropped rows and columns, singular or uncertified fits, passes and seconds."""
     lines = []
@@ -192,6 +201,7 @@ def notes(fitted: FittedLmm) -> list[str]:
         total = sum(count for _, count in dropped)
         detail = ", ".join(f"{count:,} ({column})" for column, count in dropped)
         lines.append(f"{total:,} of {fitted.rows_read:,} rows dropped for missing values or zero weights: {detail}")
+    lines += [levels_note(name, labels) for name, labels in fitted.spec.lost.items()]
     lines += lost_note(fitted)
     if fitted.is_singular:
         lines.append("boundary (singular) fit: a variance is zero or a correlation is 1; consider a simpler model")

@@ -99,6 +99,14 @@ def test_levels_without_complete_rows_are_new_levels(linear, tmp_path):
             model.predict(new.assign(f="c"))
 
 
+def test_the_summary_names_lost_levels(linear, data, tmp_path):
+    line = "level c of f has no complete row and was dropped"
+    linear.save(tmp_path / "fit")
+    assert line in str(linear.summary()) and line in str(bigmm.load(tmp_path / "fit").summary())
+    two = bigmm.lmm("y ~ f + (1 | g)", data.assign(y=data.y.mask(data.f != "a"), f=data.f.mask(data.g == 1, "d")))
+    assert "2 levels of f have no complete row and were dropped: b, c" in str(two.summary())
+
+
 def test_a_grouping_whose_levels_were_kept_in_the_design(data):
     """No factor is coded here, so the design still knows level 3 of g, which has no complete row."""
     model = bigmm.lmm("y ~ x + (1 | g)", data)
