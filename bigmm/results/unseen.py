@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigmm.design.layout import DesignChunk
-from bigmm.design.levels import label_strings
+from bigmm.design.equality import label_strings
 from bigmm.results.draws import standard_normal
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import covariate
