@@ -20,13 +20,19 @@ from bigmm.errors import DataError
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Types of text, binary text among them."""
+    """Types of text."""
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
     """Types of bytes, whatever their length."""
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind)
+
+
+def is_label(kind: pa.DataType) -> bool:
+    """Types whose values are names, so that a column of theirs is a factor wherever it stands in a formula."""
+    bare = isinstance(kind, pa.UuidType) or is_text(kind) or is_bytes(kind)
+    return bare or pt.is_dictionary(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:
@@ -243,12 +249,16 @@ def _times(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
     return [pc.if_else(pa.array(valid), pa.array(valid_keys).view(kind), pa.scalar(None, kind))]
 
 
+_CONTROL = r"[\x00-\x08\x0e-\x1f\x7f]"
+
+
 def as_text(values: pa.Array) -> pa.Array:
-    """Bytes as text, null where they are not valid UTF-8."""
+    """Bytes as text, null where they are not valid UTF-8 or hold control characters, as the bytes of a number do."""
     try:
-        return values.cast(pa.large_string())
+        texts = values.cast(pa.large_string())
     except pa.ArrowInvalid:
-        return pa.array([_decoded(value) for value in values.to_pylist()], pa.large_string())
+        texts = pa.array([_decoded(value) for value in values.to_pylist()], pa.large_string())
+    return pc.if_else(pc.match_substring_regex(texts, _CONTROL), pa.scalar(None, pa.large_string()), texts)
 
 
 def _decoded(value: bytes | None) -> str | None:

@@ -122,7 +122,7 @@ def test_filters_that_do_not_fit_the_data(table):
         open_source(table, filter=pc.field("x") + 1)
     with pytest.raises(UsageError, match=r"does not fit the data: .*"):
         open_source(table, filter="g > 3")
-    with pytest.raises(UsageError, match=r"the filter '1 \+ 1 > 1' names no column of the data"):
+    with pytest.raises(UsageError, match=r"a comparison needs a column on one side"):
         open_source(table, filter="1 + 1 > 1")
     with pytest.raises(UsageError, match=r"cannot read filter .*expected tuples like \('x', '>', 3\)"):
         open_source(table, filter=[("x", "~~", 3)])
