@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
@@ -446,7 +447,15 @@ def _one_tuple(item: tuple) -> Tree:
 
 def _bare(value: Any) -> Any:
     """A value as Python has it: scalars of NumPy, pandas and Arrow become numbers, texts and times."""
-    if value is None or isinstance(value, (str, bytes, int, float, Decimal, datetime.date, datetime.time, datetime.timedelta)):
-        return float(value) if isinstance(value, float) else value
-    scalar = value if isinstance(value, pa.Scalar) else pa.scalar(value)
-    return scalar.as_py()
+    if isinstance(value, np.generic):
+        value = pa.array(np.array([value]))[0]
+    if isinstance(value, datetime.datetime) and value != value:  # pandas' NaT
+        return None
+    if isinstance(value, float):
+        return float(value)
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    return value.as_py() if isinstance(value, pa.Scalar) else pa.scalar(value).as_py()
+
+
+_PLAIN = (str, bytes, int, Decimal, datetime.date, datetime.time, datetime.timedelta)

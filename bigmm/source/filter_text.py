@@ -19,7 +19,6 @@ MOST_LEVELS = 50
 """Brackets, signs and `not` inside each other, and operators of one sum or product."""
 MOST_COMPARISONS = 1000
 """Comparisons in one filter. A list after `in` may be as long as memory allows."""
-_SHOWN = 60  # characters of a long text on either side of the spot of a message
 _DIGITS = 20  # of 2^64
 
 
@@ -120,10 +119,8 @@ class Token:
 
 
 def slip(message: str, text: str, position: int) -> FormulaError:
-    """The error of a filter, with a caret under the spot; of a long text only the surroundings are shown."""
-    first = max(0, position - _SHOWN) if len(text) > 2 * _SHOWN else 0
-    shown = text[first : first + 2 * _SHOWN].replace("\n", " ")
-    return FormulaError(f"cannot read the filter: {message}", shown, position - first)
+    """The error of a filter, with a caret under the spot."""
+    return FormulaError(f"cannot read the filter: {message}", text.replace("\n", " "), position)
 
 
 def tokens_of(text: str) -> list[Token]:
