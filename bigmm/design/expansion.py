@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import comb, inf
 
-MOST_TERMS = 1 << 14
-MOST_POWER = 14
+MOST_TERMS = 1 << 12
+MOST_POWER = 12
+_MOST_PRODUCTS = 1 << 17  # products that formulaic forms for a power before it drops the equal ones
 
 _POWER = {"+": 1, "-": 1, "*": 2, "/": 2, "%in%": 2, ":": 3, "^": 4, "**": 4}
 
@@ -47,10 +49,11 @@ def term_bound(texts: Sequence[str]) -> float:
 def _apply(operator: str, values: list[float]) -> None:
     right, left = values.pop(), values.pop()
     if operator in ("^", "**"):
-        values.append(min(left**right, float("inf")) if left < 1e9 else float("inf"))
+        few = left <= _MOST_PRODUCTS and left**right <= _MOST_PRODUCTS
+        values.append(sum(comb(int(left), size) for size in range(1, int(right) + 1)) if few else inf)
     elif operator == "*":
         values.append(left + right + left * right)
-    elif operator in ("+", "-", "/"):
+    elif operator in ("+", "-", "/", "%in%"):  # formulaic: a / b is a + a:b
         values.append(left + right)
     else:
         values.append(left * right)

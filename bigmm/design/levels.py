@@ -296,8 +296,7 @@ def declared_values(column: str, levels: Sequence, kind: pa.DataType) -> pa.Arra
     column's type can be.
     """
     try:
-        given = pa.array([level for level in levels if level is not None])
-        array = _of_type(canonical(given, column), kind).drop_null()
+        array = _of_type(canonical(_given(levels, kind), column), kind).drop_null()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         shown = ", ".join(map(repr, list(levels)[:5]))
         raise DataError(
@@ -306,6 +305,14 @@ def declared_values(column: str, levels: Sequence, kind: pa.DataType) -> pa.Arra
     if len(pc.unique(array)) != len(array):
         raise DataError(f"the declared categories of column {column!r} repeat a level")
     return array
+
+
+def _given(levels: Sequence, kind: pa.DataType) -> pa.Array:
+    present = [level for level in levels if level is not None]
+    try:
+        return pa.array(present)
+    except OverflowError:  # Arrow takes integers for signed ones by itself
+        return pa.array(present, kind)
 
 
 def _of_type(values: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -68,7 +68,7 @@ def _check_brackets(formula: str, tokens: Sequence[Token]) -> None:
 
 
 def check_depth(formula: str, tokens: Sequence[Token]) -> None:
-    """FormulaError at the spot where an expression has more operators and brackets around it than a tree may be deep."""
+    """FormulaError at the spot where an expression has more operators and brackets around it than may be nested."""
     counts, total = [1], 1
     for token in tokens:
         if token.kind == "close":

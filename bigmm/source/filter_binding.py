@@ -1,8 +1,8 @@
 """The tree of a filter bound to a schema: an Arrow expression with every type written out, and what may prune.
 
 Arrow by itself would compare integers with 1.5 in single precision, let small integers wrap, and let rows with a
-missing value pass ``not in`` (apache/arrow issue 36719). Here a constant takes the column's own type, arithmetic is done
-in 64-bit integers, decimals or doubles, and a comparison with a missing value is neither true nor false.
+missing value pass ``not in`` (apache/arrow issue 36719). Here a constant takes the column's own type, arithmetic is
+done in 64-bit integers, decimals or doubles, and a comparison with a missing value is neither true nor false.
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ def spoken(kind: pa.DataType) -> str:
 def _literal(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value[:40]!r}"
-    return f"the number {value}" if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool) else repr(value)
+    return (
+        f"the number {value}"
+        if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+        else repr(value)
+    )
 
 
 def _unless_missing(operand: Any, value: Any) -> pc.Expression:
@@ -108,7 +112,9 @@ class _Binder:
         }
 
     def fail(self, message: str, node: Tree) -> UsageError:
-        return slip(message, self.text, node.position) if self.text else UsageError(f"cannot read the filter: {message}")
+        if self.text:
+            return slip(message, self.text, node.position)
+        return UsageError(f"cannot read the filter: {message}")
 
     def mismatch(self, message: str, node: Tree) -> UsageError:
         return self.fail(f"it does not fit the data: {message}", node)
@@ -265,7 +271,7 @@ class _Binder:
         if pt.is_null(left.kind):
             return Bound(left.expression.cast(pa.bool_()))
         places = [self.around(left, value) for value in values]
-        chosen = [place.low for place in places if place.exact]
+        chosen = [place.low for place in places if place.exact and place.low is not None]
         if pt.is_floating(left.kind) and any(scalar.as_py() == 0 for scalar in chosen):
             chosen += [pa.scalar(0.0, left.kind), pa.scalar(-0.0, left.kind)]  # Arrow's sets hold them apart
         # scalars as Python values would lose the nanoseconds of timestamps
@@ -273,7 +279,8 @@ class _Binder:
         inside = pc.is_in(left.expression, value_set=members)
         if node.operator == "not in":
             return Bound(_unless_missing(left.expression, ~inside))
-        return Bound(_unless_missing(left.expression, inside), inside if left.bare and _prunes_sets(left.kind) else None)
+        bounds = inside if left.bare and _prunes_sets(left.kind) else None
+        return Bound(_unless_missing(left.expression, inside), bounds)
 
     def computed(self, node: Arithmetic) -> Operand:
         operands = [self.operand(child) for child in node.operands]

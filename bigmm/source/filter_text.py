@@ -97,7 +97,14 @@ _PATTERN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _WORDS = ("and", "or", "not", "in", "is")
-_NAMED = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_NAMED: dict[str, bool | None] = {
+    "True": True,
+    "TRUE": True,
+    "true": True,
+    "False": False,
+    "FALSE": False,
+    "false": False,
+}
 _NAMED |= {"None": None, "NULL": None, "null": None}
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _WRITE = {"=": "==", "<>": "!=", "&&": "and", "||": "or", "!": "not"}

@@ -38,18 +38,22 @@ class Neighbours:
 
 
 def is_text(kind: pa.DataType) -> bool:
+    """Types of text."""
     return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
+    """Types of bytes, whatever their length."""
     return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind)
 
 
 def is_number(kind: pa.DataType) -> bool:
+    """Types that are compared as numbers."""
     return pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
 
 
 def is_instant(kind: pa.DataType) -> bool:
+    """Types that are compared as points in time."""
     return pt.is_date(kind) or pt.is_timestamp(kind)
 
 
@@ -168,7 +172,10 @@ def _nanoseconds(value: Any, zone: str | None) -> int:
 
 
 def _read_time(text: str) -> tuple[int, bool]:
-    """(nanoseconds, whether the text has no offset) of an ISO 8601 date or time; ValueError with an example for another text."""
+    """(nanoseconds, whether the text has no offset) of an ISO 8601 date or time.
+
+    Raises ValueError, with an example, for another text.
+    """
     try:
         return _ticks(pa.scalar(text.strip()), None), True
     except pa.ArrowInvalid:
