@@ -18,13 +18,18 @@ class UsageError(BigmmError, ValueError):
     exit_code = 2
 
 
+_SHOWN = 120  # characters of a long formula that a message shows on either side of the spot
+
+
 class FormulaError(UsageError):
-    """A formula that cannot be read; the message shows the formula with a caret under the spot."""
+    """A formula that cannot be read; the message shows the formula, or the part around the spot, with a caret there."""
 
     def __init__(self, message: str, formula: str = "", position: int | None = None):
         self.formula, self.position = formula, position
         if formula and position is not None:
-            message = f"{message}\n    {formula}\n    {' ' * position}^"
+            first = max(0, position - _SHOWN) if len(formula) > 2 * _SHOWN else 0
+            shown = formula[first : first + 2 * _SHOWN]
+            message = f"{message}\n    {shown}\n    {' ' * (position - first)}^"
         super().__init__(message)
 
 

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from bigmm.design.bits import NOTHING, Bits, are_compact, is_increasing, key_range
-from bigmm.design.levels import canonical_type, distinct_codes
+from bigmm.design.equality import canonical, canonical_type, plain
+from bigmm.design.levels import distinct_codes
 from bigmm.design.packed import Packed, pack, union
 from bigmm.errors import DataError
 
@@ -121,7 +122,7 @@ def _compact(found: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
 def _union(found: Sequence[pa.Table]) -> pa.Table:
     if len(found) == 1:
         return found[0]
-    table = pa.concat_tables(found)
+    table = pa.concat_tables(found, promote_options="permissive")  # unsigned values and the signed ones of `bits`
     if table.num_columns == 1:
         return pa.table({table.column_names[0]: unique_values(table.column(0))})
     return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
@@ -145,12 +146,11 @@ def _distinct_values(column: pa.ChunkedArray, name: str) -> pa.Array:
     for chunk in column.chunks:
         if pt.is_dictionary(chunk.type):
             chunk = chunk.dictionary.take(_distinct_integers(chunk.indices).drop_null())
-        pieces.append(_to_canonical(_distinct_integers(chunk), target, name))
+        pieces.append(canonical(_distinct_integers(plain(chunk)), name))
     if not pieces:
         return pa.array([], target)
-    distinct_already = len(pieces) == 1 and not pt.is_dictionary(column.type)
-    values = (pieces[0] if distinct_already else unique_values(pa.chunked_array(pieces, target))).drop_null()
-    return values.filter(pc.invert(pc.is_nan(values))) if pt.is_floating(target) else values
+    distinct_already = len(pieces) == 1 and pt.is_integer(column.type)
+    return (pieces[0] if distinct_already else unique_values(pa.chunked_array(pieces, target))).drop_null()
 
 
 def unique_values(column: pa.ChunkedArray) -> pa.Array:
@@ -166,31 +166,32 @@ def _distinct_integers(chunk: pa.Array) -> pa.Array:
         keys = chunk.to_numpy()
         low, high = int(keys.min()), int(keys.max())
         if high - low < 4 * len(keys) + 65536:
+            wide = np.uint64 if keys.dtype == np.uint64 else np.int64  # differences of int8 do not fit into int8
             flags = np.zeros(high - low + 1, dtype=bool)
-            flags[keys - low] = True
-            return pa.array(np.flatnonzero(flags) + low, pa.int64())
+            flags[keys.astype(wide, copy=False) - wide(low)] = True
+            return pa.array(np.flatnonzero(flags).astype(wide) + wide(low))
     return pc.unique(chunk)
 
 
-def _to_canonical(values: pa.Array, target: pa.DataType, name: str) -> pa.Array:
-    try:
-        return values.cast(target)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"column {name!r} cannot be a factor: {error}") from None
-
-
 def _factorize(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array]:
-    """Codes (n,) int64, -1 for missing, and the distinct values behind them in the canonical type."""
-    encoded = column if pt.is_dictionary(column.type) else column.dictionary_encode()
-    merged = encoded.unify_dictionaries().combine_chunks() if column.num_chunks else None
+    """Codes (n,) int64, -1 for missing, and the values behind them in the canonical type; some may be equal."""
     target = canonical_type(column.type, name)
+    if not pt.is_dictionary(column.type):
+        column = pa.chunked_array([plain(chunk) for chunk in column.chunks] or [pa.array([], target)])
+    encoded = column if pt.is_dictionary(column.type) else column.dictionary_encode()
+    merged = _one_chunk(encoded)
     if merged is None or not len(merged):
         return np.zeros(0, dtype=np.int64), pa.array([], target)
-    if isinstance(merged, pa.ChunkedArray):
-        merged = merged.chunk(0)
     codes = merged.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
-    values = _to_canonical(merged.dictionary, target, name)
-    bad = pc.is_null(values, nan_is_null=True).to_numpy(zero_copy_only=False)
+    values = canonical(merged.dictionary, name)
+    bad = values.is_null().to_numpy(zero_copy_only=False)
     if bad.any():
         codes = np.where(np.append(bad, True)[codes], -1, codes)
     return codes, values
+
+
+def _one_chunk(encoded: pa.ChunkedArray) -> pa.DictionaryArray | None:
+    if encoded.num_chunks < 2:
+        return encoded.chunk(0) if encoded.num_chunks else None
+    merged = encoded.unify_dictionaries().combine_chunks()
+    return merged.chunk(0) if isinstance(merged, pa.ChunkedArray) else merged

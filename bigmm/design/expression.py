@@ -121,12 +121,10 @@ def _unparse(node: Node, outer: int, name: Callable[[str], str]) -> str:
         return repr(node.value)
     if node.kind == "number":
         return _number(node.value)
-    inside = [_unparse(argument, -1, name) for argument in node.arguments]
-    if node.kind == "list":
-        return f"[{', '.join(inside)}]"
-    if node.kind == "call":
+    if node.kind in ("list", "call"):
+        inside = [_unparse(argument, -1, name) for argument in node.arguments]
         inside += [f"{key}={_unparse(value, -1, name)}" for key, value in node.keywords]
-        return f"{node.value}({', '.join(inside)})"
+        return f"[{', '.join(inside)}]" if node.kind == "list" else f"{node.value}({', '.join(inside)})"
     if node.kind == "neg":
         text, rank = f"-{_unparse(node.arguments[0], 3, name)}", 3
     else:

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from bigmm.design.expression import ALLOWED, CATEGORICAL, CONTRASTS, ELEMENTWISE, LEVELS, NAMES, STATEFUL, Node
-from bigmm.design.tokens import Token, closing, split_top
+from bigmm.design.tokens import Token, check_depth, closing, split_top
 from bigmm.errors import FormulaError
 
 
@@ -113,6 +113,7 @@ class Parser:
 
 def parse_expression(formula: str, tokens: Sequence[Token]) -> Node:
     """The tree of one expression; raises FormulaError with a caret for anything but the allowed language."""
+    check_depth(formula, tokens)
     node = Parser(formula, tokens).whole()
     for child in node.walk():
         if child.kind == "call":

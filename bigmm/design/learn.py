@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as pt
 
 from bigmm.design.cells import floats
 from bigmm.design.checks import check_columns, check_levels, check_roles
 from bigmm.design.completeness import Completeness
 from bigmm.design.distinct import DistinctRows, unique_values
+from bigmm.design.equality import canonical_type, is_label
 from bigmm.design.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.formula import ParsedFormula, parse, required_columns
-from bigmm.design.levels import Combinations, Levels, canonical_type, declared_values, distinct_codes, ordered
+from bigmm.design.levels import Combinations, Levels, declared_values, distinct_codes, ordered
 from bigmm.design.passes import summarize
 from bigmm.design.settings import Settings, is_factor
 from bigmm.design.spec import DesignSpec
@@ -87,7 +87,7 @@ def learn_states(
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    return pt.is_dictionary(kind) or pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
+    return is_label(kind)
 
 
 @dataclass(frozen=True, slots=True)

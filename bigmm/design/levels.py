@@ -1,6 +1,7 @@
 """Levels of factors: their order, labels and numbers.
 
-Order is R's: numbers numerically, strings by code point, declared categories as declared without the unused ones.
+Order is R's: numbers numerically, dates by time, strings by code point, declared categories as declared without the
+unused ones. `equality` says which values are the same level.
 """
 
 from __future__ import annotations
@@ -16,72 +17,33 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from bigmm.design.bits import is_increasing
+from bigmm.design.equality import (
+    as_text,
+    canonical,
+    canonical_type,
+    equal_values,
+    integer_keys,
+    is_instant,
+    is_integer_like,
+    is_number,
+    label_strings,
+    numerals,
+    printed,
+    spellings,
+)
 from bigmm.design.lookup import IntegerIndex, ValueIndex
 from bigmm.errors import DataError
 
 _SHORT_LABEL = 24  # characters up to which a fixed-width array is smaller than one of objects
 
 
-def canonical_type(kind: pa.DataType, column: str = "") -> pa.DataType:
-    """The type in which levels are kept: values of dictionaries, int64, float64, large_string, others as they are."""
-    if pt.is_dictionary(kind):
-        return canonical_type(kind.value_type, column)
-    for test, target in _CANONICAL:
-        if test(kind):
-            return target if target is not None else kind
-    raise DataError(f"column {column!r} has type {kind}, which cannot be a factor; convert it to text or integers")
-
-
-_CANONICAL = (
-    (lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t), pa.large_string()),
-    (pt.is_integer, pa.int64()),
-    (pt.is_floating, pa.float64()),
-    (pt.is_boolean, None),
-    (pt.is_date, pa.date32()),
-    (pt.is_timestamp, None),
-    (pt.is_decimal, None),
-    (pt.is_null, None),
-)
-
-
-def is_integer_like(kind: pa.DataType) -> bool:
-    """Types whose levels are looked up as int64 keys."""
-    return pt.is_integer(kind) or pt.is_boolean(kind) or pt.is_date(kind) or pt.is_timestamp(kind)
-
-
-def integer_keys(values: pa.Array) -> np.ndarray:
-    """int keys (n,) of integers, booleans, dates and timestamps without nulls, zero-copy where Arrow can."""
-    kind = values.type
-    if pt.is_boolean(kind):
-        values = values.cast(pa.uint8())
-    elif pt.is_date(kind):
-        values = values.cast(pa.date32()).cast(pa.int32())
-    elif pt.is_timestamp(kind):
-        values = values.cast(pa.int64())
-    keys = values.to_numpy(zero_copy_only=False)
-    return keys if keys.dtype in (np.int32, np.int64) else keys.astype(np.int64)  # two types for numba to compile
-
-
-def label_strings(values: pa.Array) -> pa.Array:
-    """Labels as text: 308 for 308 and 308.0, True, 2020-01-31, decimals as written; 2020-01-31 12:00:00, whatever unit
-    a timestamp counts in, with a fraction of a second only where there is one."""
-    kind = values.type
-    if pt.is_dictionary(kind):
-        values, kind = values.dictionary_decode(), kind.value_type
-    if pt.is_boolean(kind):
-        return pc.if_else(values, "True", "False").cast(pa.large_string())
-    if pt.is_floating(kind):
-        texts = [None if v is None else str(int(v)) if v.is_integer() else repr(v) for v in values.to_pylist()]
-        return pa.array(texts, pa.large_string())
-    texts = values.cast(pa.large_string())
-    return pc.replace_substring_regex(texts, r"\.0+(Z?)$", r"\1") if pt.is_timestamp(kind) else texts
-
-
 def label_array(texts: pa.Array) -> np.ndarray:
     """(n,) NumPy array of labels: fixed width when short, objects otherwise."""
     longest = pc.max(pc.utf8_length(texts)).as_py() or 1
     array = texts.to_numpy(zero_copy_only=False)
-    return array.astype(f"U{longest}") if longest <= _SHORT_LABEL else array
+    # NumPy drops NUL characters at the end of text of fixed width, and two labels could become one.
+    short = longest <= _SHORT_LABEL and not pc.any(pc.ends_with(texts, "\0")).as_py()
+    return array.astype(f"U{longest}") if short else array
 
 
 class Levels:
@@ -107,24 +69,29 @@ class Levels:
     def labels(self) -> np.ndarray:
         """(n,) labels, numbers and booleans as such, everything else as text."""
         kind = self.values.type
+        if pt.is_float32(kind):
+            return printed(self.values.to_numpy(zero_copy_only=False))
         if pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind):
             return self.values.to_numpy(zero_copy_only=False)
         return label_array(self.texts)
 
     @cached_property
     def _index(self) -> IntegerIndex | ValueIndex:
-        if is_integer_like(self.values.type):
-            return IntegerIndex(integer_keys(self.values).astype(np.int64, copy=False))
-        return ValueIndex(self.values)
+        return _index_of(self.values)
 
     @cached_property
-    def _text_index(self) -> ValueIndex:
-        return ValueIndex(self.texts)
+    def _numeral_index(self) -> ValueIndex:
+        return ValueIndex(numerals(self.values))
+
+    @cached_property
+    def _text_indices(self) -> list[ValueIndex]:
+        return [ValueIndex(texts) for texts in spellings(self.values)]
 
     def numbers(self, column: pa.ChunkedArray) -> np.ndarray:
-        """(n,) int32 level number of every value; -1 for nulls and values that are no level.
+        """(n,) int32 level number of every value; -1 for missing values and values that are no level.
 
-        Values of another type than the levels' are matched by their labels ("308" and 308 are the same).
+        Values of another type than the levels' are the same level as `equality` says: numbers as numbers, dates and
+        timestamps as instants, others by their labels.
         """
         out = np.empty(len(column), dtype=np.int32)
         start = 0
@@ -134,35 +101,78 @@ class Levels:
         return out
 
     def _chunk_numbers(self, chunk: pa.Array, out: np.ndarray) -> None:
-        if pt.is_string_view(chunk.type):  # Arrow cannot filter views
-            chunk = chunk.cast(pa.large_string())
         if pt.is_dictionary(chunk.type):
             self._dictionary_numbers(chunk, out)
+            return
+        if not pt.is_integer(chunk.type):
+            chunk = canonical(chunk, self.column)
+        if chunk.null_count == len(chunk):
+            out[:] = -1
         elif chunk.null_count:
             out[:] = -1
             valid = chunk.is_valid()
-            found = np.empty(len(chunk) - chunk.null_count, dtype=np.int32)
-            self._chunk_numbers(chunk.filter(valid), found)
-            out[valid.to_numpy(zero_copy_only=False)] = found
-        elif canonical_type(chunk.type, self.column) != self.values.type:
-            self._text_index.find(label_strings(chunk), out)
-        elif isinstance(self._index, IntegerIndex):
-            self._index.find(integer_keys(chunk), out)
+            numbers = np.empty(len(chunk) - chunk.null_count, dtype=np.int32)
+            self._valid_numbers(chunk.filter(valid), numbers)
+            out[valid.to_numpy(zero_copy_only=False)] = numbers
         else:
-            self._index.find(chunk.cast(self.values.type), out)
+            self._valid_numbers(chunk, out)
 
-    def _dictionary_numbers(self, chunk: pa.DictionaryArray, out: np.ndarray) -> None:
+    def _valid_numbers(self, chunk: pa.Array, out: np.ndarray) -> None:
+        """Numbers of values that are all there, of a canonical type or integers of any width."""
+        kind = canonical_type(chunk.type, self.column)
+        if kind == self.values.type:
+            _find(self._index, chunk, out)
+        elif pt.is_integer(kind) or pt.is_large_binary(kind):
+            self._unlike_numbers(chunk.cast(kind), out)
+        else:
+            self._dictionary_numbers(chunk.dictionary_encode(), out, self._unlike_numbers)
+
+    def _unlike_numbers(self, values: pa.Array, out: np.ndarray) -> None:
+        """Numbers of values of another canonical type."""
+        out[:] = -1
+        for same in equal_values(values, self.values.type):
+            _find_more(self._index, same, out)
+        kinds = (values.type, self.values.type)
+        if all(map(is_number, kinds)):
+            if any(map(pt.is_decimal, kinds)):
+                _find_more(self._numeral_index, numerals(values), out)
+        elif not all(map(is_instant, kinds)):
+            for index in self._text_indices:
+                for texts in spellings(values):
+                    _find_more(index, texts, out)
+
+    def _dictionary_numbers(self, chunk: pa.DictionaryArray, out: np.ndarray, numbered: Any = None) -> None:
         if not len(chunk.dictionary):
             out[:] = -1
             return
         numbers = np.empty(len(chunk.dictionary), dtype=np.int32)
-        self._chunk_numbers(chunk.dictionary, numbers)
+        (numbered or self._chunk_numbers)(chunk.dictionary, numbers)
         if chunk.null_count:
             indices = chunk.indices.fill_null(0).to_numpy(zero_copy_only=False)
             np.take(numbers, indices, out=out, mode="clip")
-            out[chunk.is_null().to_numpy(zero_copy_only=False)] = -1
+            out[chunk.indices.is_null().to_numpy(zero_copy_only=False)] = -1
         else:
             np.take(numbers, chunk.indices.to_numpy(zero_copy_only=False), out=out, mode="clip")
+
+
+def _index_of(values: pa.Array) -> IntegerIndex | ValueIndex:
+    if is_integer_like(values.type):
+        return IntegerIndex(integer_keys(values).astype(np.int64, copy=False))
+    return ValueIndex(values)
+
+
+def _find(index: IntegerIndex | ValueIndex, values: pa.Array, out: np.ndarray) -> None:
+    index.find(integer_keys(values) if isinstance(index, IntegerIndex) else values, out)
+
+
+def _find_more(index: IntegerIndex | ValueIndex, values: pa.Array, out: np.ndarray) -> None:
+    """Numbers of the values (n,) that are there and have none in out (n,) yet."""
+    places = np.flatnonzero((out < 0) & values.is_valid().to_numpy(zero_copy_only=False))
+    if places.size:
+        numbers = np.empty(places.size, dtype=np.int32)
+        whole = places.size == len(values)
+        _find(index, values if whole else values.take(pa.array(places)), numbers)
+        out[places] = numbers
 
 
 class Combinations:
@@ -188,8 +198,17 @@ class Combinations:
         """(m,) labels of the members joined by ":", for some of the combinations (m, v)."""
         if not len(codes):
             return np.empty(0, dtype="U1")
-        texts = [levels.texts.take(pa.array(code)) for levels, code in zip(self.members, codes.T, strict=True)]
-        return label_array(pc.binary_join_element_wise(*texts, pa.scalar(":", pa.large_string())))
+        return label_array(_joined(self._member_texts, codes))
+
+    @cached_property
+    def _member_texts(self) -> list[pa.Array]:
+        """Labels of each member's levels, in quotes where joined labels would not tell two combinations apart."""
+        texts = [levels.texts for levels in self.members]
+        if sum(bool(pc.any(pc.match_substring(own, ":")).as_py()) for own in texts) < 2:
+            return texts
+        if len(self) < MANY and pc.count_distinct(_joined(texts, self.codes)).as_py() == len(self):
+            return texts
+        return [_quoted(own) for own in texts]
 
     def numbers(self, codes: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) int32 number of each row's combination from its members' level numbers; -1 if it never occurred."""
@@ -198,6 +217,20 @@ class Combinations:
         for code in codes:
             out[code < 0] = -1
         return out
+
+
+def _joined(texts: Sequence[pa.Array], codes: np.ndarray) -> pa.Array:
+    taken = [own.take(pa.array(code)) for own, code in zip(texts, codes.T, strict=True)]
+    return pc.binary_join_element_wise(*taken, pa.scalar(":", pa.large_string()))
+
+
+def _quoted(texts: pa.Array) -> pa.Array:
+    """Labels with a colon or a quote in quotes, quotes inside them doubled."""
+    special = pc.match_substring_regex(texts, '[:"]')
+    doubled = pc.replace_substring(texts, '"', '""')
+    quote = pa.scalar('"', pa.large_string())
+    whole = pc.binary_join_element_wise(quote, doubled, quote, pa.scalar("", pa.large_string()))
+    return pc.if_else(special, whole, texts)
 
 
 MANY = 1 << 20
@@ -257,28 +290,63 @@ def distinct_codes(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndar
 
 
 def declared_values(column: str, levels: Sequence, kind: pa.DataType) -> pa.Array:
-    """Declared levels as an Arrow array of the column's canonical type; texts and numbers are matched by label."""
-    if len(set(levels)) != len(levels):
-        raise DataError(f"the declared categories of column {column!r} repeat a level")
+    """Declared levels as an Arrow array of the column's canonical type, each the same level as declared.
+
+    Missing values are left out. Raises DataError for a level that is declared twice and for one that no value of the
+    column's type can be.
+    """
     try:
-        if kind == pa.large_string():
-            return label_strings(pa.array(list(levels))).cast(kind)
-        array = pa.array(list(levels))
-        return array.cast(kind) if array.type != kind else array
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        array = _of_type(canonical(_given(levels, kind), column), kind).drop_null()
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         shown = ", ".join(map(repr, list(levels)[:5]))
         raise DataError(
             f"the categories of column {column!r} ({shown}) do not match its type {kind}: {error}"
         ) from None
+    if len(pc.unique(array)) != len(array):
+        raise DataError(f"the declared categories of column {column!r} repeat a level")
+    return array
+
+
+def _given(levels: Sequence, kind: pa.DataType) -> pa.Array:
+    present = [level for level in levels if level is not None]
+    try:
+        return pa.array(present)
+    except OverflowError:  # Arrow takes integers for signed ones by itself
+        return pa.array(present, kind)
+
+
+def _of_type(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Values of a canonical type as those of another; ArrowInvalid for one that has no equal there."""
+    if values.type == kind:
+        return values
+    if kind == pa.large_string():
+        return label_strings(values)
+    present = values.drop_null()
+    for same in equal_values(present, kind)[:1]:
+        if same.null_count:
+            lost = present.filter(same.is_null())[0].as_py()
+            raise pa.ArrowInvalid(f"no value of this type is {lost!r}")
+        return same
+    return canonical(present.cast(kind))
 
 
 def ordered(column: str, values: pa.Array, declared: pa.Array | None) -> Levels:
     """Levels from the distinct values seen: sorted, or in declared order without the unused."""
     if declared is not None:
-        return Levels(column, declared.filter(pc.is_in(declared, value_set=values)))
+        return Levels(column, _settled(declared.filter(pc.is_in(declared, value_set=values))))
     if pt.is_integer(values.type) and is_increasing(integer_keys(values)):
-        return Levels(column, values)
-    return Levels(column, values.take(pc.sort_indices(values)))
+        return Levels(column, _settled(values))
+    return Levels(column, _settled(values.take(pc.sort_indices(values))))
+
+
+def _settled(values: pa.Array) -> pa.Array:
+    """All the levels in the plainest type that holds them: bytes that are text as text, small unsigned as int64."""
+    if pt.is_large_binary(values.type):
+        texts = as_text(values)
+        return values if texts.null_count else texts
+    if pt.is_uint64(values.type) and (not len(values) or pc.max(values).as_py() < 1 << 63):
+        return values.cast(pa.int64())
+    return values
 
 
 def restricted(

@@ -12,6 +12,7 @@ from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.types import OrderedSet, Term
 
+from bigmm.design.expansion import MOST_POWER, MOST_TERMS, term_bound
 from bigmm.design.expression import Node, unparse
 from bigmm.design.grammar import parse_expression
 from bigmm.design.tokens import Token, closing, split_top
@@ -19,6 +20,8 @@ from bigmm.errors import FormulaError
 
 _OPERATORS = ("+", "-", "*", "/", ":", "^", "**", "%in%")
 Piece = tuple[str, tuple[Token, ...]]
+Factors = dict[str, tuple[str, Node]]
+"""Canonical text of a factor -> its placeholder and its tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +48,16 @@ def additive(formula: str, tokens: Sequence[Token]) -> list[tuple[Token | None, 
 
 def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
     """Check the grammar of model terms and replace factors by placeholders."""
-    factors: dict[str, Node] = {}
+    factors: Factors = {}
     texts: list[str] = []
     for sign, piece in pieces:
         texts += [sign, *_placeholders(formula, piece, factors)]
     if texts and texts[0] == "+":
         texts = texts[1:]
-    part = LinearPart(" ".join(texts) or "1", tuple(factors.values()))
+    if term_bound(texts) > MOST_TERMS:
+        message = f"the products of this formula stand for more than {MOST_TERMS} terms; write out those that are meant"
+        fail(formula, message, pieces[0][1][0].start)
+    part = LinearPart(" ".join(texts) or "1", tuple(node for _, node in factors.values()))
     try:
         model_terms(part)
     except (FormulaicError, TypeError) as error:
@@ -61,7 +67,7 @@ def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
     return part
 
 
-def _placeholders(formula: str, tokens: Sequence[Token], factors: dict[str, Node]) -> list[str]:
+def _placeholders(formula: str, tokens: Sequence[Token], factors: Factors) -> list[str]:
     texts: list[str] = []
     at, operand_next, after_power = 0, True, False
     while at < len(tokens):
@@ -78,8 +84,10 @@ def _placeholders(formula: str, tokens: Sequence[Token], factors: dict[str, Node
             if token.text not in _OPERATORS:
                 fail(formula, f"{token.text!r} has no meaning between model terms; put it inside I()", token.start)
             texts.append(token.text)
-        elif after_power and not (token.kind == "number" and token.text.isdigit() and int(token.text) > 0):
+        elif after_power and not (token.kind == "number" and token.text.isdigit() and token.text.strip("0")):
             fail(formula, "a power between model terms is a whole number; put arithmetic inside I()", token.start)
+        elif after_power and (len(token.text) > 2 or int(token.text) > MOST_POWER):
+            fail(formula, f"a power between model terms is at most {MOST_POWER}", token.start)
         elif token.text == "(" and token.kind == "open":
             width = closing(tokens, at) - at + 1
             inner = tokens[at + 1 : at + width - 1]
@@ -109,15 +117,14 @@ def _placeholders(formula: str, tokens: Sequence[Token], factors: dict[str, Node
     return texts
 
 
-def _placeholder(formula: str, tokens: Sequence[Token], factors: dict[str, Node]) -> str:
+def _placeholder(formula: str, tokens: Sequence[Token], factors: Factors) -> str:
     node = parse_expression(formula, tokens)
     if node.kind not in ("name", "call"):  # TRUE, c(1, 2)
         fail(formula, f"{tokens[0].text!r} is no model term", node.position)
     if node.kind == "call" and node.value in ("offset", "cbind"):
         fail(formula, f"{node.value}() cannot be combined with other terms", node.position)
     text = unparse(node)
-    factors.setdefault(text, node)
-    return f"v{list(factors).index(text)}"
+    return factors.setdefault(text, (f"v{len(factors)}", node))[0]
 
 
 class _TermParser(DefaultFormulaParser):

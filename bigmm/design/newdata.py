@@ -90,7 +90,7 @@ class NewRows:
 
     def _refuse_new(self, number: int, refs: np.ndarray) -> None:
         variables = self.plan.groupings[number]
-        present = [self.cells.column(name).is_valid().to_numpy() for name in variables]
+        present = [~self.cells.column(name).is_null(nan_is_null=True).to_numpy() for name in variables]
         unknown = np.flatnonzero((refs < 0) & np.logical_and.reduce(present))
         if unknown.size:
             place = int(unknown[0])

@@ -20,6 +20,10 @@ _PATTERN = re.compile(
     re.VERBOSE,
 )
 _CLOSER = {"(": ")", "[": "]"}
+MOST_BRACKETS = 50
+"""Brackets inside each other: parsing takes frames of the stack for each."""
+MOST_OPERATORS = 150
+"""Operators and brackets on the way to any spot of one expression: the depth of its tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,34 @@ def _check_brackets(formula: str, tokens: Sequence[Token]) -> None:
     for token in tokens:
         if token.kind == "open":
             opened.append(token)
+            if len(opened) > MOST_BRACKETS:
+                raise FormulaError(f"more than {MOST_BRACKETS} brackets inside each other", formula, token.start)
         elif token.kind == "close":
             if not opened or _CLOSER[opened[-1].text] != token.text:
                 raise FormulaError(f"unbalanced brackets: {token.text!r} closes nothing", formula, token.start)
             opened.pop()
     if opened:
         raise FormulaError(f"unbalanced brackets: {opened[-1].text!r} is never closed", formula, opened[-1].start)
+
+
+def check_depth(formula: str, tokens: Sequence[Token]) -> None:
+    """FormulaError at the spot where an expression has more operators and brackets around it than may be nested."""
+    counts, total = [1], 1
+    for token in tokens:
+        if token.kind == "close":
+            total -= counts.pop()
+        elif token.kind == "open":
+            counts.append(1)
+            total += 1
+        elif token.kind == "operator" and token.text == ",":
+            total -= counts[-1] - 1
+            counts[-1] = 1
+        elif token.kind == "operator":
+            counts[-1] += 1
+            total += 1
+        if total > MOST_OPERATORS:
+            message = f"this expression has more than {MOST_OPERATORS} operators; compute it as a column of the data"
+            raise FormulaError(message, formula, token.start)
 
 
 def closing(tokens: Sequence[Token], at: int) -> int:

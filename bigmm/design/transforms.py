@@ -29,6 +29,8 @@ _SIGNATURES: dict[str, dict[str, Any]] = {
     "scale": {"center": True, "scale": True},
 }
 _BOUNDS = ("lower_bound", "upper_bound")
+MOST = {"degree": 100, "df": 1000, "knots": 1000}
+"""Largest settings: each column of a basis is a column of the model matrix."""
 
 
 def settings(node: Node, formula: str = "") -> dict[str, Any]:
@@ -66,7 +68,7 @@ def _literal(node: Node, formula: str) -> Any:
 def _check_settings(name: str, found: dict, given: Mapping[str, Node], formula: str, node: Node) -> None:
     for key in ("degree", "df"):
         value = found.get(key)
-        if value is not None and (isinstance(value, list) or value != int(value) or value < (name != "bs")):
+        if value is not None and not _is_count(value, int(name != "bs")):
             raise FormulaError(
                 f"{key} of {node.value}() must be a whole number above 0, not {unparse(given[key])}",
                 formula,
@@ -74,6 +76,10 @@ def _check_settings(name: str, found: dict, given: Mapping[str, Node], formula: 
             )
         if value is not None:
             found[key] = int(value)
+    for key, most in MOST.items():
+        value = found.get(key)
+        if value is not None and (len(value) if isinstance(value, list) else key != "knots" and value) > most:
+            raise FormulaError(f"{key} of {node.value}() must be at most {most}", formula, given[key].position)
     if name not in ("bs", "ns", "cr"):
         return
     if found["df"] is None and found["knots"] is None and name != "bs":
@@ -83,6 +89,10 @@ def _check_settings(name: str, found: dict, given: Mapping[str, Node], formula: 
     if found["df"] is not None and found["knots"] is None and _inner_count(name, found) < 0:
         least = found["df"] - _inner_count(name, found)
         raise FormulaError(f"df of {node.value}() must be at least {least}", formula, given["df"].position)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return not isinstance(value, list) and bool(np.isfinite(value)) and value == int(value) and value >= least
 
 
 def _inner_count(name: str, found: Mapping[str, Any]) -> int:

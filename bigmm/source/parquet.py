@@ -206,9 +206,9 @@ def _kept_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema,
         part = form.make_fragment(footer.path, system, partition_expression=_keys_expression(footer, schema))
         if not list(ds.FileSystemDataset([part], plain, form, system).get_fragments(filter=predicate.expression)):
             return []
-        if not predicate.decided_by_statistics(schema):
+        if predicate.bounds is None:
             return groups
-        kept = {group.id for group in part.subset(predicate.expression, schema=plain).row_groups}
+        kept = {group.id for group in part.subset(predicate.bounds, schema=plain).row_groups}
     except pa.ArrowException:
         return groups  # pruning only saves time: types that statistics cannot be compared with are read and filtered
     return [i for i in groups if i in kept]

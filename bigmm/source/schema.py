@@ -70,7 +70,7 @@ def _wider_integer(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     if signed[0] == signed[1]:
         return a if a.bit_width >= b.bit_width else b
     bits = max(2 * kind.bit_width if not sign else kind.bit_width for kind, sign in zip((a, b), signed, strict=True))
-    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits)
+    return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits, pa.decimal128(20, 0))
 
 
 def _finer_timestamp(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
@@ -137,7 +137,7 @@ def conform(table: pa.Table, schema: pa.Schema, where: str) -> pa.Table:
 
 def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, where: str) -> pa.ChunkedArray:
     if column.type.equals(kind):
-        return column
+        return _without_null_entries(column) if kind.equals(TEXT) else column
     try:
         if kind.equals(TEXT) and pa.types.is_dictionary(column.type):
             return pa.chunked_array([_as_text(chunk) for chunk in column.chunks], TEXT)
@@ -150,5 +150,14 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType, name: str, where: str) -> 
         raise DataError(f"column {name!r} of {where} cannot be read as {kind}: {error}") from error
 
 
+def _without_null_entries(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A missing value is a null index: a null entry of a dictionary counts as a value in Arrow's own null counts."""
+    if not any(chunk.dictionary.null_count for chunk in column.chunks):
+        return column
+    return pa.chunked_array([_as_text(chunk) for chunk in column.chunks], TEXT)
+
+
 def _as_text(chunk: pa.DictionaryArray) -> pa.DictionaryArray:
+    if chunk.dictionary.null_count:
+        chunk = chunk.dictionary_decode().dictionary_encode()
     return pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), chunk.dictionary.cast(pa.string()))

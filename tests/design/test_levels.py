@@ -133,8 +133,12 @@ def test_nulls_and_nan_are_rows_to_drop_never_levels():
         (pa.array(["a"] * 4), r"grouping factor 'g' has one level \(a\); a random effect needs at least two"),
         (pa.array([None] * 4, pa.string()), "column 'g' has no values"),
         (pa.array([None] * 4), "column 'g' has no values"),
-        (pa.array([b"a", b"b"] * 2), "column 'g' has type binary, which cannot be a factor"),
-        (pa.array([[1], [2]] * 2), "cannot be a factor"),
+        (pa.array([[1], [2]] * 2), "column 'g' has type list.*, which cannot be a factor"),
+        (
+            pa.array([[1], [2]] * 2, pa.large_list(pa.int64())),
+            "column 'g' has type large_list.*, which cannot be a factor",
+        ),
+        (pa.array([{"a": 1}, {"a": 2}] * 2), "column 'g' has type struct.*, which cannot be a factor"),
     ],
 )
 def test_columns_that_cannot_group(column, message):

@@ -1,0 +1,468 @@
+"""The tree of a filter bound to a schema: an Arrow expression with every type written out, and what may prune.
+
+Arrow by itself would compare integers with 1.5 in single precision, let small integers wrap, and let rows with a
+missing value pass ``not in`` (apache/arrow issue 36719). Here a constant takes the column's own type, arithmetic is
+done in 64-bit integers, decimals or doubles, and a comparison with a missing value is neither true nor false.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
+
+from bigmm.errors import UsageError
+from bigmm.source.filter_text import Arithmetic, Column, Comparison, Constant, Constants, Joined, Negation, Tree, slip
+from bigmm.source.filter_values import Neighbours, is_bytes, is_instant, is_number, is_text, neighbours
+from bigmm.source.schema import did_you_mean
+
+_WIDEST = 76  # digits of Arrow's decimals
+_MISSING = pa.scalar(None, pa.bool_())
+_FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_COMPARE: dict[str, Callable[[Any, Any], Any]] = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+}
+_CHECKED = {"+": pc.add_checked, "-": pc.subtract_checked, "*": pc.multiply_checked}
+_FLOATING = {"+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": pc.divide}  # x / 0 is infinite, as in R
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A condition. expression: true, false or null for a row; bounds: a comparison of bare columns that holds wherever
+    the condition is true, which the statistics of row groups can decide; None where there is none."""
+
+    expression: pc.Expression
+    bounds: pc.Expression | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One side of a comparison: an expression of a type, or a constant (``kind`` None)."""
+
+    kind: pa.DataType | None
+    expression: Any
+    node: Tree
+    name: str = ""
+    bare: bool = False
+
+
+def bind(tree: Tree, schema: pa.Schema, text: str) -> tuple[Bound, tuple[str, ...]]:
+    """The condition of a tree, and the columns it names.
+
+    ``text``: the filter as written, for carets; empty for a filter of tuples, whose errors have no spot. Raises
+    `UsageError` for an unknown column and for types that do not go together, naming the column and both types.
+    """
+    binder = _Binder(schema, text)
+    return binder.condition(tree), tuple(binder.columns)
+
+
+def spoken(kind: pa.DataType) -> str:
+    """A type as messages name it."""
+    if is_text(kind):
+        return "text"
+    return "true or false" if pt.is_boolean(kind) else f"{kind} numbers" if is_number(kind) else str(kind)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        return f"the text {value[:40]!r}"
+    return (
+        f"the number {value}"
+        if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
+        else repr(value)
+    )
+
+
+def _unless_missing(operand: Any, value: Any) -> pc.Expression:
+    return pc.if_else(pc.is_valid(operand), value, _MISSING)
+
+
+def _balanced(parts: Sequence[pc.Expression], operator: str) -> pc.Expression:
+    """All parts joined in a tree of logarithmic depth."""
+    while len(parts) > 1:
+        pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+        join = (lambda a, b: a & b) if operator == "and" else (lambda a, b: a | b)
+        parts = [join(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return parts[0]
+
+
+class _Binder:
+    """Conditions by kind of node, listed in ``kinds``; `columns` collects the names."""
+
+    def __init__(self, schema: pa.Schema, text: str):
+        self.schema, self.text = schema, text
+        self.columns: dict[str, None] = {}
+        self.kinds: dict[type, Callable[[Any], Bound]] = {
+            Joined: self.joined,
+            Negation: lambda node: Bound(~self.condition(node.part).expression),
+            Comparison: self.compared,
+            Column: self.flag,
+        }
+
+    def fail(self, message: str, node: Tree) -> UsageError:
+        if self.text:
+            return slip(message, self.text, node.position)
+        return UsageError(f"cannot read the filter: {message}")
+
+    def mismatch(self, message: str, node: Tree) -> UsageError:
+        return self.fail(f"it does not fit the data: {message}", node)
+
+    def condition(self, node: Tree) -> Bound:
+        convert = self.kinds.get(type(node))
+        if convert is None:
+            raise self.fail("a comparison of a column is needed here", node)
+        return convert(node)
+
+    def flag(self, node: Column) -> Bound:
+        operand = self.column(node)
+        if not pt.is_boolean(operand.kind):
+            message = f"column {node.name!r} holds {spoken(operand.kind)}, not true or false; compare it with something"
+            raise self.mismatch(message, node)
+        return Bound(operand.expression)
+
+    def joined(self, node: Joined) -> Bound:
+        if node.symbol in ("&", "|") and any(map(self.is_value, node.parts)):
+            raise self.precedence(node)
+        parts = [self.condition(part) for part in node.parts]
+        known = [part.bounds for part in parts if part.bounds is not None]
+        enough = known and (node.operator == "and" or len(known) == len(parts))
+        bounds = _balanced(known, node.operator) if enough else None
+        return Bound(_balanced([part.expression for part in parts], node.operator), bounds)
+
+    def is_value(self, node: Tree) -> bool:
+        """Whether a part of & or | is no condition, but a constant, a sum, or a column of other than true and false."""
+        if isinstance(node, Column) and node.name in self.schema.names:
+            return not pt.is_boolean(self.schema.field(node.name).type)
+        return isinstance(node, (Constant, Arithmetic))
+
+    def precedence(self, node: Joined) -> UsageError:
+        message = (
+            f"{node.symbol!r} binds more tightly than a comparison; write {node.operator!r} instead, "
+            "or put each comparison in brackets"
+        )
+        return self.fail(message, node)
+
+    def column(self, node: Column) -> Operand:
+        if node.name not in self.schema.names:
+            hint = did_you_mean(node.name, self.schema.names)
+            if self.text:
+                raise self.fail(f"no column {node.name!r} in the data{hint}", node)
+            raise UsageError(f"the filter names a column that is not in the data: {node.name!r}{hint}")
+        self.columns[node.name] = None
+        kind = self.schema.field(node.name).type
+        field, name = pc.field(node.name), f"column {node.name!r}"
+        if pt.is_float16(kind):
+            return Operand(pa.float32(), field.cast(pa.float32()), node, name)
+        return Operand(kind, field, node, name, bare=True)
+
+    def operand(self, node: Tree) -> Operand:
+        if isinstance(node, Column):
+            return self.column(node)
+        if isinstance(node, Constant):
+            return Operand(None, node.value, node)
+        if isinstance(node, Arithmetic):
+            return self.computed(node)
+        if isinstance(node, Constants):
+            raise self.fail("a list belongs after 'in'", node)
+        if isinstance(node, Joined) and node.symbol in ("&", "|"):
+            raise self.precedence(node)
+        return Operand(pa.bool_(), self.condition(node).expression, node, "a condition")
+
+    def compared(self, node: Comparison) -> Bound:
+        if node.operator in ("in", "not in"):
+            return self.member(node)
+        right_missing = isinstance(node.right, Constant) and node.right.value is None
+        if node.operator in ("is", "is not") and not right_missing:
+            raise self.fail("'is' is allowed with None only", node.left)
+        left, right = self.operand(node.left), self.operand(node.right)
+        if left.kind is None and right.kind is None:
+            raise self.fail("a comparison needs a column on one side", node.left)
+        operator = node.operator
+        if left.kind is None:
+            left, right, operator = right, left, _FLIPPED.get(operator, operator)
+        if right.kind is None:
+            return self.beside_constant(left, operator, right)
+        return self.beside_column(left, operator, right)
+
+    def beside_constant(self, left: Operand, operator: str, right: Operand) -> Bound:
+        value = right.expression
+        if value is None:
+            if operator not in ("==", "!=", "is", "is not"):
+                raise self.fail(f"a missing value can be found by 'is None', not by {operator!r}", right.node)
+            missing = pc.is_null(left.expression)
+            return Bound(missing if operator in ("==", "is") else ~missing)
+        if pt.is_null(left.kind):
+            return Bound(left.expression.cast(pa.bool_()))
+        if isinstance(value, float) and value != value and pt.is_floating(left.kind) and operator in ("==", "!="):
+            number = pc.is_nan(left.expression)
+            return Bound(number if operator == "==" else ~number)
+        return self.placed(left, operator, self.around(left, right))
+
+    def around(self, left: Operand, right: Operand) -> Neighbours:
+        """The constant among the values of the other side's type."""
+        value = right.expression
+        try:
+            place = None if isinstance(value, float) and value != value else neighbours(value, left.kind)
+        except ValueError as error:
+            raise self.fail(f"{value!r} is not a {left.kind} {error}, as {left.name} holds", right.node) from None
+        if place is None:
+            hint = ""
+            if isinstance(value, str) and is_number(left.kind):
+                hint = "; write the number without quotes"
+            elif is_text(left.kind) and not isinstance(value, bool):
+                hint = "; write it in quotes"
+            message = f"{left.name} holds {spoken(left.kind)} and is compared with {_literal(value)}{hint}"
+            raise self.mismatch(message, right.node)
+        return place
+
+    def placed(self, left: Operand, operator: str, place: Neighbours) -> Bound:
+        """A comparison with a constant that may lie between two values of the column's type."""
+        expression, low, high = left.expression, place.low, place.high
+        prunes = left.bare and any(test(left.kind) for test in _PRUNING)
+        if place.exact:
+            own = _COMPARE[operator](expression, low)
+            return Bound(own, own if prunes and operator != "!=" else None)
+        if operator in ("==", "!="):
+            return Bound(_unless_missing(expression, operator == "!="))
+        below = operator in ("<", "<=")
+        edge, compare = (low, "<=") if below else (high, ">=")
+        always, never = (high is None, low is None) if below else (low is None, high is None)
+        if always or never:
+            return Bound(_unless_missing(expression, always))
+        own = _COMPARE[compare](expression, edge)
+        return Bound(own, own if prunes else None)
+
+    def beside_column(self, left: Operand, operator: str, right: Operand) -> Bound:
+        if pt.is_null(left.kind) or pt.is_null(right.kind):
+            empty = left if pt.is_null(left.kind) else right
+            return Bound(empty.expression.cast(pa.bool_()))
+        for test, common in _TOGETHER:
+            if test(left.kind) and test(right.kind):
+                kind = common(left.kind, right.kind)
+                sides = [side.expression if side.kind == kind else _converted(side, kind) for side in (left, right)]
+                return Bound(_COMPARE[operator](*sides))
+        message = (
+            f"{left.name} holds {spoken(left.kind)} and is compared with {right.name}, which holds {spoken(right.kind)}"
+        )
+        raise self.mismatch(message, left.node)
+
+    def member(self, node: Comparison) -> Bound:
+        if not isinstance(node.right, Constants):
+            raise self.fail("'in' needs a list of constants, like g in ('a', 'b')", node.right)
+        left = self.operand(node.left)
+        if left.kind is None:
+            raise self.fail("a comparison of a column is needed here", node.left)
+        operands = [self.operand(item) for item in node.right.items]
+        if any(operand.kind is not None for operand in operands):
+            raise self.fail("'in' needs constants, not columns", node.right)
+        values = [operand for operand in operands if operand.expression is not None]  # a missing value equals nothing
+        if pt.is_null(left.kind):
+            return Bound(left.expression.cast(pa.bool_()))
+        places = [self.around(left, value) for value in values]
+        chosen = [place.low for place in places if place.exact and place.low is not None]
+        if pt.is_floating(left.kind) and any(scalar.as_py() == 0 for scalar in chosen):
+            chosen += [pa.scalar(0.0, left.kind), pa.scalar(-0.0, left.kind)]  # Arrow's sets hold them apart
+        # scalars as Python values would lose the nanoseconds of timestamps
+        members = pa.concat_arrays([pa.array([], left.kind), *(pa.array([s], s.type).cast(left.kind) for s in chosen)])
+        inside = pc.is_in(left.expression, value_set=members)
+        if node.operator == "not in":
+            return Bound(_unless_missing(left.expression, ~inside))
+        bounds = inside if left.bare and _prunes_sets(left.kind) else None
+        return Bound(_unless_missing(left.expression, inside), bounds)
+
+    def computed(self, node: Arithmetic) -> Operand:
+        operands = [self.operand(child) for child in node.operands]
+        for operand in operands:
+            self.check_number(operand)
+        if all(operand.kind is None for operand in operands):
+            return Operand(None, self.folded(node, [operand.expression for operand in operands]), node)
+        if node.operator == "negative":
+            operands.insert(0, Operand(None, 0, node))
+        kind = _arithmetic_type(operands[0], "-" if node.operator == "negative" else node.operator, operands[1])
+        operator = "-" if node.operator == "negative" else node.operator
+        sides = [_converted(operand, own) for operand, own in zip(operands, kind.sides, strict=True)]
+        name = next(f"the result with {o.name}" if o.bare else o.name for o in operands if o.kind is not None)
+        table = _FLOATING if pt.is_floating(kind.result) else _CHECKED
+        return Operand(kind.result, table[operator](*sides), node, name)
+
+    def check_number(self, operand: Operand) -> None:
+        value, kind = operand.expression, operand.kind
+        if kind is None and isinstance(value, (int, float, Decimal)):
+            return
+        if kind is None:
+            shown = "None" if value is None else _literal(value)
+            raise self.fail(f"unsupported operand: {shown} cannot be computed with", operand.node)
+        if not (is_number(kind) or pt.is_boolean(kind) or pt.is_null(kind)):
+            raise self.mismatch(f"{operand.name} holds {spoken(kind)} and cannot be computed with", operand.node)
+
+    def folded(self, node: Arithmetic, values: list) -> Any:
+        """Arithmetic of constants, which stays a number of 64 bits."""
+        if node.operator == "negative":
+            result = -values[0]
+        elif node.operator == "/":
+            if values[1] == 0:
+                raise self.fail("division by zero", node)
+            result = values[0] / values[1]
+        else:
+            result = {"+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b}[node.operator](*values)
+        if isinstance(result, int) and not -(1 << 63) <= result < 1 << 64:
+            raise self.fail("this integer has more than 64 bits; write it with a decimal point or an exponent", node)
+        return result
+
+
+#: Types of which the statistics of row groups are trusted.
+_PRUNING = (pt.is_integer, pt.is_floating, is_text, is_instant)
+
+
+def _prunes_sets(kind: pa.DataType) -> bool:
+    return pt.is_integer(kind) or is_text(kind) or pt.is_date(kind)
+
+
+@dataclass(frozen=True, slots=True)
+class _Types:
+    """The types in which an operation is done: of either side and of the result."""
+
+    sides: tuple[pa.DataType, pa.DataType]
+    result: pa.DataType
+
+
+_DOUBLES = _Types((pa.float64(), pa.float64()), pa.float64())
+_INTEGERS = _Types((pa.int64(), pa.int64()), pa.int64())
+
+
+def _arithmetic_type(left: Operand, operator: str, right: Operand) -> _Types:
+    """64-bit integers of integers, decimals of decimals and of unsigned 64-bit integers, doubles of everything else."""
+    kinds = [_number_type(side) for side in (left, right)]
+    if operator == "/" or any(pt.is_floating(kind) for kind in kinds):
+        return _DOUBLES
+    if all(kind == pa.int64() for kind in kinds):
+        return _INTEGERS
+    a, b = (pa.decimal256(19, 0) if kind == pa.int64() else kind for kind in kinds)
+    if operator == "*":
+        precision, scale = a.precision + b.precision + 1, a.scale + b.scale
+    else:
+        scale = max(a.scale, b.scale)
+        precision = max(a.precision - a.scale, b.precision - b.scale) + 1 + scale
+    return _Types((a, b), pa.decimal256(precision, scale)) if precision <= _WIDEST else _DOUBLES
+
+
+def _number_type(side: Operand) -> pa.DataType:
+    """int64, decimal256 or double: the type in which a side can be computed with."""
+    kind, value = side.kind, side.expression
+    if kind is None:
+        if isinstance(value, Decimal):
+            digits = value.as_tuple()
+            scale = max(0, -int(digits.exponent))
+            return pa.decimal256(min(_WIDEST, max(len(digits.digits) + max(0, int(digits.exponent)), scale, 1)), scale)
+        wide = isinstance(value, int) and value >= 1 << 63
+        return pa.float64() if isinstance(value, float) else pa.decimal256(20, 0) if wide else pa.int64()
+    if pt.is_decimal(kind):
+        return pa.decimal256(kind.precision, kind.scale)
+    if pt.is_uint64(kind):
+        return pa.decimal256(20, 0)
+    return pa.float64() if pt.is_floating(kind) else pa.int64()
+
+
+def _converted(side: Operand, kind: pa.DataType) -> Any:
+    """A side in another type. Integers become the nearest double."""
+    if side.kind is None:
+        sort = float if pt.is_floating(kind) else Decimal if pt.is_decimal(kind) else int
+        return pc.scalar(pa.scalar(sort(side.expression), kind))
+    return side.expression if side.kind == kind else side.expression.cast(kind, safe=not pt.is_floating(kind))
+
+
+def _number_in_common(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    if pt.is_floating(a) or pt.is_floating(b):
+        return pa.float64()
+    if pt.is_integer(a) and pt.is_integer(b):
+        if pt.is_uint64(a) == pt.is_uint64(b):
+            return pa.uint64() if pt.is_uint64(a) else pa.int64()
+        return pa.decimal128(20, 0)
+    digits = [(k.precision - k.scale, k.scale) if pt.is_decimal(k) else (20, 0) for k in (a, b)]
+    scale = max(own for _, own in digits)
+    precision = max(whole for whole, _ in digits) + scale
+    return pa.decimal256(precision, scale) if precision <= _WIDEST else pa.float64()
+
+
+def _instant_in_common(a: pa.DataType, b: pa.DataType) -> pa.DataType:
+    """The finer unit, in UTC: a time without a zone is read as UTC."""
+    if pt.is_date(a) and pt.is_date(b):
+        return pa.date32() if a == b == pa.date32() else pa.date64()
+    units = ["s", "ms", "us", "ns"]
+    finest = max(("s" if pt.is_date(kind) else kind.unit for kind in (a, b)), key=units.index)
+    zoned = any(pt.is_timestamp(kind) and kind.tz is not None for kind in (a, b))
+    return pa.timestamp(finest, "UTC" if zoned else None)
+
+
+#: Sorts of columns that are compared with each other, and the type in which.
+_TOGETHER: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType, pa.DataType], pa.DataType]], ...] = (
+    (is_number, _number_in_common),
+    (pt.is_boolean, lambda a, b: pa.bool_()),
+    (is_text, lambda a, b: pa.large_string()),
+    (is_bytes, lambda a, b: pa.large_binary()),
+    (is_instant, _instant_in_common),
+    (pt.is_time, lambda a, b: pa.time64("ns")),
+    (pt.is_duration, lambda a, b: pa.duration("ns")),
+)
+
+
+def tree_of_tuples(given: Sequence) -> Tree:
+    """The tree of [(column, operator, value), ...], all of which hold, or of a list of such lists, one of which holds.
+
+    Raises ValueError for another shape.
+    """
+    if not given:
+        raise ValueError("it is empty")
+    if all(isinstance(item, tuple) for item in given):
+        return _all_of(given)
+    if all(isinstance(item, list) and item and all(isinstance(one, tuple) for one in item) for item in given):
+        parts = tuple(_all_of(item) for item in given)
+        return parts[0] if len(parts) == 1 else Joined("or", parts)
+    raise ValueError("it is neither a list of tuples nor a list of lists of tuples")
+
+
+def _all_of(given: Sequence[tuple]) -> Tree:
+    parts = tuple(_one_tuple(item) for item in given)
+    return parts[0] if len(parts) == 1 else Joined("and", parts)
+
+
+def _one_tuple(item: tuple) -> Tree:
+    if len(item) != 3 or not isinstance(item[0], str):
+        raise ValueError(f"{item!r} is not (column, operator, value)")
+    name, operator, value = item
+    operator = "==" if operator == "=" else operator
+    if operator not in (*_COMPARE, "in", "not in"):
+        raise ValueError(f"{operator!r} is no operator")
+    if operator in ("in", "not in"):
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise ValueError(f"{operator!r} needs a list of values, not {value!r}")
+        return Comparison(operator, Column(name), Constants(tuple(Constant(_bare(one)) for one in value)))
+    return Comparison(operator, Column(name), Constant(_bare(value)))
+
+
+def _bare(value: Any) -> Any:
+    """A value as Python has it: scalars of NumPy, pandas and Arrow become numbers, texts and times."""
+    if isinstance(value, np.generic):
+        value = pa.array(np.array([value]))[0]
+    if isinstance(value, datetime.datetime) and value != value:  # pandas' NaT
+        return None
+    if isinstance(value, float):
+        return float(value)
+    if value is None or isinstance(value, _PLAIN):
+        return value
+    return value.as_py() if isinstance(value, pa.Scalar) else pa.scalar(value).as_py()
+
+
+_PLAIN = (str, bytes, int, Decimal, datetime.date, datetime.time, datetime.timedelta)

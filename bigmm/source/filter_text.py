@@ -1,0 +1,321 @@
+"""The language of filter= texts: tokens and a small tree. Nothing is ever evaluated as Python.
+
+The grammar is Python's for names, constants, comparisons, ``in``, ``is``, ``and``, ``or``, ``not``, ``&``, ``|``, and
++ - * /, with columns of any name in backticks. Its sizes are bounded, so that a hostile text is refused quickly.
+docs/filters.md says what a filter means.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from bigmm.errors import FormulaError
+
+MOST_LEVELS = 50
+"""Brackets, signs and `not` inside each other, and operators of one sum or product."""
+MOST_COMPARISONS = 1000
+"""Comparisons in one filter. A list after `in` may be as long as memory allows."""
+_DIGITS = 20  # of 2^64
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column by its name."""
+
+    name: str
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A number, text, True, False or None; beside them dates and the like in a filter of tuples."""
+
+    value: Any
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Constants:
+    """The list after `in`."""
+
+    items: tuple[Tree, ...]
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """operator: + - * / of two operands, or "negative" of one; depth: arithmetic inside each other."""
+
+    operator: str
+    operands: tuple[Tree, ...]
+    position: int
+    depth: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """operator: < <= > >= == != in, not in, is, is not."""
+
+    operator: str
+    left: Tree
+    right: Tree
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Negation:
+    """not part."""
+
+    part: Tree
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """operator: and, or; symbol: as written, which may be & or |."""
+
+    operator: str
+    parts: tuple[Tree, ...]
+    position: int = 0
+    symbol: str = ""
+
+
+Tree = Column | Constant | Constants | Arithmetic | Comparison | Negation | Joined
+
+_PATTERN = re.compile(
+    r"""(?P<space>\s+)
+  | (?P<number>0[xX][0-9a-fA-F_]+|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?)
+  | (?P<quoted>`[^`]+`)
+  | (?P<name>(?:[^\W\d]|\.(?=[^\W\d]))[\w.]*)
+  | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+  | (?P<operator><=|>=|==|!=|<>|\*\*|//|&&|\|\||[<>=+\-*/%&|~^@!])
+  | (?P<mark>[()\[\]{},:;?$])""",
+    re.VERBOSE | re.DOTALL,
+)
+_WORDS = ("and", "or", "not", "in", "is")
+_NAMED: dict[str, bool | None] = {
+    "True": True,
+    "TRUE": True,
+    "true": True,
+    "False": False,
+    "FALSE": False,
+    "false": False,
+}
+_NAMED |= {"None": None, "NULL": None, "null": None}
+_CLOSERS = {"(": ")", "[": "]", "{": "}"}
+_WRITE = {"=": "==", "<>": "!=", "&&": "and", "||": "or", "!": "not"}
+_FOREIGN = {"**": "Pow", "//": "FloorDiv", "%": "Mod", "^": "BitXor", "@": "MatMult"}
+_COMPARISONS = ("<", "<=", ">", ">=", "==", "!=", "in", "not in", "is", "is not")
+#: How strongly operators bind, as in Python.
+_POWER = {"or": 1, "and": 2, **dict.fromkeys(_COMPARISONS, 4), "|": 5, "&": 6, "+": 7, "-": 7, "*": 8, "/": 8}
+_NOT, _SIGN = 3, 9
+_JOINS = {"and": "and", "or": "or", "&": "and", "|": "or"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """``kind``: number, quoted, name, word, string, operator, mark or end; ``start``: its place in the text."""
+
+    kind: str
+    text: str
+    start: int
+
+
+def slip(message: str, text: str, position: int) -> FormulaError:
+    """The error of a filter, with a caret under the spot."""
+    return FormulaError(f"cannot read the filter: {message}", text.replace("\n", " "), position)
+
+
+def tokens_of(text: str) -> list[Token]:
+    """The tokens of a text, an end after the last; FormulaError at a character that means nothing."""
+    tokens, place = [], 0
+    while place < len(text):
+        match = _PATTERN.match(text, place)
+        if match is None:
+            what = "this text never ends" if text[place] in "'\"`" else f"unexpected character {text[place]!r}"
+            raise slip(what, text, place)
+        kind, content = str(match.lastgroup), match[0]
+        if kind == "name" and content in _WORDS:
+            kind = "word"
+        if kind != "space":
+            tokens.append(Token(kind, content, place))
+        place = match.end()
+    return [*tokens, Token("end", "", len(text))]
+
+
+def parse_text(text: str, names: Sequence[str]) -> Tree:
+    """The tree of a filter; a name among the columns' ``names`` is a column even if it is True or null.
+
+    Raises `FormulaError` with a caret under the spot.
+    """
+    return _Parser(text, frozenset(names)).whole()
+
+
+class _Parser:
+    """Operators by binding power (Pratt 1973), so that brackets cost few frames of the stack."""
+
+    def __init__(self, text: str, names: frozenset[str]):
+        self.text, self.names = text, names
+        self.tokens, self.index, self.depth, self.comparisons = tokens_of(text), 0, 0, 0
+
+    def fail(self, message: str, position: int) -> NoReturn:
+        raise slip(message, self.text, position)
+
+    def whole(self) -> Tree:
+        tree = self.expression(0)
+        token = self.tokens[self.index]
+        if token.kind != "end":
+            self.misplaced(token)
+        return tree
+
+    def misplaced(self, token: Token) -> NoReturn:
+        if token.text in _WRITE:
+            self.fail(f"write {_WRITE[token.text]} instead of {token.text}", token.start)
+        if token.text in _FOREIGN:
+            self.fail(f"operator {_FOREIGN[token.text]} is not allowed", self.tokens[max(self.index - 1, 0)].start)
+        self.fail(f"invalid syntax{f' at {token.text!r}' if token.text else ', something is missing'}", token.start)
+
+    def operator(self) -> str:
+        """The operator that comes next, of one word or two; empty when none does."""
+        token = self.tokens[self.index]
+        following = self.tokens[min(self.index + 1, len(self.tokens) - 1)]
+        if token.kind == "word" and (token.text, following.text) in (("not", "in"), ("is", "not")):
+            return f"{token.text} {following.text}"
+        return token.text if token.kind in ("word", "operator") else ""
+
+    def expression(self, power: int) -> Tree:
+        self.depth += 1
+        if self.depth > MOST_LEVELS:
+            self.fail(f"more than {MOST_LEVELS} levels inside each other", self.tokens[self.index].start)
+        left = self.operand()
+        while (operator := self.operator()) in _POWER and _POWER[operator] >= max(power, 1):
+            left = self.combined(left, operator)
+        self.depth -= 1
+        return left
+
+    def combined(self, left: Tree, operator: str) -> Tree:
+        if operator in _JOINS:
+            return self.joined(left, operator)
+        if operator in _COMPARISONS:
+            return self.compared(left)
+        token = self.step()
+        right = self.expression(_POWER[operator] + 1)
+        return self.arithmetic(operator, (left, right), token.start)
+
+    def step(self, operator: str = "") -> Token:
+        token = self.tokens[self.index]
+        self.index += 1 + (" " in operator)
+        return token
+
+    def joined(self, left: Tree, operator: str) -> Tree:
+        parts, first = [left], self.tokens[self.index].start
+        while self.operator() == operator:
+            self.step()
+            parts.append(self.expression(_POWER[operator] + 1))
+        return Joined(_JOINS[operator], tuple(parts), first, operator)
+
+    def compared(self, left: Tree) -> Tree:
+        """a < b <= c is a < b and b <= c."""
+        parts: list[Tree] = []
+        while (operator := self.operator()) in _COMPARISONS:
+            start = self.tokens[self.index].start
+            self.comparisons += 1
+            if self.comparisons > MOST_COMPARISONS:
+                self.fail(f"more than {MOST_COMPARISONS} comparisons; a list after 'in' may be longer", start)
+            self.step(operator)
+            right = self.expression(_POWER[operator] + 1)
+            parts.append(Comparison(operator, left, right, left.position))
+            left = right
+        return parts[0] if len(parts) == 1 else Joined("and", tuple(parts), parts[0].position)
+
+    def arithmetic(self, operator: str, operands: tuple[Tree, ...], position: int) -> Tree:
+        depth = 1 + max(operand.depth if isinstance(operand, Arithmetic) else 0 for operand in operands)
+        if depth > MOST_LEVELS:
+            self.fail(f"more than {MOST_LEVELS} operators in one sum or product", position)
+        return Arithmetic(operator, operands, operands[0].position if len(operands) > 1 else position, depth)
+
+    def operand(self) -> Tree:
+        token = self.step()
+        if token.text == "not" and token.kind == "word":
+            return Negation(self.expression(_NOT), token.start)
+        if token.kind == "operator" and token.text in ("-", "+", "~"):
+            return self.signed(token)
+        if token.text in _CLOSERS and token.kind == "mark":
+            return self.bracketed(token)
+        if token.kind in ("name", "quoted"):
+            return self.named(token)
+        if token.kind == "number":
+            return Constant(self.number(token), token.start)
+        if token.kind == "string":
+            return Constant(self.string(token), token.start)
+        self.index -= 1
+        self.misplaced(token)
+
+    def signed(self, token: Token) -> Tree:
+        part = self.expression(_SIGN)
+        if token.text == "~":
+            return Negation(part, token.start)
+        if token.text == "+":
+            return part
+        if isinstance(part, Constant) and type(part.value) in (int, float):
+            return Constant(-part.value, token.start)
+        return self.arithmetic("negative", (part,), token.start)
+
+    def named(self, token: Token) -> Tree:
+        following = self.tokens[self.index]
+        if following.kind == "mark" and following.text in "([":
+            what = "call" if following.text == "(" else "subscript"
+            self.fail(f"{what} is not allowed; use names, constants, comparisons, and, or, not", token.start)
+        name = token.text[1:-1] if token.kind == "quoted" else token.text
+        if token.kind == "name" and name in _NAMED and name not in self.names:
+            return Constant(_NAMED[name], token.start)
+        if token.kind == "name" and name not in self.names and name.split(".")[0] in self.names:
+            self.fail("attribute is not allowed; use names, constants, comparisons, and, or, not", token.start)
+        return Column(name, token.start)
+
+    def number(self, token: Token) -> int | float:
+        digits = token.text.replace("_", "")
+        if digits[:2] in ("0x", "0X"):
+            value = int(digits, 16) if len(digits) < _DIGITS else 1 << 64
+        elif digits.isdigit():
+            value = int(digits) if len(digits) <= _DIGITS else 1 << 64
+        else:
+            return float(digits)
+        if value >= 1 << 64:
+            self.fail("this integer has more than 64 bits; write it with a decimal point or an exponent", token.start)
+        return value
+
+    def string(self, token: Token) -> str:
+        try:
+            return ast.literal_eval(token.text.replace("\n", "\\n"))
+        except (ValueError, SyntaxError) as error:
+            self.fail(f"this text cannot be read: {error}", token.start)
+
+    def bracketed(self, opener: Token) -> Tree:
+        closer, items, commas = _CLOSERS[opener.text], [], 0
+        while not self.closes(closer):
+            items.append(self.expression(0))
+            if self.closes(closer):
+                break
+            if self.tokens[self.index].text != ",":
+                self.unclosed(opener)
+            commas += 1
+            self.step()
+        self.step()
+        if opener.text == "(" and len(items) == 1 and not commas:
+            return items[0]
+        return Constants(tuple(items), opener.start)
+
+    def closes(self, closer: str) -> bool:
+        token = self.tokens[self.index]
+        return token.kind == "mark" and token.text == closer
+
+    def unclosed(self, opener: Token) -> NoReturn:
+        token = self.tokens[self.index]
+        if token.kind == "end":
+            self.fail(f"invalid syntax: {opener.text!r} is never closed", opener.start)
+        self.misplaced(token)
