@@ -32,7 +32,9 @@ def local_inputs(data: Any) -> list[str]:
         return [place for item in data if isinstance(item, (str, os.PathLike)) for place in local_inputs(item)]
     if hasattr(data, "partitions") and hasattr(data, "read"):  # a Source
         prints = (getattr(partition, "fingerprint", None) for partition in data.partitions)
-        return local_files(getattr(each, "path", "") for each in prints)
+        files = local_files(getattr(each, "path", "") for each in prints)
+        described = str(getattr(data, "description", ""))  # the directory or glob that a user gave
+        return [described, *files] if files and described and not is_url(described) else files
     if hasattr(data, "filesystem") and hasattr(data, "files"):  # a pyarrow dataset
         return [] if "Local" not in type(data.filesystem).__name__ else list(data.files)
     if hasattr(data, "expr") and hasattr(data, "map_partitions"):  # a Dask frame that reads Parquet

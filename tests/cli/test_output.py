@@ -177,7 +177,7 @@ def test_75_a_second_writer(bigmm, lake, saved, tmp_path):
             assert ended.code == 75
             assert "another run is writing" in ended.err
         with pytest.raises(package.TemporaryError):
-            package.load(saved).save(tmp_path / "out")
+            package.load(saved / "model").save(tmp_path / "out")
     assert listing(tmp_path) == ["lake"]
 
 
@@ -269,7 +269,6 @@ def test_a_working_directory_that_was_deleted(start, saved, sleep_lake, tmp_path
         ("--log=json", "--memory-limit", "1X"),
         ("--memory-limit", "1X", "--log", "json"),
         ("--family", "bernouli", "--log", "json"),
-        ("--out", "--log", "json"),
     ],
 )
 def test_usage_errors_are_json_lines_too(bigmm, sleep_lake, arguments):
