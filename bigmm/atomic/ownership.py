@@ -35,7 +35,7 @@ _RECORDS = (
 )
 #: The last columns of predictions, augmented rows and simulated responses.
 _WRITTEN_COLUMNS = re.compile(r"prediction|se|se_mcse|\.offset|\.hat_mcse|sim_\d+|\.cooksd|\.sigma")
-_RECORD_BYTES = 1 << 28
+_RECORD_BYTES = 64 << 20
 
 
 def write_mark(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -19,11 +20,14 @@ from bigmm.cli.fit import fit
 from bigmm.cli.plan import plan
 from bigmm.cli.saved import predict, ranef, summary
 from bigmm.cli.signals import Interrupted, Terminated, termination
-from bigmm.errors import BigmmError
+from bigmm.errors import BigmmError, OutputError
 from bigmm.version import __version__
 
 #: Exit codes that no error class carries; the others are `exit_code` of the classes in bigmm.errors.
 BUG, INTERRUPTED = 70, 130
+
+#: Nothing more can be written, wherever it was to go: a spilled array, the text of --help.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 BUG_ADVICE = "This is a bug in bigmm. Please report it with the traceback that --debug shows."
 
@@ -75,7 +79,15 @@ def run(arguments: Sequence[str]) -> int:
         return stopped("interrupted", INTERRUPTED, console)
     except Terminated as error:
         return stopped("terminated", error.exit_code, console)
+    except SystemExit:  # click's answer to a reader that has seen enough of a --help
+        silence(sys.stdout)
+        return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            silence(sys.stdout)
+            return failed(
+                OutputError(f"cannot write: {error.strerror}; free some space"), OutputError.exit_code, console
+            )
         return failed(error, BUG, console)
 
 

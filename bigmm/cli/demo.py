@@ -52,8 +52,7 @@ def fit_ratings(console: Console, places: Destinations, lake: Path, overwrite: b
     fitted = fit_model(console, "lmm", FORMULA, str(lake))
     seconds = time.perf_counter() - begun
     record = {"run_id": console.run_id, **fitted.as_record()}
-    console.expect(code_of(fitted))
-    written = write_results(fitted, record, places)
+    written = write_results(console, fitted, record, places, code_of(fitted))
     if not console.quiet:
         console.result(f"{fitted.summary()}\n")
         console.result(f"{seconds:.2f} s from Parquet to estimates: {times(record['seconds'])}")

@@ -95,8 +95,7 @@ def fit_model(
 def deliver(console: Console, fitted: Any, places: output.Destinations) -> int:
     """Write what was asked for, then print the summary, and name the JSON file on the last line of stdout."""
     record = {"run_id": console.run_id, **fitted.as_record()}
-    console.expect(code_of(fitted))
-    written = output.write_results(fitted, record, places)
+    written = output.write_results(console, fitted, record, places, code_of(fitted))
     if places.json_file == output.STDOUT:
         console.record(output.as_json(record).rstrip("\n"))
     else:

@@ -137,8 +137,10 @@ def deliver_record(console: Console, record: dict[str, Any], text: str, json_fil
     return code
 
 
-def write_results(model: Any, record: dict[str, Any], places: Destinations) -> str | None:
+def write_results(console: Console, model: Any, record: dict[str, Any], places: Destinations, code: int) -> str | None:
     """Write the directory of results and the JSON file, and put both in place in one step that no signal divides.
+
+    code: the exit code that the run has then earned.
 
     Returns what the last line of stdout names: the JSON file, or the directory's fit.json.
     """
@@ -156,6 +158,7 @@ def write_results(model: Any, record: dict[str, Any], places: Destinations) -> s
                 (draft / places.inside).write_text(as_json(marked(record)), encoding="utf-8")
             written = written or os.fspath(shown_path(places.directory.name) / "fit.json")
         with shielded():
+            console.expect(code)
             outputs.close()
     return written
 

@@ -250,7 +250,11 @@ class MixedModelResults(FitResults):
     # Disk, and what is to come
 
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
-        """Write the fit as a versioned directory without pickle; `bigmm.load` reads it."""
+        """Write the fit as a versioned directory without pickle; `bigmm.load` reads it.
+
+        overwrite: replace a directory that bigmm wrote; no other is replaced. Raises UsageError for a place that is,
+        holds or lies in the data, OutputError for one that cannot be written, TemporaryError while another run writes.
+        """
         return save.save_fit(self.fitted, path, overwrite)
 
     def bootstrap(self, n: int = 1000, seed: int = 0) -> None:

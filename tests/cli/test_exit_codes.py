@@ -227,7 +227,8 @@ def large_lake(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "terminated")],
 )
 def test_a_signal_in_mid_pass_leaves_nothing_behind(start, large_lake, tmp_path, number, code, word):
     outputs = ("--out", tmp_path / "out", "--json", tmp_path / "fit.json")
@@ -239,7 +240,7 @@ def test_a_signal_in_mid_pass_leaves_nothing_behind(start, large_lake, tmp_path,
             break
     out, err = child.communicate(timeout=60)
     assert child.returncode == code
-    last = json.loads(err.splitlines()[-1])
+    last = [json.loads(line) for line in err.splitlines()][-1]
     assert (last["event"], last["exit_code"]) == ("failed", code)
     assert last["message"] == f"{word}; nothing is half-written"
     assert out == ""

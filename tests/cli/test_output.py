@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -13,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import bigmm as package
+from bigmm.atomic import writing
+from bigmm.cli import output
 from bigmm.cli.app import run
 from bigmm.datasets import sleepstudy, write_lake
 from tests.cli.cases import SLEEP
@@ -201,6 +204,38 @@ def test_65_a_manifest_nested_too_deep(bigmm, tmp_path):
     assert "manifest.json is damaged" in ended.err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_a_signal_in_the_switch_does_not_change_the_code(bigmm, lake, saved, tmp_path, monkeypatch, command, number):
+    """It comes in just before or just after the exchange, and the exit code says what is at --out."""
+    arguments = {"fit": ("fit", SLEEP, lake, "--json", tmp_path / "fit.json"), "predict": ("predict", saved, lake)}
+    switch = writing.switch
+
+    def late(*arguments):
+        os.kill(os.getpid(), number)
+        old = switch(*arguments)
+        os.kill(os.getpid(), number)
+        return old
+
+    def early(*arguments):
+        tables(*arguments)
+        os.kill(os.getpid(), number)
+
+    with monkeypatch.context() as patches:
+        owner, name = (output, "write_tables") if command == "fit" else (writing, "write_mark")
+        tables = getattr(owner, name)
+        patches.setattr(owner, name, early)
+        ended = bigmm(*arguments[command], "--out", tmp_path / "out")
+        assert ended.code == 128 + number
+        assert "nothing is half-written" in ended.err
+        assert listing(tmp_path) == ["lake"]
+    monkeypatch.setattr(writing, "switch", late)
+    ended = bigmm(*arguments[command], "--out", tmp_path / "out", "--log", "json")
+    assert ended.code == 0
+    assert "when the results were in place" in ended.events[-1]["message"]
+    assert listing(tmp_path) == (["fit.json"] if command == "fit" else []) + ["lake", "out"]
+
+
 # Streams
 
 
@@ -212,9 +247,11 @@ def test_files_are_written_before_anything_is_printed(start, saved, sleep_lake, 
         assert child.wait(120) == 0
         assert child.stderr.read() == ""
         assert json.loads((tmp_path / f"{number}.json").read_text())
-    child = start("fit", SLEEP, sleep_lake, "--json", "-")
-    child.stdout.close()
-    assert child.wait(120) == 0
+    for command in (("--help",), ("fit", "--help"), ("fit", SLEEP, sleep_lake, "--json", "-")):
+        child = start(*command)
+        child.stdout.close()
+        assert child.wait(120) == 0
+        assert child.stderr.read() == ""
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
@@ -224,6 +261,8 @@ def test_73_stdout_is_full(start, saved):
             child = start(*command, stdout=full)
         assert child.wait(120) == 73
         assert child.stderr.read() == "bigmm: cannot write to standard output: No space left on device\n"
+    with open("/dev/full", "w") as full:
+        assert start("--help", stdout=full).wait(120) == 73
     with open("/dev/full", "w") as full:
         child = start("summary", saved / "nosuch", stderr=full)
     assert child.wait(120) == 2
