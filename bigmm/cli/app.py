@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NoReturn
 
 import click
 
+from bigmm.atomic import watched
 from bigmm.cli.certify import certify
-from bigmm.cli.console import Console
+from bigmm.cli.console import Console, silence
 from bigmm.cli.demo import demo
 from bigmm.cli.fit import fit
 from bigmm.cli.plan import plan
 from bigmm.cli.saved import predict, ranef, summary
-from bigmm.cli.signals import Terminated, termination
-from bigmm.errors import BigmmError
+from bigmm.cli.signals import Interrupted, Terminated, termination
+from bigmm.errors import BigmmError, OutputError
 from bigmm.version import __version__
 
 #: Exit codes that no error class carries; the others are `exit_code` of the classes in bigmm.errors.
-BUG, INTERRUPTED, TERMINATED = 70, 130, 143
+BUG, INTERRUPTED = 70, 130
+
+#: Nothing more can be written, wherever it was to go: a spilled array, the text of --help.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 BUG_ADVICE = "This is a bug in bigmm. Please report it with the traceback that --debug shows."
 
@@ -29,7 +35,8 @@ EXIT_CODES = """
 Exit codes: 0 fitted and converged; 2 usage or formula; 3 fitted, but not converged or singular (results are written),
 or not certified;
 65 bad data; 70 a bug in bigmm; 73 cannot write the output; 74 reading gave up; 75 try again later;
-78 version or configuration mismatch; 130 interrupted. After 65 to 78 nothing is half-written.
+78 version or configuration mismatch; 129, 130, 143 hung up, interrupted, terminated before the output was in place.
+After 65 to 143 nothing is half-written.
 """
 
 
@@ -48,39 +55,76 @@ for command in (fit, plan, summary, ranef, predict, certify, demo):
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Entry point of the console script: runs one command and exits with its code."""
+    for number in (0, 1, 2):  # a file that is opened later must not become a stream that was closed
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command in this process; returns the exit code of CONTRACT's table and never raises."""
-    console = Console()
+    console = Console(json_lines=asks_for_json_lines(arguments))
     try:
-        with termination(), console.warnings_shown():
+        with termination(), console.warnings_shown(), watched(console.settled_at):
             code = bigmm.main(list(arguments), prog_name="bigmm", standalone_mode=False, obj=console)
-        sys.stdout.flush()
+        flush()
         return code if isinstance(code, int) else 0
     except click.ClickException as error:
         return refused(error, console)
     except BigmmError as error:
         return failed(error, error.exit_code, console)
-    except (click.Abort, KeyboardInterrupt):
-        console.fail("interrupted; nothing is half-written", code=INTERRUPTED)
-        return INTERRUPTED
-    except Terminated:
-        console.fail("terminated; nothing is half-written", code=TERMINATED)
-        return TERMINATED
-    except BrokenPipeError:
-        # The reader of our output has seen enough; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (click.Abort, KeyboardInterrupt, Interrupted):
+        return stopped("interrupted", INTERRUPTED, console)
+    except Terminated as error:
+        return stopped("terminated", error.exit_code, console)
+    except SystemExit:  # click's answer to a reader that has seen enough of a --help
+        silence(sys.stdout)
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            silence(sys.stdout)
+            return failed(
+                OutputError(f"cannot write: {error.strerror}; free some space"), OutputError.exit_code, console
+            )
         return failed(error, BUG, console)
+
+
+def asks_for_json_lines(arguments: Sequence[str]) -> bool:
+    """Whether --log json is among the arguments; a command line that click cannot read has no other answer."""
+    words = list(arguments)
+    words = words[: words.index("--")] if "--" in words else words
+    chosen = [word.partition("=")[2] for word in words if word.startswith("--log=")]
+    chosen += [value for name, value in pairwise(words) if name == "--log"]
+    return "json" in chosen
+
+
+def flush() -> None:
+    """Write out what stdout holds back; a reader that has seen enough is no error."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+
+
+def stopped(word: str, code: int, console: Console) -> int:
+    """A signal ended the run: with the code that it had earned when its outputs were in place, else with the signal's.
+
+    So the exit code always says what is at the target.
+    """
+    if console.settled and console.earned is not None:
+        console.warn(f"{word} when the results were in place: {', '.join(map(str, console.settled))}")
+        return console.earned
+    console.fail(f"{word}; nothing is half-written", code=code)
+    return code
 
 
 def refused(error: click.ClickException, console: Console) -> int:
     """A command line that click cannot read."""
     if console.json_lines:
-        console.fail(error.format_message(), code=error.exit_code)
+        console.fail(error.format_message(), code=error.exit_code, kind=type(error).__name__)
     else:
         error.show()
     return error.exit_code

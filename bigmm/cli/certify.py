@@ -43,7 +43,7 @@ def certify(
     t: the error is estimated from few probes), else with 3.
     """
     options.check_where(scheduler, workers)
-    output.check_outputs(None, json_file, overwrite=True)
+    output.check_outputs(None, json_file, False, (model,))
     fitted = load(model)
     if fitted.fitted.kind != "lmm":
         raise UsageError(f"{model} is a generalized model; the exact objective is certified for linear ones only")
@@ -51,12 +51,4 @@ def certify(
         found = fitted.certify(client, workers, memory_limit, tile, progress=progress)
     code = 0 if found.within else NOT_WITHIN
     console.event("certified", exit_code=code, **found.as_record())
-    if json_file == output.STDOUT:
-        console.result(output.as_json(found.as_record()).rstrip("\n"))
-        return code
-    if not console.quiet:
-        console.result(str(found))
-    if json_file is not None:
-        output.write_json(found.as_record(), json_file)
-        console.result(json_file)
-    return code
+    return output.deliver_record(console, found.as_record(), str(found), json_file, code)

@@ -3,45 +3,74 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
 from bigmm.cli.progress import Lines
 from bigmm.display import Bar
+from bigmm.errors import OutputError
 
 
 @dataclass
 class Console:
-    """How the user wants to be talked to. ``run_id`` marks every JSON line of one run."""
+    """How the user wants to be talked to. ``run_id`` marks every JSON line of one run.
+
+    ``earned`` is the exit code of the run once its outputs are in place, ``settled`` lists those that are.
+    """
 
     quiet: bool = False
     json_lines: bool = False
     debug: bool = False
     run_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
+    earned: int | None = None
+    settled: list[Path] = field(default_factory=list)
+
+    def expect(self, code: int) -> None:
+        """The outputs are about to be put in place; the run has then earned this exit code, whatever ends it."""
+        self.earned, self.settled = code, []
+
+    def settled_at(self, place: Path) -> None:
+        """An output is in place."""
+        self.settled.append(place)
+
     def result(self, text: str) -> None:
-        """What was asked for, on stdout."""
-        click.echo(text)
+        """Something to read on stdout. A reader that has seen enough (`| head`) is no error, nor is a closed stdout."""
+        try:
+            click.echo(text if _is_printable(text) else text.encode(errors="surrogateescape"))
+        except BrokenPipeError:
+            silence(sys.stdout)
+        except OSError as error:
+            silence(sys.stdout)
+            raise OutputError(f"cannot write to standard output: {os.strerror(error.errno or 0)}") from error
+
+    def record(self, text: str) -> None:
+        """What was asked for on stdout and is nowhere else: a closed stdout is an error."""
+        if sys.stdout is None:
+            raise OutputError("cannot write to standard output: it is closed")
+        self.result(text)
 
     def say(self, text: str) -> None:
         """A remark on stderr; JSON lines have events instead."""
         if not self.json_lines:
-            click.echo(text, err=True)
+            _echo_error(text)
 
     def event(self, event: str, level: str = "info", **details: Any) -> None:
         """One JSON line on stderr (ts, level, run_id, event, ...) when those were asked for."""
         if self.json_lines:
             stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
             line = {"ts": stamp, "level": level, "run_id": self.run_id, "event": event, **details}
-            click.echo(json.dumps(line, default=str), err=True)
+            _echo_error(json.dumps(line, default=str))
 
     def warn(self, message: str, **details: Any) -> None:
         """Something to know that stops nothing; said even when quiet."""
@@ -72,6 +101,30 @@ class Console:
             warnings.simplefilter("ignore", FutureWarning)
             warnings.showwarning = lambda message, category, *rest: self.warn(str(message), category=category.__name__)
             yield
+
+
+def silence(stream: TextIO | None) -> None:
+    """Send the rest of a stream that cannot be written nowhere; Python would complain when it flushes at exit."""
+    if stream is not None:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _echo_error(text: str) -> None:
+    """A line on stderr; that it cannot be written changes nothing about the run."""
+    try:
+        click.echo(text if _is_printable(text) else text.encode(errors="backslashreplace"), err=True)
+    except (OSError, ValueError):
+        silence(sys.stderr)
+
+
+def _is_printable(text: str) -> bool:
+    """False for a text with the name of a file that is no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _setting(name: str, meaning: Any = True) -> Callable[[click.Context, click.Parameter, Any], None]:

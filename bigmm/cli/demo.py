@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from bigmm.atomic import check_destination
+from bigmm.atomic import check_destination, shown_path
 from bigmm.cli.console import Console, talking
-from bigmm.cli.fit import fit_model, verdict
-from bigmm.cli.output import write_results
+from bigmm.cli.fit import code_of, fit_model, verdict
+from bigmm.cli.output import Destinations, destinations, write_results
 
 FORMULA = "y ~ service + (1|s) + (1|d) + (1|dept)"
 SOME = "studage == '2'"
@@ -30,12 +30,18 @@ NOTICEABLE = 5.0
 @click.pass_obj
 def demo(console: Console, out: str, overwrite: bool) -> int:
     """Fit 73,421 ratings of lectures at ETH Zurich: students, lecturers and departments as crossed random effects."""
+    place = shown_path(out)
+    lake = place / "lake"
+    check_destination(lake, overwrite=overwrite)
+    with destinations(str(place / "results"), None, overwrite) as places:
+        return fit_ratings(console, places, lake, overwrite)
+
+
+def fit_ratings(console: Console, places: Destinations, lake: Path, overwrite: bool) -> int:
+    """Write the lake, fit it, write the results beside it, and say what to try next."""
     from bigmm.datasets import insteval, write_lake
 
-    lake, results = Path(out) / "lake", Path(out) / "results"
-    for place in (lake, results):
-        check_destination(place, overwrite=overwrite)
-    frame = insteval()
+    frame, results = insteval(), lake.with_name("results")
     files = write_lake(frame, lake, partition_by="dept", rows_per_file=4000, overwrite=overwrite)
     console.result(f"{len(frame):,} ratings in {len(files)} Parquet files under {lake}")
     compiled = seconds_to_compile(lake)
@@ -46,14 +52,14 @@ def demo(console: Console, out: str, overwrite: bool) -> int:
     fitted = fit_model(console, "lmm", FORMULA, str(lake))
     seconds = time.perf_counter() - begun
     record = {"run_id": console.run_id, **fitted.as_record()}
-    written = write_results(fitted, record, str(results), overwrite=overwrite)
+    written = write_results(console, fitted, record, places, code_of(fitted))
     if not console.quiet:
         console.result(f"{fitted.summary()}\n")
         console.result(f"{seconds:.2f} s from Parquet to estimates: {times(record['seconds'])}")
         console.result(f"summary, tables and saved model: {results}/")
         command = shlex.quote(as_called())
         console.result(f"    {command} summary {results}\n    {command} ranef {results} --group dept")
-        console.result(f"    {command} predict {results} {lake} --out {Path(out) / 'predictions'}")
+        console.result(f"    {command} predict {results} {lake} --out {lake.with_name('predictions')}")
     console.result(str(written))
     return verdict(console, fitted)
 

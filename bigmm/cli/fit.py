@@ -62,11 +62,13 @@ def fit(
     """
     kind, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace, se=se)
     options.check_where(scheduler, workers)
-    output.check_outputs(out, json_file, overwrite, data)
-    with connected(scheduler) as client:
-        settings = model | particular | ({} if mc_tol is None else {"mc_tol": mc_tol})
-        fitted = fit_model(console, kind, formula, options.as_data(data), client=client, n_workers=workers, **settings)
-    return deliver(console, fitted, out=out, json_file=json_file, overwrite=overwrite)
+    with output.destinations(out, json_file, overwrite, data) as places:
+        with connected(scheduler) as client:
+            settings = model | particular | ({} if mc_tol is None else {"mc_tol": mc_tol})
+            fitted = fit_model(
+                console, kind, formula, options.as_data(data), client=client, n_workers=workers, **settings
+            )
+        return deliver(console, fitted, places)
 
 
 def fit_model(
@@ -90,23 +92,19 @@ def fit_model(
     return fitted
 
 
-def deliver(console: Console, fitted: Any, *, out: str | None, json_file: str | None, overwrite: bool) -> int:
-    """Write what was asked for, print the summary, and name the JSON file on the last line of stdout."""
+def deliver(console: Console, fitted: Any, places: output.Destinations) -> int:
+    """Write what was asked for, then print the summary, and name the JSON file on the last line of stdout."""
     record = {"run_id": console.run_id, **fitted.as_record()}
-    written: str | None = None
-    if out is not None:
-        written = str(output.write_results(fitted, record, out, overwrite=overwrite))
-    if json_file == output.STDOUT:
-        console.result(output.as_json(record).rstrip("\n"))
+    written = output.write_results(console, fitted, record, places, code_of(fitted))
+    if places.json_file == output.STDOUT:
+        console.record(output.as_json(record).rstrip("\n"))
     else:
         if not console.quiet:
             console.result(str(fitted.summary()))
-        if json_file is not None:
-            output.write_json(record, json_file)
-            written = json_file
         if written is not None:
             console.result(written)
     code = verdict(console, fitted)
+    out = None if places.directory is None else str(places.directory.name)
     console.event("finished", exit_code=code, json=written, out=out)
     return code
 
@@ -121,4 +119,9 @@ def verdict(console: Console, fitted: Any) -> int:
             "the fit is singular: a variance is estimated as zero, or a correlation as +-1. Results are given; "
             "a model with fewer random effects would fit as well."
         )
+    return code_of(fitted)
+
+
+def code_of(fitted: Any) -> int:
+    """The exit code that a fit earns."""
     return CONVERGED if fitted.converged and not fitted.is_singular else DOUBTFUL

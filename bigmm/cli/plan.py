@@ -41,7 +41,7 @@ def plan(
     """
     _, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace)
     options.check_where(scheduler, workers)
-    output.check_outputs(None, json_file, overwrite=True)
+    output.check_outputs(None, json_file, False, data)
     import bigmm
 
     with connected(scheduler) as client, console.progress() as progress:
@@ -55,12 +55,4 @@ def plan(
             **(model | particular),
         )
     code = MemoryLimitError.exit_code if planned.refused else 0
-    if json_file == output.STDOUT:
-        console.result(output.as_json(planned.as_record()).rstrip("\n"))
-        return code
-    if not console.quiet:
-        console.result(str(planned))
-    if json_file is not None:
-        output.write_json(planned.as_record(), json_file)
-        console.result(json_file)
-    return code
+    return output.deliver_record(console, planned.as_record(), str(planned), json_file, code)

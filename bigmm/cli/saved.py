@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from bigmm.atomic import check_apart, check_file, is_table, shown_path, whole_file
 from bigmm.cli import options, output
 from bigmm.cli.cluster import connected
 from bigmm.cli.console import Console, talking
@@ -21,17 +22,9 @@ from bigmm.errors import UsageError
 @click.pass_obj
 def summary(console: Console, model: str, json_file: str | None) -> int:
     """Print the summary of MODEL, a directory written by `bigmm fit --out` or by save()."""
-    output.check_outputs(None, json_file, overwrite=True)
+    output.check_outputs(None, json_file, False, (model,))
     fitted = load(model)
-    if json_file == output.STDOUT:
-        console.result(output.as_json(fitted.as_record()).rstrip("\n"))
-        return 0
-    if not console.quiet:
-        console.result(str(fitted.summary()))
-    if json_file is not None:
-        output.write_json(fitted.as_record(), json_file)
-        console.result(json_file)
-    return 0
+    return output.deliver_record(console, fitted.as_record(), str(fitted.summary()), json_file)
 
 
 @click.command()
@@ -43,8 +36,9 @@ def summary(console: Console, model: str, json_file: str | None) -> int:
 @click.pass_obj
 def ranef(console: Console, model: str, group: str | None, condvar: bool, out: str | None) -> int:
     """Print the conditional modes of the random effects of MODEL as CSV, one table a grouping factor."""
-    from bigmm.atomic import whole_file
-
+    if out is not None:
+        check_apart(out, [model], option="--out")
+        check_file(out, is_table)
     frames = load(model).ranef(condvar=condvar)
     if group is not None and group not in frames:
         raise UsageError(f"no grouping factor {group!r}; the model has {', '.join(map(repr, frames))}")
@@ -52,12 +46,13 @@ def ranef(console: Console, model: str, group: str | None, condvar: bool, out: s
     if out is None:
         for name, frame in chosen.items():
             if len(chosen) > 1:
-                console.result(f"# {name}")
-            console.result(output.with_level(frame).to_csv(index=False).rstrip("\n"))
+                console.record(f"# {name}")
+            console.record(output.with_level(frame).to_csv(index=False).rstrip("\n"))
         return 0
     if len(chosen) > 1:
         raise UsageError(f"--out writes one table; say which with --group: {', '.join(map(repr, frames))}")
-    with whole_file(out) as draft:
+    console.expect(0)
+    with whole_file(out, own=is_table) as draft:
         for frame in chosen.values():
             output.write_frame(output.with_level(frame), draft)
     console.result(out)
@@ -102,12 +97,13 @@ def predict(
     """Predict for the rows of DATA with MODEL, out of core; every row keeps its columns and gains the prediction."""
     output.check_outputs(out, None, overwrite, (model, *data))
     fitted = load(model)
+    console.expect(0)
     with connected(scheduler) as client, console.progress() as progress:
         written = fitted.predict(
             options.as_data(data), out=out, overwrite=overwrite, client=client, progress=progress, **choices
         )
     console.event("finished", exit_code=0, out=str(written))
-    console.result(str(out))
+    console.result(str(shown_path(out)))
     return 0
 
 

@@ -1,29 +1,43 @@
-"""SIGTERM ends a run the way Ctrl-C does: by an exception, so that drafts are removed and workers let go."""
+"""Ctrl-C, SIGTERM and SIGHUP end a run by an exception, so that drafts are removed and workers let go."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 
 class Terminated(BaseException):
-    """A batch system or a supervisor asked us to stop."""
+    """A batch system, a supervisor or a terminal that went away asked us to stop."""
+
+    def __init__(self, number: int = signal.SIGTERM):
+        super().__init__(number)
+        self.exit_code = 128 + number
+
+
+class Interrupted(BaseException):
+    """Ctrl-C. Not KeyboardInterrupt, for which click prints an empty line of its own."""
 
 
 @contextmanager
 def termination() -> Iterator[None]:
-    """Raise Terminated in the main thread on SIGTERM while the block runs."""
+    """Raise Terminated or Interrupted in the main thread while the block runs; ignored signals stay ignored."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, _raise)
-    try:
+    with ExitStack() as handlers:
+        for number, handler in ((signal.SIGINT, _interrupt), (signal.SIGTERM, _terminate), (signal.SIGHUP, _terminate)):
+            before = signal.getsignal(number)
+            if before is not None and before != signal.SIG_IGN:
+                handlers.callback(signal.signal, number, before)
+                signal.signal(number, handler)
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
-def _raise(number: int, frame: object) -> None:
-    raise Terminated
+def _terminate(number: int, frame: object) -> None:
+    raise Terminated(number)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted

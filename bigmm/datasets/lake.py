@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bigmm.atomic import whole_directory
+from bigmm.atomic import shown_path, whole_directory
 from bigmm.errors import UsageError
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -30,10 +30,11 @@ def write_lake(
     """Write `frame` under `directory` as `key=value/part-00000.parquet` files; returns their paths in order.
 
     Partition keys go into the directory names and not into the files; rows keep their order within a file. Without
-    `partition_by` the files lie flat. The directory appears whole or not at all.
+    `partition_by` the files lie flat. The directory appears whole or not at all, with a hidden file `.bigmm` that marks
+    it; `overwrite` replaces only a directory that bigmm wrote.
 
     Raises UsageError for a key that is no column or a size below 1, OutputError when the place cannot be written or is
-    taken (unless `overwrite`).
+    taken, TemporaryError when another run writes it.
     """
     table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
     keys = [partition_by] if isinstance(partition_by, str) else list(partition_by)
@@ -52,7 +53,7 @@ def write_lake(
                     write_page_checksum=True,
                 )
                 written.append(name)
-    return [Path(directory) / name for name in written]
+    return [shown_path(directory) / name for name in written]
 
 
 def _check(table: pa.Table, keys: list[str], rows_per_file: int, row_group_rows: int) -> None:

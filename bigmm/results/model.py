@@ -140,12 +140,12 @@ class MixedModelResults(FitResults):
             raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)}")
         check_new_levels(new_levels)
         data = self._data(newdata)
+        to = stream.destination(out, keep, overwrite, data, self._reads)
         spread = variance(self.fitted, self._row_count(data), bool(random)) if se else None
         family = self.fitted.family
         transform = None if type == "link" or family.link == "identity" else family
         task = Predict(predictor(self.fitted, newdata is None), bool(random), new_levels, spread, transform)
-        if out is not None:
-            to = stream.Destination(out, keep, overwrite)
+        if to is not None:
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         finish = pd.DataFrame if se else _prediction_series
         if stream.is_dask(data):
@@ -171,9 +171,9 @@ class MixedModelResults(FitResults):
         .resid as deviance residuals; see `AugmentGeneralized`.
         """
         source = self._data(data)
+        to = stream.destination(out, keep, overwrite, source, self._reads)
         task = self._augmenter(self._row_count(source), data is None)
-        if out is not None:
-            to = stream.Destination(out, keep, overwrite)
+        if to is not None:
             return stream.write(task, source, self._columns, to, client=client, progress=progress)
         return stream.augmented(task, source, self._columns, keep, client=client)
 
@@ -199,10 +199,10 @@ class MixedModelResults(FitResults):
         the first level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
         they are counts.
         """
-        task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels, newdata is None)
         data = self._data(newdata)
-        if out is not None:
-            to = stream.Destination(out, keep, overwrite)
+        to = stream.destination(out, keep, overwrite, data, self._reads)
+        task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels, newdata is None)
+        if to is not None:
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         values = list(stream.compute(task, data, self._columns, client=client).values())
         return values[0] if nsim == 1 else np.column_stack(values)
@@ -241,6 +241,11 @@ class MixedModelResults(FitResults):
             raise UsageError("this fit was saved or pickled and no longer knows its data; pass newdata")
         return self.fitted.source if data is None else data
 
+    @property
+    def _reads(self) -> list[str]:
+        """Places of this machine that no output may replace: the saved fit that this one was loaded from."""
+        return [] if self.fitted.saved_at is None else [self.fitted.saved_at]
+
     def _row_count(self, data: Any) -> int | None:
         """Rows of the data, where a row costs a solve and their number decides; else nobody asks."""
         return stream.row_count(data) if self.solver == "iterative" else None
@@ -248,7 +253,11 @@ class MixedModelResults(FitResults):
     # Disk, and what is to come
 
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
-        """Write the fit as a versioned directory without pickle; `bigmm.load` reads it."""
+        """Write the fit as a versioned directory without pickle; `bigmm.load` reads it.
+
+        overwrite: replace a directory that bigmm wrote; no other is replaced. Raises UsageError for a place that is,
+        holds or lies in the data, OutputError for one that cannot be written, TemporaryError while another run writes.
+        """
         return save.save_fit(self.fitted, path, overwrite)
 
     def bootstrap(self, n: int = 1000, seed: int = 0) -> None:

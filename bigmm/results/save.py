@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bigmm.accumulate.assemble import Assembled
-from bigmm.atomic import whole_directory
+from bigmm.atomic import check_apart, local_files, local_inputs, local_path, settled_path, whole_directory
 from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError, VersionError
 from bigmm.families import family
@@ -32,7 +32,6 @@ from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.gramfile import gram_from, gram_parts
-from bigmm.results.stream import check_local
 from bigmm.source.partition import Fingerprint
 
 FORMAT, VERSION = "bigmm-fit", 1
@@ -62,8 +61,9 @@ GENERALIZED = ("phi", "nagq", "laplace", "se_method", "penalized", "compressed_r
 
 
 def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Path:
-    """Write the fit; the directory appears whole or not at all (OutputError)."""
-    check_local(path)
+    """Write the fit; the directory appears whole or not at all (OutputError), never over the data (UsageError)."""
+    read = [*local_inputs(fitted.source), *local_files(mark.path for mark in fitted.fingerprints)]
+    check_apart(path, dict.fromkeys(read))
     with whole_directory(path, overwrite=overwrite) as folder:
         arrays, scalars = gram_parts(fitted.criterion.whole_gram)
         arrays |= {f"kept/{number}": np.asarray(kept) for number, kept in enumerate(fitted.assembled.kept)}
@@ -73,7 +73,7 @@ def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Pat
         entries = write_arrays(folder / "arrays", arrays | more)
         sealed = {"arrays": entries, "gram": listed(scalars), "spec": meta, "kind": fitted.kind}
         write_manifest(folder / "manifest.json", _body(fitted) | own | sealed)
-    return Path(path).expanduser().absolute()
+    return local_path(path)
 
 
 def _body(fitted: FittedLmm) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         sealed = json.loads(place.read_text())
         body = json.loads(sealed["body"])
         intact = hashlib.sha256(sealed["body"].encode()).hexdigest() == sealed["sha256"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{place} is damaged ({error}); {REMEDY}") from error
     if not intact:
         raise DataError(f"{place} does not match its checksum, it is damaged; {REMEDY}")
@@ -133,7 +133,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 def load_fit(path: str | os.PathLike) -> FittedLmm:
     """Read a saved fit, verify every array, and evaluate its objective again (VersionError when it is another)."""
-    folder = Path(path).expanduser().absolute()
+    folder = settled_path(path)
     body = read_manifest(folder)
     arrays = read_arrays(folder / "arrays", body["arrays"])
     learned = {name.removeprefix(SPEC): values for name, values in arrays.items() if name.startswith(SPEC)}
@@ -151,6 +151,7 @@ def load_fit(path: str | os.PathLike) -> FittedLmm:
         "seconds": body["seconds"],
         "fingerprints": tuple(_fingerprint(entry) for entry in body["fingerprints"]),
         "monte_carlo_error": body["monte_carlo_error"],
+        "saved_at": str(folder),
         **{name: body[name] for name in PLAIN},
     }
     return kind.fitted(folder, body, arrays, shared)

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bigmm.atomic import check_destination, output_error, whole_directory
+from bigmm.atomic import check_apart, check_destination, local_inputs, output_error, whole_directory
 from bigmm.design.spec import NEW_DATA
 from bigmm.errors import DataError, UsageError
 from bigmm.execute.executor import executor
@@ -161,9 +161,13 @@ def _done(task: RowTask, table: pa.Table, item: Item) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a row task's columns go on disk; keep: columns of the data carried along (None: all)."""
+    """Where a row task's columns go on disk: `path` is what `out` means, checked.
+
+    keep: columns of the data carried along (None: all).
+    """
 
     out: str | os.PathLike
+    path: Path
     keep: Sequence[str] | None
     overwrite: bool
 
@@ -175,13 +179,10 @@ def write(
 
     Parts have page checksums; the order of parts is the order of the data.
     """
-    check_local(to.out)
-    overwrite = to.overwrite
-    target = check_destination(to.out, overwrite=overwrite)
     source = opened(data)
     carried = carried_columns(source, to.keep)
     wanted = list(dict.fromkeys([*carried, *present(source, columns)]))
-    with whole_directory(target, overwrite=overwrite) as folder:
+    with whole_directory(to.out, overwrite=to.overwrite) as folder:
         job = partial(_write_part, source, task, wanted, carried, folder)
         for _ in executor(client).map(
             job, items_of(source), label="write", progress=progress if callable(progress) else None
@@ -189,13 +190,27 @@ def write(
             pass
         for stray in folder.glob(".part-*"):  # of a worker that was killed while it wrote
             stray.unlink()
-    return target
+    return to.path
 
 
-def check_local(out: str | os.PathLike) -> None:
-    """Output goes to a local or shared directory: object stores have no rename that would publish it at once."""
-    if "://" in str(out):
-        raise UsageError(f"cannot write to {out}: name a local directory and copy it up afterwards")
+def destination(
+    out: str | os.PathLike | None,
+    keep: Sequence[str] | None,
+    overwrite: bool,
+    data: Any,
+    reads: Sequence[str] = (),
+) -> Destination | None:
+    """Refuse `out` early, before anything is computed; None without `out`.
+
+    data: the rows that will be read. reads: further places that the output may not be, hold or lie in.
+
+    Raises UsageError for an output that is, holds or lies in an input and for a URL of an object store, OutputError for
+    a place that cannot be written.
+    """
+    if out is None:
+        return None
+    check_apart(out, [*local_inputs(data), *reads])
+    return Destination(out, check_destination(out, overwrite=overwrite), keep, overwrite)
 
 
 def _write_part(source: Source, task: RowTask, wanted: list[str], carried: list[str], folder: Path, item: Item) -> int:
@@ -204,7 +219,8 @@ def _write_part(source: Source, task: RowTask, wanted: list[str], carried: list[
     part = folder / f"part-{item.partition.index:05d}.parquet"
     temporary = part.with_name(f".{part.name}.{secrets.token_hex(6)}")
     try:
-        pq.write_table(result, temporary, row_group_size=ROWS_PER_GROUP, write_page_checksum=True, compression="zstd")
+        with open(temporary, "wb") as stream:  # a path that is no UTF-8 is not for pyarrow
+            pq.write_table(result, stream, row_group_size=ROWS_PER_GROUP, write_page_checksum=True, compression="zstd")
         os.replace(temporary, part)
     except OSError as error:
         temporary.unlink(missing_ok=True)

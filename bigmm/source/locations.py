@@ -47,7 +47,10 @@ def shown_path(path: str, prefix: str) -> str:
     """See `Location.shown`."""
     if prefix:
         return prefix + path
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the working directory was deleted
+        return path
     return path if relative.startswith("..") else relative
 
 

@@ -71,12 +71,17 @@ def test_65_an_infinite_value(bigmm, tmp_path):
 def test_73_the_place_is_taken(bigmm, sleep_lake, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "precious").write_text("precious")
+    for options in ((), ("--overwrite",)):
+        ended = bigmm("fit", SLEEP, sleep_lake, "--out", tmp_path / "out", *options)
+        assert ended.code == 73
+        assert "out exists and is not empty: it holds precious, which bigmm did not write" in ended.err
+        assert listing(tmp_path / "out") == ["precious"]
+    (tmp_path / "out" / "precious").unlink()
+    assert bigmm("fit", SLEEP, sleep_lake, "--out", tmp_path / "out").code == 0
     ended = bigmm("fit", SLEEP, sleep_lake, "--out", tmp_path / "out")
     assert ended.code == 73
     assert f"{tmp_path / 'out'} exists and is not empty: choose another place or say overwrite" in ended.err
-    assert listing(tmp_path / "out") == ["precious"]
     assert bigmm("fit", SLEEP, sleep_lake, "--out", tmp_path / "out", "--overwrite").code == 0
-    assert "precious" not in listing(tmp_path / "out")
     assert listing(tmp_path) == ["out"]
 
 
@@ -222,7 +227,8 @@ def large_lake(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated"), (signal.SIGHUP, 129, "terminated")],
 )
 def test_a_signal_in_mid_pass_leaves_nothing_behind(start, large_lake, tmp_path, number, code, word):
     outputs = ("--out", tmp_path / "out", "--json", tmp_path / "fit.json")
@@ -234,7 +240,7 @@ def test_a_signal_in_mid_pass_leaves_nothing_behind(start, large_lake, tmp_path,
             break
     out, err = child.communicate(timeout=60)
     assert child.returncode == code
-    last = json.loads(err.splitlines()[-1])
+    last = [json.loads(line) for line in err.splitlines()][-1]
     assert (last["event"], last["exit_code"]) == ("failed", code)
     assert last["message"] == f"{word}; nothing is half-written"
     assert out == ""

@@ -26,7 +26,7 @@ def test_lake_to_lake(crossed, rows, lake, tmp_path):
     expected = crossed.predict(rows, se=True)
     np.testing.assert_array_equal(table["prediction"], expected["prediction"])
     np.testing.assert_allclose(table["se"], expected["se"], rtol=1e-12)
-    assert leftovers(out) == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert leftovers(out) == [".bigmm", "part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
     assert leftovers(tmp_path) == ["predictions"]
 
 

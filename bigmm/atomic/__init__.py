@@ -1,0 +1,51 @@
+"""Output that appears whole or not at all, one writer at a time, and never in the place of what bigmm did not write.
+
+It is written beside its place, synced, then exchanged with it in one step (`switch`). A lock of the kernel keeps a
+second writer out (`lock`). What is left after a kill is hidden, and the next writer of the same place settles it.
+Every failure is an `OutputError` that names the path and the reason.
+"""
+
+import os as os
+
+from bigmm.atomic.inputs import check_apart, local_files, local_inputs
+from bigmm.atomic.ownership import TABLE_MARK, is_record, is_table
+from bigmm.atomic.places import is_url, local_path, shown_path, without_secrets
+from bigmm.atomic.reasons import output_error
+from bigmm.atomic.shield import shielded, watched
+from bigmm.atomic.writing import (
+    Reservation,
+    check_destination,
+    check_file,
+    reserved,
+    settled_path,
+    whole_directory,
+    whole_file,
+    write_text,
+)
+from bigmm.atomic.writing import (
+    _sweep as _sweep,
+)
+
+__all__ = [
+    "TABLE_MARK",
+    "Reservation",
+    "check_apart",
+    "check_destination",
+    "check_file",
+    "is_record",
+    "is_table",
+    "is_url",
+    "local_files",
+    "local_inputs",
+    "local_path",
+    "output_error",
+    "reserved",
+    "settled_path",
+    "shielded",
+    "shown_path",
+    "watched",
+    "whole_directory",
+    "whole_file",
+    "without_secrets",
+    "write_text",
+]

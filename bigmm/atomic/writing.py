@@ -1,0 +1,320 @@
+"""Write a directory or a file whole or not at all, one writer at a time, over nothing but bigmm's own."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from bigmm.atomic.lock import hidden_name, locked, take
+from bigmm.atomic.ownership import MARK, foreign_file, is_record, write_mark
+from bigmm.atomic.places import check_path, existing, local_path, resolved
+from bigmm.atomic.reasons import output_error
+from bigmm.atomic.shield import announce, shielded
+from bigmm.atomic.switch import is_unsettled, settle, switch, sync, sync_tree
+from bigmm.errors import BigmmError, OutputError, TemporaryError
+
+#: A discarded draft is gone when it has stayed away for so many looks at it, so many seconds apart.
+QUIET_CHECKS, QUIET_SECONDS = 5, 0.02
+
+Name = str | os.PathLike[str]
+Own = Callable[[Path], bool]
+
+
+def check_destination(path: Name, *, overwrite: bool = False) -> Path:
+    """Refuse early a directory that cannot be written or is taken; returns its absolute path.
+
+    Worth calling before hours of work. The directory must be absent or empty, or, with `overwrite`, written by bigmm.
+
+    Raises UsageError for a name that cannot be meant, OutputError for the rest.
+    """
+    place = local_path(path)
+    check_path(place, path)
+    target = resolved(place)
+    with _explained(path):
+        if is_unsettled(target):
+            _sweep(target)
+        _check_content(target, path, overwrite)
+        if target.is_dir() and not os.access(target, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "")
+        _probe(target)
+    return place
+
+
+def check_file(path: Name, own: Own = is_record) -> Path:
+    """Refuse early a file that cannot be written, or holds what bigmm did not write; returns its absolute path.
+
+    A device or a pipe is written into and never replaced. own: whether an existing file is bigmm's to replace.
+    """
+    place = local_path(path)
+    if _is_stream(place):
+        return place
+    check_path(place, path)
+    target = resolved(place)
+    with _explained(path):
+        _check_file(target, path, own)
+        _probe(target)
+    return place
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A place that this run alone may write. name: as the user wrote it; target: the resolved path."""
+
+    name: Name
+    target: Path
+    overwrite: bool
+
+
+@contextmanager
+def reserved(path: Name | Reservation, *, overwrite: bool = False) -> Iterator[Reservation]:
+    """Hold the lock of a directory to be written, so that a second writer is told before its work, not after.
+
+    Missing parents are made, and removed again when nothing was written. What a stopped writer left is settled first.
+
+    Raises TemporaryError while another run writes the same place, else as `check_destination`.
+    """
+    if isinstance(path, Reservation):
+        yield path
+        return
+    target = resolved(check_destination(path, overwrite=overwrite))
+    with _alone(target, path):
+        with _explained(path):
+            _check_content(target, path, overwrite)
+        yield Reservation(path, target, overwrite)
+
+
+@contextmanager
+def _alone(target: Path, name: Name) -> Iterator[None]:
+    """Parents made, lock held, leftovers of stopped writers gone."""
+    with ExitStack() as stack:
+        with _explained(name):
+            stack.callback(_remove_empty, target.parent, existing(target.parent))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(target, name))
+            settle(target)
+            _remove_leftovers(target)
+        yield
+
+
+@contextmanager
+def whole_directory(path: Name | Reservation, *, overwrite: bool = False) -> Iterator[Path]:
+    """Yield an empty directory to write into; it becomes `path` when the block ends without an exception.
+
+    Missing parents are created. An existing directory is refused unless it is empty, or replaced as a whole with
+    `overwrite` if bigmm wrote it. A signal that comes in during the replacement is delivered after it.
+    """
+    with reserved(path, overwrite=overwrite) as place, _explained(place.name), ExitStack() as cleanup:
+        target = place.target
+        draft = hidden_name(target, f"-{secrets.token_hex(4)}")
+        cleanup.callback(_discard, draft)
+        draft.mkdir()
+        handle = os.open(draft / MARK, os.O_RDWR | os.O_CREAT, 0o666)
+        cleanup.callback(os.close, handle)
+        take(handle)
+        yield draft
+        write_mark(draft)
+        sync_tree(draft)
+        _check_content(target, place.name, place.overwrite)
+        with shielded():
+            old = switch(draft, target, foreign_file)
+            announce(target)
+            sync(target.parent)
+            if old is not None:
+                cleanup.callback(_remove_tree, old)
+
+
+@contextmanager
+def whole_file(path: Name, *, own: Own = is_record) -> Iterator[Path]:
+    """Yield a path to write one file to; it replaces `path` when the block ends without an exception.
+
+    own: whether an existing file is bigmm's to replace. What is written to a device or a pipe goes into it as it is.
+    """
+    place = check_file(path, own)
+    if _is_stream(place):
+        with _stream(place, path) as draft:
+            yield draft
+        return
+    target = resolved(place)
+    with _alone(target, path), _explained(path), ExitStack() as cleanup:
+        draft = hidden_name(target, f"-{secrets.token_hex(4)}")
+        cleanup.callback(draft.unlink, missing_ok=True)
+        handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        cleanup.callback(os.close, handle)
+        take(handle)
+        yield draft
+        sync(draft)
+        with shielded():
+            _check_file(target, path, own)
+            if target.exists():
+                shutil.copymode(target, draft)
+            os.replace(draft, target)
+            announce(target)
+            sync(target.parent)
+
+
+def write_text(path: Name, text: str, *, own: Own = is_record) -> None:
+    """Write one small UTF-8 file, whole or not at all."""
+    with whole_file(path, own=own) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _stream(target: Path, name: Name) -> Iterator[Path]:
+    """A draft elsewhere that is copied into a device or a pipe; a reader that has seen enough is no error."""
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / "stream"
+        yield draft
+        with _explained(name), suppress(BrokenPipeError), open(draft, "rb") as content:
+            _pour(content, target)
+
+
+def _pour(content: BinaryIO, target: Path) -> None:
+    with open(target, "wb", buffering=0) as stream:
+        shutil.copyfileobj(content, stream)
+
+
+@contextmanager
+def _explained(name: Name) -> Iterator[None]:
+    """An OSError becomes the OutputError that names the place; errors of bigmm stay as they are."""
+    try:
+        yield
+    except BigmmError:
+        raise
+    except OSError as error:
+        raise output_error(name, error) from error
+
+
+def _check_content(target: Path, name: Name, overwrite: bool) -> None:
+    """The directory must be absent, empty, or bigmm's own with `overwrite`."""
+    if not os.path.lexists(target):
+        return
+    if not target.is_dir():
+        raise OutputError(f"{os.fspath(name)} exists and is a file: name a directory")
+    foreign = foreign_file(target)
+    if foreign is not None:
+        advice = f"it holds {foreign}, which bigmm did not write, and is not replaced; choose another place"
+        raise OutputError(f"{os.fspath(name)} exists and is not empty: {advice}")
+    if any(target.iterdir()) and not overwrite:
+        raise OutputError(f"{os.fspath(name)} exists and is not empty: choose another place or say overwrite")
+
+
+def _check_file(target: Path, name: Name, own: Own) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "")
+    if not os.path.lexists(target):
+        return
+    if not stat.S_ISREG(os.stat(target).st_mode):
+        raise OutputError(f"cannot write {os.fspath(name)}: it is no regular file; choose another place")
+    if not own(target):
+        raise OutputError(
+            f"{os.fspath(name)} exists and is not what bigmm writes there: it is not replaced; choose another place"
+        )
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "")
+
+
+def _is_stream(target: Path) -> bool:
+    try:
+        mode = os.stat(target).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def _probe(target: Path) -> None:
+    """Make and remove something beside the target: permissions, read-only mounts and root's powers all have a say."""
+    parent = target.parent
+    there = existing(parent)
+    if os.path.lexists(target):
+        about = os.stat(parent)
+        mine = os.geteuid() in (0, about.st_uid, os.lstat(target).st_uid)
+        if about.st_mode & stat.S_ISVTX and not mine:
+            raise PermissionError(errno.EPERM, "")
+    probe = hidden_name(there / target.name, f"-{secrets.token_hex(4)}")
+    probe.mkdir()
+    probe.rmdir()
+
+
+def _discard(draft: Path) -> None:
+    """Remove a draft and keep it away: threads of an interrupted writer (zarr's) still make directories for a while."""
+    if not draft.exists():
+        return  # renamed: all is well
+    _remove_tree(draft)
+    away = 0
+    while away < QUIET_CHECKS:
+        away = 0 if draft.exists() else away + 1
+        shutil.rmtree(draft, ignore_errors=True)
+        time.sleep(QUIET_SECONDS)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Remove a directory of bigmm's, its mark last: should we be stopped, the rest is still known as bigmm's."""
+    with suppress(OSError):
+        (folder / MARK).touch()
+        for entry in list(os.scandir(folder)):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            elif entry.name != MARK:
+                os.unlink(entry.path)
+        (folder / MARK).unlink()
+        folder.rmdir()
+
+
+def _remove_empty(folder: Path, until: Path) -> None:
+    """Remove the directories that were made for an output that did not come about."""
+    while folder != until and folder != folder.parent:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+        folder = folder.parent
+
+
+def _sweep(target: Path) -> None:
+    """Settle and remove what stopped writers left of `target`; nothing while a writer is at work."""
+    with suppress(TemporaryError, OutputError), _alone(target, target):
+        pass
+
+
+def settled_path(path: Name) -> Path:
+    """The absolute path of an output to read; what a stopped writer left there is completed first."""
+    place = local_path(path, "read")
+    target = resolved(place)
+    if is_unsettled(target):
+        _sweep(target)
+    return place
+
+
+def _remove_leftovers(target: Path) -> None:
+    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock."""
+    pattern = re.compile(re.escape(hidden_name(target, "").name) + r"-[0-9a-f]{8}(-old)?")
+    with os.scandir(target.parent) as entries:
+        drafts = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
+    for draft in drafts:
+        if draft.is_dir():
+            if _is_abandoned(draft / MARK) or (not (draft / MARK).exists() and foreign_file(draft) is None):
+                _remove_tree(draft)
+        elif _is_abandoned(draft):
+            draft.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path) -> bool:
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return take(handle)
+    finally:
+        os.close(handle)
