@@ -48,8 +48,10 @@ def learn(
     """
     parsed = parse(formula, need_random)
     check_columns(parsed, source.schema, weights, offset)
-    declared = {**source.declared_levels, **(categories or {})}
     used = set(required_columns(parsed))
+    orders = source.orders(sorted(used))
+    declared = {**orders.levels, **(categories or {})}
+    _refuse_lost_orders(parsed, orders.lost, declared)
     text = frozenset(name for name in used if _is_text(source.schema.field(name).type))
     chosen = Settings(
         parsed.text,
@@ -68,6 +70,14 @@ def learn(
     spec = DesignSpec(chosen, levels, combinations, states, text)
     _ = spec.plan  # every remaining mistake (a base that is no level, say) is found here, not on a worker
     return spec
+
+
+def _refuse_lost_orders(parsed: ParsedFormula, lost: Mapping[str, str], declared: Mapping[str, Sequence]) -> None:
+    """A categorical whose order is lost can number a grouping factor, but be no covariate and no response."""
+    nodes = [parsed.response, *(node for part in parsed.parts for node in part.factors)]
+    for name in dict.fromkeys(name for node in nodes for name in columns_of(node)):
+        if name in lost and name not in declared:
+            raise DataError(lost[name])
 
 
 def _is_text(kind: pa.DataType) -> bool:
