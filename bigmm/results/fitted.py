@@ -16,7 +16,7 @@ from bigmm.families import family as family_named
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.templates import Template
 from bigmm.results.estimated import Estimated
-from bigmm.source.partition import Fingerprint, Source
+from bigmm.source.partition import Fingerprint, Inventory, Source
 
 GAUSSIAN = family_named("gaussian")
 
@@ -28,7 +28,8 @@ class FittedLmm(Estimated):
     theta: (n_theta,) in lme4's order; estimates: in the user's coefficient order, NaN in dropped slots;
     dropped: ((column, rows dropped because of it), ...); seconds: {phase: s}; passes: looks at all rows;
     weights, offset: column names or None; monte_carlo_error: None for the exact solver;
-    source: where the rows were read, None once the fit was pickled or saved. The class attributes and the properties
+    source: where the rows were read, None once the fit was pickled or saved; inventory: the files they came from, None
+    for tables in memory. The class attributes and the properties
     that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
     """
 
@@ -51,6 +52,7 @@ class FittedLmm(Estimated):
     monte_carlo_error: Mapping[str, Any] | None = None
     solver_reason: str = ""
     source: Source | None = None
+    inventory: Inventory | None = None
 
     @property
     def layout(self) -> Layout:
