@@ -18,6 +18,7 @@ from bigmm.fit.forecast import (
     forecast_generalized,
     forecast_linear,
 )
+from bigmm.fit.look import look_bytes
 from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings, true_or_false
 from bigmm.source import Inventory
@@ -153,6 +154,7 @@ def plan(
     else:
         check_terms(spec, options.nagq)
         ahead = forecast_generalized(source, spec, workers, how, options.nagq)
+    readable = look_bytes(source, spec.used_columns, workers) <= how.memory_limit
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
     return Plan(
@@ -174,9 +176,9 @@ def plan(
         ahead.solver_bytes,
         ahead.flops,
         how.memory_limit,
-        ahead.fits,
+        ahead.fits and readable,
         None if options is None else str(options.family),
         LOOKS.get(ahead.engine),
-        ahead.refused,
+        ahead.refused or not readable,
         source.inventory,
     )

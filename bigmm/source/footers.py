@@ -77,7 +77,7 @@ class Tail:
 
     def without_arrow_schema(self) -> pq.FileMetaData:
         """The footer without Arrow's own notes on types, which can name types that Arrow cannot read."""
-        return _parsed(self.content.replace(b"ARROW:schema", b"-----:schema"))
+        return _parsed(_nameless(self.content))
 
 
 class NotParquet(ValueError):
@@ -96,7 +96,16 @@ def read_tail(stream: Any, size: int) -> Tail:
     if length > count:
         content = stream.read_at(length, size - length)
     content = content[-length:]
-    return Tail(_parsed(content), hashlib.blake2b(content, digest_size=8).hexdigest(), content)
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    try:
+        return Tail(_parsed(content), digest, content)
+    except pa.ArrowException:
+        return Tail(_parsed(_nameless(content)), digest, content)
+
+
+def _nameless(content: bytes) -> bytes:
+    """The footer with Arrow's notes under a name of the same length that nobody looks for."""
+    return content.replace(b"ARROW:schema", b"-----:schema")
 
 
 def _parsed(content: bytes) -> pq.FileMetaData:

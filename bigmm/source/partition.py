@@ -86,8 +86,9 @@ class Inventory:
     def _on_checksums(self) -> tuple[str, ...]:
         if not self.without_checksums:
             return ()
-        of = f"{self.row_groups:,}" if self.checked == self.row_groups else f"the {self.checked:,} looked at"
-        return (f"{self.without_checksums:,} of {of} row groups have no page checksums: damage would go unnoticed",)
+        looked = "" if self.checked == self.row_groups else f" that were looked at ({self.row_groups:,} in all)"
+        count = f"{self.without_checksums:,} of {self.checked:,} row groups{looked}"
+        return (f"{count} have no page checksums: damage would go unnoticed",)
 
 
 MOST_NAMES = 100
