@@ -41,7 +41,7 @@ class Bytes(click.ParamType):
 
 
 def model_options(command: Callable) -> Callable:
-    """The arguments and options that say which model: FORMULA, DATA..., --reml/--ml, --weights, --offset, --filter, --solver and sizes."""
+    """The arguments and options that say which model: FORMULA, DATA... and those that every model takes."""
     options = (
         click.argument("formula"),
         click.argument("data", nargs=-1, required=True),

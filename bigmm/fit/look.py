@@ -38,7 +38,7 @@ def check_look_memory(source: Source, columns: Collection[str], workers: Executo
     needed = look_bytes(source, columns, workers)
     if needed > limit:
         raise MemoryLimitError(
-            f"reading partitions needs about {in_units(needed)} with {workers.n_workers} threads but the memory limit is "
-            f"{in_units(limit)}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
+            f"reading partitions needs about {in_units(needed)} with {workers.n_workers} threads but the memory limit "
+            f"is {in_units(limit)}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
             "(partition_bytes=)"
         )

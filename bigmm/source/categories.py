@@ -52,8 +52,8 @@ class FileOrders:
         ordered = any(_must_be_known(footer, name) for footer in self.footers)
         if any(footer.pandas.get(name, (0,))[0] > _MOST_CATEGORIES for footer in self.footers):
             return None
-        if any(name in f.pandas and not is_text(f.schema.field(name).type) for f in self.footers if name in f.schema.names):
-            return f"column {name!r} was a categorical of pandas whose values are no text, and Parquet keeps no order of them"
+        if any(name in f.pandas and _is_no_text(f.schema, name) for f in self.footers):
+            return f"column {name!r} was a categorical of pandas, of values that are no text: Parquet loses their order"
         with ThreadPoolExecutor(_THREADS[self.reader.remote]) as pool:
             found = list(pool.map(lambda footer: self._in_file(footer, name), self.footers))
         if None not in found and len(set(found)) == 1:
@@ -97,6 +97,10 @@ def _is_ordered(schema: pa.Schema, name: str) -> bool:
     return pa.types.is_dictionary(kind) and bool(kind.ordered)
 
 
+def _is_no_text(schema: pa.Schema, name: str) -> bool:
+    return name in schema.names and not is_text(schema.field(name).type)
+
+
 def _must_be_known(footer: Footer, name: str) -> bool:
     return footer.pandas.get(name, (0, False))[1] or _is_ordered(footer.schema, name)
 
@@ -117,7 +121,7 @@ def _polars_values(noted: bytes) -> tuple | None:
 
 
 def table_orders(table: pa.Table, noted: dict[str, tuple[int, bool]], description: str) -> Orders:
-    """Orders of the categories of a table in memory: ordered dictionaries, and what pandas noted of its categoricals."""
+    """Orders of categories of a table in memory: of ordered dictionaries, and of categoricals that pandas noted."""
     levels: dict[str, tuple] = {}
     lost: dict[str, str] = {}
     for name, count in _unique(table.column_names):
@@ -130,7 +134,7 @@ def table_orders(table: pa.Table, noted: dict[str, tuple[int, bool]], descriptio
                 levels[name] = values
         elif name in noted and not is_text(kind):
             lost[name] = (
-                f"column {name!r} of the {description} was a categorical of pandas, and its order is not kept. "
+                f"column {name!r} of the {description} was a categorical of pandas, and the order was lost. "
                 f"{_HOW.format(name=name)}"
             )
     return Orders(levels, lost)

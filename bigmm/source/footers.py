@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from bigmm.errors import DataError
 from bigmm.source.faults import guarded
@@ -251,7 +250,7 @@ def _diagnosis(stream: Any, error: Exception) -> str:
     if head.isascii() and not re.search(rb"[\x00-\x08\x0e-\x1f]", head):
         start = head.decode().splitlines()[0][:40] if head.strip() else ""
         return (
-            f"it is text that begins with {start!r}. bigmm reads Parquet only: convert it (pyarrow.csv, pandas, duckdb), "
-            "or take it out of the directory"
+            f"it is text that begins with {start!r}. bigmm reads Parquet only: convert it (pyarrow.csv, pandas, "
+            "duckdb), or take it out of the directory"
         )
     return str(error)

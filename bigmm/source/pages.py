@@ -1,4 +1,4 @@
-"""Page headers of Parquet files, which tell what footers do not: whether pages have checksums, how many values they hold.
+"""Page headers of Parquet files, which tell what footers do not: checksums, and how many values pages hold.
 
 Headers are structures of Thrift's compact protocol (parquet.thrift, ``PageHeader``): field 2 is the size of the page
 decompressed, 3 as it is stored, 4 the checksum, 5 and 8 the headers of data pages, whose field 1 counts values.

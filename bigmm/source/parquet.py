@@ -22,6 +22,9 @@ from bigmm.source.predicate import Predicate, make_predicate, plain_schema
 from bigmm.source.rows import BATCH_ROWS, FileReader, part_of_group
 from bigmm.source.schema import TEXT, Unified, conform, declared, unify
 
+_SMALL_BATCH = 1 << 12
+"""The first rows are read so many at a time at least: a filter may keep few of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource:
@@ -100,6 +103,9 @@ class ParquetSource:
         return with_keys(table, partition.rows, partition.keys, needed, self.schema)
 
     def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:
+        if partition.rows < sum(partition.group_rows):  # a part, which has a cursor of its own
+            table = self._finish(self._decode(partition, self._needed(columns)), partition, columns)
+            return table.slice(0, rows) if table.num_rows else None
         needed, tables, count = self._needed(columns), [], 0
         with self.reader.filesystem.open_input_file(partition.fingerprint.path) as stream:
             for table in self._batches(stream, partition, needed, rows):
@@ -110,21 +116,16 @@ class ParquetSource:
         return pa.concat_tables(tables).slice(0, rows) if count else None
 
     def _batches(self, stream: Any, partition: FilePartition, needed: Sequence[str], rows: int) -> Iterator[pa.Table]:
-        """The rows of a partition in small tables."""
+        """The rows of whole row groups in small tables."""
         own, text = self._own(partition, needed)
         if not own:
             for start in range(0, partition.rows, BATCH_ROWS):
                 count = min(BATCH_ROWS, partition.rows - start)
                 yield with_keys(pa.table({}), count, partition.keys, needed, self.schema)
             return
-        mark, row = partition.fingerprint, 0
-        for table in self.reader.batches(stream, mark, own, text, max(1, min(rows, BATCH_ROWS))):
-            first, row = row, row + table.num_rows
-            part = table.slice(max(0, mark.start - first), max(0, mark.start + mark.rows - max(first, mark.start)))
-            if part.num_rows:
-                yield with_keys(part, part.num_rows, partition.keys, needed, self.schema)
-            if row >= mark.start + mark.rows:
-                return
+        size = min(max(rows, _SMALL_BATCH), BATCH_ROWS)
+        for table in self.reader.batches(stream, partition.fingerprint, own, text, size):
+            yield with_keys(table, table.num_rows, partition.keys, needed, self.schema)
 
     def _finish(self, table: pa.Table, partition: Partition, columns: Sequence[str]) -> pa.Table:
         table = conform(table, self.schema, partition.where)
@@ -218,9 +219,7 @@ def open_parquet(
     )
 
 
-def _typed(
-    footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | None
-) -> tuple[Unified, list[Footer]]:
+def _typed(footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | None) -> tuple[Unified, list[Footer]]:
     """The schema of all files, and footers whose keys are the columns that files do not hold.
 
     A column that the file itself has wins over a key of the same name. A column that a dataset declares, and a file

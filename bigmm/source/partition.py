@@ -30,10 +30,10 @@ class Fingerprint:
 class Inventory:
     """Which files a lake was found to consist of, for summaries, records and plans.
 
-    ``taken``: files read; ``left_out``: names of hidden files and folders and of side files such as checksums; ``rows``:
-    in the files taken; ``rows_skipped``: of them, in row groups that the filter rules out unread; ``row_groups``: in
-    the files taken; ``checked``: of them, those looked at for page checksums; ``without_checksums``: of those, the ones
-    without.
+    ``taken``: number of files read; ``left_out``: names of hidden files and folders and of side files such as
+    checksums; ``rows``: number in the files taken; ``rows_skipped``: number of them in row groups that the filter rules
+    out unread; ``row_groups``: number in the files taken; ``checked``: number of row groups that were looked at for
+    page checksums; ``without_checksums``: number of those without.
     """
 
     taken: int

