@@ -74,6 +74,14 @@ class Tail:
     digest: str
     content: bytes
 
+    @property
+    def encrypted(self) -> bool:
+        """Whether columns are encrypted: the footer then carries a signature behind its own bytes.
+
+        pyarrow ends the whole process when such a column chunk is asked for its sizes, so it must not be asked.
+        """
+        return self.metadata.serialized_size != len(self.content) - 8
+
     def without_arrow_schema(self) -> pq.FileMetaData:
         """The footer without Arrow's own notes on types, which can name types that Arrow cannot read."""
         return _parsed(_nameless(self.content))
@@ -144,8 +152,9 @@ def _read_footer(location: Location, entry: Entry, keys: Keys, look: bool) -> Fo
                 reason = _diagnosis(stream, error)
                 raise DataError(f"{where} is not a readable Parquet file: {reason}") from error
             rows, sizes = _row_groups(tail.metadata, where)
-            _refuse_false_rows(stream, tail.metadata, rows, where)
-            checksums = _checksums(stream, tail.metadata, location.remote) if look else (0, 0)
+            if not tail.encrypted:
+                _refuse_false_rows(stream, tail.metadata, rows, where)
+            checksums = _checksums(stream, tail.metadata, location.remote) if look and not tail.encrypted else (0, 0)
         width = row_bytes(schema) + 8 * len(keys)
         nbytes = tuple(max(size, count * width) for size, count in zip(sizes, rows, strict=True))
         plain = schema.remove_metadata()
@@ -199,15 +208,10 @@ def _refuse_false_rows(stream: Any, metadata: pq.FileMetaData, rows: Sequence[in
 
 
 def _flat_columns(metadata: pq.FileMetaData, group: int) -> list[pq.ColumnChunkMetaData]:
-    """Column chunks with one value per row that can be read at all (others may be encrypted)."""
-    chunks, flat = metadata.row_group(group), []
-    for number in range(metadata.num_columns):
-        try:
-            if metadata.schema.column(number).max_repetition_level == 0:
-                flat.append(chunks.column(number))
-        except (pa.ArrowException, OSError):
-            continue
-    return flat
+    """Column chunks with one value per row."""
+    columns = range(metadata.num_columns)
+    flat = [number for number in columns if metadata.schema.column(number).max_repetition_level == 0]
+    return [metadata.row_group(group).column(number) for number in flat]
 
 
 def _checksums(stream: Any, metadata: pq.FileMetaData, remote: bool) -> tuple[int, int]:

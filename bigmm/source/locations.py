@@ -45,7 +45,10 @@ def shown_path(path: str, prefix: str) -> str:
     """See `Location.shown`."""
     if prefix:
         return prefix + path
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except FileNotFoundError:  # the working directory is gone
+        return path
     return path if relative.startswith("..") else relative
 
 
@@ -71,8 +74,7 @@ def locate(places: Sequence[str | PurePath]) -> Location:
     left_out: dict[str, None] = {}
     filesystem, prefix = None, ""
     for place in places:
-        if not str(place):
-            raise UsageError("no data: a path is empty")
+        _check_spelling(str(place))
         system, prefix, base, glob = _split(str(place))
         if filesystem is not None and not system.equals(filesystem):
             raise UsageError(
@@ -92,6 +94,16 @@ def locate(places: Sequence[str | PurePath]) -> Location:
     return Location(filesystem, is_remote(filesystem), chosen, description, prefix, tuple(left_out))
 
 
+def _check_spelling(place: str) -> None:
+    if not place:
+        raise UsageError("no data: a path is empty")
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode(errors="replace")
+        raise DataError(f"cannot read {shown}: its name is not UTF-8, which Arrow needs. Rename it.") from None
+
+
 def is_remote(filesystem: fs.FileSystem) -> bool:
     """Whether reads go over a network."""
     while isinstance(filesystem, fs.SubTreeFileSystem):
@@ -103,7 +115,11 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     """Filesystem, prefix for messages, path before the first wildcard, pattern from there on ("" without wildcard)."""
     match = _URL.match(place)
     if match is None:
-        path = os.path.abspath(os.path.expanduser(place))
+        try:
+            path = os.path.abspath(os.path.expanduser(place))
+        except FileNotFoundError as error:
+            message = f"cannot find {place}: the working directory is gone. Give a path that begins with /."
+            raise DataError(message) from error
         base, pattern = (path, "") if os.path.exists(path) else _cut_pattern(path, _LOCAL_WILD)
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")

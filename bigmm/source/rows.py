@@ -80,7 +80,8 @@ class FileReader:
             metadata = tail.without_arrow_schema()
             schema = pq.ParquetFile(stream, metadata=metadata, **options).schema_arrow
         stored = [name for name in names if name in schema.names]
-        broken = _not_dictionaries(metadata, mark.row_groups, {n for n in stored if is_text(schema.field(n).type)})
+        written = set() if tail.encrypted else {n for n in stored if is_text(schema.field(n).type)}
+        broken = _not_dictionaries(metadata, mark.row_groups, written)
         if any(pa.types.is_dictionary(field.type) and field.name in broken for field in schema):
             metadata = tail.without_arrow_schema()  # it asks for dictionaries, which Arrow cannot make of these pages
         as_dictionary = [n for n in stored if n in text and n not in broken and is_text(schema.field(n).type)]

@@ -12,7 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from bigmm.errors import DataError
+from bigmm.errors import DataError, UsageError
 from bigmm.source import open_source
 from bigmm.source.locations import locate
 
@@ -267,3 +267,28 @@ def test_rows_that_the_filter_skips_unread_are_said(lake):
     inventory = open_source(lake, filter="year == 2021").inventory
     assert (inventory.rows, inventory.rows_skipped) == (4000, 2000)
     assert pa.types.is_integer(open_source(lake).schema.field("year").type)
+
+
+def test_names_that_are_not_utf_8(parts):
+    odd = os.fsencode(parts) + b"/\xff.parquet"
+    with open(odd, "wb") as stream:
+        stream.write((parts / "a.parquet").read_bytes())
+    for place in (parts, os.fsdecode(odd)):
+        with pytest.raises(DataError, match=r"cannot read .*\.parquet: its name is not UTF-8"):
+            locate([place])
+    assert rows(f"{parts}/*_0") == 200
+
+
+def test_a_working_directory_that_is_gone(parts, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(DataError, match="the working directory is gone"):
+        locate(["lake"])
+    assert rows(parts) == 1000
+
+
+def test_an_empty_path_is_not_the_working_directory():
+    for data in ("", [""]):
+        with pytest.raises(UsageError, match="a path is empty"):
+            open_source(data)

@@ -244,3 +244,43 @@ def test_categories_that_are_numbers_lose_their_order_in_files(dosed, tmp_path):
         orders = open_source(data).orders(["k"])
         assert orders.levels == {}
         assert "column 'k'" in orders.lost["k"] and "Pass categories={'k': [...]}" in orders.lost["k"]
+
+
+@pytest.fixture
+def encrypted(tmp_path):
+    """encrypted(plaintext_footer) -> a file of which column y is encrypted."""
+    pe = pytest.importorskip("pyarrow.parquet.encryption")
+    import base64
+
+    class Keys(pe.KmsClient):
+        def __init__(self, connection):
+            pe.KmsClient.__init__(self)
+            self.keys = connection.custom_kms_conf
+
+        def wrap_key(self, key_bytes, master_key_identifier):
+            return base64.b64encode(self.keys[master_key_identifier].encode() + key_bytes)
+
+    def make(plaintext_footer):
+        table = pa.table({"y": [1.0, 2.0], "x": [1.0, 2.0], "g": ["a", "b"]})
+        connection = pe.KmsConnectionConfig(custom_kms_conf={"f": "0123456789012345", "c": "0123456789012346"})
+        how = pe.EncryptionConfiguration(footer_key="f", column_keys={"c": ["y"]}, plaintext_footer=plaintext_footer)
+        properties = pe.CryptoFactory(Keys).file_encryption_properties(connection, how)
+        with pq.ParquetWriter(tmp_path / "a.parquet", table.schema, encryption_properties=properties) as writer:
+            writer.write_table(table)
+        return tmp_path / "a.parquet"
+
+    return make
+
+
+def test_an_encrypted_column_matters_only_where_it_is_used(encrypted, read_all):
+    """pyarrow ends the process when the chunk of such a column is asked for its sizes."""
+    source = open_source(encrypted(True))
+    assert read_all(source, ["x", "g"]) == {"x": [1.0, 2.0], "g": ["a", "b"]}
+    with pytest.raises(DataError, match=r"a\.parquet, row group 0 has an encrypted column, which bigmm does not read"):
+        source.read(source.partitions[0], ["y"])
+    assert source.inventory.checked == 0
+
+
+def test_an_encrypted_footer_is_named(encrypted):
+    with pytest.raises(DataError, match=r"a\.parquet is not a readable Parquet file: it is encrypted Parquet"):
+        open_source(encrypted(False))
