@@ -41,7 +41,7 @@ class Bytes(click.ParamType):
 
 
 def model_options(command: Callable) -> Callable:
-    """The arguments and options that say which model: FORMULA, DATA..., --reml/--ml, --weights, --offset, --filter."""
+    """The arguments and options that say which model: FORMULA, DATA... and those that every model takes."""
     options = (
         click.argument("formula"),
         click.argument("data", nargs=-1, required=True),
@@ -61,6 +61,14 @@ def model_options(command: Callable) -> Callable:
             "--solver", metavar="NAME", default="auto", show_default=True, help="How the equations are solved."
         ),
         click.option("--memory-limit", type=Bytes(), metavar="SIZE", help="Refuse a fit that needs more, e.g. 4GiB."),
+        click.option(
+            "--partition-bytes",
+            type=Bytes(),
+            metavar="SIZE",
+            default="64MiB",
+            show_default=True,
+            help="Read so much at a time in each thread, counted as it is in memory.",
+        ),
     )
     return _decorated(command, options)
 

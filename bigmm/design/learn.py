@@ -52,8 +52,10 @@ def learn(
     """
     parsed = parse(formula, need_random)
     check_columns(parsed, source.schema, weights, offset)
-    declared = {**source.declared_levels, **(categories or {})}
     used = set(required_columns(parsed))
+    orders = source.orders(sorted(used))
+    declared = {**orders.levels, **(categories or {})}
+    _refuse_lost_orders(parsed, orders.lost, declared)
     text = frozenset(name for name in used if _is_text(source.schema.field(name).type))
     chosen = Settings(
         parsed.text,
@@ -84,6 +86,14 @@ def learn_states(
 ) -> tuple[dict[str, State], int]:
     """(the states of all transforms, learned from the rows that count; passes over these rows)."""
     return _states(stateful_nodes(spec.parsed.nodes), source, executor, progress, {}, spec.completeness.before_states())
+
+
+def _refuse_lost_orders(parsed: ParsedFormula, lost: Mapping[str, str], declared: Mapping[str, Sequence]) -> None:
+    """A categorical whose order is lost can number a grouping factor, but be no covariate and no response."""
+    nodes = [parsed.response, *(node for part in parsed.parts for node in part.factors)]
+    for name in dict.fromkeys(name for node in nodes for name in columns_of(node)):
+        if name in lost and name not in declared:
+            raise DataError(lost[name])
 
 
 def _is_text(kind: pa.DataType) -> bool:

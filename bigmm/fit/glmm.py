@@ -153,6 +153,7 @@ def glmm(
             monte_carlo_error=fitted.error,
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),
+            inventory=source.inventory,
             weights=begun.weights,
             offset=begun.offset,
             bigmm_version=__version__,

@@ -256,6 +256,7 @@ def fit_assembled(
             monte_carlo_error=None if solved.error is None else solved.error.as_record(),
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),
+            inventory=source.inventory,
             weights=weights,
             offset=offset,
             bigmm_version=__version__,

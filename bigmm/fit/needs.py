@@ -75,7 +75,7 @@ def check_pass_memory(source: Source, spec: DesignSpec, n_workers: int, limit: i
         raise MemoryLimitError(
             f"the pass over the rows needs about {in_units(needed)} with {n_workers} workers but the memory limit is "
             f"{in_units(limit)}{factor}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
-            "(partition_bytes=, smaller row groups)"
+            "(partition_bytes=)"
         )
 
 

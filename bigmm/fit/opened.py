@@ -8,11 +8,13 @@ from numbers import Real
 from typing import Any
 
 from bigmm.design import DesignSpec, learn
+from bigmm.design.formula import parse, required_columns
 from bigmm.design.layout import DesignChunk
 from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
+from bigmm.fit.look import check_look_memory
 from bigmm.fit.settings import Settings, true_or_false
 from bigmm.source import Source, open_source
 
@@ -64,6 +66,8 @@ def opened(
         limit = how.memory_limit if refuse_large else None
         source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=limit)
         workers = executor(client, n_workers)
+    if limit is not None:
+        check_look_memory(source, required_columns(parse(formula)), workers, limit)
     with clock("learn"):
         spec = learn(
             formula,

@@ -19,8 +19,10 @@ from bigmm.fit.forecast import (
     forecast_generalized,
     forecast_linear,
 )
+from bigmm.fit.look import look_bytes
 from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings, true_or_false
+from bigmm.source import Inventory
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,7 @@ class Plan:
     engine: "blocks" or "levels" (with the workers) of a linear model, "single", "nested" or "crossed" of a generalized
     one; solver: which one the fit will choose, solver_reason: why; solver_bytes and flops: of an evaluation of gradient
     and criterion; memory_limit: bytes; fits: whether both stay below it; refused: whether the fit is refused because
-    they do not (`fit.forecast`)."""
+    they do not (`fit.forecast`); files: which files the rows are in, None for tables in memory."""
 
     formula: str
     data: str
@@ -55,16 +57,18 @@ class Plan:
     family: str | None = None
     looks_per_evaluation: tuple[int, int] | None = None
     refused: bool = False
+    files: Inventory | None = None
 
     def as_record(self) -> dict[str, Any]:
         """A dict of plain values, for JSON."""
-        return asdict(self)
+        return asdict(self) | {"files": None if self.files is None else self.files.as_record()}
 
     def __str__(self) -> str:
         width = max([len("grouping factor"), *(len(t.name) for t in self.terms)])
         lines = [
             f"Formula: {self.formula}",
             f"Data: {self.data}: {self.rows:,} rows in {self.partitions} partitions, {self.lanes} lanes",
+            *(f"Files: {sentence}" for sentence in (self.files.sentences() if self.files is not None else ())),
             f"Reads: {self._reads()}",
             f"Fixed effects: {self.coefficients}; variance parameters: {self.theta}",
             f"{'grouping factor':<{width}}  {'levels':>12}  width  {'memory':>10}  block",
@@ -152,6 +156,7 @@ def plan(
     else:
         check_terms(spec, options.nagq)
         ahead = forecast_generalized(source, spec, workers, how, options.nagq)
+    readable = look_bytes(source, spec.used_columns, workers) <= how.memory_limit
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
     return Plan(
@@ -173,8 +178,9 @@ def plan(
         ahead.solver_bytes,
         ahead.flops,
         how.memory_limit,
-        ahead.fits,
+        ahead.fits and readable,
         None if options is None else str(options.family),
         LOOKS.get(ahead.engine),
-        ahead.refused,
+        ahead.refused or not readable,
+        source.inventory,
     )

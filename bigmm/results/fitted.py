@@ -16,7 +16,7 @@ from bigmm.families import family as family_named
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.templates import Template
 from bigmm.results.estimated import Estimated
-from bigmm.source.partition import Fingerprint, Source
+from bigmm.source.partition import Fingerprint, Inventory, Source
 
 GAUSSIAN = family_named("gaussian")
 
@@ -29,7 +29,8 @@ class FittedLmm(Estimated):
     dropped: ((column, rows dropped because of it), ...); seconds: {phase: s}; passes: looks at all rows;
     weights, offset: column names or None; monte_carlo_error: None for the exact solver;
     source: where the rows were read, None once the fit was pickled or saved; saved_at: the directory that the fit was
-    loaded from, None else. The class attributes and the properties
+    loaded from, None else; inventory: the files the rows came from, None for tables in memory. The class attributes and
+    the properties
     that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
     """
 
@@ -53,6 +54,7 @@ class FittedLmm(Estimated):
     solver_reason: str = ""
     source: Source | None = None
     saved_at: str | None = None
+    inventory: Inventory | None = None
 
     @property
     def layout(self) -> Layout:

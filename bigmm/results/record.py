@@ -43,6 +43,14 @@ def optimizer_record(fitted: FittedLmm) -> dict[str, Any]:
     return {name: getattr(outcome, name) for name in names}
 
 
+def files_record(fitted: FittedLmm) -> dict[str, Any] | None:
+    """Which files the rows came from, and how many of their rows the filter left out; None for tables in memory."""
+    if fitted.inventory is None:
+        return None
+    filtered = fitted.inventory.rows - fitted.rows_read
+    return fitted.inventory.as_record() | {"rows_left_out_by_filter": filtered}
+
+
 def as_record(fitted: FittedLmm) -> dict[str, Any]:
     """The fields of the command line's --json, ready for json.dumps."""
     names = fitted.fixed_names
@@ -78,6 +86,7 @@ def as_record(fitted: FittedLmm) -> dict[str, Any]:
         "solver": fitted.solver,
         "monte_carlo_error": fitted.monte_carlo_error,
         "data": fitted.data_description,
+        "files": files_record(fitted),
         "bigmm_version": fitted.bigmm_version,
     }
     return plain(record | fitted.particulars)

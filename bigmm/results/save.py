@@ -32,7 +32,7 @@ from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.gramfile import gram_from, gram_parts
-from bigmm.source.partition import Fingerprint
+from bigmm.source.partition import Fingerprint, Inventory
 
 FORMAT, VERSION = "bigmm-fit", 1
 SPEC = "spec/"
@@ -89,6 +89,7 @@ def _body(fitted: FittedLmm) -> dict[str, Any]:
         "term_order": list(fitted.assembled.term_order),
         "seconds": dict(fitted.seconds),
         "fingerprints": [asdict(f) for f in fitted.fingerprints],
+        "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
         "templates": listed(asdict(fitted.criterion.templates)),
     }
@@ -150,6 +151,7 @@ def load_fit(path: str | os.PathLike) -> FittedLmm:
         "dropped": tuple((column, count) for column, count in body["dropped"]),
         "seconds": body["seconds"],
         "fingerprints": tuple(_fingerprint(entry) for entry in body["fingerprints"]),
+        "inventory": _inventory(body.get("inventory")),
         "monte_carlo_error": body["monte_carlo_error"],
         "saved_at": str(folder),
         **{name: body[name] for name in PLAIN},
@@ -249,6 +251,10 @@ def _outcome(entry: dict[str, Any]) -> Outcome:
     kinds = {"theta": float, "gradient": float, "at_boundary": bool}
     arrays = {name: np.array(entry[name], dtype=kind) for name, kind in kinds.items() if entry[name] is not None}
     return Outcome(**(entry | arrays))
+
+
+def _inventory(entry: dict[str, Any] | None) -> Inventory | None:
+    return None if entry is None else Inventory.from_record(entry)
 
 
 def _fingerprint(entry: dict[str, Any]) -> Fingerprint:

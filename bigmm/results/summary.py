@@ -202,6 +202,8 @@ def notes(fitted: FittedLmm) -> list[str]:
         detail = ", ".join(f"{count:,} ({column})" for column, count in dropped)
         lines.append(f"{total:,} of {fitted.rows_read:,} rows dropped for missing values or zero weights: {detail}")
     lines += [levels_note(name, labels) for name, labels in fitted.spec.lost.items()]
+    if fitted.inventory is not None:
+        lines += fitted.inventory.sentences()
     lines += lost_note(fitted)
     if fitted.is_singular:
         lines.append("boundary (singular) fit: a variance is zero or a correlation is 1; consider a simpler model")

@@ -30,6 +30,7 @@ _FORBIDDEN = re.compile(
     r"|Permission denied|AuthenticationFailed|AuthorizationFailure",
     re.IGNORECASE,
 )
+_ENCRYPTED = re.compile(r"Cannot decrypt|FileDecryption")
 _DAMAGED = re.compile(
     r"CRC|corrupt|thrift|end of stream|page (header|integrity)|unknown encoding|decompress|dictionary|malformed"
     r"|invalid (or )?(data|column|page|number)|truncat|magic bytes|expected .* values",
@@ -79,6 +80,8 @@ def explained(error: Exception, where: str) -> BigmmError:
         return DataError(f"no permission to read {where} ({reason}). Check the file's permissions or the credentials.")
     if isinstance(error, OSError) and error.errno is not None:
         return ReadError(f"cannot read {where}: {reason}")
+    if _ENCRYPTED.search(reason):
+        return DataError(f"{where} has an encrypted column, which bigmm does not read ({reason})")
     return DataError(f"damaged or unreadable Parquet in {where}: {reason}. Write the file again from its origin.")
 
 

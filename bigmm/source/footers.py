@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from urllib.parse import unquote
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from bigmm.errors import DataError
 from bigmm.source.faults import guarded
+from bigmm.source.hive import Keys, hive_keys
+from bigmm.source.listing import Entry
 from bigmm.source.locations import Location
+from bigmm.source.pages import counted_values, has_checksum
+from bigmm.source.schema import row_bytes
 
 _FOOTER_THREADS = {False: 4, True: 16}
-_NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
+
+#: The end of a file that is read in one piece; nearly every footer lies in it.
+_TAIL_BYTES = 1 << 16
+
+#: A row group that claims more rows than this, and more than so many for each stored byte, has its pages counted.
+_MANY_ROWS, _ROWS_PER_BYTE = 1 << 16, 4
+
+#: Of remote files only so many are looked at for page checksums, because each look is a request.
+_REMOTE_LOOKS = 8
 
 #: First bytes of files that are not (whole) Parquet, and what they are.
 _MAGIC = (
@@ -28,96 +40,221 @@ _MAGIC = (
     (b"PK\x03\x04", "it is a zip archive (a spreadsheet?)"),
     (b"ORC", "it is an ORC file"),
 )
+_ENDS = {b"PAR1", b"PARE"}
+INT96 = {"coerce_int96_timestamp_unit": "us"}  # nanoseconds end in 2262, and Spark writes 9999-12-31
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """One file: rows and uncompressed bytes of each row group; ``keys`` are the hive keys of its directories."""
+    """One file: rows and decoded bytes of each row group (`schema.row_bytes`), and values of columns the file does not
+    hold itself.
+
+    ``digest``: of the footer's bytes; ``checksums``: how many of the row groups that were looked at have page
+    checksums, and how many were looked at; ``pandas``: columns that were pandas categories, with how many there were
+    and whether they were ordered.
+    """
 
     path: str
     size: int
     stamp: str
+    digest: str
     schema: pa.Schema
     rows: tuple[int, ...]
     nbytes: tuple[int, ...]
-    keys: tuple[tuple[str, str | None], ...]
+    keys: Keys
+    checksums: tuple[int, int]
+    pandas: Mapping[str, tuple[int, bool]]
 
 
-def stamp_of(info: fs.FileInfo) -> str:
-    """Modification time in nanoseconds as text, "" when the filesystem does not tell."""
-    return "" if info.mtime_ns is None else str(info.mtime_ns)
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a file: its footer, parsed; ``content`` are the bytes it was parsed from."""
+
+    metadata: pq.FileMetaData
+    digest: str
+    content: bytes
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether columns are encrypted: the footer then carries a signature behind its own bytes.
+
+        pyarrow ends the whole process when such a column chunk is asked for its sizes, so it must not be asked.
+        """
+        return self.metadata.serialized_size != len(self.content) - 8
+
+    def without_arrow_schema(self) -> pq.FileMetaData:
+        """The footer without Arrow's own notes on types, which can name types that Arrow cannot read."""
+        return _parsed(_nameless(self.content))
 
 
-def read_footers(location: Location) -> tuple[Footer, ...]:
-    """Footers in the order of files, read by a few threads. Raises `DataError` naming the file."""
+class NotParquet(ValueError):
+    """The end of a file is no Parquet footer."""
+
+
+def read_tail(stream: Any, size: int) -> Tail:
+    """Read and parse a footer, in one request unless it is very large. Raises `NotParquet` or an Arrow error."""
+    count = min(size, _TAIL_BYTES)
+    content = stream.read_at(count, size - count)
+    if len(content) < 12 or content[-4:] != b"PAR1":
+        raise NotParquet(f"its last bytes are {content[-4:]!r}, not b'PAR1'")
+    length = int.from_bytes(content[-8:-4], "little") + 8
+    if length > size - 4:
+        raise NotParquet(f"its footer claims {length:,} bytes of {size:,}")
+    if length > count:
+        content = stream.read_at(length, size - length)
+    content = content[-length:]
+    digest = hashlib.blake2b(content, digest_size=8).hexdigest()
+    try:
+        return Tail(_parsed(content), digest, content)
+    except pa.ArrowException:
+        return Tail(_parsed(_nameless(content)), digest, content)
+
+
+def _nameless(content: bytes) -> bytes:
+    """The footer with Arrow's notes under a name of the same length that nobody looks for."""
+    return content.replace(b"ARROW:schema", b"-----:schema")
+
+
+def _parsed(content: bytes) -> pq.FileMetaData:
+    return pq.read_metadata(pa.BufferReader(b"PAR1" + content))
+
+
+def read_footers(location: Location, keys: Mapping[str, Keys] | None = None) -> tuple[Footer, ...]:
+    """Footers in the order of files, read by a few threads. keys: by path, instead of the hive keys of folders.
+
+    Raises `DataError` naming the file.
+    """
+    looks = set(location.files)
+    if location.remote:
+        looks = set(location.files[:: max(1, len(location.files) // _REMOTE_LOOKS)])
+
+    def one(entry: Entry) -> Footer:
+        own = hive_keys(entry.path) if keys is None else keys[entry.path]
+        return _read_footer(location, entry, own, entry in looks)
+
     if len(location.files) == 1:
-        return (_read_footer(location, location.files[0]),)
+        return (one(location.files[0]),)
     with ThreadPoolExecutor(_FOOTER_THREADS[location.remote]) as pool:
-        return tuple(pool.map(lambda info: _read_footer(location, info), location.files))
+        return tuple(pool.map(one, location.files))
 
 
-def _read_footer(location: Location, info: fs.FileInfo) -> Footer:
-    where = location.shown(info.path)
-    if info.size == 0:
-        raise DataError(f"{where} is empty (0 bytes): not a Parquet file")
+def _read_footer(location: Location, entry: Entry, keys: Keys, look: bool) -> Footer:
+    where = location.shown(entry.path)
+    if entry.size == 0:
+        raise DataError(f"{where} is empty (0 bytes): not a Parquet file. Remove it, or write it again.")
 
-    def action() -> tuple[pq.FileMetaData, pa.Schema]:
-        try:
-            with location.filesystem.open_input_file(info.path) as stream:
-                file = pq.ParquetFile(stream, pre_buffer=False)
-                return file.metadata, file.schema_arrow
-        except pa.ArrowInvalid as error:
-            reason = _diagnosis(location, info.path, error)
-            raise DataError(f"{where} is not a readable Parquet file: {reason}") from error
+    def action() -> Footer:
+        with location.filesystem.open_input_file(entry.path) as stream:
+            try:
+                tail = read_tail(stream, entry.size)
+                schema = open_schema(stream, tail)
+            except (pa.ArrowException, NotParquet) as error:
+                reason = _diagnosis(stream, error)
+                raise DataError(f"{where} is not a readable Parquet file: {reason}") from error
+            rows, sizes = _row_groups(tail.metadata, where)
+            if not tail.encrypted:
+                _refuse_false_rows(stream, tail.metadata, rows, where)
+            checksums = _checksums(stream, tail.metadata, location.remote) if look and not tail.encrypted else (0, 0)
+        width = row_bytes(schema) + 8 * len(keys)
+        nbytes = tuple(max(size, count * width) for size, count in zip(sizes, rows, strict=True))
+        plain = schema.remove_metadata()
+        size, stamp = entry.size, entry.stamp
+        return Footer(
+            entry.path, size, stamp, tail.digest, plain, rows, nbytes, keys, checksums, pandas_categories(schema)
+        )
 
-    metadata, schema = guarded(action, where, location.remote)
+    return guarded(action, where, location.remote)
+
+
+def open_schema(stream: Any, tail: Tail) -> pa.Schema:
+    """The Arrow schema of a file; Arrow's own notes on types are left aside where they cannot be read."""
+    try:
+        return pq.ParquetFile(stream, metadata=tail.metadata, pre_buffer=False, **INT96).schema_arrow
+    except (pa.ArrowException, OSError):
+        return pq.ParquetFile(stream, metadata=tail.without_arrow_schema(), pre_buffer=False, **INT96).schema_arrow
+
+
+def _row_groups(metadata: pq.FileMetaData, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Rows and uncompressed bytes of each row group, as the footer claims."""
     groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    rows, nbytes = tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups)
-    return Footer(info.path, info.size, stamp_of(info), schema.remove_metadata(), rows, nbytes, hive_keys(info.path))
+    rows, sizes = tuple(g.num_rows for g in groups), tuple(g.total_byte_size for g in groups)
+    if min(rows, default=0) < 0 or sum(rows) != metadata.num_rows:
+        raise DataError(
+            f"{where} is damaged: its footer claims {metadata.num_rows:,} rows, its row groups {sum(rows):,}. "
+            "Write the file again from its origin."
+        )
+    return rows, sizes
 
 
-def _diagnosis(location: Location, path: str, error: Exception) -> str:
-    with location.filesystem.open_input_file(path) as stream:
-        head = stream.read(64)
+def _refuse_false_rows(stream: Any, metadata: pq.FileMetaData, rows: Sequence[int], where: str) -> None:
+    """A row group with very many rows for its bytes must have them in its pages too: constants are well compressed, but
+    a footer can also lie, and columns that come from folders would be made of as many rows as it claims."""
+    for number, count in enumerate(rows):
+        if count < _MANY_ROWS:
+            continue
+        flat = _flat_columns(metadata, number)
+        if not flat or count <= _ROWS_PER_BYTE * sum(column.total_compressed_size for column in flat):
+            continue
+        smallest = min(flat, key=lambda column: column.total_compressed_size)
+        try:
+            held = counted_values(stream.read_at, smallest)
+        except ValueError as error:
+            raise DataError(f"{where}, row group {number} is damaged: {error}") from error
+        if held != count:
+            raise DataError(
+                f"{where} is damaged: row group {number} claims {count:,} rows, but its pages hold {held:,} values of "
+                f"column {smallest.path_in_schema!r}. Write the file again from its origin."
+            )
+
+
+def _flat_columns(metadata: pq.FileMetaData, group: int) -> list[pq.ColumnChunkMetaData]:
+    """Column chunks with one value per row."""
+    columns = range(metadata.num_columns)
+    flat = [number for number in columns if metadata.schema.column(number).max_repetition_level == 0]
+    return [metadata.row_group(group).column(number) for number in flat]
+
+
+def _checksums(stream: Any, metadata: pq.FileMetaData, remote: bool) -> tuple[int, int]:
+    """(row groups whose first page has a checksum, row groups looked at): of remote files the first one only."""
+    have = looked = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if not group.num_rows or (remote and looked):
+            continue
+        try:
+            have += has_checksum(stream.read_at, group.column(0))
+            looked += 1
+        except (ValueError, IndexError, pa.ArrowException, OSError):
+            continue
+    return have, looked
+
+
+def pandas_categories(schema: pa.Schema) -> dict[str, tuple[int, bool]]:
+    """{column: (number of categories, whether they are ordered)} of the categoricals that pandas noted in a schema."""
+    try:
+        noted = (schema.pandas_metadata or {}).get("columns", ())
+        found = {entry.get("field_name") or entry.get("name"): entry for entry in noted}
+        return {
+            name: (int(entry["metadata"]["num_categories"]), bool(entry["metadata"]["ordered"]))
+            for name, entry in found.items()
+            if entry.get("pandas_type") == "categorical" and entry.get("metadata")
+        }
+    except (ValueError, TypeError, KeyError, AttributeError):  # notes of another program
+        return {}
+
+
+def _diagnosis(stream: Any, error: Exception) -> str:
+    size = stream.size()
+    head, end = stream.read_at(min(64, size), 0), stream.read_at(4, size - 4) if size > 4 else b""
+    if end == b"PARE":
+        return _MAGIC[1][1]
     for magic, meaning in _MAGIC:
-        if head.startswith(magic):
+        if head.startswith(magic) and not (magic in _ENDS and end == magic):
             return f"{meaning} ({error})"
     if head.isascii() and not re.search(rb"[\x00-\x08\x0e-\x1f]", head):
-        start = head.decode().splitlines()[0][:40]
+        start = head.decode().splitlines()[0][:40] if head.strip() else ""
         return (
-            f"it is text that begins with {start!r}. bigmm reads Parquet only: convert it (pyarrow.csv, pandas, duckdb)"
+            f"it is text that begins with {start!r}. bigmm reads Parquet only: convert it (pyarrow.csv, pandas, "
+            "duckdb), or take it out of the directory"
         )
     return str(error)
-
-
-def hive_keys(path: str) -> tuple[tuple[str, str | None], ...]:
-    """(key, value) of the run of ``key=value`` directories right above the file; value None for hive's null."""
-    keys: list[tuple[str, str | None]] = []
-    for folder in reversed(path.split("/")[:-1]):
-        key, equals, value = folder.partition("=")
-        if not (key and equals):
-            break
-        keys.append((unquote(key), None if value == _NULL_KEY else unquote(value)))
-    return tuple(reversed(keys))
-
-
-def with_hive_columns(footers: Sequence[Footer]) -> list[pa.Schema]:
-    """Every file's schema with its hive keys as columns: int64 if all values of a key are integers, else text.
-
-    A column that the file itself has wins over a key of the same name.
-    """
-    values: dict[str, set[str]] = {}
-    for footer in footers:
-        for key, value in footer.keys:
-            values.setdefault(key, set()).update({value} if value is not None else set())
-    types = {key: pa.int64() if all(map(_is_int64, seen)) and seen else pa.string() for key, seen in values.items()}
-    schemas = []
-    for footer in footers:
-        own = set(footer.schema.names)
-        fields = [pa.field(key, types[key]) for key, _ in footer.keys if key not in own]
-        schemas.append(pa.schema([*footer.schema, *fields]) if fields else footer.schema)
-    return schemas
-
-
-def _is_int64(text: str) -> bool:
-    return re.fullmatch(r"-?[0-9]{1,19}", text) is not None and -(2**63) <= int(text) < 2**63

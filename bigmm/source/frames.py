@@ -9,34 +9,28 @@ from typing import Any
 import pyarrow as pa
 
 from bigmm.errors import UsageError
+from bigmm.source.categories import table_orders
+from bigmm.source.footers import pandas_categories
 from bigmm.source.held import HeldPartition, HeldSource, hold_table
 from bigmm.source.partition import Fingerprint
 from bigmm.source.predicate import make_predicate
-from bigmm.source.schema import Unified, refuse_duplicates, unify
+from bigmm.source.schema import Unified, duplicates, unify
 
 
 def open_table(
     table: pa.Table, given_filter: Any, partition_bytes: int, description: str = "pyarrow table"
 ) -> HeldSource:
-    """A pyarrow Table; ordered dictionaries declare the order of their levels."""
-    refuse_duplicates(table.column_names, description)
+    """A pyarrow Table; ordered dictionaries, and categoricals that pandas noted, declare the order of their levels."""
+    orders = table_orders(table, pandas_categories(table.schema), description)
     table = table.replace_schema_metadata(None)
     unified = unify([(description, table.schema)])
-    ordered = [f.name for f in table.schema if pa.types.is_dictionary(f.type) and f.type.ordered]
-    levels = {name: _dictionary(table.column(name)) for name in ordered}
-    return hold_table(table, unified, levels, description, given_filter, partition_bytes)
-
-
-def _dictionary(column: pa.ChunkedArray) -> tuple:
-    chunks = column.unify_dictionaries().chunks
-    return tuple(chunks[0].dictionary.to_pylist()) if chunks else ()
+    return hold_table(table, unified, orders.levels, description, given_filter, partition_bytes, orders.lost)
 
 
 def open_pandas(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
     """A pandas DataFrame; Categoricals declare their levels. A column Arrow cannot hold is refused when it is read."""
     names = [str(name) for name in frame.columns]
-    refuse_duplicates(names, "pandas DataFrame")
-    columns, refused, levels = {}, {}, {}
+    columns, refused, levels = {}, duplicates(names, "pandas DataFrame"), {}
     for name, series in zip(names, (frame.iloc[:, i] for i in range(len(names))), strict=True):
         columns[name], problem = _pandas_column(series)
         if problem:
@@ -60,8 +54,16 @@ def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSour
     import polars as pl
 
     frame = frame.lazy().collect()
-    table = frame.to_arrow(compat_level=pl.CompatLevel.oldest()).replace_schema_metadata(None)
-    unified = unify([("polars DataFrame", table.schema)])
+    oldest, refused, columns = pl.CompatLevel.oldest(), {}, {}
+    for series in frame.get_columns():
+        try:
+            columns[series.name] = series.to_arrow(compat_level=oldest)
+        except Exception as error:  # polars raises its own panics as well as Arrow's errors
+            columns[series.name] = pa.nulls(len(series))
+            reason = " ".join(str(error).split())
+            refused[series.name] = f"column {series.name!r} of the polars DataFrame cannot be used: {reason}"
+    table = pa.table(columns).replace_schema_metadata(None)
+    unified = Unified(unify([("polars DataFrame", table.schema)]).schema, refused)
     enums = {name: kind for name, kind in frame.schema.items() if isinstance(kind, pl.Enum)}
     levels = {name: tuple(kind.categories.to_list()) for name, kind in enums.items()}
     return hold_table(table, unified, levels, "polars DataFrame", given_filter, partition_bytes)
@@ -114,14 +116,17 @@ def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource
     """A Dask DataFrame: its partitions stay as they are; their rows are unknown (0) until they are read."""
     meta = frame._meta_nonempty
     names = [str(name) for name in meta.columns]
-    refuse_duplicates(names, "Dask DataFrame")
-    table = pa.Table.from_pandas(meta.set_axis(names, axis=1), preserve_index=False).replace_schema_metadata(None)
-    unified = unify([("Dask DataFrame", table.schema)])
+    refused, columns = duplicates(names, "Dask DataFrame"), {}
+    for name, series in zip(names, (meta.iloc[:, i] for i in range(len(names))), strict=True):
+        columns[name], problem = _pandas_column(series)
+        if problem:
+            refused[name] = f"column {name!r} of the Dask DataFrame cannot be used: {problem}"
+    unified = Unified(unify([("Dask DataFrame", pa.table(columns).schema)]).schema, refused)
     predicate = make_predicate(given_filter, unified.schema)
     levels = {
         name: tuple(meta[name].cat.categories.tolist())
         for name in meta.columns
-        if str(meta[name].dtype) == "category" and frame[name].cat.known
+        if name not in refused and str(meta[name].dtype) == "category" and frame[name].cat.known
     }
     parts, name = _dask_parts(frame), "Dask DataFrame"
     if not parts:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
 
 from bigmm.errors import DataError
-from bigmm.source.partition import Fingerprint, Partition
+from bigmm.source.partition import Fingerprint, Orders, Partition
 from bigmm.source.predicate import Predicate, make_predicate
 from bigmm.source.schema import Unified, conform
 
@@ -60,6 +60,20 @@ class HeldSource:
     partitions: tuple[HeldPartition, ...]
     description: str
     declared_levels: Mapping[str, tuple]
+    lost_orders: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def inventory(self) -> None:
+        """None: there are no files."""
+        return None
+
+    def orders(self, columns: Iterable[str]) -> Orders:
+        """See `Source.orders`."""
+        wanted = set(columns)
+        return Orders(
+            {name: levels for name, levels in self.declared_levels.items() if name in wanted},
+            {name: reason for name, reason in self.lost_orders.items() if name in wanted},
+        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -102,6 +116,7 @@ def hold_table(
     description: str,
     given_filter: Any,
     partition_bytes: int,
+    lost: Mapping[str, str] | None = None,
 ) -> HeldSource:
     """Slice a table by rows into partitions of about ``partition_bytes``."""
     if table.num_rows == 0:
@@ -118,4 +133,4 @@ def hold_table(
         nbytes = max(1, size * part.num_rows // table.num_rows)
         mark = Fingerprint(description, size, "", (index,), part.num_rows)
         partitions.append(HeldPartition(index, mark, part.num_rows, nbytes, where, TableSlice(part)))
-    return HeldSource(unified, predicate, tuple(partitions), description, levels)
+    return HeldSource(unified, predicate, tuple(partitions), description, levels, lost or {})

@@ -6,37 +6,35 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import translate
+from functools import partial
 from pathlib import PurePath
 
 import pyarrow as pa
 from pyarrow import fs
 
 from bigmm.errors import DataError, UsageError
-from bigmm.source.faults import guarded
+from bigmm.source.formats import refuse_tables_above, refuse_tables_below
+from bigmm.source.listing import Entry, entries_below, look_up
+from bigmm.source.names import Pattern
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL_WILD = re.compile(r"[*?\[]")
 _URL_WILD = re.compile(r"[*\[]")  # in a URL "?" begins the options
-_SUFFIXES = (".parquet", ".parq", ".pq")
-
-#: A directory that holds one of these is a table of another format; its files include deleted and rewritten rows.
-_TABLE_FORMATS = {
-    "_delta_log": ("a Delta Lake", "deltalake.DeltaTable(path).to_pyarrow_dataset()"),
-    "metadata": ("an Iceberg", "pyiceberg: table.scan().to_arrow()"),
-    ".hoodie": ("a Hudi", "the reader of Apache Hudi"),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """Files sorted by path, on one filesystem; ``remote`` asks for retries; ``prefix`` is for messages."""
+    """Files sorted by path, on one filesystem; ``remote`` asks for retries; ``prefix`` is for messages.
+
+    ``left_out``: hidden files, side files and hidden folders in the folders that were looked at, as messages name them.
+    """
 
     filesystem: fs.FileSystem
     remote: bool
-    files: tuple[fs.FileInfo, ...]
+    files: tuple[Entry, ...]
     description: str
     prefix: str = ""
+    left_out: tuple[str, ...] = ()
 
     def shown(self, path: str) -> str:
         """How messages name a file: with the URL's scheme, or relative to the working directory if below it."""
@@ -61,32 +59,49 @@ def shown_place(place: str | PurePath) -> str:
 
 
 def locate(places: Sequence[str | PurePath]) -> Location:
-    """Find the Parquet files behind paths, globs, directories and URLs (mixed freely, on one filesystem).
+    """Find the data files behind paths, globs, directories and URLs (mixed freely, on one filesystem).
 
-    Raises `DataError` for a missing file, an empty directory, a Delta or Iceberg table; `UsageError` for what cannot be
-    meant.
+    Whether a file is Parquet is told by its bytes when its footer is read, never by its suffix. Names that begin with
+    "." or "_" and side files such as checksums are left out (`names`), unless the user names such a file itself.
+
+    Raises `DataError` for a missing file, an empty directory, a link to nothing, a folder that cannot be listed, and a
+    table of Delta Lake, Iceberg or Hudi; `UsageError` for what cannot be meant.
     """
     if not places:
         raise UsageError("no data: the list of paths is empty")
     first = shown_place(places[0])
-    found: dict[str, fs.FileInfo] = {}
+    files: dict[str, Entry] = {}
+    left_out: dict[str, None] = {}
     filesystem, prefix = None, ""
     for place in places:
-        system, prefix, base, pattern = _split(str(place))
+        _check_spelling(str(place))
+        system, prefix, base, glob = _split(str(place))
         if filesystem is not None and not system.equals(filesystem):
             raise UsageError(
                 f"all paths must lie on one filesystem; {shown_place(place)!r} does not lie with {first!r}"
             )
         filesystem = system
-        for info in _files(system, prefix, base, pattern, shown_place(place)):
-            if info.path in found:
-                raise UsageError(f"file given twice: {shown_path(info.path, prefix)} (its rows would count twice)")
-            found[info.path] = info
+        taken, passed = _taken(system, prefix, base, glob, shown_place(place))
+        for entry in taken:
+            if entry.path in files:
+                raise UsageError(f"file given twice: {shown_path(entry.path, prefix)} (its rows would count twice)")
+            files[entry.path] = entry
+        left_out |= dict.fromkeys(passed)
     assert filesystem is not None
-    refuse_table_formats(filesystem, prefix, [_hive_root(path) for path in found])
+    _refuse_links_into_tables(filesystem, list(files), partial(shown_path, prefix=prefix))
     description = first if len(places) == 1 else f"{len(places)} paths, {first!r} first"
-    files = tuple(found[path] for path in sorted(found))
-    return Location(filesystem, is_remote(filesystem), files, description, prefix)
+    chosen = tuple(files[path] for path in sorted(files))
+    return Location(filesystem, is_remote(filesystem), chosen, description, prefix, tuple(left_out))
+
+
+def _check_spelling(place: str) -> None:
+    if not place:
+        raise UsageError("no data: a path is empty")
+    try:
+        place.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(place).decode(errors="replace")
+        raise DataError(f"cannot read {shown}: its name is not UTF-8, which Arrow needs. Rename it.") from None
 
 
 def is_remote(filesystem: fs.FileSystem) -> bool:
@@ -100,7 +115,11 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     """Filesystem, prefix for messages, path before the first wildcard, pattern from there on ("" without wildcard)."""
     match = _URL.match(place)
     if match is None:
-        path = os.path.abspath(os.path.expanduser(place))
+        try:
+            path = os.path.abspath(os.path.expanduser(place))
+        except FileNotFoundError as error:
+            message = f"cannot find {place}: the working directory is gone. Give a path that begins with /."
+            raise DataError(message) from error
         base, pattern = (path, "") if os.path.exists(path) else _cut_pattern(path, _LOCAL_WILD)
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")
@@ -136,72 +155,61 @@ def _open_url(url: str) -> tuple[fs.FileSystem, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(system)), path
 
 
-def _files(filesystem: fs.FileSystem, prefix: str, base: str, pattern: str, place: str) -> list[fs.FileInfo]:
+def _taken(filesystem: fs.FileSystem, prefix: str, base: str, glob: str, place: str) -> tuple[list[Entry], list[str]]:
+    """The data files that a place means, and the paths that its names leave out."""
     remote = is_remote(filesystem)
-    top = guarded(lambda: filesystem.get_file_info(base), prefix + base, remote)
-    if top.type == fs.FileType.NotFound:
+    top = look_up(filesystem, base, prefix + base, remote)
+    if top is None:
         raise DataError(f"no such file or directory: {place}")
-    if not pattern and top.type == fs.FileType.File:
-        return [top]
-    below = guarded(lambda: filesystem.get_file_info(fs.FileSelector(base, recursive=True)), prefix + base, remote)
-    if not pattern:
-        return _data_files(below, base, place)
-    matches = [info for info in below if _glob(pattern)(info.path[len(base) :].lstrip("/"))]
-    if not matches:
-        raise DataError(f"no file matches {place}")
-    chosen = {info.path: info for info in matches if info.type == fs.FileType.File}
-    for folder in (info for info in matches if info.type == fs.FileType.Directory):
-        inside = [info for info in below if info.path.startswith(folder.path + "/")]
-        chosen |= {info.path: info for info in _data_files(inside, folder.path, place)}
-    return list(chosen.values())
+    if top.problem:
+        raise DataError(f"cannot read {place}: {top.problem}")
+    show = partial(shown_path, prefix=prefix)
+    if not (glob or top.folder):
+        refuse_tables_above(filesystem, base.rpartition("/")[0], show)
+        return [top], []
+    if not top.folder:
+        raise DataError(f"no file matches {place}: {show(base)} is a file")
+    pattern = Pattern(tuple(glob.rstrip("/").split("/")) if glob else ())
+    seen = list(entries_below(filesystem, base, pattern, prefix + base))
+    chosen, left_out = _divided(seen, base, pattern, show)
+    refuse_tables_above(filesystem, base, show)
+    refuse_tables_below(filesystem, base, [entry.path for entry in seen], [entry.path for entry in chosen], show)
+    if not chosen:
+        raise DataError(_nothing(place, glob, seen))
+    return chosen, left_out
 
 
-def _data_files(below: Sequence[fs.FileInfo], base: str, place: str) -> list[fs.FileInfo]:
-    """The Parquet files of a directory; names that begin with "_" or "." (markers, temporary files) are no data."""
-    files = [info for info in below if info.type == fs.FileType.File]
-    hidden = re.compile(r"(^|/)[_.]")
-    data = [f for f in files if f.path.endswith(_SUFFIXES) and not hidden.search(f.path[len(base) :].lstrip("/"))]
-    if not data:
-        seen = f"; it holds {len(files)} other files, such as {files[0].base_name!r}" if files else ""
-        raise DataError(f"no Parquet files in directory {place} (looked for *.parquet, at any depth{seen})")
-    return data
+def _divided(
+    seen: Sequence[Entry], base: str, pattern: Pattern, show: Callable[[str], str]
+) -> tuple[list[Entry], list[str]]:
+    """Data files, and what is left out; a folder that is left out counts once. A broken entry is a `DataError`."""
+    chosen, left_out = [], []
+    for entry in seen:
+        parts = entry.path[len(base) :].strip("/").split("/")
+        if entry.folder:
+            if entry.problem:
+                raise DataError(f"cannot read {show(entry.path)}: {entry.problem}. Mend it, or name the files to read.")
+            if pattern.passes_by(parts):
+                left_out.append(show(entry.path) + "/")
+        elif pattern.takes(parts):
+            if entry.problem:
+                raise DataError(f"cannot read {show(entry.path)}: {entry.problem}. Mend it, or name the files to read.")
+            chosen.append(entry)
+        elif pattern.enters(parts[:-1]) and pattern.leaves_out(parts):
+            left_out.append(show(entry.path))
+    return chosen, left_out
 
 
-def _glob(pattern: str) -> Callable[[str], re.Match | None]:
-    """``**`` is any number of directories, ``*`` and ``?`` stay within a name."""
-    parts = []
-    for segment in pattern.rstrip("/").split("/"):
-        if segment == "**":
-            parts.append("(?:[^/]+/)*")
-        else:
-            name = translate(segment).removeprefix("(?s:").removesuffix(")\\Z").removesuffix(")\\z")
-            parts.append(name.replace(".*", "[^/]*").replace("(?>", "(?:") + "/")
-    return re.compile("".join(parts).removesuffix("/") + r"\Z").match
+def _refuse_links_into_tables(filesystem: fs.FileSystem, paths: Sequence[str], show: Callable[[str], str]) -> None:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        folders = {(os.path.dirname(path), os.path.dirname(os.path.realpath(path))) for path in paths}
+        for real in sorted({real for named, real in folders if real != named}):
+            refuse_tables_above(filesystem, real, show)
 
 
-def _hive_root(path: str) -> str:
-    folders = path.split("/")[:-1]
-    while folders and "=" in folders[-1]:
-        folders.pop()
-    return "/".join(folders)
-
-
-def refuse_table_formats(filesystem: fs.FileSystem, prefix: str, folders: Sequence[str]) -> None:
-    """Delta, Iceberg and Hudi keep rows that were deleted in their files: reading those as plain Parquet is wrong."""
-    roots = {root for folder in folders for root in (folder, folder.removesuffix("/data"))}
-    paths = {f"{root}/{marker}": (root, marker) for root in sorted(roots) for marker in _TABLE_FORMATS}
-    infos = guarded(lambda: filesystem.get_file_info(list(paths)), "the directory of the files", is_remote(filesystem))
-    for info in infos:
-        root, marker = paths[info.path]
-        if info.type != fs.FileType.Directory or (marker == "metadata" and not _is_iceberg(filesystem, info.path)):
-            continue
-        name, reader = _TABLE_FORMATS[marker]
-        raise DataError(
-            f"{shown_path(root, prefix)} is {name} table (it has {marker}): its Parquet files also hold rows that "
-            f"were deleted or rewritten. Open it with {reader} and pass that as data."
-        )
-
-
-def _is_iceberg(filesystem: fs.FileSystem, folder: str) -> bool:
-    names = [info.base_name for info in filesystem.get_file_info(fs.FileSelector(folder))]
-    return any(name.endswith((".metadata.json", ".avro")) or name == "version-hint.text" for name in names)
+def _nothing(place: str, glob: str, seen: Sequence[Entry]) -> str:
+    files = [entry.path.rpartition("/")[2] for entry in seen if not entry.folder]
+    if glob:
+        return f"no file matches {place}"
+    others = f"; it holds {len(files)} other files, such as {files[0]!r}" if files else ""
+    return f"no Parquet files in directory {place} (looked at any depth, not in hidden folders{others})"

@@ -8,8 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from bigmm.errors import UsageError
+from bigmm.errors import DataError, UsageError
 from bigmm.source.frames import open_dask, open_pandas, open_polars, open_table
+from bigmm.source.hive import Keys
+from bigmm.source.listing import Entry, look_up
 from bigmm.source.locations import Location, is_remote, locate
 from bigmm.source.parquet import open_parquet
 from bigmm.source.partition import Source
@@ -23,8 +25,8 @@ def open_source(
     """Make a `Source` of Parquet (path, list, glob, directory, URL), a table or frame in memory, or a Dask DataFrame.
 
     ``filter`` keeps rows: a text like "x > 3 and g == 'a'", a list of tuples like [("x", ">", 3)], or a pyarrow
-    expression. ``partition_bytes``: size of a partition, uncompressed, as far as row groups allow.
-    ``memory_limit`` (bytes): a row group above it is refused. Options of a URL go into its query
+    expression. ``partition_bytes``: size of a partition in memory: small row groups are read together, large ones in
+    parts. ``memory_limit`` (bytes): a partition above it is refused. Options of a URL go into its query
     (``s3://bucket/lake?endpoint_override=host:9000&scheme=http``). Raises `DataError`, `UsageError`, `ReadError`,
     `MemoryLimitError`; messages name file, row group and column.
     """
@@ -49,16 +51,32 @@ def _open_places(places: Sequence, options: Options) -> Source:
 
 
 def _open_dataset(dataset: Any, options: Options) -> Source:
-    """Parquet files are read by the fast path when nothing but files and hive keys is behind the dataset."""
-    if _is_plain_parquet(dataset):
-        system = dataset.filesystem
-        infos = {info.path: info for info in system.get_file_info(dataset.files)}
-        files = tuple(infos[path] for path in sorted(infos))
-        prefix = f"{system.type_name}://" if is_remote(system) else ""
-        source = open_parquet(Location(system, is_remote(system), files, "pyarrow dataset", prefix), *options)
-        if set(dataset.schema.names) <= set(source.schema.names):
-            return source
-    return open_table(dataset.to_table(), *options[:2], "pyarrow dataset")
+    """Parquet files are read by the fast path when nothing but files and partition keys is behind the dataset.
+
+    The types that the dataset declares are obeyed, and so are its values of partition keys.
+    """
+    if not _is_plain_parquet(dataset):
+        return open_table(dataset.to_table(), *options[:2], "pyarrow dataset")
+    system = dataset.filesystem
+    prefix = f"{system.type_name}://" if is_remote(system) else ""
+    keys = {part.path: _keys(part, dataset.schema) for part in dataset.get_fragments()}
+    files = tuple(_entry(system, path, prefix) for path in sorted(keys))
+    location = Location(system, is_remote(system), files, "pyarrow dataset", prefix)
+    return open_parquet(location, *options, dataset.schema, keys)
+
+
+def _entry(system: Any, path: str, prefix: str) -> Entry:
+    entry = look_up(system, path, prefix + path, is_remote(system))
+    if entry is None or entry.problem:
+        reason = "" if entry is None else f" ({entry.problem})"
+        raise DataError(f"the pyarrow dataset names a file that cannot be read: {prefix + path}{reason}")
+    return entry
+
+
+def _keys(part: Any, schema: pa.Schema) -> Keys:
+    """The values of partition columns in the declared types; text where the type is text."""
+    values = ds.get_partition_keys(part.partition_expression)
+    return tuple((name, value) for name, value in values.items() if name in schema.names)
 
 
 def _is_plain_parquet(dataset: Any) -> bool:

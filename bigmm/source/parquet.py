@@ -1,40 +1,46 @@
-"""Parquet files as a `Source`: planning runs of row groups, and reading them fast and suspiciously."""
+"""Parquet files as a `Source`: planning partitions, and reading them fast and suspiciously."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
-import pyarrow.parquet as pq
-from pyarrow import fs
 
-from bigmm.errors import DataError, MemoryLimitError
+from bigmm.errors import DataError
+from bigmm.source.categories import FileOrders
+from bigmm.source.cutting import FilePartition, check_memory, cut
 from bigmm.source.faults import guarded
-from bigmm.source.footers import Footer, hive_keys, read_footers, stamp_of, with_hive_columns
+from bigmm.source.footers import INT96, Footer, read_footers
+from bigmm.source.hive import Keys, key_types
+from bigmm.source.listing import Entry, look_up
 from bigmm.source.locations import Location, shown_path
-from bigmm.source.partition import Fingerprint, Partition
+from bigmm.source.partition import Inventory, Orders, Partition
 from bigmm.source.predicate import Predicate, make_predicate, plain_schema
-from bigmm.source.schema import TEXT, Unified, conform, unify
+from bigmm.source.rows import BATCH_ROWS, FileReader, part_of_group
+from bigmm.source.schema import TEXT, Unified, conform, declared, unify
 
-#: Local files are read in pieces that stay in the cache until they are decompressed: a tenth faster than in one piece.
-_BUFFER_BYTES = 1 << 18
+_SMALL_BATCH = 1 << 12
+"""The first rows are read so many at a time at least: a filter may keep few of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetSource:
-    """Rows of Parquet files. Pickles without ``partitions``: a lane brings its own, so tasks stay small."""
+    """Rows of Parquet files.
 
-    filesystem: fs.FileSystem
-    remote: bool
-    prefix: str
+    Pickles without ``partitions``, ``inventory`` and ``categories``: a lane brings its own partitions, so tasks stay
+    small.
+    """
+
+    reader: FileReader
     unified: Unified
     predicate: Predicate | None
-    partitions: tuple[Partition, ...]
     description: str
-    declared_levels: Mapping[str, tuple] = field(default_factory=dict)
+    partitions: tuple[FilePartition, ...] = ()
+    inventory: Inventory | None = None
+    categories: FileOrders | None = None
 
     @property
     def schema(self) -> pa.Schema:
@@ -47,15 +53,18 @@ class ParquetSource:
         return sum(partition.rows for partition in self.partitions)
 
     def __reduce__(self) -> tuple:
-        light = (self.filesystem, self.remote, self.prefix, self.unified, self.predicate, (), self.description)
-        return ParquetSource, light
+        return ParquetSource, (self.reader, self.unified, self.predicate, self.description)
+
+    def orders(self, columns: Iterable[str]) -> Orders:
+        """See `Source.orders`; reads the dictionaries of columns that have an order."""
+        return Orders({}, {}) if self.categories is None else self.categories.orders(columns)
 
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
         """See `Source.read`. Raises `DataError` also when the file is not the one that was planned with."""
+        assert isinstance(partition, FilePartition)
         needed = self._needed(columns)
-        groups = partition.fingerprint.row_groups
         try:
-            table = guarded(lambda: self._decode(partition, groups, needed), partition.where, self.remote)
+            table = guarded(lambda: self._decode(partition, needed), partition.where, self.reader.remote)
         except DataError as error:
             self._ensure_unchanged(partition)
             raise self._pinpointed(partition, needed, error) from error
@@ -65,9 +74,13 @@ class ParquetSource:
     def head(self, columns: Sequence[str], rows: int) -> pa.Table:
         """See `Source.head`; reads no more than the batches it needs."""
         for partition in self.partitions:
-            found = guarded(lambda: self._first_rows(partition, columns, rows), partition.where, self.remote)  # noqa: B023
-            if found is not None:
-                return found
+            first = guarded(
+                lambda: self._first_rows(partition, columns, rows),  # noqa: B023
+                partition.where,
+                self.reader.remote,
+            )
+            if first is not None:
+                return first
         kept = f" passes the filter {self.predicate.text}" if self.predicate else ""
         raise DataError(f"no row of {self.description}{kept or ' can be read'}")
 
@@ -75,48 +88,44 @@ class ParquetSource:
         self.unified.check(columns)
         return list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
 
-    def _open(self, stream: Any, needed: Sequence[str]) -> pq.ParquetFile:
-        metadata = pq.read_metadata(stream)
-        stored = set(metadata.schema.to_arrow_schema().names)
-        text = [name for name in needed if name in stored and self.schema.field(name).type.equals(TEXT)]
-        return pq.ParquetFile(
-            stream,
-            metadata=metadata,
-            read_dictionary=text,
-            pre_buffer=self.remote,
-            buffer_size=0 if self.remote else _BUFFER_BYTES,
-            page_checksum_verification=True,
-        )
+    def _own(self, partition: FilePartition, needed: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The columns to be read from the file itself, and those of them that are text."""
+        elsewhere = dict(partition.keys)
+        own = [name for name in needed if name not in elsewhere]
+        return own, [name for name in own if self.schema.field(name).type.equals(TEXT)]
 
-    def _decode(self, partition: Partition, groups: Sequence[int], needed: Sequence[str]) -> pa.Table:
-        with self.filesystem.open_input_file(partition.fingerprint.path) as stream:
-            file = self._open(stream, needed)
-            stored = [name for name in needed if name in file.schema_arrow.names]
-            table = file.read_row_groups(list(groups), columns=stored, use_threads=False)
-            rows = sum(file.metadata.row_group(i).num_rows for i in groups)
-        return _with_keys(table, rows, partition.fingerprint.path, needed, self.schema)
+    def _decode(self, partition: FilePartition, needed: Sequence[str]) -> pa.Table:
+        own, text = self._own(partition, needed)
+        mark, table = partition.fingerprint, pa.table({})
+        if own:
+            whole = partition.rows == sum(partition.group_rows)
+            table = self.reader.groups(mark, own, text) if whole else part_of_group(self.reader, mark, own, text)
+        return with_keys(table, partition.rows, partition.keys, needed, self.schema)
 
-    def _first_rows(self, partition: Partition, columns: Sequence[str], rows: int) -> pa.Table | None:
-        needed, found, count = self._needed(columns), [], 0
-        with self.filesystem.open_input_file(partition.fingerprint.path) as stream:
+    def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:
+        if partition.rows < sum(partition.group_rows):  # a part, which has a cursor of its own
+            table = self._finish(self._decode(partition, self._needed(columns)), partition, columns)
+            return table.slice(0, rows) if table.num_rows else None
+        needed, tables, count = self._needed(columns), [], 0
+        with self.reader.filesystem.open_input_file(partition.fingerprint.path) as stream:
             for table in self._batches(stream, partition, needed, rows):
-                found.append(self._finish(table, partition, columns))
-                count += found[-1].num_rows
+                tables.append(self._finish(table, partition, columns))
+                count += tables[-1].num_rows
                 if count >= rows:
                     break
-        return pa.concat_tables(found).slice(0, rows) if count else None
+        return pa.concat_tables(tables).slice(0, rows) if count else None
 
-    def _batches(self, stream: Any, partition: Partition, needed: Sequence[str], rows: int) -> Iterator[pa.Table]:
-        file = self._open(stream, needed)
-        stored = [name for name in needed if name in file.schema_arrow.names]
-        groups = list(partition.fingerprint.row_groups)
-        if not stored:
-            yield _with_keys(pa.table({}), partition.rows, partition.fingerprint.path, needed, self.schema)
+    def _batches(self, stream: Any, partition: FilePartition, needed: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """The rows of whole row groups in small tables."""
+        own, text = self._own(partition, needed)
+        if not own:
+            for start in range(0, partition.rows, BATCH_ROWS):
+                count = min(BATCH_ROWS, partition.rows - start)
+                yield with_keys(pa.table({}), count, partition.keys, needed, self.schema)
             return
-        size = max(1, min(rows, 1 << 16))
-        for batch in file.iter_batches(size, row_groups=groups, columns=stored, use_threads=False):
-            table = pa.Table.from_batches([batch])
-            yield _with_keys(table, table.num_rows, partition.fingerprint.path, needed, self.schema)
+        size = min(max(rows, _SMALL_BATCH), BATCH_ROWS)
+        for table in self.reader.batches(stream, partition.fingerprint, own, text, size):
+            yield with_keys(table, table.num_rows, partition.keys, needed, self.schema)
 
     def _finish(self, table: pa.Table, partition: Partition, columns: Sequence[str]) -> pa.Table:
         table = conform(table, self.schema, partition.where)
@@ -126,73 +135,139 @@ class ParquetSource:
 
     def _ensure_unchanged(self, partition: Partition) -> None:
         planned = partition.fingerprint
-        shown = shown_path(planned.path, self.prefix)
-        info = guarded(lambda: self.filesystem.get_file_info(planned.path), shown, self.remote)
-        if info.type == fs.FileType.NotFound:
+        shown = shown_path(planned.path, self.reader.prefix)
+        entry = look_up(self.reader.filesystem, planned.path, shown, self.reader.remote)
+        if entry is None:
             raise DataError(f"{shown} changed during the fit: it is gone. Keep the files in place until the fit ends.")
-        if info.size != planned.size or stamp_of(info) != planned.stamp:
+        if entry.size != planned.size or entry.stamp != planned.stamp:
             raise DataError(
-                f"{shown} changed during the fit (it had {planned.size} bytes, now {info.size}; or another time of "
+                f"{shown} changed during the fit (it had {planned.size} bytes, now {entry.size}; or another time of "
                 "writing). Fit again on files that stay as they are."
             )
 
-    def _pinpointed(self, partition: Partition, needed: Sequence[str], error: DataError) -> DataError:
+    def _pinpointed(self, partition: FilePartition, needed: Sequence[str], error: DataError) -> DataError:
         """The same error for the first row group that cannot be read by itself."""
-        shown = shown_path(partition.fingerprint.path, self.prefix)
-        for group in partition.fingerprint.row_groups:
+        mark, remote = partition.fingerprint, self.reader.remote
+        if len(mark.row_groups) == 1:
+            return error
+        for group, rows in zip(mark.row_groups, partition.group_rows, strict=True):
+            where = f"{shown_path(mark.path, self.reader.prefix)}, row group {group}"
+            one_group = replace(mark, row_groups=(group,), rows=rows)
+            single = replace(partition, fingerprint=one_group, rows=rows, group_rows=(rows,))
             try:
-                where = f"{shown}, row group {group}"
-                guarded(lambda: self._decode(partition, [group], needed), where, self.remote)  # noqa: B023
-            except DataError as single:
-                return single
+                guarded(lambda: self._decode(single, needed), where, remote)  # noqa: B023
+            except DataError as one:
+                return one
         return error
 
 
-def _with_keys(table: pa.Table, rows: int, path: str, needed: Sequence[str], schema: pa.Schema) -> pa.Table:
-    """Add the hive columns that the file does not hold itself, in the order asked for."""
-    keys = dict(hive_keys(path))
-    columns = {name: table.column(name) for name in table.column_names}
-    for name in needed:
-        if name not in columns:
-            columns[name] = _constant(keys[name], rows, schema.field(name).type)
-    return pa.table({name: columns[name] for name in needed})
+def with_keys(table: pa.Table, rows: int, keys: Keys, needed: Sequence[str], schema: pa.Schema) -> pa.Table:
+    """Add the columns that the file does not hold itself, in the order asked for."""
+    values = dict(keys)
+    columns = {
+        name: _constant(values[name], rows, schema.field(name).type) if name in values else table.column(name)
+        for name in needed
+    }
+    return pa.table(columns)
 
 
-def _constant(value: str | None, rows: int, kind: pa.DataType) -> pa.ChunkedArray:
-    plain = pa.string() if kind.equals(TEXT) else kind
+def _constant(value: Any, rows: int, kind: pa.DataType) -> pa.ChunkedArray:
     if value is None:
         return pa.chunked_array([pa.nulls(rows, kind)])
     if kind.equals(TEXT):
         codes = pa.repeat(pa.scalar(0, pa.int32()), rows)
-        return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array([value], pa.string()))])
-    return pa.chunked_array([pa.repeat(pa.scalar(value).cast(plain), rows)])
+        return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array([str(value)], pa.string()))])
+    return pa.chunked_array([pa.repeat(pa.scalar(value).cast(kind), rows)])
 
 
 def open_parquet(
-    location: Location, given_filter: Any, partition_bytes: int, memory_limit: int | None
+    location: Location,
+    given_filter: Any,
+    partition_bytes: int,
+    memory_limit: int | None,
+    schema: pa.Schema | None = None,
+    keys: Mapping[str, Keys] | None = None,
 ) -> ParquetSource:
-    """Plan the reading of files: read all footers, unify schemas, cut runs of row groups (from the files alone)."""
-    footers = read_footers(location)
+    """Plan the reading of files: read all footers, unify schemas, cut partitions (from the files alone).
+
+    schema: types that a dataset declares, which are obeyed; keys: its values, by path, of columns that files do not
+    hold. Without them folders named ``key=value`` tell.
+    """
+    footers = read_footers(location, keys)
     filled = [footer for footer in footers if sum(footer.rows)]
     if not filled:
         raise DataError(f"no rows at all in {location.description} ({len(footers)} files with zero rows)")
-    schemas = with_hive_columns(filled)
+    _refuse_links(location, filled)
     names = [location.shown(footer.path) for footer in filled]
-    unified = unify(list(zip(names, schemas, strict=True)))
+    unified, filled = _typed(filled, names, schema)
     predicate = make_predicate(given_filter, unified.schema)
     if predicate is not None:
         unified.check(predicate.columns)
-    partitions: list[Partition] = []
+    partitions: list[FilePartition] = []
     for footer, name in zip(filled, names, strict=True):
-        kept = _kept_groups(footer, predicate, unified.schema, location)
-        _check_memory(footer, kept, name, memory_limit)
-        partitions.extend(_cut(footer, kept, name, partition_bytes))
+        groups = _kept_groups(footer, predicate, unified.schema, location)
+        partitions.extend(cut(footer, groups, name, partition_bytes))
     if not partitions:
         assert predicate is not None
         raise DataError(f"no row of {location.description} passes the filter {predicate.text}")
+    check_memory(partitions, memory_limit)
     numbered = tuple(replace(partition, index=i) for i, partition in enumerate(partitions))
+    reader = FileReader(location.filesystem, location.remote, location.prefix)
+    inventory = _inventory(location, footers, numbered)
     return ParquetSource(
-        location.filesystem, location.remote, location.prefix, unified, predicate, numbered, location.description
+        reader, unified, predicate, location.description, numbered, inventory, FileOrders(reader, tuple(filled))
+    )
+
+
+def _typed(footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | None) -> tuple[Unified, list[Footer]]:
+    """The schema of all files, and footers whose keys are the columns that files do not hold.
+
+    A column that the file itself has wins over a key of the same name. A column that a dataset declares, and a file
+    lacks, is missing in its rows.
+    """
+    own = [[(key, value) for key, value in f.keys if key not in f.schema.names] for f in footers]
+    if schema is not None:
+        absent = [
+            [(name, None) for name in schema.names if name not in f.schema.names and name not in dict(keys)]
+            for f, keys in zip(footers, own, strict=True)
+        ]
+        full = [replace(f, keys=(*keys, *gone)) for f, keys, gone in zip(footers, own, absent, strict=True)]
+        return declared(schema), full
+    types = key_types(footer.keys for footer in footers)
+    schemas = [
+        pa.schema([*f.schema, *(pa.field(key, types[key]) for key, _ in keys)]) if keys else f.schema
+        for f, keys in zip(footers, own, strict=True)
+    ]
+    full = [replace(footer, keys=tuple(keys)) for footer, keys in zip(footers, own, strict=True)]
+    return unify(list(zip(names, schemas, strict=True))), full
+
+
+def _refuse_links(location: Location, footers: Sequence[Footer]) -> None:
+    """Two names of one file would count its rows twice; files without rows may have many names."""
+    filled = {footer.path for footer in footers}
+    first: dict[tuple[int, int], Entry] = {}
+    for entry in location.files:
+        if entry.inode is None or entry.path not in filled:
+            continue
+        other = first.setdefault(entry.inode, entry)
+        if other is not entry:
+            raise DataError(
+                f"{location.shown(other.path)} and {location.shown(entry.path)} are two names (links) of one file, so "
+                "its rows would count twice. Name the files to read, or replace the link by a copy if that is meant."
+            )
+
+
+def _inventory(location: Location, footers: Sequence[Footer], partitions: Sequence[Partition]) -> Inventory:
+    rows = sum(sum(footer.rows) for footer in footers)
+    have, looked = (sum(footer.checksums[i] for footer in footers) for i in (0, 1))
+    return Inventory(
+        len(footers),
+        location.left_out,
+        rows,
+        rows - sum(partition.rows for partition in partitions),
+        sum(sum(map(bool, footer.rows)) for footer in footers),
+        looked,
+        looked - have,
     )
 
 
@@ -201,7 +276,7 @@ def _kept_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema,
     groups = [i for i, rows in enumerate(footer.rows) if rows]
     if predicate is None:
         return groups
-    plain, form, system = plain_schema(schema), ds.ParquetFileFormat(), location.filesystem
+    plain, form, system = plain_schema(schema), ds.ParquetFileFormat(**INT96), location.filesystem
     try:
         part = form.make_fragment(footer.path, system, partition_expression=_keys_expression(footer, schema))
         if not list(ds.FileSystemDataset([part], plain, form, system).get_fragments(filter=predicate.expression)):
@@ -222,32 +297,3 @@ def _keys_expression(footer: Footer, schema: pa.Schema) -> ds.Expression:
             plain = pa.string() if kind.equals(TEXT) else kind
             expression = expression & (ds.field(key) == pa.scalar(value).cast(plain))
     return expression
-
-
-def _check_memory(footer: Footer, groups: Sequence[int], name: str, memory_limit: int | None) -> None:
-    for group in groups:
-        if memory_limit is not None and footer.nbytes[group] > memory_limit:
-            raise MemoryLimitError(
-                f"{name}, row group {group} is {footer.nbytes[group]:,} bytes uncompressed, more than memory_limit = "
-                f"{memory_limit:,}, and a row group cannot be read in parts. Write the file with smaller row groups "
-                "(row_group_size=) or raise memory_limit."
-            )
-
-
-def _cut(footer: Footer, groups: Sequence[int], name: str, partition_bytes: int) -> Iterator[Partition]:
-    """Runs of row groups of about ``partition_bytes``, never less than one row group."""
-    run: list[int] = []
-    for group in groups:
-        if run and sum(footer.nbytes[i] for i in run) + footer.nbytes[group] > partition_bytes:
-            yield _partition(footer, run, name)
-            run = []
-        run.append(group)
-    if run:
-        yield _partition(footer, run, name)
-
-
-def _partition(footer: Footer, run: Sequence[int], name: str) -> Partition:
-    rows, nbytes = sum(footer.rows[i] for i in run), sum(footer.nbytes[i] for i in run)
-    span = f"row group {run[0]}" if len(run) == 1 else f"row groups {run[0]}-{run[-1]}"
-    mark = Fingerprint(footer.path, footer.size, footer.stamp, tuple(run), rows)
-    return Partition(0, mark, rows, nbytes, f"{name}, {span}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -13,7 +13,8 @@ import pyarrow as pa
 class Fingerprint:
     """What identifies the bytes behind a partition, so that a changed file is noticed.
 
-    ``stamp`` is the modification time in nanoseconds or the object store's etag, "" for tables in memory.
+    ``stamp``: times of writing and of change of a local file, of writing of a remote one, in nanoseconds; "" for tables
+    in memory. ``start``: where the rows begin in a row group that is read in parts. ``digest``: of the file's footer.
     """
 
     path: str
@@ -21,14 +22,96 @@ class Fingerprint:
     stamp: str
     row_groups: tuple[int, ...]
     rows: int
+    start: int = 0
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Which files a lake was found to consist of, for summaries, records and plans.
+
+    ``taken``: number of files read; ``left_out``: names of hidden files and folders and of side files such as
+    checksums; ``rows``: number in the files taken; ``rows_skipped``: number of them in row groups that the filter rules
+    out unread; ``row_groups``: number in the files taken; ``checked``: number of row groups that were looked at for
+    page checksums; ``without_checksums``: number of those without.
+    """
+
+    taken: int
+    left_out: tuple[str, ...]
+    rows: int
+    rows_skipped: int
+    row_groups: int
+    checked: int
+    without_checksums: int
+
+    def as_record(self) -> dict[str, Any]:
+        """A dict of plain values, for JSON; of the names left out the first hundred."""
+        return {
+            "taken": self.taken,
+            "left_out": len(self.left_out),
+            "left_out_names": list(self.left_out[:MOST_NAMES]),
+            "rows": self.rows,
+            "rows_skipped_by_filter": self.rows_skipped,
+            "row_groups": self.row_groups,
+            "row_groups_checked_for_page_checksums": self.checked,
+            "row_groups_without_page_checksums": self.without_checksums,
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Inventory:
+        """The inverse of `as_record`; names beyond those kept are counted as "..."."""
+        names = tuple(record["left_out_names"])
+        names += ("...",) * (record["left_out"] - len(names))
+        return cls(
+            record["taken"],
+            names,
+            record["rows"],
+            record["rows_skipped_by_filter"],
+            record["row_groups"],
+            record["row_groups_checked_for_page_checksums"],
+            record["row_groups_without_page_checksums"],
+        )
+
+    def sentences(self) -> tuple[str, ...]:
+        """What a user should know of the files, in words."""
+        files = "1 file" if self.taken == 1 else f"{self.taken:,} files"
+        out = f"; {len(self.left_out):,} left out ({self._examples()})" if self.left_out else ""
+        skipped = f", {self.rows_skipped:,} of them skipped by the filter" if self.rows_skipped else ""
+        return (f"read {files} with {self.rows:,} rows{skipped}{out}", *self._on_checksums())
+
+    def _examples(self) -> str:
+        more = ", ..." if len(self.left_out) > 2 else ""
+        return ", ".join(self.left_out[:2]) + more
+
+    def _on_checksums(self) -> tuple[str, ...]:
+        if not self.without_checksums:
+            return ()
+        looked = "" if self.checked == self.row_groups else f" that were looked at ({self.row_groups:,} in all)"
+        count = f"{self.without_checksums:,} of {self.checked:,} row groups{looked}"
+        return (f"{count} have no page checksums: damage would go unnoticed",)
+
+
+MOST_NAMES = 100
+"""As many names of files left out are kept in a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Orders of categories that the type of a column declares.
+
+    ``levels``: column -> its levels in order; ``lost``: column -> why its order cannot be known.
+    """
+
+    levels: Mapping[str, tuple]
+    lost: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One unit of reading: a run of row groups of one file (or a slice of a table in memory). Small and picklable.
+    """One unit of reading: a run of row groups of one file, a part of a large one, or a slice of a table in memory.
 
-    ``rows`` counts rows before any filter; ``nbytes`` is the uncompressed size from the footer (whole rows);
-    ``where`` is how messages name it ("lake/part-7.parquet, row groups 0-3").
+    Small and picklable. ``rows`` counts rows before any filter; ``nbytes`` is their size in memory (whole rows, as
+    estimated from the footer); ``where`` is how messages name it ("lake/part-7.parquet, row groups 0-3").
     """
 
     index: int
@@ -52,8 +135,12 @@ class Source(Protocol):
         ...
 
     @property
-    def declared_levels(self) -> Mapping[str, tuple]:
-        """Level order of columns whose type declares one (pandas Categorical, polars Enum, ordered dictionaries)."""
+    def inventory(self) -> Inventory | None:
+        """Which files were taken; None for rows that do not come from files."""
+        ...
+
+    def orders(self, columns: Iterable[str]) -> Orders:
+        """Orders of those columns whose type declares one (pandas Categorical, polars Enum, ordered dictionaries)."""
         ...
 
     @property

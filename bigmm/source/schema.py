@@ -6,6 +6,7 @@ which is why every footer is read and compared here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -51,6 +52,34 @@ def logical_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type is text, dictionaries of text included."""
+    return logical_type(kind).equals(TEXT)
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """Bytes of one decoded row, at least 8 for each column: as many as the design makes of it.
+
+    Nested columns count as nothing, because only bytes of the file can tell how long their lists are.
+    """
+    return sum(_value_bytes(field.type) for field in schema)
+
+
+def _value_bytes(kind: pa.DataType) -> int:
+    try:
+        return max(8, kind.bit_width // 8)
+    except ValueError:  # of no fixed width
+        return 0 if pa.types.is_nested(kind) else 8
+
+
+def declared(schema: pa.Schema) -> Unified:
+    """What reads return when a dataset declares the types: these, whatever the files hold."""
+    refused = duplicates(schema.names, "the dataset")
+    names = dict.fromkeys(schema.names)
+    kinds = {name: schema.field(schema.get_all_field_indices(name)[0]).type for name in names}
+    return Unified(pa.schema([pa.field(name, logical_type(kind)) for name, kind in kinds.items()]), refused)
+
+
 def common_type(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     """The type both widen to without loss of meaning, or None. Symmetric."""
     if a.equals(b):
@@ -85,11 +114,10 @@ _WIDENINGS = (
 )
 
 
-def refuse_duplicates(names: Sequence[str], where: str) -> None:
-    """Two columns of one name cannot be told apart."""
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise DataError(f"duplicated column name {twice[0]!r} in {where}; rename one of them")
+def duplicates(names: Sequence[str], where: str) -> dict[str, str]:
+    """{name: why it cannot be read} of names that stand for several columns, which cannot be told apart."""
+    twice = {name: count for name, count in Counter(names).items() if count > 1}
+    return {name: f"duplicated column name {name!r} in {where}; rename one of them" for name in twice}
 
 
 def unify(files: Sequence[tuple[str, pa.Schema]]) -> Unified:
@@ -98,12 +126,12 @@ def unify(files: Sequence[tuple[str, pa.Schema]]) -> Unified:
     A column that is missing somewhere, or whose types do not widen to one, stays in the schema but cannot be read.
     """
     distinct: list[tuple[str, pa.Schema]] = []
+    refused: dict[str, str] = {}
     for where, schema in files:
         if not any(schema.equals(other) for _, other in distinct):
-            refuse_duplicates(schema.names, where)
+            refused |= duplicates(schema.names, where)
             distinct.append((where, schema))
     names = list(dict.fromkeys(name for _, schema in distinct for name in schema.names))
-    refused: dict[str, str] = {}
     fields = [pa.field(name, _column_type(name, distinct, refused)) for name in names]
     return Unified(pa.schema(fields), refused)
 
@@ -115,12 +143,14 @@ def _column_type(name: str, files: Sequence[tuple[str, pa.Schema]], refused: dic
             hint = did_you_mean(name, schema.names) if name.lower() in map(str.lower, schema.names) else ""
             refused.setdefault(name, f"column {name!r} is missing in {where}{hint}")
             continue
-        stored = schema.field(name).type
+        stored = schema.field(schema.get_all_field_indices(name)[0]).type
         here = logical_type(stored)
         wider = here if kind is None else common_type(kind, here)
         if wider is None:
             types = f"{origin[1]} in {origin[0]} but {stored} in {where}"
-            refused[name] = f"column {name!r} changes type between files: {types}. Write the files with one type."
+            refused.setdefault(
+                name, f"column {name!r} changes type between files: {types}. Write the files with one type."
+            )
             return kind
         if kind is None or not wider.equals(kind):
             origin = (where, stored)

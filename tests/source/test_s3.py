@@ -37,7 +37,7 @@ def bucket(options, lake):
 
 def test_read_from_s3(bucket, options, lake, read_all):
     source = open_source(f"s3://key:secret@lake/ratings?{options}", filter="year == 2021", partition_bytes=1)
-    assert source.remote
+    assert source.reader.remote
     assert source.partitions[0].where == "s3://lake/ratings/year=2021/site=a/part.parquet, row group 0"
     local = open_source(lake, filter="year == 2021", partition_bytes=1)
     assert read_all(source, ["x", "g", "site"]) == read_all(local, ["x", "g", "site"])

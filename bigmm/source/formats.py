@@ -1,0 +1,93 @@
+"""Tables of Delta Lake, Iceberg and Hudi: their Parquet files also hold rows that were deleted or rewritten."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NoReturn
+
+from pyarrow import fs
+
+from bigmm.errors import DataError
+from bigmm.source.faults import guarded
+
+DELTA, HUDI, ICEBERG = "_delta_log", ".hoodie", "metadata"
+
+#: A folder that holds one of these is a table of another format: its name, and how to open it.
+_READERS = {
+    DELTA: ("a Delta Lake", "deltalake.DeltaTable(path).to_pyarrow_dataset()"),
+    ICEBERG: ("an Iceberg", "pyiceberg: table.scan().to_arrow()"),
+    HUDI: ("a Hudi", "the reader of Apache Hudi"),
+}
+_ICEBERG_FILE = re.compile(r"(\.metadata\.json(\.gz)?|\.avro)$|^version-hint\.text$")
+
+
+def refuse_tables_above(filesystem: fs.FileSystem, base: str, show: Callable[[str], str]) -> None:
+    """Raise `DataError` when ``base`` is, or lies in, a table of another format.
+
+    Iceberg's marker is a folder with a common name, so its files have to lie in ``base``, or in ``data`` beside it.
+    """
+    for folder, child in _ancestors(base):
+        for marker in _markers(filesystem, folder):
+            if marker == ICEBERG and (child not in ("", "data") or not _is_iceberg(filesystem, f"{folder}/{marker}")):
+                continue
+            refuse(folder, marker, show)
+
+
+def refuse_tables_below(
+    filesystem: fs.FileSystem, base: str, paths: Iterable[str], files: Sequence[str], show: Callable[[str], str]
+) -> None:
+    """Raise `DataError` when one of the files lies in a table of another format whose root is below ``base``.
+
+    paths: of everything that was seen below ``base``, folders and files; files: of the data.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for path in paths:
+        parts = path[len(base) :].strip("/").split("/")
+        found |= {("/".join([base.rstrip("/"), *parts[:i]]), p): None for i, p in enumerate(parts) if p in _READERS}
+    for root, marker in sorted(found):
+        if not any(path.startswith(root.rstrip("/") + "/") for path in files):
+            continue
+        if marker != ICEBERG or _is_iceberg(filesystem, f"{root}/{marker}"):
+            refuse(root, marker, show)
+
+
+def refuse(root: str, marker: str, show: Callable[[str], str]) -> NoReturn:
+    """Raise `DataError` with the call that reads the table right."""
+    name, reader = _READERS[marker]
+    raise DataError(
+        f"{show(root)} is {name} table (it has {marker}): its Parquet files also hold rows that were deleted or "
+        f"rewritten. Open it with {reader} and pass that as data."
+    )
+
+
+def _ancestors(base: str) -> Iterator[tuple[str, str]]:
+    """(folder, name of the child on the way to ``base``) from ``base`` itself up to the root; hive folders count as
+    none, because they belong to the folder above them."""
+    parts, child = base.rstrip("/").split("/"), ""
+    while parts:
+        yield "/".join(parts), child
+        last = parts.pop()
+        child = child if "=" in last else last
+
+
+def _markers(filesystem: fs.FileSystem, folder: str) -> list[str]:
+    if isinstance(filesystem, fs.LocalFileSystem):
+        return [marker for marker in _READERS if os.path.isdir(f"{folder}/{marker}")]
+    if not folder:
+        return []
+    paths = [f"{folder}/{marker}" for marker in _READERS]
+    try:
+        infos = guarded(lambda: filesystem.get_file_info(paths), folder, True)
+    except DataError:  # a folder above the data that may not be looked at is no reason to refuse them
+        return []
+    return [m for m, info in zip(_READERS, infos, strict=True) if info.type == fs.FileType.Directory]
+
+
+def _is_iceberg(filesystem: fs.FileSystem, folder: str) -> bool:
+    try:
+        infos = guarded(lambda: filesystem.get_file_info(fs.FileSelector(folder)), folder, False)
+    except DataError:
+        return False
+    return any(_ICEBERG_FILE.search(info.base_name) for info in infos)

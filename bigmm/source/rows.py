@@ -1,0 +1,168 @@
+"""Rows of one Parquet file: opening it as its footer asks for, whole row groups, and parts of large ones in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from bigmm.errors import DataError
+from bigmm.source.footers import INT96, NotParquet, read_tail
+from bigmm.source.locations import shown_path
+from bigmm.source.partition import Fingerprint
+from bigmm.source.schema import is_text
+
+#: Local files are read in pieces that stay in the cache until they are decompressed: a tenth faster than in one piece.
+_BUFFER_BYTES = 1 << 18
+
+#: Rows that are decoded at a time when a row group is read in parts.
+BATCH_ROWS = 1 << 16
+
+#: Encodings of text whose dictionaries Arrow can hand over as they are stored.
+_DICTIONARIES = {"PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"}
+
+
+@dataclass(frozen=True, slots=True)
+class FileReader:
+    """Opens one file of a lake, suspiciously."""
+
+    filesystem: fs.FileSystem
+    remote: bool
+    prefix: str
+
+    def groups(self, mark: Fingerprint, names: Sequence[str], text: Sequence[str]) -> pa.Table:
+        """The named columns of whole row groups; an Arrow error when another number of rows is there."""
+        with self.filesystem.open_input_file(mark.path) as stream:
+            file, stored = self.opened(stream, mark, names, text)
+            table = file.read_row_groups(list(mark.row_groups), columns=stored, use_threads=False)
+        if stored and table.num_rows != mark.rows:
+            raise pa.ArrowInvalid(f"its footer claims {mark.rows:,} rows but its pages hold {table.num_rows:,}")
+        return checked(table)
+
+    def batches(
+        self, stream: Any, mark: Fingerprint, names: Sequence[str], text: Sequence[str], size: int
+    ) -> Iterator[pa.Table]:
+        """The named columns of the row groups, from their first row on, in small tables of at most ``size`` rows."""
+        file, stored = self.opened(stream, mark, names, text)
+        for batch in file.iter_batches(size, row_groups=list(mark.row_groups), columns=stored, use_threads=False):
+            yield checked(pa.Table.from_batches([batch]))
+
+    def opened(
+        self, stream: Any, mark: Fingerprint, names: Sequence[str], text: Sequence[str]
+    ) -> tuple[pq.ParquetFile, list[str]]:
+        """The file and those of the named columns that it holds; ``text``: columns wanted as dictionaries.
+
+        Raises `DataError` when its footer is not the one that was planned with.
+        """
+        try:
+            tail = read_tail(stream, stream.size())
+        except NotParquet as error:
+            raise pa.ArrowInvalid(str(error)) from error
+        if tail.digest != mark.digest:
+            raise DataError(
+                f"{shown_path(mark.path, self.prefix)} changed during the fit: its footer is another one. Fit again on "
+                "files that stay as they are."
+            )
+        options = INT96 | {
+            "pre_buffer": self.remote,
+            "buffer_size": 0 if self.remote else _BUFFER_BYTES,
+            "page_checksum_verification": True,
+        }
+        metadata = tail.metadata
+        try:
+            schema = pq.ParquetFile(stream, metadata=metadata, **options).schema_arrow
+        except (pa.ArrowException, OSError):
+            metadata = tail.without_arrow_schema()
+            schema = pq.ParquetFile(stream, metadata=metadata, **options).schema_arrow
+        stored = [name for name in names if name in schema.names]
+        written = set() if tail.encrypted else {n for n in stored if is_text(schema.field(n).type)}
+        broken = _not_dictionaries(metadata, mark.row_groups, written)
+        if any(pa.types.is_dictionary(field.type) and field.name in broken for field in schema):
+            metadata = tail.without_arrow_schema()  # it asks for dictionaries, which Arrow cannot make of these pages
+        as_dictionary = [n for n in stored if n in text and n not in broken and is_text(schema.field(n).type)]
+        return pq.ParquetFile(stream, metadata=metadata, read_dictionary=as_dictionary, **options), stored
+
+
+def _not_dictionaries(metadata: pq.FileMetaData, groups: Sequence[int], names: set[str]) -> set[str]:
+    """Those of the columns with pages (delta encodings) of which Arrow cannot make dictionaries."""
+    columns = range(metadata.num_columns) if names else ()
+    numbers = [number for number in columns if metadata.schema.column(number).path in names]
+    chunks = [metadata.row_group(group).column(number) for group in groups for number in numbers]
+    return {chunk.path_in_schema for chunk in chunks if not _DICTIONARIES.issuperset(chunk.encodings)}
+
+
+def checked(table: pa.Table) -> pa.Table:
+    """The table; raises an Arrow error where text is not UTF-8 or an index points outside of its dictionary.
+
+    Flipped bits in pages without a checksum do that, and Arrow trusts what it has decoded.
+    """
+    for column in table.columns:
+        if is_text(column.type):
+            for chunk in column.chunks:
+                chunk.validate(full=True)
+    return table
+
+
+@dataclass(slots=True)
+class Cursor:
+    """A row group that is being read in parts: the stream, what is still to come, and the number of the next row."""
+
+    key: tuple
+    stream: Any
+    following: Iterator[pa.Table]
+    row: int = 0
+    rest: pa.Table | None = None
+
+    def skip_to(self, row: int) -> None:
+        """Decode and forget rows before ``row``."""
+        while self.row < row:
+            self._take(row - self.row)
+
+    def take(self, rows: int) -> pa.Table:
+        """The next ``rows`` rows."""
+        tables, wanted = [], self.row + rows
+        while self.row < wanted:
+            tables.append(self._take(wanted - self.row))
+        return pa.concat_tables(tables)
+
+    def _take(self, most: int) -> pa.Table:
+        table = self.rest if self.rest is not None else next(self.following, None)
+        if table is None:
+            raise pa.ArrowInvalid(f"its footer claims more than the {self.row:,} rows that its pages hold")
+        taken = table.slice(0, most)
+        self.rest = table.slice(most) if table.num_rows > most else None
+        self.row += taken.num_rows
+        return taken
+
+
+_cursors = threading.local()
+
+
+def part_of_group(reader: FileReader, mark: Fingerprint, names: Sequence[str], text: Sequence[str]) -> pa.Table:
+    """The rows from ``mark.start`` on of one large row group.
+
+    Rows of a row group can only be decoded from its first on. A thread therefore keeps its place: parts that are asked
+    for in order, as a lane does, are decoded once.
+    """
+    key = (mark.path, mark.stamp, mark.digest, mark.row_groups, tuple(names), tuple(text))
+    cursor = getattr(_cursors, "last", None)
+    _cursors.last = None
+    if cursor is not None and (cursor.key != key or cursor.row > mark.start):
+        cursor.stream.close()
+        cursor = None
+    if cursor is None:
+        stream = reader.filesystem.open_input_file(mark.path)
+        cursor = Cursor(key, stream, reader.batches(stream, mark, names, text, BATCH_ROWS))
+    try:
+        cursor.skip_to(mark.start)
+        table = cursor.take(mark.rows)
+    except BaseException:
+        cursor.stream.close()
+        raise
+    _cursors.last = cursor
+    return table
