@@ -18,6 +18,10 @@ class UsageError(BigmmError, ValueError):
     exit_code = 2
 
 
+class ArgumentError(UsageError, TypeError):
+    """A call that does not fit the signature: an unknown argument, one too many or one too few."""
+
+
 class FormulaError(UsageError):
     """A formula that cannot be read; the message shows the formula with a caret under the spot."""
 
@@ -64,3 +68,11 @@ class MemoryLimitError(UsageError, MemoryError):
 
 class BigmmWarning(UserWarning):
     """Something a user should know, that does not stop the fit."""
+
+
+class ConvergenceWarning(BigmmWarning):
+    """The search ended without a certified optimum: the estimates are those of its last step."""
+
+
+class SingularFitWarning(BigmmWarning):
+    """A variance is estimated as zero, or a correlation as +1 or -1."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from bigmm.design.bars import Bar
 from bigmm.design.columns import Builder, Plan
 from bigmm.design.contrasts import parse_contrasts
 from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, sealed, total_offset
@@ -72,8 +73,15 @@ class DesignSpec:
 
     @cached_property
     def plan(self) -> Plan:
+        return self._plan_of(self.parsed)
+
+    def _plan_of(self, parsed: ParsedFormula) -> Plan:
         contrasts = parse_contrasts(self.settings.contrasts)
-        return Builder(self.parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+
+    def covariate_names(self, bar: Bar) -> tuple[str, ...]:
+        """(k,) names of a random term's covariates as this design codes them; its factors must be known here."""
+        return self._plan_of(replace(self.parsed, bars=(bar,))).layout.terms[0].names
 
     def encode(self, table: pa.Table, where: str) -> DesignChunk:
         """Encode a partition for fitting: incomplete rows are dropped and counted.
@@ -109,17 +117,22 @@ class DesignSpec:
         return rows.without(name, bad)
 
     def encode_new(
-        self, table: pa.Table, new_levels: str = "population", need: tuple[str, ...] = ("fixed", "random")
+        self,
+        table: pa.Table,
+        new_levels: str = "population",
+        need: tuple[str, ...] = ("fixed", "random"),
+        groups: frozenset[str] | None = None,
     ) -> DesignChunk:
         """Encode rows to predict for: every row is kept.
 
         refs are -1 for missing values and for levels not seen in the fit (`new_levels="raise"` refuses these); columns
         are NaN where a value is missing; y is NaN when the response is absent. Columns that `need` does not ask for may
-        be absent. A factor kept in `Layout.fixed_factors` has refs -1 where its value is missing. DataError for a fixed
-        factor's unseen level, a missing column, or text where numbers are needed.
+        be absent; groups: names of the groupings whose random effects are needed, None for all. A factor kept in
+        `Layout.fixed_factors` has refs -1 where its value is missing. DataError for a fixed factor's unseen level, a
+        missing column, or text where numbers are needed.
         """
         cells = Cells(table, NEW_DATA, self.levels, self.replayer, strict=False)
-        rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need)
+        rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need, groups)
         return rows.encode(self.response, new_levels)
 
     def keep_levels(self, seen: Mapping[str, np.ndarray]) -> DesignSpec:

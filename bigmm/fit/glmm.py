@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bigmm.arguments import strict
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
@@ -18,12 +19,15 @@ from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.results import FittedGlmm, GlmmResults
+from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
 
 
+@strict
+@warned
 def glmm(
     formula: str,
     data: Any,

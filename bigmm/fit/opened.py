@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from bigmm.arguments import true_or_false
 from bigmm.design import DesignSpec, learn
 from bigmm.design.layout import DesignChunk
 from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
-from bigmm.fit.settings import Settings, true_or_false
+from bigmm.fit.settings import Settings
 from bigmm.source import Source, open_source
 
 HEAD_ROWS = 65_536

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bigmm.accumulate import accumulator_bytes
+from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
 from bigmm.execute.memory import in_units
@@ -19,7 +20,7 @@ from bigmm.fit.forecast import (
     forecast_linear,
 )
 from bigmm.fit.opened import opened
-from bigmm.fit.settings import settings, true_or_false
+from bigmm.fit.settings import settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ class Plan:
         return f"once over {columns} into shards (after grouping columns); each evaluation looks at the shards {looks}"
 
 
+@strict
 def plan(
     formula: str,
     data: Any,

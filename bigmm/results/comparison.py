@@ -23,6 +23,7 @@ from bigmm.objective.montecarlo import (
     probe_counts,
 )
 from bigmm.results.broom import information
+from bigmm.results.doubts import warn_of
 from bigmm.results.fitted import FittedLmm
 from bigmm.solver import solve_model
 
@@ -48,15 +49,18 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
         tolerance=tolerance,
         algebra=fitted.criterion.algebra,  # of the same blocks, wherever these are
     )
-    return replace(
+    refitted = replace(
         fitted,
         reml=False,
         criterion=solved.criterion,
         theta=solved.outcome.theta,
         outcome=solved.outcome,
+        is_singular=bool(solved.outcome.at_boundary.any()),
         estimates=solved.criterion.estimates(solved.outcome.theta),
         monte_carlo_error=None if solved.error is None else solved.error.as_record(),
     )
+    warn_of(refitted, before=fitted)
+    return refitted
 
 
 def on_common_probes(fits: Sequence[FittedLmm]) -> list[FittedLmm]:

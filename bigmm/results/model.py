@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
@@ -19,6 +20,7 @@ from bigmm.results.predictor import Variance, check_new_levels, predictor, varia
 from bigmm.results.rows import ERROR, Noise, Predict, RowTask
 from bigmm.results.rows_generalized import Residuals
 from bigmm.results.scale import RESIDUALS
+from bigmm.results.selection import selection
 from bigmm.results.summary import Summary, summarize
 
 TYPES = ("response", "link")
@@ -54,6 +56,7 @@ class MixedModelResults(FitResults):
         """lme4's name for `varcorr`."""
         return self.varcorr
 
+    @strict
     def ranef(self, condvar: bool = False, levels: Mapping[str, Sequence] | None = None) -> dict[str, pd.DataFrame]:
         """Conditional modes by grouping and level; with condvar also their standard deviations (`_sd` columns).
 
@@ -61,7 +64,7 @@ class MixedModelResults(FitResults):
         solver. Under the iterative one those of all levels are exact where that takes no more than ten seconds,
         else estimated, and `_sd_mcse` columns have their Monte Carlo standard errors.
         """
-        return effects.ranef(self.fitted, condvar, levels)
+        return effects.ranef(self.fitted, true_or_false("condvar", condvar), levels)
 
     @property
     def n_groups(self) -> dict[str, int]:
@@ -92,13 +95,26 @@ class MixedModelResults(FitResults):
 
     # Tables
 
+    @strict
     def summary(self) -> Summary:
         """Printable (text and HTML), laid out like lme4's."""
         return summarize(self.fitted)
 
-    def tidy(self, effects: str = "fixed", scales: str = "sdcor", level: float = 0.95) -> pd.DataFrame:
-        """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals")."""
-        return broom.tidy(self.fitted, effects, scales, coefficients.check_level(level))
+    @strict
+    def tidy(
+        self,
+        effects: str | Sequence[str] = "fixed",
+        scales: str = "sdcor",
+        *,
+        level: float | None = None,
+        alpha: float | None = None,
+    ) -> pd.DataFrame:
+        """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals").
+
+        effects may be a list of these, whose tables follow each other. Confidence limits are at ``level=0.95`` or
+        ``alpha=0.05``.
+        """
+        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha))
 
     def as_record(self) -> dict[str, Any]:
         """JSON-able: what `bigmm fit --json` writes; NaN is null."""
@@ -110,10 +126,11 @@ class MixedModelResults(FitResults):
 
     # Rows
 
+    @strict
     def predict(
         self,
         newdata: Any = None,
-        random: bool = True,
+        random: bool | Sequence[str] = True,
         new_levels: str = "population",
         type: str = "response",
         se: bool = False,
@@ -127,6 +144,10 @@ class MixedModelResults(FitResults):
         """Predictions for new rows, None meaning the rows of the fit: the inverse link of x'beta (+ z'b) + offset, or
         with type="link" that itself. For a linear mixed model they agree.
 
+        random: True for all random effects, False for none, or a list of groups and terms of the fit, such as ``["g"]``
+        or ``["(1 | h)"]``, whose random effects alone count, in the standard error too (lme4's re.form); a column that
+        only the others use may be absent.
+
         Returns an array (n,), or with se a DataFrame with columns prediction, se (standard error of the mean, not of a
         new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. Under
         the iterative solver the standard errors of many rows (what would take over ten seconds) are estimated, and a
@@ -139,11 +160,12 @@ class MixedModelResults(FitResults):
         if type not in TYPES:
             raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)}")
         check_new_levels(new_levels)
+        chosen, se = selection(self.fitted, random), true_or_false("se", se)
         data = self._data(newdata)
-        spread = variance(self.fitted, self._row_count(data), bool(random)) if se else None
+        spread = variance(self.fitted, self._row_count(data), chosen) if se else None
         family = self.fitted.family
         transform = None if type == "link" or family.link == "identity" else family
-        task = Predict(predictor(self.fitted), bool(random), new_levels, spread, transform)
+        task = Predict(predictor(self.fitted, chosen), new_levels, spread, transform)
         if out is not None:
             to = stream.Destination(out, keep, overwrite)
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
@@ -153,6 +175,7 @@ class MixedModelResults(FitResults):
         columns = stream.compute(task, data, self._columns, client=client)
         return pd.DataFrame(columns) if se else columns.get("prediction", np.empty(0))
 
+    @strict
     def augment(
         self,
         data: Any = None,
@@ -177,6 +200,7 @@ class MixedModelResults(FitResults):
             return stream.write(task, source, self._columns, to, client=client, progress=progress)
         return stream.augmented(task, source, self._columns, keep, client=client)
 
+    @strict
     def simulate(
         self,
         newdata: Any = None,
@@ -207,6 +231,7 @@ class MixedModelResults(FitResults):
         values = list(stream.compute(task, data, self._columns, client=client).values())
         return values[0] if nsim == 1 else np.column_stack(values)
 
+    @strict
     def residuals(self, type: str = "response", data: Any = None, *, client: Any = None) -> np.ndarray:
         """(n,) residuals of the rows of the fit (or of `data`), NaN for rows that were dropped; reads the rows again.
 
@@ -244,14 +269,17 @@ class MixedModelResults(FitResults):
 
     # Disk, and what is to come
 
+    @strict
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
         """Write the fit as a versioned directory without pickle; `bigmm.load` reads it."""
         return save.save_fit(self.fitted, path, overwrite)
 
+    @strict
     def bootstrap(self, n: int = 1000, seed: int = 0) -> None:
         """Not available yet: raises UsageError."""
         raise UsageError("bootstrap() is not available in this version; use conf_int(method='wald') or simulate()")
 
+    @strict
     def refit(self, formula: str | None = None, reml: bool | None = None) -> None:
         """Not available yet: raises UsageError."""
         raise UsageError("refit() is not available in this version; call bigmm.lmm() or glmm() with the other formula")

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bigmm.arguments import true_or_false
 from bigmm.errors import UsageError
 from bigmm.results.draws import check_seed, standard_normal
 from bigmm.results.fitted import FittedLmm
@@ -28,9 +29,10 @@ def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np
 
 def simulation(fitted: FittedLmm, noise: Noise, seed: int, nsim: int, use_modes: bool, new_levels: str) -> Simulate:
     """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new."""
-    if nsim < 1:
+    if not isinstance(nsim, (int, np.integer)) or isinstance(nsim, bool) or nsim < 1:
         raise UsageError(f"nsim must be at least 1, got {nsim!r}")
     check_seed(seed)
+    true_or_false("use_modes", use_modes)
     base = predictor(fitted)
     models = tuple(
         base if use_modes else replace(base, modes=_modes(fitted, seed, replicate)) for replicate in range(nsim)
