@@ -87,6 +87,13 @@ def family_options(command: Callable) -> Callable:
             type=click.Choice(["expected", "observed"]),
             help="Working weights in log|M|: expected as lme4, observed as glmmTMB.",
         ),
+        click.option(
+            "--success",
+            metavar="LEVEL",
+            multiple=True,
+            help="Level of a categorical response that counts as 1, once for each level; all but the first is R's "
+            "rule. By default the second of two levels.",
+        ),
     )
     return _decorated(command, options)
 
@@ -159,7 +166,9 @@ def random_choice(random: tuple[str, ...], population: bool) -> bool | list[str]
 
 def model_call(reml: bool | None, family: str, link: str | None, **generalized: Any) -> tuple[str, dict[str, Any]]:
     """("lmm" or "glmm", the options that only that one takes); click.UsageError for options of the other."""
-    given = {name: value for name, value in generalized.items() if value is not None}
+    given = {name: value for name, value in generalized.items() if value not in (None, ())}
+    if "success" in given:
+        given["success"] = list(given["success"])
     if family == "gaussian" and link in (None, "identity"):
         if given:
             names = ", ".join(f"--{name}" for name in given)

@@ -13,7 +13,7 @@ from bigmm.design.contrasts import check_factor_call, parse_contrasts
 from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, unparse
 from bigmm.design.formula import ParsedFormula
 from bigmm.design.levels import Combinations, Levels
-from bigmm.design.settings import Settings, is_factor
+from bigmm.design.settings import Settings, has_levels, is_factor
 from bigmm.design.transforms import MATRICES, settings
 from bigmm.errors import DataError, FormulaError, UsageError
 
@@ -78,7 +78,9 @@ def _check_response(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[st
     node = parsed.response
     if parsed.kind == "cbind" and not chosen.binomial:
         raise FormulaError("cbind() is a binomial response; a linear mixed model needs one number", parsed.text, 0)
-    if node.kind == "name" and (node.value in text or node.value in chosen.factors) and chosen.binomial:
+    if chosen.success is not None and node.kind != "name":
+        raise UsageError(f"success= names levels of a response that is a column, but this one is {unparse(node)}")
+    if node.kind == "name" and chosen.binomial and has_levels(node, text, chosen):
         return
     if node.kind == "name" and node.value in text:
         kind = type_name(schema.field(str(node.value)).type)

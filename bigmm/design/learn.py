@@ -16,8 +16,9 @@ from bigmm.design.distinct import DistinctRows, unique_values
 from bigmm.design.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.levels import Combinations, Levels, canonical_type, declared_values, distinct_codes, ordered
+from bigmm.design.outcomes import check_outcomes, success_labels
 from bigmm.design.passes import summarize
-from bigmm.design.settings import Settings, is_factor
+from bigmm.design.settings import Settings, has_levels, is_factor
 from bigmm.design.spec import DesignSpec
 from bigmm.design.transforms import Replayer, State, absorb, pending, stateful_nodes
 from bigmm.errors import DataError
@@ -38,11 +39,13 @@ def learn(
     progress: Any = None,
     binomial: bool = False,
     need_random: bool = True,
+    success: Any = None,
 ) -> DesignSpec:
     """Learn levels, codings and states for a formula over all rows of a source.
 
     contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
-    order; weights, offset: column names; `binomial` lets the response be a factor (first level 0) or counts.
+    order; weights, offset: column names; `binomial` lets the response be a factor or counts; success: the level or
+    levels of the response that count as 1.
     Reads only the columns of factors and stateful transforms; no pass when there are none. Raises FormulaError with a
     caret, DataError for columns that cannot serve.
     """
@@ -60,12 +63,15 @@ def learn(
         drop_missing,
         binomial,
         need_random,
+        success_labels(success),
     )
     check_roles(parsed, source.schema, text, chosen)
     needs = _needs(parsed, source, text, chosen, declared)
     levels, combinations, states = _learn(parsed, source, executor, needs, progress)
     check_levels(parsed, levels, combinations, chosen, text)
     spec = DesignSpec(chosen, levels, combinations, states, text)
+    if spec.response.ones is not None:
+        check_outcomes(spec.layout.response, levels[str(spec.response.node.value)], chosen.success)
     _ = spec.plan  # every remaining mistake (a base that is no level, say) is found here, not on a worker
     return spec
 
@@ -89,7 +95,7 @@ def _needs(
     nodes = [node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)]
     columns = [name for node in nodes for name in columns_of(node)]
     columns += [bar.variables[0] for bar in parsed.bars if len(bar.variables) == 1]
-    if parsed.response.kind == "name" and is_factor(parsed.response, text, chosen) and chosen.binomial:
+    if parsed.response.kind == "name" and chosen.binomial and has_levels(parsed.response, text, chosen):
         columns.append(str(parsed.response.value))
     interactions = tuple(dict.fromkeys(bar.variables for bar in parsed.bars if len(bar.variables) > 1))
     orders = {}

@@ -19,6 +19,7 @@ from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.levels import Combinations, Levels, restricted
 from bigmm.design.newdata import NewRows
+from bigmm.design.outcomes import Outcomes, outcomes, successes
 from bigmm.design.rows import Rows, bad_expressions, complete_rows, zero_weights
 from bigmm.design.settings import Settings, is_factor
 from bigmm.design.transforms import Replayer, State
@@ -55,7 +56,19 @@ class DesignSpec:
     @cached_property
     def response(self) -> Response:
         node, kind = self.parsed.response, self.parsed.kind
-        return Response(node, "levels" if node.kind == "name" and node.value in self.levels else kind)
+        if node.kind != "name" or node.value not in self.levels:
+            return Response(node, kind)
+        return Response(node, "levels", successes(self.levels[str(node.value)], self.settings.success))
+
+    @property
+    def outcomes(self) -> Outcomes | None:
+        """What counts as 1 and as 0 in a categorical response; None for numbers without another meaning."""
+        if self.response.kind == "levels":
+            return outcomes(self.levels[str(self.response.node.value)], self.settings.success)
+        if self.settings.meanings is not None:
+            zero, one = self.settings.meanings
+            return Outcomes((one,), (zero,))
+        return None
 
     @cached_property
     def used_columns(self) -> tuple[str, ...]:
@@ -171,7 +184,8 @@ class DesignSpec:
         """Rebuild what `to_dict` gave; the layout is identical."""
         if meta.get("format") != _FORMAT:
             raise VersionError(f"the saved design has format {meta.get('format')}, this version reads {_FORMAT}")
-        settings = Settings(**{**meta["settings"], "factors": tuple(meta["settings"]["factors"])})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in meta["settings"].items()}
+        settings = Settings(**plain)
         levels = {
             name: Levels(name, _from_bytes(np.asarray(arrays[f"levels_{i}"]))) for i, name in enumerate(meta["levels"])
         }

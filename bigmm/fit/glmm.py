@@ -55,6 +55,7 @@ def glmm(
     n_workers: int | None = None,
     partition_bytes: int = 64 << 20,
     compress: str | bool = "auto",
+    success: Any = None,
 ) -> GlmmResults:
     """Fit a generalized linear mixed model by maximum likelihood (Laplace or adaptive Gauss-Hermite quadrature).
 
@@ -67,6 +68,9 @@ def glmm(
         for one grouping factor with a scalar effect).
     laplace: weights in log|M|: "expected" (lme4) or "observed"; None takes expected for families without dispersion and
         observed for the others (the full likelihood, as glmmTMB).
+    success: level, or list of levels, of a categorical response that count as 1; the others are 0. Without it a
+        response of text, categories or booleans has two levels, of which the second is modelled, and a number is 0 or
+        1. R's rule for more levels is to name all but the first.
     compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson);
         False never does.
     solver: as for `lmm`: "iterative" is for crossed factors too large for a dense block. Its log-likelihood and
@@ -78,7 +82,7 @@ def glmm(
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how = settings(solver, optimizer, memory_limit, progress)
-    options = asked(family, link, nagq, laplace)
+    options = asked(family, link, nagq, laplace, success)
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
     if compress not in ("auto", False):
@@ -100,6 +104,7 @@ def glmm(
         categories=categories,
         drop_missing=drop_missing,
         binomial=options.binomial,
+        success=success,
     )
     source, workers, spec = begun.source, begun.workers, begun.spec
     check_terms(spec, options.nagq)

@@ -48,6 +48,7 @@ def opened(
     categories: dict[str, list] | None,
     drop_missing: bool,
     binomial: bool = False,
+    success: Any = None,
     refuse_large: bool = True,
 ) -> Opened:
     """Open the data, choose who works, learn the design; phases "open" and "learn" of the clock.
@@ -77,6 +78,7 @@ def opened(
             drop_missing=drop_missing,
             progress=how.progress,
             binomial=binomial,
+            success=success,
         )
     return Opened(source, workers, spec, weights, offset)
 

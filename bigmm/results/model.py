@@ -219,8 +219,8 @@ class MixedModelResults(FitResults):
 
         Returns (n,), or (n, nsim) for nsim > 1; with `out` Parquet files with columns sim_1, sim_2, ... The draws
         depend on the seed, the level and the row's number, not on partitions or workers. Levels that the fit has not
-        seen get new random effects too, by their label (none with use_modes). Bernoulli responses are 0 and 1 (1: not
-        the first level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
+        seen get new random effects too, by their label (none with use_modes). Bernoulli responses are 0 and 1 (1: the
+        modelled level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
         they are counts.
         """
         task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels)

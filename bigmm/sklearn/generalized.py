@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,8 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         self.classes_ = distinct(truth, sample_weight)
         codes = codes_of(truth, self.classes_)
         self._fit(glmm, X, codes, sample_weight, family="bernoulli", link=self.link, nagq=self.nagq, se=self.se)
+        zero, one = map(repr, self.classes_.tolist())
+        self.result_ = with_meanings(self.result_, zero, one)
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -82,6 +84,13 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_class = False
         return tags
+
+
+def with_meanings(result: GlmmResults, zero: str, one: str) -> GlmmResults:
+    """The result, whose summary says what the numbers 0 and 1 of its response stand for."""
+    spec = result.fitted.spec
+    named = replace(spec, settings=replace(spec.settings, meanings=(zero, one)))
+    return GlmmResults(replace(result.fitted, spec=named))
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
