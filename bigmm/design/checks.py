@@ -8,6 +8,7 @@ from difflib import get_close_matches
 import pyarrow as pa
 import pyarrow.types as pt
 
+from bigmm.arguments import did_you_mean
 from bigmm.design.cells import is_numeric, type_name
 from bigmm.design.contrasts import check_factor_call, parse_contrasts
 from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, unparse
@@ -71,7 +72,8 @@ def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], 
     }
     for key in parse_contrasts(chosen.contrasts):
         if key not in factors:
-            raise UsageError(f"contrasts names {key!r}, which is no factor of the formula")
+            hint = did_you_mean(key, factors)
+            raise UsageError(f"contrasts names {key!r}, which is no factor of the formula{'; ' if hint else ''}{hint}")
 
 
 def _check_response(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], chosen: Settings) -> None:

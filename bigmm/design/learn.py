@@ -12,6 +12,7 @@ import pyarrow.types as pt
 
 from bigmm.design.cells import floats
 from bigmm.design.checks import check_columns, check_levels, check_roles
+from bigmm.design.contrasts import contrast_texts
 from bigmm.design.distinct import DistinctRows, unique_values
 from bigmm.design.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.formula import ParsedFormula, parse, required_columns
@@ -58,7 +59,7 @@ def learn(
         parsed.text,
         weights,
         offset,
-        {key: str(value) for key, value in (contrasts or {}).items()},
+        contrast_texts(contrasts),
         tuple(sorted(name for name in declared if name in used and name not in text)),
         drop_missing,
         binomial,

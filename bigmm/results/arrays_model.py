@@ -18,7 +18,7 @@ from bigmm.results.summary import Block, Summary, criterion_block, fixed_block, 
 from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matrices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FittedArrays(Estimated):
     """Everything about a fit to matrices; `LmmArraysResults` only asks questions of it.
 

@@ -43,7 +43,7 @@ def warn_of(fitted: FittedLmm | FittedArrays, before: FittedLmm | None = None) -
     known = {type(doubt) for doubt in doubts(before)} if before is not None else set()
     for doubt in doubts(fitted):
         if type(doubt) not in known:
-            warnings.warn(doubt, stacklevel=_callers_level())
+            warnings.warn(doubt, stacklevel=callers_level())
 
 
 def warned(recipe: Recipe) -> Recipe:
@@ -58,7 +58,7 @@ def warned(recipe: Recipe) -> Recipe:
     return cast(Recipe, call)
 
 
-def _callers_level() -> int:
+def callers_level() -> int:
     """The stacklevel of the first frame outside of the package, counted from `warn_of`."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):

@@ -15,7 +15,7 @@ SCALED = ("gaussian", "gamma", "inverse_gaussian")
 """Families whose dispersion is a scale: sigma = sqrt(phi). The negative binomial's is a shape."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FittedGlmm(FittedLmm):
     """`FittedLmm` with a response distribution.
 

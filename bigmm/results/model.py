@@ -120,6 +120,7 @@ class MixedModelResults(FitResults):
         """JSON-able: what `bigmm fit --json` writes; NaN is null."""
         return record.as_record(self.fitted)
 
+    @strict
     def anova(self, *others: MixedModelResults) -> pd.DataFrame:
         """Likelihood-ratio table against nested or nesting fits of the same rows."""
         return likelihood_ratio(self, *others)
@@ -167,7 +168,7 @@ class MixedModelResults(FitResults):
         transform = None if type == "link" or family.link == "identity" else family
         task = Predict(predictor(self.fitted, chosen), new_levels, spread, transform)
         if out is not None:
-            to = stream.Destination(out, keep, overwrite)
+            to = _destination(out, keep, overwrite)
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         finish = pd.DataFrame if se else _prediction_series
         if stream.is_dask(data):
@@ -196,9 +197,9 @@ class MixedModelResults(FitResults):
         source = self._data(data)
         task = self._augmenter(self._row_count(source))
         if out is not None:
-            to = stream.Destination(out, keep, overwrite)
+            to = _destination(out, keep, overwrite)
             return stream.write(task, source, self._columns, to, client=client, progress=progress)
-        return stream.augmented(task, source, self._columns, keep, client=client)
+        return stream.augmented(task, source, self._columns, _columns_kept(keep), client=client)
 
     @strict
     def simulate(
@@ -226,7 +227,7 @@ class MixedModelResults(FitResults):
         task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels)
         data = self._data(newdata)
         if out is not None:
-            to = stream.Destination(out, keep, overwrite)
+            to = _destination(out, keep, overwrite)
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         values = list(stream.compute(task, data, self._columns, client=client).values())
         return values[0] if nsim == 1 else np.column_stack(values)
@@ -238,7 +239,7 @@ class MixedModelResults(FitResults):
         type: "response" (y - mu), "pearson", "deviance" or "working", as R defines them; weights count in the two
         middle ones, the dispersion in none.
         """
-        if type not in RESIDUALS:
+        if not isinstance(type, str) or type not in RESIDUALS:
             raise UsageError(f"residuals(type={type!r}): choose one of {', '.join(RESIDUALS)}")
         task = Residuals(predictor(self.fitted), self.fitted.family, self.fitted.dispersion, type)
         columns = stream.compute(task, self._data(data), self._columns, client=client)
@@ -272,7 +273,7 @@ class MixedModelResults(FitResults):
     @strict
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
         """Write the fit as a versioned directory without pickle; `bigmm.load` reads it."""
-        return save.save_fit(self.fitted, path, overwrite)
+        return save.save_fit(self.fitted, path, true_or_false("overwrite", overwrite))
 
     @strict
     def bootstrap(self, n: int = 1000, seed: int = 0) -> None:
@@ -293,6 +294,18 @@ class MixedModelResults(FitResults):
         raise NotImplementedError
 
 
+def _destination(out: str | os.PathLike, keep: Sequence[str] | None, overwrite: bool) -> stream.Destination:
+    """Where rows go, its options checked: overwrite="no" would be true."""
+    return stream.Destination(out, _columns_kept(keep), true_or_false("overwrite", overwrite))
+
+
+def _columns_kept(keep: Sequence[str] | None) -> Sequence[str] | None:
+    """``keep=`` as a list of columns: of a text each letter would be one."""
+    if isinstance(keep, str):
+        raise UsageError(f"keep must be a list of columns, such as keep=[{keep!r}], got {keep!r}")
+    return keep
+
+
 def _prediction_series(columns: dict[str, np.ndarray]) -> pd.Series:
     return pd.Series(columns["prediction"], name="prediction")
 
@@ -304,8 +317,12 @@ def _meta(spread: Variance | None) -> pd.DataFrame | pd.Series:
     return pd.DataFrame({name: np.empty(0) for name in names})
 
 
+@strict
 def likelihood_ratio(*models: MixedModelResults) -> pd.DataFrame:
-    """Likelihood-ratio table of fits of the same rows, by number of parameters; REML fits are refitted by ML."""
+    """Likelihood-ratio table of fits of the same rows, by number of parameters; REML fits are refitted by ML.
+
+    Raises UsageError where two models have the same number of parameters, so that neither is nested in the other.
+    """
     for model in models:
         if not isinstance(model, MixedModelResults):
             raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
