@@ -135,12 +135,13 @@ LINKS_ELSEWHERE = {
     "ln": "write link='log'",
     "expit": "write link='logit'",
     "sigmoid": "write link='logit'",
+    "loglog": _NOT_HERE,
 }
 """Folded names of other packages' links, and what to say of them."""
 
 
 def _hint(text: str) -> str:
-    return "" if not text else f"{text} " if text.endswith("?") else f"{text}; "
+    return f"; {text}" if text else ""
 
 
 def _named(what: str, thing: object) -> str:
@@ -162,7 +163,7 @@ def _family_name(name: str) -> str:
             return known
     if folded not in FAMILY_SPELLINGS:
         hint = _hint(FAMILIES_ELSEWHERE.get(folded, "") or did_you_mean(name, FAMILIES))
-        raise UsageError(f"unknown family {name!r}: {hint}use one of {', '.join(FAMILIES)}")
+        raise UsageError(f"unknown family {name!r}: use one of {', '.join(FAMILIES)}{hint}")
     return FAMILY_SPELLINGS[folded]
 
 
@@ -171,7 +172,7 @@ def _link_name(link: str) -> str:
     folded = LINK_SPELLINGS.get(folded, folded)
     if folded not in LINKS:
         hint = _hint(LINKS_ELSEWHERE.get(folded, "") or did_you_mean(link, LINKS))
-        raise UsageError(f"unknown link {link!r}: {hint}use one of {', '.join(LINKS)}")
+        raise UsageError(f"unknown link {link!r}: use one of {', '.join(LINKS)}{hint}")
     return folded
 
 
