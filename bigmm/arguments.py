@@ -18,6 +18,8 @@ from bigmm.errors import ArgumentError, UsageError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
+Kind = TypeVar("Kind")
+
 LONGEST_VALUE = 40
 """A value is repeated in a message when its text has at most so many characters."""
 
@@ -66,7 +68,7 @@ NAMES_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "vcformula": {"formula": _EFFECTS},
     "random": {"formula": _EFFECTS},
     "correlation": {"formula": "correlation structures of the residuals are not available"},
-    "alpha": {"level": _LEVEL, "": _INTERVALS},
+    "alpha": {"level": _LEVEL, "family": "the dispersion is estimated with the other parameters", "": _INTERVALS},
     "conflevel": {"level": _LEVEL, "": _INTERVALS},
     "confint": {"level": "confidence limits are always there, at level=0.95"},
     "width": {"level": _LEVEL},
@@ -110,19 +112,28 @@ def folded(name: str) -> str:
     return name.lower().replace("_", "").replace(".", "")
 
 
-def strict(function: Function) -> Function:
-    """The function, whose calls that do not fit the signature raise ArgumentError with what was meant."""
-    signature = inspect.signature(function)
+def strict(function: Function, name: str = "") -> Function:
+    """The function, whose calls that do not fit the signature raise ArgumentError with what was meant.
+
+    name: how messages call it, its own name by default.
+    """
+    signature, name = inspect.signature(function), name or function.__name__
 
     @wraps(function)
     def call(*positional: Any, **named: Any) -> Any:
         try:
             signature.bind(*positional, **named)
         except TypeError as error:
-            raise ArgumentError(_misfit(function.__name__, signature, positional, named, str(error))) from None
+            raise ArgumentError(_misfit(name, signature, positional, named, str(error))) from None
         return function(*positional, **named)
 
     return cast(Function, call)
+
+
+def strict_class(kind: type[Kind]) -> type[Kind]:
+    """The class, whose constructor is `strict`."""
+    kind.__init__ = strict(kind.__init__, kind.__name__)  # type: ignore[misc, method-assign]
+    return kind
 
 
 def _misfit(

@@ -255,3 +255,29 @@ def test_options_that_are_true_or_false(fit, tmp_path):
         fit.ranef(levels=["308"])
     with pytest.raises(UsageError, match="choose one of response"):
         fit.residuals(sleepstudy())
+
+
+def test_estimators_of_scikit_learn_too():
+    from sklearn.base import clone
+
+    from bigmm.sklearn import GLMMClassifier, GLMMRegressor, LMMRegressor
+
+    with pytest.raises(ArgumentError, match=r"LMMRegressor\(\) has no argument 'REML': write reml=False"):
+        LMMRegressor("y ~ x + (1 | g)", REML=False)
+    with pytest.raises(ArgumentError, match=r"GLMMClassifier\(\) has no argument 'nAGQ': write nagq=9"):
+        GLMMClassifier("y ~ x + (1 | g)", nAGQ=9)
+    with pytest.raises(ArgumentError, match=r"GLMMRegressor\(\) takes formula by position, but 2 values were given"):
+        GLMMRegressor("y ~ x + (1 | g)", "poisson")
+    model = clone(LMMRegressor("y ~ x + (1 | g)", reml=False, random=["g"]))
+    assert model.get_params()["reml"] is False and model.get_params()["random"] == ["g"]
+
+
+def test_an_estimator_refuses_random_effects_it_does_not_have(rows):
+    from bigmm.sklearn import LMMRegressor
+
+    model = LMMRegressor(FORMULA, random=["(1 | Subject)"]).fit(rows)
+    expected = bigmm.lmm(FORMULA, rows).predict(rows, random=["(1 | Subject)"])
+    np.testing.assert_allclose(model.predict(rows), expected, rtol=1e-12)
+    for random in ("no", ["subject"]):
+        with pytest.raises(UsageError, match="random"):
+            LMMRegressor(FORMULA, random=random).fit(rows)

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from bigmm.arguments import strict_class
 from bigmm.errors import UsageError
 from bigmm.families.rows import deviance_row
 from bigmm.fit import glmm
@@ -19,6 +20,7 @@ from bigmm.sklearn.classes import both, codes_of, distinct, labels_of
 from bigmm.sklearn.tables import is_dask
 
 
+@strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     """Bernoulli mixed model for two classes of any type.
@@ -93,6 +95,7 @@ def with_meanings(result: GlmmResults, zero: str, one: str) -> GlmmResults:
     return GlmmResults(replace(result.fitted, spec=named))
 
 
+@strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     """Mixed model for counts, proportions and positive responses.

@@ -9,10 +9,12 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from bigmm.arguments import strict_class
 from bigmm.fit import lmm
 from bigmm.sklearn.base import FormulaEstimator, comparable
 
 
+@strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class LMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     """Linear mixed model regressor: fixed effects and random effects of grouping columns.
