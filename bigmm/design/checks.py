@@ -87,8 +87,8 @@ def _check_response(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[st
     if node.kind == "name" and node.value in text:
         kind = type_name(schema.field(str(node.value)).type)
         raise DataError(
-            f"the response {node.value!r} holds {kind}; a linear mixed model needs a number, and glmm() takes levels with "
-            "family='bernoulli' only"
+            f"the response {node.value!r} holds {kind}; a linear mixed model needs a number, and glmm() takes levels "
+            "with family='bernoulli' only"
         )
     nodes = node.arguments if parsed.kind == "cbind" else (node,)
     for child in nodes:
