@@ -7,9 +7,12 @@ Users bring the names of lme4, glmmTMB, statsmodels and pandas. `NAMES_ELSEWHERE
 from __future__ import annotations
 
 import inspect
+import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -19,6 +22,8 @@ from bigmm.errors import ArgumentError, UsageError
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 Kind = TypeVar("Kind")
+
+PACKAGE = str(Path(__file__).parent) + os.sep
 
 LONGEST_VALUE = 40
 """A value is repeated in a message when its text has at most so many characters."""
@@ -197,3 +202,11 @@ def true_or_false(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise UsageError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+def callers_level() -> int:
+    """The stacklevel with which its caller warns at the line of the user: the first frame outside of the package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from bigmm.arguments import callers_level
 from bigmm.errors import BigmmWarning, ConvergenceWarning, SingularFitWarning
 from bigmm.results.arrays_model import FittedArrays
 from bigmm.results.fitted import FittedLmm
 
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])
-
-PACKAGE = str(Path(__file__).parents[1])
 
 
 def doubts(fitted: FittedLmm | FittedArrays) -> list[BigmmWarning]:
@@ -56,11 +53,3 @@ def warned(recipe: Recipe) -> Recipe:
         return results
 
     return cast(Recipe, call)
-
-
-def callers_level() -> int:
-    """The stacklevel of the first frame outside of the package, counted from `warn_of`."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
-        level, frame = level + 1, frame.f_back
-    return level
