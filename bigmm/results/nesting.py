@@ -39,7 +39,7 @@ def warn_unless_nested(ordered: Sequence[FittedLmm], chisq: np.ndarray) -> None:
     ordered: fits by number of parameters; chisq (n,): falls of the deviance from each to the next, the first NaN.
     """
     for (small, large), fall in zip(pairwise(ordered), chisq[1:], strict=True):
-        lost = sorted(_columns(small) - _columns(large))
+        lost = sorted(_random_columns(small) - _random_columns(large)) or sorted(_lost_covariates(small, large))
         deviance = abs(float(large.estimates.objective))
         error = 0.0
         if small.monte_carlo_error or large.monte_carlo_error:
@@ -50,18 +50,28 @@ def warn_unless_nested(ordered: Sequence[FittedLmm], chisq: np.ndarray) -> None:
             why = f"its deviance is lower by {-fall:.3g} (or the search for the larger one ended too early)"
         else:
             continue
-        warnings.warn(
-            BigmmWarning(f"{small.formula!r} is not nested in {large.formula!r}: {why}; the p value does not hold"),
-            stacklevel=callers_level(),
-        )
+        text = f"{small.formula!r} does not seem to be nested in {large.formula!r}: {why}"
+        warnings.warn(BigmmWarning(f"{text}; the p value holds only if it is"), stacklevel=callers_level())
 
 
-def _columns(fit: FittedLmm) -> set[str]:
-    """What the fixed and the random effects are made of, by name."""
-    parsed = fit.spec.parsed
-    names = {repr(name) for node in parsed.fixed.factors for name in columns_of(node)}
-    for bar in parsed.bars:
+def _lost_covariates(small: FittedLmm, large: FittedLmm) -> set[str]:
+    """Columns of the smaller one's fixed effects that the larger one lacks; none where it has a further factor, whose
+    levels may tell them (a linear trend against a factor of the same values)."""
+    own, other = _fixed_columns(small), _fixed_columns(large)
+    factors = {n for node in large.spec.parsed.fixed.factors if large.spec.is_factor(node) for n in columns_of(node)}
+    return set() if factors - own else {repr(name) for name in own - other}
+
+
+def _fixed_columns(fit: FittedLmm) -> set[str]:
+    """Columns behind the fixed effects."""
+    return {name for node in fit.spec.parsed.fixed.factors for name in columns_of(node)}
+
+
+def _random_columns(fit: FittedLmm) -> set[str]:
+    """What the random effects are made of: groups, and columns by group."""
+    names = set()
+    for bar in fit.spec.parsed.bars:
         group = ":".join(sorted(bar.variables))
-        names.add(f"(... | {group})")  # with an intercept or a factor whose codings contain one
+        names.add(f"(... | {group})")  # with an intercept, or a factor whose codings contain one
         names |= {f"({name} | {group})" for node in bar.lhs.factors for name in columns_of(node)}
     return names
