@@ -13,13 +13,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from bigmm.errors import (
+    ArgumentError,
     BigmmError,
     BigmmWarning,
+    ConvergenceWarning,
     DataError,
     FormulaError,
     MemoryLimitError,
     OutputError,
     ReadError,
+    SingularFitWarning,
     TemporaryError,
     UsageError,
     VersionError,
@@ -45,8 +48,10 @@ _LAZY = {
 }
 
 __all__ = [
+    "ArgumentError",
     "BigmmError",
     "BigmmWarning",
+    "ConvergenceWarning",
     "DataError",
     "FormulaError",
     "GlmmResults",
@@ -55,6 +60,7 @@ __all__ = [
     "OutputError",
     "Plan",
     "ReadError",
+    "SingularFitWarning",
     "TemporaryError",
     "UsageError",
     "VersionError",

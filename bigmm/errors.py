@@ -21,6 +21,10 @@ class UsageError(BigmmError, ValueError):
 _SHOWN = 120  # characters of a long formula that a message shows on either side of the spot
 
 
+class ArgumentError(UsageError, TypeError):
+    """A call that does not fit the signature: an unknown argument, one too many or one too few."""
+
+
 class FormulaError(UsageError):
     """A formula that cannot be read; the message shows the formula, or the part around the spot, with a caret there."""
 
@@ -69,3 +73,11 @@ class MemoryLimitError(UsageError, MemoryError):
 
 class BigmmWarning(UserWarning):
     """Something a user should know, that does not stop the fit."""
+
+
+class ConvergenceWarning(BigmmWarning):
+    """The search ended without a certified optimum: the estimates are those of its last step."""
+
+
+class SingularFitWarning(BigmmWarning):
+    """A variance is estimated as zero, or a correlation as +1 or -1."""

@@ -84,8 +84,9 @@ def test_a_file_holds_one_concept(project):
 
 
 def test_our_words(project):
-    """endog and exog match no paper."""
-    found = [path.name for path, text in modules(project) if re.search(r"\b(endog|exog)", text)]
+    """endog and exog match no paper; the table of other packages' names has to list them."""
+    texts = [(path, text) for path, text in modules(project) if path.name != "arguments.py"]
+    found = [path.name for path, text in texts if re.search(r"\b(endog|exog)", text)]
     assert found == []
 
 

@@ -18,7 +18,7 @@ import click
 
 from bigmm.cli.progress import Lines
 from bigmm.display import Bar
-from bigmm.errors import OutputError
+from bigmm.errors import ConvergenceWarning, OutputError, SingularFitWarning
 
 
 @dataclass
@@ -99,6 +99,8 @@ class Console:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
+            for doubt in (ConvergenceWarning, SingularFitWarning):  # a fit's verdict is said at its end, with code 3
+                warnings.simplefilter("ignore", doubt)
             warnings.showwarning = lambda message, category, *rest: self.warn(str(message), category=category.__name__)
             yield
 

@@ -44,6 +44,7 @@ def fit(
     link: str | None,
     nagq: int | None,
     laplace: str | None,
+    success: tuple[str, ...],
     se: str | None,
     mc_tol: tuple[float, float] | None,
     scheduler: str | None,
@@ -60,7 +61,7 @@ def fit(
     bigmm fit "y ~ x + (1 | g)" "s3://bucket/lake/*.parquet" --ml --json fit.json
     bigmm fit "cbind(yes, no) ~ x + (1 | g)" lake/ --family binomial --link probit --nagq 9
     """
-    kind, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace, se=se)
+    kind, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace, success=success, se=se)
     options.check_where(scheduler, workers)
     with output.destinations(out, json_file, overwrite, data) as places:
         with connected(scheduler) as client:

@@ -95,6 +95,13 @@ def family_options(command: Callable) -> Callable:
             type=click.Choice(["expected", "observed"]),
             help="Working weights in log|M|: expected as lme4, observed as glmmTMB.",
         ),
+        click.option(
+            "--success",
+            metavar="LEVEL",
+            multiple=True,
+            help="Level of a categorical response that counts as 1, once for each level; all but the first is R's "
+            "rule. By default the second of two levels.",
+        ),
     )
     return _decorated(command, options)
 
@@ -140,9 +147,36 @@ def check_where(scheduler: str | None, workers: int | None) -> None:
         raise click.UsageError("--scheduler and --workers exclude each other: the scheduler has its own workers.")
 
 
+def random_options(command: Callable) -> Callable:
+    """Which random effects a prediction has: all, --random NAME once or more, or --population."""
+    chosen = click.option(
+        "--random",
+        metavar="[NAME]",
+        multiple=True,
+        is_flag=False,
+        flag_value=EVERY,
+        help="Random effects that count: a group such as g or a term such as '(1 | g)', once or more; all by default.",
+    )
+    population = click.option("--population", is_flag=True, help="Without random effects.")
+    return chosen(population(command))
+
+
+EVERY = ""
+"""What --random without a name stands for: all random effects."""
+
+
+def random_choice(random: tuple[str, ...], population: bool) -> bool | list[str]:
+    """``random=`` of `predict`; click.UsageError where the options contradict each other."""
+    if population and random:
+        raise click.UsageError("--random and --population exclude each other.")
+    return not population if not random or EVERY in random else list(random)
+
+
 def model_call(reml: bool | None, family: str, link: str | None, **generalized: Any) -> tuple[str, dict[str, Any]]:
     """("lmm" or "glmm", the options that only that one takes); click.UsageError for options of the other."""
-    given = {name: value for name, value in generalized.items() if value is not None}
+    given = {name: value for name, value in generalized.items() if value not in (None, ())}
+    if "success" in given:
+        given["success"] = list(given["success"])
     if family == "gaussian" and link in (None, "identity"):
         if given:
             names = ", ".join(f"--{name}" for name in given)

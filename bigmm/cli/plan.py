@@ -32,6 +32,7 @@ def plan(
     link: str | None,
     nagq: int | None,
     laplace: str | None,
+    success: tuple[str, ...],
     **model: Any,
 ) -> int:
     """Say what a fit would read, hold and compute: levels, blocks, bytes, passes.
@@ -39,7 +40,7 @@ def plan(
     Levels are counted by a pass over the grouping columns alone. Ends with 2, as the fit would, when that is refused
     for the memory limit.
     """
-    _, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace)
+    _, particular = options.model_call(reml, family, link, nagq=nagq, laplace=laplace, success=success)
     options.check_where(scheduler, workers)
     output.check_outputs(None, json_file, False, data)
     import bigmm

@@ -72,7 +72,7 @@ def ranef(console: Console, model: str, group: str | None, condvar: bool, out: s
     show_default=True,
     help="Means of the response, or the linear predictor.",
 )
-@click.option("--random/--population", default=True, help="With the random effects (default), or for the population.")
+@options.random_options
 @click.option(
     "--new-levels",
     type=click.Choice(["population", "raise", "missing"]),
@@ -92,15 +92,24 @@ def predict(
     out: str,
     overwrite: bool,
     scheduler: str | None,
+    random: tuple[str, ...],
+    population: bool,
     **choices: Any,
 ) -> int:
     """Predict for the rows of DATA with MODEL, out of core; every row keeps its columns and gains the prediction."""
+    chosen = options.random_choice(random, population)
     output.check_outputs(out, None, overwrite, (model, *data))
     fitted = load(model)
     console.expect(0)
     with connected(scheduler) as client, console.progress() as progress:
         written = fitted.predict(
-            options.as_data(data), out=out, overwrite=overwrite, client=client, progress=progress, **choices
+            options.as_data(data),
+            random=chosen,
+            out=out,
+            overwrite=overwrite,
+            client=client,
+            progress=progress,
+            **choices,
         )
     console.event("finished", exit_code=0, out=str(written))
     console.result(str(shown_path(out)))

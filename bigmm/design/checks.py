@@ -8,12 +8,13 @@ from difflib import get_close_matches
 import pyarrow as pa
 import pyarrow.types as pt
 
+from bigmm.arguments import did_you_mean
 from bigmm.design.cells import is_numeric, type_name
 from bigmm.design.contrasts import check_factor_call, parse_contrasts
 from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
 from bigmm.design.formula import ParsedFormula
 from bigmm.design.levels import Combinations, Levels
-from bigmm.design.settings import Settings, is_factor
+from bigmm.design.settings import Settings, has_levels, is_factor
 from bigmm.design.transforms import MATRICES, settings
 from bigmm.errors import DataError, FormulaError, UsageError
 
@@ -71,18 +72,24 @@ def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], 
     }
     for key in parse_contrasts(chosen.contrasts):
         if key not in factors:
-            raise UsageError(f"contrasts names {key!r}, which is no factor of the formula")
+            hint = did_you_mean(key, factors)
+            raise UsageError(f"contrasts names {key!r}, which is no factor of the formula{'; ' if hint else ''}{hint}")
 
 
 def _check_response(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], chosen: Settings) -> None:
     node = parsed.response
     if parsed.kind == "cbind" and not chosen.binomial:
         raise FormulaError("cbind() is a binomial response; a linear mixed model needs one number", parsed.text, 0)
-    if node.kind == "name" and (node.value in text or node.value in chosen.factors) and chosen.binomial:
+    if chosen.success is not None and node.kind != "name":
+        raise UsageError(f"success= names levels of a response that is a column, but this one is {unparse(node)}")
+    if node.kind == "name" and chosen.binomial and has_levels(node, text, chosen):
         return
     if node.kind == "name" and node.value in text:
         kind = type_name(schema.field(str(node.value)).type)
-        raise DataError(f"the response {node.value!r} holds {kind}; a linear mixed model needs a number")
+        raise DataError(
+            f"the response {node.value!r} holds {kind}; a linear mixed model needs a number, and glmm() takes levels "
+            "with family='bernoulli' only"
+        )
     nodes = node.arguments if parsed.kind == "cbind" else (node,)
     for child in nodes:
         _check_numeric(parsed.text, child, schema)

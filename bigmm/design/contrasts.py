@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from formulaic.transforms import contrasts as coding
 
+from bigmm.arguments import did_you_mean
 from bigmm.design.expression import CONTRASTS, Node, contrast_name, unparse
 from bigmm.design.grammar import parse_expression
 from bigmm.design.tokens import tokenize
-from bigmm.errors import FormulaError
+from bigmm.errors import FormulaError, UsageError
 
 _BASED: dict[str, Callable] = {"Treatment": coding.TreatmentContrasts, "SAS": coding.SASContrasts}
 _PLAIN: dict[str, Callable] = {
@@ -36,7 +37,8 @@ def check_factor_call(formula: str, node: Node) -> None:
         raise FormulaError(f"{node.value}() takes a column and a contrast", formula, node.arguments[2].position)
     for key, value in node.keywords:
         if key not in ("contrast", "contrasts"):
-            raise FormulaError(f"{node.value}() has no argument {key!r}; it has contrast=", formula, value.position)
+            advice = C_ELSEWHERE.get(key, "it has contrast=")
+            raise FormulaError(f"{node.value}() has no argument {key!r}; {advice}", formula, value.position)
     contrast = contrast_node(node)
     if contrast is not None:
         _check_contrast(formula, contrast)
@@ -45,8 +47,32 @@ def check_factor_call(formula: str, node: Node) -> None:
 def _check_contrast(formula: str, node: Node) -> None:
     name = contrast_name(node)
     if node.kind not in ("name", "string", "call") or name not in CONTRASTS:
-        shown = unparse(node)
-        raise FormulaError(f"unknown contrast {shown}; there are {', '.join(CONTRASTS)}", formula, node.position)
+        text = unparse(node)
+        hint = did_you_mean(text.removeprefix("contr."), CONTRASTS)
+        hint = hint or (NO_VARIABLES if node.kind == "name" else OWN_CODING)
+        raise FormulaError(f"unknown contrast {text}; there are {', '.join(CONTRASTS)}; {hint}", formula, node.position)
+
+
+OWN_CODING = "for a coding of your own make its columns in the data, and name them in the formula."
+NO_VARIABLES = f"a formula sees columns only, no variables of Python; {OWN_CODING}"
+C_ELSEWHERE = {
+    "levels": "the order of levels is categories={column: [...]}",
+    "base": "write C(f, Treatment('level'))",
+    "ref": "write C(f, Treatment('level'))",
+    "reference": "write C(f, Treatment('level'))",
+}
+"""Arguments of C() in patsy and R, and what to write here."""
+
+
+def contrast_texts(contrasts: Mapping[str, Any] | None) -> dict[str, str]:
+    """``contrasts=`` as text by column; raises UsageError for a matrix or another object."""
+    for column, given in (contrasts or {}).items():
+        if not isinstance(given, str):
+            raise UsageError(
+                f"contrasts[{column!r}] must be the name of a coding ({', '.join(CONTRASTS)}), not "
+                f"{type(given).__module__}.{type(given).__qualname__}; {OWN_CODING}"
+            )
+    return dict(contrasts or {})
 
 
 def parse_contrasts(contrasts: Mapping[str, str] | None) -> dict[str, Node]:

@@ -19,10 +19,14 @@ from bigmm.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """How y is computed. ``kind``: numeric, levels (first level 0, others 1), cbind or ratio (successes of trials)."""
+    """How y is computed. ``kind``: numeric, levels, cbind or ratio (successes of trials).
+
+    ones: (n_levels,) True for the levels that count as 1, None where there are no levels.
+    """
 
     node: Node
     kind: str
+    ones: np.ndarray | None = None
 
 
 @dataclass(slots=True)
@@ -159,9 +163,9 @@ def fill_refs(plan: Plan, cells: Cells) -> tuple[np.ndarray, ...]:
 def response_values(response: Response, cells: Cells, trials: bool) -> tuple[np.ndarray, np.ndarray | None]:
     """y (n,) and, for successes of trials, the number of trials (n,)."""
     node = response.node
-    if response.kind == "levels":
+    if response.ones is not None:
         codes = cells.level(str(node.value))
-        return np.where(codes < 0, np.nan, codes > 0), None
+        return np.where(codes < 0, np.nan, response.ones[codes]), None
     if response.kind == "cbind":
         successes, failures = (cells.value(argument) for argument in node.arguments)
         total = successes + failures

@@ -12,13 +12,15 @@ import pyarrow as pa
 from bigmm.design.cells import floats
 from bigmm.design.checks import check_columns, check_levels, check_roles
 from bigmm.design.completeness import Completeness
+from bigmm.design.contrasts import contrast_texts
 from bigmm.design.distinct import DistinctRows, unique_values
 from bigmm.design.equality import canonical_type, is_label
 from bigmm.design.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.levels import Combinations, Levels, declared_values, distinct_codes, ordered
+from bigmm.design.outcomes import check_outcomes, success_labels
 from bigmm.design.passes import summarize
-from bigmm.design.settings import Settings, is_factor
+from bigmm.design.settings import Settings, has_levels, is_factor
 from bigmm.design.spec import DesignSpec
 from bigmm.design.transforms import Replayer, State, absorb, pending, stateful_nodes
 from bigmm.errors import DataError
@@ -39,6 +41,7 @@ def learn(
     progress: Any = None,
     binomial: bool = False,
     need_random: bool = True,
+    success: Any = None,
 ) -> DesignSpec:
     """Learn levels, codings and states for a formula over all rows of a source.
 
@@ -46,7 +49,8 @@ def learn(
     of the rows that count where a pass finds that some do not.
 
     contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
-    order; weights, offset: column names; `binomial` lets the response be a factor (first level 0) or counts.
+    order; weights, offset: column names; `binomial` lets the response be a factor or counts; success: the level or
+    levels of the response that count as 1.
     Reads only the columns of factors and stateful transforms; no pass when there are none. Raises FormulaError with a
     caret, DataError for columns that cannot serve.
     """
@@ -61,11 +65,12 @@ def learn(
         parsed.text,
         weights,
         offset,
-        {key: str(value) for key, value in (contrasts or {}).items()},
+        contrast_texts(contrasts),
         tuple(sorted(name for name in declared if name in used and name not in text)),
         drop_missing,
         binomial,
         need_random,
+        success_labels(success),
     )
     check_roles(parsed, source.schema, text, chosen)
     needs = _needs(parsed, source, text, chosen, declared)
@@ -77,6 +82,8 @@ def learn(
 def checked(spec: DesignSpec) -> DesignSpec:
     """The design itself; raises DataError for factors with one level, FormulaError for a base that is no level."""
     check_levels(spec.parsed, spec.levels, spec.combinations, spec.settings, spec.text, spec.complete)
+    if spec.response.ones is not None:
+        check_outcomes(spec.layout.response, spec.levels[str(spec.response.node.value)], spec.settings.success)
     _ = spec.plan  # every remaining mistake is found here, not on a worker
     return spec
 
@@ -115,7 +122,7 @@ def _needs(
     nodes = [node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)]
     columns = [name for node in nodes for name in columns_of(node)]
     columns += [bar.variables[0] for bar in parsed.bars if len(bar.variables) == 1]
-    if parsed.response.kind == "name" and is_factor(parsed.response, text, chosen) and chosen.binomial:
+    if parsed.response.kind == "name" and chosen.binomial and has_levels(parsed.response, text, chosen):
         columns.append(str(parsed.response.value))
     interactions = tuple(dict.fromkeys(bar.variables for bar in parsed.bars if len(bar.variables) > 1))
     orders = {}

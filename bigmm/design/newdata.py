@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bigmm.design.bars import Bar
 from bigmm.design.columns import Coded, Plan
 from bigmm.design.encode import Cells, Response, fill_columns, response_values, total_offset
 from bigmm.design.expression import Node, columns_of
@@ -19,7 +20,8 @@ NEW_LEVELS = ("population", "raise", "missing")
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """One table of new rows and the design it is encoded by; `need` says which parts are wanted."""
+    """One table of new rows and the design it is encoded by; `need` says which parts are wanted, `groups` which
+    groupings of the random part (None: all)."""
 
     parsed: ParsedFormula
     plan: Plan
@@ -27,6 +29,7 @@ class NewRows:
     text: frozenset[str]
     cells: Cells
     need: tuple[str, ...]
+    groups: frozenset[str] | None = None
 
     def encode(self, response: Response, new_levels: str) -> DesignChunk:
         """See `DesignSpec.encode_new`."""
@@ -40,9 +43,14 @@ class NewRows:
         refs = tuple(self._refs(number, new_levels) for number in range(len(self.plan.groupings)))
         return DesignChunk(columns, self._response(response), refs, w, offset, cells.table.num_rows, ())
 
+    def _bars(self) -> list[Bar]:
+        """The random terms that are needed."""
+        bars = self.parsed.bars if "random" in self.need else ()
+        return [bar for bar in bars if self.groups is None or bar.name in self.groups]
+
     def _nodes(self) -> list[Node]:
         fixed = [*self.parsed.fixed.factors, *self.parsed.offsets] if "fixed" in self.need else []
-        random = [node for bar in self.parsed.bars for node in bar.lhs.factors] if "random" in self.need else []
+        random = [node for bar in self._bars() for node in bar.lhs.factors]
         return fixed + random
 
     def _check_needed(self) -> None:
@@ -50,7 +58,7 @@ class NewRows:
         nodes = self._nodes()
         names = [name for node in nodes for name in columns_of(node)]
         names += [self.settings.offset] if self.settings.offset and "fixed" in self.need else []
-        names += [name for bar in self.parsed.bars for name in bar.variables] if "random" in self.need else []
+        names += [name for bar in self._bars() for name in bar.variables]
         for name in dict.fromkeys(names):
             self.cells.column(name)
         factors = [name for node in nodes if is_factor(node, self.text, self.settings) for name in columns_of(node)]
@@ -68,7 +76,7 @@ class NewRows:
 
     def _refs(self, number: int, new_levels: str) -> np.ndarray:
         cells, variables = self.cells, self.plan.groupings[number]
-        random = "random" in self.need and any(term.grouping == number for term in self.plan.layout.terms)
+        random = self.plan.layout.groupings[number].name in {bar.name for bar in self._bars()}
         fixed = "fixed" in self.need and any(f.grouping == number for f in self.plan.layout.fixed_factors)
         if not random and not fixed:
             return np.full(cells.table.num_rows, -1, dtype=np.int32)

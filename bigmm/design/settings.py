@@ -16,7 +16,9 @@ VECTOR_WEIGHTS, VECTOR_OFFSET = "(weights)", "(offset)"
 class Settings:
     """What the user said beside the formula.
 
-    ``factors``: numeric columns to be taken as factors; ``binomial``: the response may be levels or counts.
+    ``factors``: numeric columns to be taken as factors; ``binomial``: the response may be levels or counts;
+    ``success``: labels of the levels of the response that count as 1, None for all but the first; ``meanings``: what
+    the numbers 0 and 1 of the response stand for, None where they are numbers.
     """
 
     formula: str
@@ -27,6 +29,8 @@ class Settings:
     drop_missing: bool = True
     binomial: bool = False
     need_random: bool = True
+    success: tuple[str, ...] | None = None
+    meanings: tuple[str, str] | None = None
 
 
 def is_factor(node: Node, text: AbstractSet[str], settings: Settings) -> bool:
@@ -34,3 +38,8 @@ def is_factor(node: Node, text: AbstractSet[str], settings: Settings) -> bool:
     if node.kind == "name":
         return node.value in text or node.value in settings.factors
     return node.kind == "call" and node.function == "C"
+
+
+def has_levels(response: Node, text: AbstractSet[str], settings: Settings) -> bool:
+    """Whether a response is read as levels: a factor, or any column of which it is said which values count as 1."""
+    return settings.success is not None or is_factor(response, text, settings)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bigmm.design.bars import Bar
 from bigmm.design.columns import Builder, Numeric, Plan
 from bigmm.design.completeness import Completeness
 from bigmm.design.contrasts import parse_contrasts
@@ -19,6 +20,7 @@ from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.levels import Combinations, Levels, restricted
 from bigmm.design.newdata import NewRows
+from bigmm.design.outcomes import Outcomes, outcomes, successes
 from bigmm.design.settings import Settings, is_factor
 from bigmm.design.transforms import Replayer, State, stateful_nodes
 from bigmm.errors import VersionError
@@ -59,7 +61,19 @@ class DesignSpec:
     @cached_property
     def response(self) -> Response:
         node, kind = self.parsed.response, self.parsed.kind
-        return Response(node, "levels" if node.kind == "name" and node.value in self.levels else kind)
+        if node.kind != "name" or node.value not in self.levels:
+            return Response(node, kind)
+        return Response(node, "levels", successes(self.levels[str(node.value)], self.settings.success))
+
+    @property
+    def outcomes(self) -> Outcomes | None:
+        """What counts as 1 and as 0 in a categorical response; None for numbers without another meaning."""
+        if self.response.kind == "levels":
+            return outcomes(self.levels[str(self.response.node.value)], self.settings.success)
+        if self.settings.meanings is not None:
+            zero, one = self.settings.meanings
+            return Outcomes((one,), (zero,))
+        return None
 
     @cached_property
     def used_columns(self) -> tuple[str, ...]:
@@ -77,8 +91,15 @@ class DesignSpec:
 
     @cached_property
     def plan(self) -> Plan:
+        return self._plan_of(self.parsed)
+
+    def _plan_of(self, parsed: ParsedFormula) -> Plan:
         contrasts = parse_contrasts(self.settings.contrasts)
-        return Builder(self.parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+
+    def covariate_names(self, bar: Bar) -> tuple[str, ...]:
+        """(k,) names of a random term's covariates as this design codes them; its factors must be known here."""
+        return self._plan_of(replace(self.parsed, bars=(bar,))).layout.terms[0].names
 
     @cached_property
     def completeness(self) -> Completeness:
@@ -117,17 +138,22 @@ class DesignSpec:
         return DesignChunk(columns, sealed(y), refs, w, offset, table.num_rows, rows.counts())
 
     def encode_new(
-        self, table: pa.Table, new_levels: str = "population", need: tuple[str, ...] = ("fixed", "random")
+        self,
+        table: pa.Table,
+        new_levels: str = "population",
+        need: tuple[str, ...] = ("fixed", "random"),
+        groups: frozenset[str] | None = None,
     ) -> DesignChunk:
         """Encode rows to predict for: every row is kept.
 
         refs are -1 for missing values and for levels not seen in the fit (`new_levels="raise"` refuses these); columns
         are NaN where a value is missing; y is NaN when the response is absent. Columns that `need` does not ask for may
-        be absent. A factor kept in `Layout.fixed_factors` has refs -1 where its value is missing. DataError for a fixed
-        factor's unseen level, a missing column, or text where numbers are needed.
+        be absent; groups: names of the groupings whose random effects are needed, None for all. A factor kept in
+        `Layout.fixed_factors` has refs -1 where its value is missing. DataError for a fixed factor's unseen level, a
+        missing column, or text where numbers are needed.
         """
         cells = Cells(table, NEW_DATA, self.levels, self.replayer, strict=False)
-        rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need)
+        rows = NewRows(self.parsed, self.plan, self.settings, self.text, cells, need, groups)
         return rows.encode(self.response, new_levels)
 
     def with_levels(self, rows: Mapping[tuple[str, ...], np.ndarray], states: Mapping[str, State]) -> DesignSpec:
@@ -180,7 +206,8 @@ class DesignSpec:
         """Rebuild what `to_dict` gave; the layout is identical."""
         if meta.get("format") != _FORMAT:
             raise VersionError(f"the saved design has format {meta.get('format')}, this version reads {_FORMAT}")
-        settings = Settings(**{**meta["settings"], "factors": tuple(meta["settings"]["factors"])})
+        plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in meta["settings"].items()}
+        settings = Settings(**plain)
         levels = {
             name: Levels(name, _from_bytes(np.asarray(arrays[f"levels_{i}"]))) for i, name in enumerate(meta["levels"])
         }

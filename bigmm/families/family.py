@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from bigmm.arguments import did_you_mean
 from bigmm.errors import UsageError
 
 BERNOULLI, BINOMIAL, POISSON, NEGATIVE_BINOMIAL, GAUSSIAN, GAMMA, INVERSE_GAUSSIAN = range(7)
@@ -69,7 +70,13 @@ FAMILY_SPELLINGS = {
     "invgauss": "inverse_gaussian",
     "ig": "inverse_gaussian",
 }
-LINK_SPELLINGS = {"logistic": "logit", "cauchy": "cauchit", "reciprocal": "inverse", "1/mu": "inverse"}
+LINK_SPELLINGS = {
+    "logistic": "logit",
+    "cauchy": "cauchit",
+    "reciprocal": "inverse",
+    "1/mu": "inverse",
+    "inversepower": "inverse",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +116,54 @@ def family(name: str | Family, link: str | None = None) -> Family:
     return Family(known, link, kind.family_id, LINKS[link], has_dispersion, link == kind.canonical)
 
 
+CALL = re.compile(r"([A-Za-z][\w.]*)\s*\(\s*(?:link\s*=\s*)?['\"]?([\w./^]+)['\"]?\s*\)")
+"""binomial(link = "logit") and the like, as R writes a family."""
+
+_NOT_HERE = "it is not available"
+_BY_LINK = "it is a link: write family='bernoulli', link={0!r}"
+FAMILIES_ELSEWHERE = {
+    "logistic": "write family='bernoulli', whose link is the logit",
+    **{link: _BY_LINK.format(link) for link in ("logit", "probit", "cloglog", "cauchit")},
+    **dict.fromkeys(("quasi", "quasipoisson", "quasibinomial", "quasibinom"), f"{_NOT_HERE}, for it has no likelihood"),
+    **dict.fromkeys(("beta", "betafamily", "betabinomial", "tweedie", "nbinom1", "nb1", "student", "t"), _NOT_HERE),
+    **dict.fromkeys(("zip", "zinb", "zipoisson", "truncatedpoisson", "hurdle"), _NOT_HERE),
+    **dict.fromkeys(("lognormal", "ordinal", "cumulative", "multinomial", "categorical"), _NOT_HERE),
+}
+"""Folded names of other packages' families, and what to say of them."""
+
+LINKS_ELSEWHERE = {
+    "ln": "write link='log'",
+    "expit": "write link='logit'",
+    "sigmoid": "write link='logit'",
+    "loglog": _NOT_HERE,
+}
+"""Folded names of other packages' links, and what to say of them."""
+
+
+def _hint(text: str) -> str:
+    return f"; {text}" if text else ""
+
+
+def _named(what: str, thing: object) -> str:
+    """What to write for another package's object or class of a family or link; "" where that is not clear."""
+    kind = thing if isinstance(thing, type) else type(thing)
+    known, link = re.sub(r"[\s._-]", "", kind.__name__).lower(), getattr(thing, "link", None)
+    names = {name.replace("_", ""): name for name in (FAMILIES if what == "family" else LINKS)}
+    names |= LINK_SPELLINGS if what == "link" else FAMILY_SPELLINGS
+    if known not in names:
+        return ""
+    more = _named("link", link).removeprefix(": write ") if what == "family" and link is not None else ""
+    return f": write {what}={names[known]!r}" + (f", {more}" if more else "")
+
+
 def _family_name(name: str) -> str:
     folded = _fold(name, "family")
     for known in FAMILIES:
         if folded == known.replace("_", ""):
             return known
     if folded not in FAMILY_SPELLINGS:
-        raise UsageError(f"unknown family {name!r}: use one of {', '.join(FAMILIES)}")
+        hint = _hint(FAMILIES_ELSEWHERE.get(folded, "") or did_you_mean(name, FAMILIES))
+        raise UsageError(f"unknown family {name!r}: use one of {', '.join(FAMILIES)}{hint}")
     return FAMILY_SPELLINGS[folded]
 
 
@@ -123,11 +171,18 @@ def _link_name(link: str) -> str:
     folded = _fold(link, "link")
     folded = LINK_SPELLINGS.get(folded, folded)
     if folded not in LINKS:
-        raise UsageError(f"unknown link {link!r}: use one of {', '.join(LINKS)}")
+        hint = _hint(LINKS_ELSEWHERE.get(folded, "") or did_you_mean(link, LINKS))
+        raise UsageError(f"unknown link {link!r}: use one of {', '.join(LINKS)}{hint}")
     return folded
 
 
 def _fold(text: str, what: str) -> str:
+    call = CALL.fullmatch(text.strip()) if isinstance(text, str) else None
+    if call is not None:
+        raise UsageError(f"{what} {text!r} is a call of R: write {what}={call[1].lower()!r}, link={call[2]!r}")
     if not isinstance(text, str):
-        raise UsageError(f"{what} must be a name such as {'poisson' if what == 'family' else 'log'!r}, not {text!r}")
+        raise UsageError(
+            f"{what} must be a name such as {'poisson' if what == 'family' else 'log'!r}, not {text!r}"
+            f"{_named(what, text)}"
+        )
     return re.sub(r"[\s._-]", "", text).lower()

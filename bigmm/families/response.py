@@ -71,7 +71,10 @@ def _never(y: np.ndarray) -> np.ndarray:
     return np.zeros(y.shape, dtype=bool)
 
 
-_BINARY = "a bernoulli response is 0 or 1; recode it, or use family='binomial' with weights= the numbers of trials"
+_BINARY = (
+    "a bernoulli response is 0 or 1; recode it, or use family='binomial' with weights= the numbers of trials, or name "
+    "the value that counts as 1 with success="
+)
 _PROPORTION = "a binomial response is a proportion from 0 to 1; write cbind(successes, failures) for counts"
 _COUNT = "a {} response is a count 0, 1, 2, ...; give an exposure as offset, not as divisor of the response"
 _POSITIVE = "{} response is greater than 0; drop the row, or model the zeros apart"

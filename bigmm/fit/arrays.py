@@ -9,20 +9,24 @@ from typing import Any
 import numpy as np
 
 from bigmm.accumulate.matrices import assemble_matrices, fold_matrices, matrix_shift, merge
+from bigmm.arguments import strict, true_or_false
 from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.lambda_fn import checked, start_and_bounds
-from bigmm.fit.settings import Settings, settings, true_or_false
+from bigmm.fit.settings import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
 from bigmm.optimize import Problem, minimize
 from bigmm.optimize.nlopt_methods import algorithm
 from bigmm.results.arrays_model import FittedArrays, LmmArraysResults
+from bigmm.results.doubts import warned
 from bigmm.source.matrices import MatrixPartition, Rows, open_matrix, partition_matrices
 from bigmm.version import __version__
 
 
+@strict
+@warned
 def lmm_from_arrays(
     y: Any,
     X: Any,

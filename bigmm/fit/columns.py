@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 from bigmm.design.settings import VECTOR_OFFSET, VECTOR_WEIGHTS
@@ -24,7 +25,11 @@ def with_vectors(data: Any, weights: Any, offset: Any) -> tuple[Any, str | None,
 def _with_vector(data: Any, values: Any, name: str, argument: str) -> tuple[Any, str | None]:
     if values is None or isinstance(values, str):
         return data, values
-    values = np.asarray(values, float)
+    _check_index(data, values, argument)
+    try:
+        values = np.asarray(values, float)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{argument} must be the name of a column, or one number per row: {error}") from None
     if isinstance(data, pa.Table):
         _check_length(values, data.num_rows, argument)
         return data.append_column(name, pa.array(values)), name
@@ -38,6 +43,16 @@ def _with_vector(data: Any, values: Any, name: str, argument: str) -> tuple[Any,
         _check_length(values, len(data), argument)
         return data.with_columns(pl.Series(name, values)), name
     raise UsageError(f"{argument} must be the name of a column when the data are not a table in memory")
+
+
+def _check_index(data: Any, values: Any, argument: str) -> None:
+    """A pandas Series beside a DataFrame has the same index: pandas would align by it, and rows are taken in order."""
+    own, other = getattr(data, "index", None), getattr(values, "index", None)
+    if isinstance(own, pd.Index) and isinstance(other, pd.Index) and len(own) == len(other) and not own.equals(other):
+        raise UsageError(
+            f"{argument} is a Series whose index is not that of the data: align it by {argument}.reindex(data.index), "
+            f"or give {argument}.to_numpy() where its rows are in the order of the data"
+        )
 
 
 def _check_length(values: np.ndarray, rows: int, argument: str) -> None:

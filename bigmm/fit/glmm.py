@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bigmm.arguments import strict
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
@@ -19,12 +20,15 @@ from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.results import FittedGlmm, GlmmResults
+from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
 
 
+@strict
+@warned
 def glmm(
     formula: str,
     data: Any,
@@ -52,6 +56,7 @@ def glmm(
     n_workers: int | None = None,
     partition_bytes: int = 64 << 20,
     compress: str | bool = "auto",
+    success: Any = None,
 ) -> GlmmResults:
     """Fit a generalized linear mixed model by maximum likelihood (Laplace or adaptive Gauss-Hermite quadrature).
 
@@ -64,6 +69,9 @@ def glmm(
         for one grouping factor with a scalar effect).
     laplace: weights in log|M|: "expected" (lme4) or "observed"; None takes expected for families without dispersion and
         observed for the others (the full likelihood, as glmmTMB).
+    success: level, or list of levels, of a categorical response that count as 1; the others are 0. Without it a
+        response of text, categories or booleans has two levels, of which the second is modelled, and a number is 0 or
+        1. R's rule for more levels is to name all but the first.
     compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson);
         False never does.
     solver: as for `lmm`: "iterative" is for crossed factors too large for a dense block. Its log-likelihood and
@@ -75,7 +83,7 @@ def glmm(
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how = settings(solver, optimizer, memory_limit, progress)
-    options = asked(family, link, nagq, laplace)
+    options = asked(family, link, nagq, laplace, success)
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
     if compress not in ("auto", False):
@@ -97,6 +105,7 @@ def glmm(
         categories=categories,
         drop_missing=drop_missing,
         binomial=options.binomial,
+        success=success,
     )
     source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
     while True:

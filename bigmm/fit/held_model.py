@@ -12,6 +12,7 @@ import numpy as np
 
 from bigmm.accumulate import Assembled, CrossProducts, assemble, merge, shift_vector
 from bigmm.accumulate.fold import Accumulator
+from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout, joint_terms
 from bigmm.design.nesting import nested_chain
@@ -266,7 +267,7 @@ def held_model(rows: HeldRows, spec: DesignSpec, family: Family) -> HeldModel:
     layout, look, chain = spec.layout, rows.look, rows.chain
     held, edges, leading, summed = rows.held, rows.edges, rows.leading, rows.summed
     if look.doubt:
-        warnings.warn(f"response '{layout.response}': {look.doubt}", BigmmWarning, stacklevel=3)
+        warnings.warn(f"response '{layout.response}': {look.doubt}", BigmmWarning, stacklevel=callers_level())
     assembled = assemble(look.products, summed)
     if chain:
         places: tuple[np.ndarray, ...] = ()

@@ -22,6 +22,7 @@ from bigmm.accumulate import (
     shift_vector,
     whole,
 )
+from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes, exchange
@@ -33,16 +34,19 @@ from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
 from bigmm.fit.needs import check_ahead, check_pass_memory, chosen_solver
 from bigmm.fit.opened import Opened, first_rows, opened
 from bigmm.fit.residual import with_residual_advice
-from bigmm.fit.settings import Settings, settings, start_values, true_or_false
+from bigmm.fit.settings import Settings, settings, start_values
 from bigmm.fit.staying import Staying, staying
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.algebra import Algebra
 from bigmm.results import FittedLmm, LmmResults
+from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, solve_model
 from bigmm.source import Source
 from bigmm.version import __version__
 
 
+@strict
+@warned
 def lmm(
     formula: str,
     data: Any,

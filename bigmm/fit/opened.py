@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+from bigmm.arguments import true_or_false
 from bigmm.design import DesignSpec, learn
 from bigmm.design.formula import parse, required_columns
 from bigmm.design.layout import DesignChunk
@@ -15,7 +16,7 @@ from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
 from bigmm.fit.look import check_look_memory
-from bigmm.fit.settings import Settings, true_or_false
+from bigmm.fit.settings import Settings
 from bigmm.source import Source, open_source
 
 HEAD_ROWS = 65_536
@@ -49,6 +50,7 @@ def opened(
     categories: dict[str, list] | None,
     drop_missing: bool,
     binomial: bool = False,
+    success: Any = None,
     refuse_large: bool = True,
 ) -> Opened:
     """Open the data, choose who works, learn the design; phases "open" and "learn" of the clock.
@@ -61,6 +63,10 @@ def opened(
     for name, value in (("contrasts", contrasts), ("categories", categories)):
         if value is not None and not isinstance(value, Mapping):
             raise UsageError(f"{name} must be a dict by column, such as {EXAMPLES[name]}, got {value!r}")
+    check_order(formula, data)
+    for name, levels in (categories or {}).items():
+        if isinstance(levels, str):
+            raise UsageError(f"categories[{name!r}] must be a list of levels in their order, got {levels!r}")
     with clock("open"):
         data, weights, offset = with_vectors(data, weights, offset)
         limit = how.memory_limit if refuse_large else None
@@ -80,8 +86,25 @@ def opened(
             drop_missing=drop_missing,
             progress=how.progress,
             binomial=binomial,
+            success=success,
         )
     return Opened(source, workers, spec, weights, offset)
+
+
+def check_order(formula: Any, data: Any) -> None:
+    """Raise UsageError unless the formula is text and came before the data."""
+    if is_formula(data) and not is_formula(formula):
+        raise UsageError(f"formula and data are the other way round: the formula {data!r} comes first, then the data")
+    if not isinstance(formula, str):
+        raise UsageError(
+            f"the formula must be text such as 'y ~ x + (1 | g)', not {type(formula).__module__}."
+            f"{type(formula).__qualname__}"
+        )
+
+
+def is_formula(value: Any) -> bool:
+    """Whether a value is text with a response and a random term; a path may start with ~ and has no bar."""
+    return isinstance(value, str) and "~" in value and "|" in value
 
 
 def first_rows(source: Source, spec: DesignSpec) -> DesignChunk:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bigmm.accumulate import accumulator_bytes
+from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
 from bigmm.execute.memory import in_units
@@ -21,7 +22,7 @@ from bigmm.fit.forecast import (
 )
 from bigmm.fit.look import look_bytes
 from bigmm.fit.opened import opened
-from bigmm.fit.settings import settings, true_or_false
+from bigmm.fit.settings import settings
 from bigmm.source import Inventory
 
 
@@ -101,6 +102,7 @@ class Plan:
         return f"once over {columns} into shards (after grouping columns); each evaluation looks at the shards {looks}"
 
 
+@strict
 def plan(
     formula: str,
     data: Any,
@@ -122,15 +124,16 @@ def plan(
     link: str | None = None,
     nagq: int | None = None,
     laplace: str | None = None,
+    success: Any = None,
 ) -> Plan:
     """What ``lmm(formula, data, ...)`` (``glmm(...)`` when a family is given) would read, hold and compute; reads the
     grouping columns, fits nothing. Engine and solver are chosen by the functions that the fit calls, from what the
     grouping columns tell; ``reml`` is taken for symmetry: both criteria cost the same."""
     how = settings(solver, "auto", memory_limit, progress)
     true_or_false("reml", reml)
-    if family is None and (nagq is not None or laplace is not None):
-        raise UsageError("nagq= and laplace= belong to a generalized model: give family= too")
-    options = None if family is None else asked(family, link, 1 if nagq is None else nagq, laplace)
+    if family is None and not (nagq is laplace is success is None):
+        raise UsageError("nagq=, laplace= and success= belong to a generalized model: give family= too")
+    options = None if family is None else asked(family, link, 1 if nagq is None else nagq, laplace, success)
     begun = opened(
         formula,
         data,
@@ -146,6 +149,7 @@ def plan(
         categories=categories,
         drop_missing=drop_missing,
         binomial=options is not None and options.binomial,
+        success=success,
         refuse_large=False,
     )
     source, workers = begun.source, begun.workers

@@ -26,13 +26,6 @@ class Settings:
     progress: ProgressCallback | None
 
 
-def true_or_false(name: str, value: Any) -> bool:
-    """An option that is a bool, checked: reml="ML" would be true; raises UsageError."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise UsageError(f"{name} must be True or False, got {value!r}")
-    return bool(value)
-
-
 def start_values(theta0: Any) -> np.ndarray | None:
     """theta0 as numbers, None without; raises UsageError."""
     if theta0 is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.execute import Lane, executor
 from bigmm.objective.general import GeneralCriterion, GeneralEstimates
@@ -17,7 +18,7 @@ from bigmm.results.summary import Block, Summary, criterion_block, fixed_block, 
 from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matrices
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FittedArrays(Estimated):
     """Everything about a fit to matrices; `LmmArraysResults` only asks questions of it.
 
@@ -35,6 +36,11 @@ class FittedArrays(Estimated):
     def fixed_names(self) -> tuple[str, ...]:
         """(p,) names of the columns of X."""
         return self.columns
+
+    @property
+    def is_singular(self) -> bool:
+        """Whether an element of theta lies at its lower bound."""
+        return bool(np.any(self.outcome.at_boundary))
 
     @property
     def origin(self) -> str:
@@ -103,7 +109,7 @@ class LmmArraysResults(FitResults):
     @property
     def is_singular(self) -> bool:
         """Whether an element of theta lies at its lower bound."""
-        return bool(np.any(self.optimizer_result.at_boundary))
+        return self.fitted.is_singular
 
     def summary(self) -> Summary:
         """Printable (text and HTML)."""
@@ -111,6 +117,7 @@ class LmmArraysResults(FitResults):
 
     # Rows
 
+    @strict
     def predict(
         self, X: Any = None, Z: Any = None, offset: Any = None, *, random: bool = True, client: Any = None
     ) -> np.ndarray:
@@ -119,6 +126,12 @@ class LmmArraysResults(FitResults):
         Without X the rows of the fit; random=False leaves Z b out, and then Z may be missing. Columns that were dropped
         for depending on earlier ones count as zero. Raises UsageError when shapes disagree with the fit.
         """
+        if isinstance(random, (list, tuple)):
+            raise UsageError(
+                f"random={random!r}: columns of Z have no names, so no term can be chosen: it is True or False here, "
+                "and Z with zeros in the columns of the other terms predicts with some"
+            )
+        random = true_or_false("random", random)
         rows = self.fitted.rows if X is None else self._new_rows(X, Z, offset, random)
         if not rows:
             raise UsageError("this fit was pickled and no longer knows its rows; pass X and Z")

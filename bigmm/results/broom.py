@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -79,13 +79,23 @@ EFFECTS: dict[str, Callable[[FittedLmm, str, float], pd.DataFrame]] = {
 }
 
 
-def tidy(fitted: FittedLmm, effects: str, scales: str, level: float) -> pd.DataFrame:
-    """One row per coefficient, variance parameter or conditional mode."""
-    if effects not in EFFECTS:
-        raise UsageError(f"tidy(effects={effects!r}): choose one of {', '.join(EFFECTS)}")
+LEADING = ("effect", "group", "level", "term")
+"""Columns that come first, in broom.mixed's order, where tables of several kinds follow each other."""
+
+
+def tidy(fitted: FittedLmm, effects: str | Sequence[str], scales: str, level: float) -> pd.DataFrame:
+    """One row per coefficient, variance parameter or conditional mode; several kinds of effects one after the other."""
+    kinds = [effects] if isinstance(effects, str) else effects
+    if not isinstance(kinds, (list, tuple)) or not kinds or any(kind not in tuple(EFFECTS) for kind in kinds):
+        raise UsageError(f"tidy(effects={effects!r}): choose one of {', '.join(EFFECTS)}, or a list of them")
     if scales not in SCALES:
         raise UsageError(f"tidy(scales={scales!r}): choose one of {', '.join(SCALES)}")
-    return EFFECTS[effects](fitted, scales, level)
+    tables = [EFFECTS[kind](fitted, scales, level) for kind in dict.fromkeys(kinds)]
+    if len(tables) == 1:
+        return tables[0]
+    table = pd.concat(tables, ignore_index=True)
+    first = [name for name in LEADING if name in table]
+    return table[[*first, *(name for name in table if name not in first)]]
 
 
 def information(fitted: Estimated) -> dict[str, float]:

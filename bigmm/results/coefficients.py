@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy import stats
@@ -38,18 +40,49 @@ def p_values(fitted: Estimated) -> np.ndarray:
     return 2.0 * stats.norm.sf(np.abs(z_values(fitted)))
 
 
-def check_level(level: float) -> float:
-    """The confidence level as a float, or UsageError."""
-    if not 0.0 < float(level) < 1.0:
-        raise UsageError(f"level must lie between 0 and 1, got {level!r}; 0.95 means a 95% interval")
-    return float(level)
+def confidence_level(bare: Any = None, *, level: Any = None, alpha: Any = None) -> float:
+    """The confidence level that a call means, wherever one is taken.
+
+    Parameters
+    ----------
+    bare: the value given without a name. It is read as a level; below 0.5 it is refused, since in statsmodels a bare
+        number is 1 - level.
+    level: the value given as ``level=``, R's habit. alpha: the value given as ``alpha=``, that is, 1 - level.
+
+    Returns a number between 0 and 1, `USUAL_LEVEL` when nothing was given. Raises UsageError.
+    """
+    given = {"": bare, "level=": level, "alpha=": alpha}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        shown = " and ".join(f"{name}{value!r}" for name, value in given.items())
+        raise UsageError(f"give the confidence level once: level=0.95 and alpha=0.05 mean the same, got {shown}")
+    for name, value in given.items():
+        number = _share(name or "level=", value)
+        if not name and number < LEAST_BARE:
+            raise UsageError(
+                f"a bare {value!r} could be alpha or a confidence level: write alpha={value!r} for the interval that "
+                f"covers {1.0 - number:.6g}, or level={value!r} for the one that covers {number:.6g}"
+            )
+        return 1.0 - number if name == "alpha=" else number
+    return USUAL_LEVEL
+
+
+USUAL_LEVEL, LEAST_BARE = 0.95, 0.5
+
+
+def _share(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not 0.0 < float(value) < 1.0:
+        usual = "0.05 means a 95% interval" if name == "alpha=" else "0.95 means a 95% interval"
+        raise UsageError(f"{name.rstrip('=')} must lie between 0 and 1, got {value!r}; {usual}")
+    return float(value)
 
 
 def intervals(fitted: Estimated, level: float, method: str) -> pd.DataFrame:
-    """Confidence limits of the coefficients: columns lower, upper."""
+    """Confidence limits of the coefficients at a level of `confidence_level`: columns lower, upper."""
     if method not in INTERVAL_METHODS:
         raise UsageError(f"conf_int(method={method!r}) is not available; available: {', '.join(INTERVAL_METHODS)}")
-    half = stats.norm.ppf(0.5 + check_level(level) / 2.0) * standard_errors(fitted)
+    half = stats.norm.ppf(0.5 + level / 2.0) * standard_errors(fitted)
     beta = fitted.estimates.beta
     return pd.DataFrame({"lower": beta - half, "upper": beta + half}, index=list(fitted.fixed_names))
 

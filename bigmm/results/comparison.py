@@ -25,7 +25,9 @@ from bigmm.objective.montecarlo import (
     probe_counts,
 )
 from bigmm.results.broom import information
+from bigmm.results.doubts import warn_of
 from bigmm.results.fitted import FittedLmm
+from bigmm.results.nesting import check_numbers_of_parameters, warn_unless_nested
 from bigmm.solver import solve_model
 
 SAME_RESPONSE = 1e-8
@@ -50,15 +52,18 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
         tolerance=tolerance,
         algebra=fitted.criterion.algebra,  # of the same blocks, wherever these are
     )
-    return replace(
+    refitted = replace(
         fitted,
         reml=False,
         criterion=solved.criterion,
         theta=solved.outcome.theta,
         outcome=solved.outcome,
+        is_singular=bool(solved.outcome.at_boundary.any()),
         estimates=solved.criterion.estimates(solved.outcome.theta),
         monte_carlo_error=None if solved.error is None else solved.error.as_record(),
     )
+    warn_of(refitted, before=fitted)
+    return refitted
 
 
 def on_common_probes(fits: Sequence[FittedLmm]) -> list[FittedLmm]:
@@ -95,6 +100,7 @@ def check_comparable(fits: Sequence[FittedLmm]) -> None:
     """Raise UsageError unless all fits are of the same rows of the same response by the same kind of likelihood."""
     first = fits[0]
     for other in fits[1:]:
+        _check_likelihoods(first, other)
         if other.nobs != first.nobs:
             raise UsageError(
                 f"the models were fitted to {first.nobs:,} and {other.nobs:,} rows: "
@@ -113,7 +119,6 @@ def check_comparable(fits: Sequence[FittedLmm]) -> None:
                 f"the models have different responses ({first.layout.response} and {other.layout.response}, "
                 f"or other values of it): a likelihood-ratio test needs the same data"
             )
-        _check_likelihoods(first, other)
 
 
 def _check_likelihoods(a: FittedLmm, b: FittedLmm) -> None:
@@ -172,11 +177,13 @@ def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:
     if len(fits) < 2:
         raise UsageError("a likelihood-ratio test compares at least two models")
     check_comparable(fits)
+    check_numbers_of_parameters(fits)
     ordered = on_common_probes(sorted((ml_fit(fit) for fit in fits), key=lambda fit: fit.npar))
     rows = [{"npar": fit.npar} | information(fit) for fit in ordered]
     frame = pd.DataFrame(rows, index=[fit.formula for fit in ordered]).drop(columns="df.residual")
     chisq = -np.diff(frame["deviance"].to_numpy(), prepend=np.nan)
     df = np.diff(frame["npar"].to_numpy().astype(float), prepend=np.nan)
+    warn_unless_nested(ordered, chisq)
     frame["Chisq"] = np.where(np.isnan(chisq), np.nan, np.maximum(chisq, 0.0))
     frame["Df"] = df
     tail = np.where(df > 0, stats.chi2.sf(frame["Chisq"], np.maximum(np.nan_to_num(df), 1.0)), np.nan)

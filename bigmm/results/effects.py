@@ -111,6 +111,8 @@ def _sd_columns(names: dict[int, str], spread: Variances) -> dict[str, np.ndarra
 def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
     """{grouping: positions of the labels among its levels with rows}; UsageError for what the fit does not have."""
     indices = {(index := level_index(fitted, n, joint)).name: index for n, joint in random_joints(fitted)}
+    if not isinstance(levels, Mapping):
+        raise UsageError(f"ranef(levels=...) must be a dict by grouping, such as {{'g': ['a']}}, got {levels!r}")
     found = {}
     for name, labels in levels.items():
         if name not in indices:

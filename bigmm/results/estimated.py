@@ -11,7 +11,7 @@ import numpy as np
 from bigmm.optimize.outcome import Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Estimated:
     """The part of a fit that tables of coefficients, criteria and summaries read.
 
@@ -31,6 +31,9 @@ class Estimated:
     seconds: Mapping[str, float]
     solver: str
     bigmm_version: str
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.origin}: the inner state of a fit; fitted values are in fittedvalues>"
 
     @property
     def fixed_names(self) -> tuple[str, ...]:

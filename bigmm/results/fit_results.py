@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bigmm.arguments import strict
 from bigmm.objective.montecarlo import effective_df_error
 from bigmm.optimize.outcome import Outcome
 from bigmm.results import broom, coefficients
@@ -67,8 +69,16 @@ class FitResults:
         """Two-sided Wald p values from the normal distribution."""
         return coefficients.named(self.fitted, coefficients.p_values(self.fitted), "pvalues")
 
-    def conf_int(self, level: float = 0.95, method: str = "wald") -> pd.DataFrame:
-        """Confidence limits of the coefficients: columns lower, upper."""
+    @strict
+    def conf_int(
+        self, bare: float | None = None, /, method: str = "wald", *, level: float | None = None, alpha: Any = None
+    ) -> pd.DataFrame:
+        """Confidence limits of the coefficients: columns lower, upper.
+
+        The confidence level is ``level=0.95`` or ``alpha=0.05``; a bare number is a level and at least 0.5, since
+        statsmodels reads a bare 0.05 as alpha. Raises UsageError.
+        """
+        level = coefficients.confidence_level(bare, level=level, alpha=alpha)
         return coefficients.intervals(self.fitted, level, method)
 
     def cov_params(self) -> pd.DataFrame:

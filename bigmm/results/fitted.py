@@ -21,7 +21,7 @@ from bigmm.source.partition import Fingerprint, Inventory, Source
 GAUSSIAN = family_named("gaussian")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FittedLmm(Estimated):
     """Everything a linear mixed model is after fitting; `LmmResults` only asks questions of it.
 

@@ -15,7 +15,7 @@ SCALED = ("gaussian", "gamma", "inverse_gaussian")
 """Families whose dispersion is a scale: sigma = sqrt(phi). The negative binomial's is a shape."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class FittedGlmm(FittedLmm):
     """`FittedLmm` with a response distribution.
 
@@ -75,9 +75,26 @@ class FittedGlmm(FittedLmm):
         return self.sigma if self.family.name in SCALED else None
 
     @property
+    def modelled(self) -> str:
+        """What counts as 1 and as 0 in a response of two outcomes, in words; "" for other responses."""
+        outcomes = self.spec.outcomes
+        if outcomes is not None:
+            return str(outcomes)
+        return "modelled value 1 against 0" if self.family.name == "bernoulli" else ""
+
+    @property
+    def origin(self) -> str:
+        """Formula, what is modelled, and rows."""
+        outcomes = self.spec.outcomes
+        which = "" if outcomes is None else f", {outcomes}"
+        return f"{self.formula!r}{which}: {self.nobs:,} rows"
+
+    @property
     def remarks(self) -> tuple[tuple[str, str], ...]:
         """Family, dispersion and which weights log|M| has."""
         lines = [(" Family", f"{self.family.name} ({self.family.link})")]
+        if self.modelled:
+            lines.append(("Response", f"{self.layout.response} ({self.modelled})"))
         if self.family.has_dispersion:
             meaning = DISPERSION_MEANING[self.family.family_id]
             lines.append(("Dispersion", f"{self.phi:.5g} ({meaning})"))
@@ -99,7 +116,11 @@ class FittedGlmm(FittedLmm):
     @property
     def particulars(self) -> dict[str, Any]:
         """Fields of the record that only a generalized model has."""
+        outcomes = self.spec.outcomes
         return {
+            "response": self.layout.response,
+            "success": None if outcomes is None else outcomes.success,
+            "failure": None if outcomes is None else outcomes.failure,
             "dispersion": self.dispersion,
             "laplace": self.laplace,
             "se_method": self.se_method,

@@ -67,7 +67,7 @@ class GlmmResults(MixedModelResults):
     def _augmenter(self, rows: int | None, of_fit: bool) -> AugmentGeneralized:
         fitted = self.fitted
         return AugmentGeneralized(
-            predictor(fitted, of_fit),
+            predictor(fitted, of_fit=of_fit),
             variance(fitted, rows),
             fitted.family,
             fitted.dispersion,

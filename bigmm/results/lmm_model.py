@@ -42,7 +42,7 @@ class LmmResults(MixedModelResults):
 
     def _augmenter(self, rows: int | None, of_fit: bool) -> Augment:
         return Augment(
-            predictor(self.fitted, of_fit), variance(self.fitted, rows), self.sigma, max(1, self.fitted.rank)
+            predictor(self.fitted, of_fit=of_fit), variance(self.fitted, rows), self.sigma, max(1, self.fitted.rank)
         )
 
     def _noise(self) -> NormalNoise:

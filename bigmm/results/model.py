@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
@@ -19,6 +20,7 @@ from bigmm.results.predictor import Variance, check_new_levels, predictor, varia
 from bigmm.results.rows import ERROR, Noise, Predict, RowTask
 from bigmm.results.rows_generalized import Residuals
 from bigmm.results.scale import RESIDUALS
+from bigmm.results.selection import selection
 from bigmm.results.summary import Summary, summarize
 
 TYPES = ("response", "link")
@@ -54,6 +56,7 @@ class MixedModelResults(FitResults):
         """lme4's name for `varcorr`."""
         return self.varcorr
 
+    @strict
     def ranef(self, condvar: bool = False, levels: Mapping[str, Sequence] | None = None) -> dict[str, pd.DataFrame]:
         """Conditional modes by grouping and level; with condvar also their standard deviations (`_sd` columns).
 
@@ -61,7 +64,7 @@ class MixedModelResults(FitResults):
         solver. Under the iterative one those of all levels are exact where that takes no more than ten seconds,
         else estimated, and `_sd_mcse` columns have their Monte Carlo standard errors.
         """
-        return effects.ranef(self.fitted, condvar, levels)
+        return effects.ranef(self.fitted, true_or_false("condvar", condvar), levels)
 
     @property
     def n_groups(self) -> dict[str, int]:
@@ -92,28 +95,43 @@ class MixedModelResults(FitResults):
 
     # Tables
 
+    @strict
     def summary(self) -> Summary:
         """Printable (text and HTML), laid out like lme4's."""
         return summarize(self.fitted)
 
-    def tidy(self, effects: str = "fixed", scales: str = "sdcor", level: float = 0.95) -> pd.DataFrame:
-        """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals")."""
-        return broom.tidy(self.fitted, effects, scales, coefficients.check_level(level))
+    @strict
+    def tidy(
+        self,
+        effects: str | Sequence[str] = "fixed",
+        scales: str = "sdcor",
+        *,
+        level: float | None = None,
+        alpha: float | None = None,
+    ) -> pd.DataFrame:
+        """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals").
+
+        effects may be a list of these, whose tables follow each other. Confidence limits are at ``level=0.95`` or
+        ``alpha=0.05``.
+        """
+        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha))
 
     def as_record(self) -> dict[str, Any]:
         """JSON-able: what `bigmm fit --json` writes; NaN is null."""
         return record.as_record(self.fitted)
 
+    @strict
     def anova(self, *others: MixedModelResults) -> pd.DataFrame:
         """Likelihood-ratio table against nested or nesting fits of the same rows."""
         return likelihood_ratio(self, *others)
 
     # Rows
 
+    @strict
     def predict(
         self,
         newdata: Any = None,
-        random: bool = True,
+        random: bool | Sequence[str] = True,
         new_levels: str = "population",
         type: str = "response",
         se: bool = False,
@@ -127,6 +145,10 @@ class MixedModelResults(FitResults):
         """Predictions for new rows: the inverse link of x'beta (+ z'b) + offset, or with type="link" that itself. For a
         linear mixed model they agree. None means the rows of the fit, with NaN for those that have a missing value.
 
+        random: True for all random effects, False for none, or a list of groups and terms of the fit, such as ``["g"]``
+        or ``["(1 | h)"]``, whose random effects alone count, in the standard error too (lme4's re.form); a column that
+        only the others use may be absent.
+
         Returns an array (n,), or with se a DataFrame with columns prediction, se (standard error of the mean, not of a
         new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. Under
         the iterative solver the standard errors of many rows (what would take over ten seconds) are estimated, and a
@@ -139,12 +161,13 @@ class MixedModelResults(FitResults):
         if type not in TYPES:
             raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)}")
         check_new_levels(new_levels)
+        chosen, se = selection(self.fitted, random), true_or_false("se", se)
         data = self._data(newdata)
-        to = stream.destination(out, keep, overwrite, data, self._reads)
-        spread = variance(self.fitted, self._row_count(data), bool(random)) if se else None
+        to = stream.destination(out, _columns_kept(keep), true_or_false("overwrite", overwrite), data, self._reads)
+        spread = variance(self.fitted, self._row_count(data), chosen) if se else None
         family = self.fitted.family
         transform = None if type == "link" or family.link == "identity" else family
-        task = Predict(predictor(self.fitted, newdata is None), bool(random), new_levels, spread, transform)
+        task = Predict(predictor(self.fitted, chosen, newdata is None), new_levels, spread, transform)
         if to is not None:
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         finish = pd.DataFrame if se else _prediction_series
@@ -153,6 +176,7 @@ class MixedModelResults(FitResults):
         columns = stream.compute(task, data, self._columns, client=client)
         return pd.DataFrame(columns) if se else columns.get("prediction", np.empty(0))
 
+    @strict
     def augment(
         self,
         data: Any = None,
@@ -171,12 +195,13 @@ class MixedModelResults(FitResults):
         .resid as deviance residuals; see `AugmentGeneralized`.
         """
         source = self._data(data)
-        to = stream.destination(out, keep, overwrite, source, self._reads)
+        to = stream.destination(out, _columns_kept(keep), true_or_false("overwrite", overwrite), source, self._reads)
         task = self._augmenter(self._row_count(source), data is None)
         if to is not None:
             return stream.write(task, source, self._columns, to, client=client, progress=progress)
-        return stream.augmented(task, source, self._columns, keep, client=client)
+        return stream.augmented(task, source, self._columns, _columns_kept(keep), client=client)
 
+    @strict
     def simulate(
         self,
         newdata: Any = None,
@@ -195,27 +220,28 @@ class MixedModelResults(FitResults):
 
         Returns (n,), or (n, nsim) for nsim > 1; with `out` Parquet files with columns sim_1, sim_2, ... The draws
         depend on the seed, the level and the row's number, not on partitions or workers. Levels that the fit has not
-        seen get new random effects too, by their label (none with use_modes). Bernoulli responses are 0 and 1 (1: not
-        the first level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
+        seen get new random effects too, by their label (none with use_modes). Bernoulli responses are 0 and 1 (1: the
+        modelled level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
         they are counts.
         """
         data = self._data(newdata)
-        to = stream.destination(out, keep, overwrite, data, self._reads)
+        to = stream.destination(out, _columns_kept(keep), true_or_false("overwrite", overwrite), data, self._reads)
         task = simulation.simulation(self.fitted, self._noise(), seed, nsim, use_modes, new_levels, newdata is None)
         if to is not None:
             return stream.write(task, data, self._columns, to, client=client, progress=progress)
         values = list(stream.compute(task, data, self._columns, client=client).values())
         return values[0] if nsim == 1 else np.column_stack(values)
 
+    @strict
     def residuals(self, type: str = "response", data: Any = None, *, client: Any = None) -> np.ndarray:
         """(n,) residuals of the rows of the fit (or of `data`), NaN for rows with a missing value; reads these rows.
 
         type: "response" (y - mu), "pearson", "deviance" or "working", as R defines them; weights count in the two
         middle ones, the dispersion in none.
         """
-        if type not in RESIDUALS:
+        if not isinstance(type, str) or type not in RESIDUALS:
             raise UsageError(f"residuals(type={type!r}): choose one of {', '.join(RESIDUALS)}")
-        task = Residuals(predictor(self.fitted, data is None), self.fitted.family, self.fitted.dispersion, type)
+        task = Residuals(predictor(self.fitted, of_fit=data is None), self.fitted.family, self.fitted.dispersion, type)
         columns = stream.compute(task, self._data(data), self._columns, client=client)
         return columns.get("resid", np.empty(0))
 
@@ -252,18 +278,21 @@ class MixedModelResults(FitResults):
 
     # Disk, and what is to come
 
+    @strict
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
         """Write the fit as a versioned directory without pickle; `bigmm.load` reads it.
 
         overwrite: replace a directory that bigmm wrote; no other is replaced. Raises UsageError for a place that is,
         holds or lies in the data, OutputError for one that cannot be written, TemporaryError while another run writes.
         """
-        return save.save_fit(self.fitted, path, overwrite)
+        return save.save_fit(self.fitted, path, true_or_false("overwrite", overwrite))
 
+    @strict
     def bootstrap(self, n: int = 1000, seed: int = 0) -> None:
         """Not available yet: raises UsageError."""
         raise UsageError("bootstrap() is not available in this version; use conf_int(method='wald') or simulate()")
 
+    @strict
     def refit(self, formula: str | None = None, reml: bool | None = None) -> None:
         """Not available yet: raises UsageError."""
         raise UsageError("refit() is not available in this version; call bigmm.lmm() or glmm() with the other formula")
@@ -277,6 +306,13 @@ class MixedModelResults(FitResults):
         raise NotImplementedError
 
 
+def _columns_kept(keep: Sequence[str] | None) -> Sequence[str] | None:
+    """``keep=`` as a list of columns: of a text each letter would be one."""
+    if isinstance(keep, str):
+        raise UsageError(f"keep must be a list of columns, such as keep=[{keep!r}], got {keep!r}")
+    return keep
+
+
 def _prediction_series(columns: dict[str, np.ndarray]) -> pd.Series:
     return pd.Series(columns["prediction"], name="prediction")
 
@@ -288,8 +324,12 @@ def _meta(spread: Variance | None) -> pd.DataFrame | pd.Series:
     return pd.DataFrame({name: np.empty(0) for name in names})
 
 
+@strict
 def likelihood_ratio(*models: MixedModelResults) -> pd.DataFrame:
-    """Likelihood-ratio table of fits of the same rows, by number of parameters; REML fits are refitted by ML."""
+    """Likelihood-ratio table of fits of the same rows, by number of parameters; REML fits are refitted by ML.
+
+    Raises UsageError where two models have the same number of parameters, so that neither is nested in the other.
+    """
     for model in models:
         if not isinstance(model, MixedModelResults):
             raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")

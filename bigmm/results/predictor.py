@@ -21,6 +21,31 @@ NEW_LEVELS = ("population", "raise", "missing")
 BLOCK_BYTES = 32 * 2**20
 
 
+Slots = tuple[tuple[int, ...], ...]
+"""Per joint term the places of the covariates whose random effects count, () for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """slots: the random effects that count, None for all; groups: names of their groupings, None for all."""
+
+    slots: Slots | None = None
+    groups: frozenset[str] | None = None
+
+    def of(self, number: int, joint: JointTerm) -> tuple[int, ...]:
+        """Places of the covariates of one joint term whose random effects count."""
+        if self.slots is None:
+            return tuple(range(len(joint.covariates)))
+        return self.slots[number] if self.slots else ()
+
+    def __bool__(self) -> bool:
+        """Whether any random effect counts."""
+        return self.slots is None or any(self.slots)
+
+
+ALL, NONE = Selection(), Selection((), frozenset())
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The linear predictor of n rows, taken apart: each (n,); eta = fixed + random + offset.
@@ -48,27 +73,28 @@ class Predictor:
     """What prediction needs of a fit, small enough to travel to workers.
 
     beta: (p,) with zeros for dropped columns; modes: per joint term (n_levels + 1, k), the last row (level -1) and the
-    levels without rows being zero, None for factors among the fixed effects; empty: grouping -> (n_levels,) bool, the
-    levels without rows, of the groupings that have some; of_fit: the rows are those of the fit, so that rows which the
-    fit could not use have NaN.
+    levels without rows being zero, None for factors among the fixed effects; chosen: the random effects that count;
+    empty: grouping -> (n_levels,) bool, the levels without rows, of the groupings that have some; of_fit: the rows are
+    those of the fit, so that rows which the fit could not use have NaN.
     """
 
     spec: DesignSpec
     joints: tuple[JointTerm, ...]
     beta: np.ndarray
     modes: tuple[np.ndarray | None, ...]
+    chosen: Selection = ALL
     empty: Mapping[int, np.ndarray] = field(default_factory=dict)
     of_fit: bool = False
 
 
-def predictor(fitted: FittedLmm, of_fit: bool = False) -> Predictor:
-    """The predictor at the estimates; of_fit: for the rows of the fit."""
+def predictor(fitted: FittedLmm, chosen: Selection = ALL, of_fit: bool = False) -> Predictor:
+    """The predictor at the estimates, with the chosen random effects; of_fit: for the rows of the fit."""
     beta = np.nan_to_num(fitted.estimates.beta)
     modes = tuple(
         spread_levels(fitted, number, fitted.estimates.b[number]) if joint.fixed_factor is None else None
         for number, joint in enumerate(fitted.joints)
     )
-    return Predictor(fitted.spec, fitted.joints, beta, modes, empty_levels(fitted), of_fit)
+    return Predictor(fitted.spec, fitted.joints, beta, modes, chosen, empty_levels(fitted), of_fit)
 
 
 def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
@@ -106,8 +132,8 @@ def check_new_levels(new_levels: str) -> str:
     return new_levels
 
 
-def encode(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> DesignChunk:
-    """Encode rows to predict for; columns of the random effects may be absent when these are not asked for.
+def encode(model: Predictor, table: pa.Table, new_levels: str) -> DesignChunk:
+    """Encode rows to predict for; columns of random effects that do not count may be absent.
 
     A level without rows in the fit is a new level. Of the rows of the fit, those with a missing value in any used
     column have NaN everywhere (R's na.exclude); rows of weight zero are predicted, as in R.
@@ -115,17 +141,17 @@ def encode(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> 
     if model.of_fit:
         usable = usable_rows(model.spec, table)
         if not usable.all():
-            found = _encode_new(model, table.filter(pa.array(usable)), random, new_levels)
-            if found.w is None and not is_weighted(model.spec):
-                found = replace(found, w=np.ones(found.rows))
-            return spread_rows(found, usable)
-    return _encode_new(model, table, random, new_levels)
+            chunk = _encode_new(model, table.filter(pa.array(usable)), new_levels)
+            if chunk.w is None and not is_weighted(model.spec):
+                chunk = replace(chunk, w=np.ones(chunk.rows))
+            return spread_rows(chunk, usable)
+    return _encode_new(model, table, new_levels)
 
 
-def _encode_new(model: Predictor, table: pa.Table, random: bool, new_levels: str) -> DesignChunk:
-    spec, strict = model.spec, random and new_levels == "raise"
-    need = ("fixed", "random") if random else ("fixed",)
-    chunk = spec.encode_new(table, "raise" if strict else "population", need)
+def _encode_new(model: Predictor, table: pa.Table, new_levels: str) -> DesignChunk:
+    spec, strict = model.spec, bool(model.chosen) and new_levels == "raise"
+    need = ("fixed", "random") if model.chosen else ("fixed",)
+    chunk = spec.encode_new(table, "raise" if strict else "population", need, model.chosen.groups)
     if model.empty:
         refs = list(chunk.refs)
         for number, empty in model.empty.items():
@@ -224,39 +250,38 @@ def fixed_part(layout: Layout, beta: np.ndarray, chunk: DesignChunk) -> np.ndarr
     return eta
 
 
-def random_part(joints: tuple[JointTerm, ...], modes: tuple[np.ndarray | None, ...], chunk: DesignChunk) -> np.ndarray:
-    """(n,) sum over joint terms of z'b at each row's level, nothing for levels that were never seen."""
+def random_part(model: Predictor, chunk: DesignChunk) -> np.ndarray:
+    """(n,) sum over the chosen random effects of z'b at each row's level, nothing for levels that were never seen."""
     eta = np.zeros(chunk.rows)
-    for joint, values in zip(joints, modes, strict=True):
+    for number, (joint, values) in enumerate(zip(model.joints, model.modes, strict=True)):
         if values is None:
             continue
         refs = chunk.refs[joint.grouping]
-        for slot, column in enumerate(joint.covariates):
-            eta += values[refs, slot] * covariate(chunk, column)
+        for slot in model.chosen.of(number, joint):
+            eta += values[refs, slot] * covariate(chunk, joint.covariates[slot])
     return eta
 
 
-def unseen_rows(joints: tuple[JointTerm, ...], chunk: DesignChunk) -> np.ndarray:
-    """(n,) True where a random term's level was never seen."""
+def unseen_rows(model: Predictor, chunk: DesignChunk) -> np.ndarray:
+    """(n,) True where the level of a chosen random effect was never seen."""
     unseen = np.zeros(chunk.rows, dtype=bool)
-    for joint in joints:
-        if joint.fixed_factor is None:
+    for number, joint in enumerate(model.joints):
+        if joint.fixed_factor is None and model.chosen.of(number, joint):
             unseen |= chunk.refs[joint.grouping] < 0
     return unseen
 
 
 def parts_of_table(model: Predictor, table: pa.Table) -> tuple[DesignChunk, Parts]:
     """Rows as the fit would have met them, random effects included; levels it has not seen count as average ones."""
-    chunk = encode(model, table, True, "population")
-    return chunk, parts_of_chunk(model, chunk, True, "population")
+    chunk = encode(replace(model, chosen=ALL), table, "population")
+    return chunk, parts_of_chunk(model, chunk, "population")
 
 
-def parts_of_chunk(model: Predictor, chunk: DesignChunk, random: bool, new_levels: str) -> Parts:
+def parts_of_chunk(model: Predictor, chunk: DesignChunk, new_levels: str) -> Parts:
     """The linear predictor's parts for encoded rows; NaN where `new_levels="missing"` says so."""
     n = chunk.rows
     fixed = fixed_part(model.spec.layout, model.beta, chunk)
-    values = random_part(model.joints, model.modes, chunk) if random else np.zeros(n)
-    unseen = unseen_rows(model.joints, chunk) if random else np.zeros(n, dtype=bool)
+    values, unseen = random_part(model, chunk), unseen_rows(model, chunk)
     if new_levels == "missing":
         values[unseen] = np.nan
     offset = np.zeros(n) if chunk.offset is None else chunk.offset
@@ -281,8 +306,8 @@ class Variance:
     """Variance of the predictions of a fit; carries the criterion, so it is as big as the Gram.
 
     rows: how the variance of a row is found; joints: those with random effects; positions: for each (n_levels + 1,)
-    place of each label among the kept levels, -1 without rows; vcov: (p, p), zero for dropped columns. A row with
-    missing values gets some number, not NaN.
+    place of each label among the kept levels, -1 without rows; vcov: (p, p), zero for dropped columns; places: for each
+    the places of the chosen random effects among its covariates. A row with missing values gets some number, not NaN.
     """
 
     rows: RowVariance
@@ -290,9 +315,12 @@ class Variance:
     joints: tuple[JointTerm, ...]
     vcov: np.ndarray
     positions: tuple[np.ndarray, ...]
+    places: Slots
 
-    def of(self, chunk: DesignChunk, random: bool) -> Variances:
-        """(n,) Var(x'beta_hat + z'b_hat - x'beta - z'b), or Var(x'beta_hat) without random; rows go in blocks."""
+    def of(self, chunk: DesignChunk) -> Variances:
+        """(n,) Var(x'beta_hat + z'b_hat - x'beta - z'b) for the chosen random effects b, Var(x'beta_hat) without any;
+        rows go in blocks."""
+        random = any(self.places)
         estimated = random and self.rows.estimator is not None
         value, error = np.empty(chunk.rows), np.empty(chunk.rows) if estimated else None
         size = max(1, BLOCK_BYTES // (8 * (len(self.layout.fixed_names) + 1)))
@@ -309,15 +337,24 @@ class Variance:
         if not random:
             return Variances(np.einsum("ij,jk,ik->i", x, self.vcov, x, optimize=True), None)
         refs = tuple(p[chunk.refs[j.grouping][rows]] for j, p in zip(self.joints, self.positions, strict=True))
-        z = tuple(np.column_stack([covariate(chunk, c)[rows] for c in j.covariates]) for j in self.joints)
-        return self.rows.of(x, refs, tuple(np.nan_to_num(zj) for zj in z))
+        z = tuple(self._covariates(chunk, rows, number) for number in range(len(self.joints)))
+        return self.rows.of(x, refs, z)
+
+    def _covariates(self, chunk: DesignChunk, rows: slice, number: int) -> np.ndarray:
+        """(m, k) values that multiply the modes: zero for those that are not chosen, so that these add nothing."""
+        columns, places = self.joints[number].covariates, self.places[number]
+        z = np.zeros((len(range(*rows.indices(chunk.rows))), len(columns)))
+        for slot in places:
+            z[:, slot] = covariate(chunk, columns[slot])[rows]
+        return np.nan_to_num(z)
 
 
-def variance(fitted: FittedLmm, rows: int | None = None, random: bool = True) -> Variance:
-    """The variance of predictions at the estimates, for so many rows (None: unknown); random: of the modes too."""
+def variance(fitted: FittedLmm, rows: int | None = None, chosen: Selection = ALL) -> Variance:
+    """The variance of predictions with the chosen random effects, for so many rows (None: unknown)."""
     terms = [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
     joints = tuple(joint for _, joint in terms)
     positions = tuple(kept_positions(fitted, number) for number, _ in terms)
     vcov = np.nan_to_num(fitted.estimates.vcov)
-    how = row_variance(fitted.criterion, fitted.theta, rows if random else 0)
-    return Variance(how, fitted.layout, joints, vcov, positions)
+    how = row_variance(fitted.criterion, fitted.theta, rows if chosen else 0)
+    places = tuple(chosen.of(number, joint) for number, joint in terms)
+    return Variance(how, fitted.layout, joints, vcov, positions, places)

@@ -11,7 +11,7 @@ import pyarrow as pa
 from bigmm.design.layout import DesignChunk
 from bigmm.families import Family
 from bigmm.results.draws import standard_normal
-from bigmm.results.predictor import Parts, Predictor, Variance, encode, parts_of_chunk, parts_of_table
+from bigmm.results.predictor import ALL, Parts, Predictor, Variance, encode, parts_of_chunk, parts_of_table
 from bigmm.results.scale import mean, mean_slope
 from bigmm.results.unseen import NewEffects
 
@@ -40,18 +40,17 @@ class Predict:
     """
 
     model: Predictor
-    random: bool
     new_levels: str
     variance: Variance | None
     family: Family | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.model, table, self.random, self.new_levels)
-        parts = parts_of_chunk(self.model, chunk, self.random, self.new_levels)
+        chunk = encode(self.model, table, self.new_levels)
+        parts = parts_of_chunk(self.model, chunk, self.new_levels)
         eta = parts.eta
         columns = {"prediction": eta if self.family is None else mean(self.family, eta)}
         if self.variance is not None:
-            spread = self.variance.of(chunk, self.random).roots()
+            spread = self.variance.of(chunk).roots()
             slope = 1.0 if self.family is None else np.abs(mean_slope(self.family, eta))
             columns["se"] = np.where(np.isnan(eta), np.nan, spread.value * slope)
             if spread.error is not None:
@@ -62,7 +61,7 @@ class Predict:
 def leverages(variance: Variance, chunk: DesignChunk, parts: Parts, weight: np.ndarray) -> dict[str, np.ndarray]:
     """(n,) .hat, weight (n,) times the variance of the prediction, NaN where that is not known; with its Monte Carlo
     error where it is estimated."""
-    found = variance.of(chunk, True)
+    found = variance.of(chunk)
     unknown = parts.unseen | np.isnan(parts.eta)
     columns = {".hat": found.value} | ({} if found.error is None else {f".hat{ERROR}": found.error})
     return {name: np.where(unknown, np.nan, weight * values) for name, values in columns.items()}
@@ -123,10 +122,10 @@ class Simulate:
     new: NewEffects | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
-        chunk = encode(self.models[0], table, True, self.new_levels)
+        chunk = encode(replace(self.models[0], chosen=ALL), table, self.new_levels)
         columns = {}
         for number, model in enumerate(self.models):
-            parts = parts_of_chunk(model, chunk, True, self.new_levels)
+            parts = parts_of_chunk(model, chunk, self.new_levels)
             if self.new is not None and parts.unseen.any():
                 parts = replace(parts, random=parts.random + self.new(chunk, table, number))
             columns[f"sim_{number + 1}"] = self.noise(parts, self.seed, ("row", number), first)

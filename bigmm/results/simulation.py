@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from bigmm.arguments import true_or_false
 from bigmm.errors import UsageError
 from bigmm.results.draws import check_seed, standard_normal
 from bigmm.results.fitted import FittedLmm
@@ -31,10 +32,11 @@ def simulation(
 ) -> Simulate:
     """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new;
     of_fit: for the rows of the fit."""
-    if nsim < 1:
+    if not isinstance(nsim, (int, np.integer)) or isinstance(nsim, bool) or nsim < 1:
         raise UsageError(f"nsim must be at least 1, got {nsim!r}")
     check_seed(seed)
-    base = predictor(fitted, of_fit)
+    true_or_false("use_modes", use_modes)
+    base = predictor(fitted, of_fit=of_fit)
     models = tuple(
         base if use_modes else replace(base, modes=_modes(fitted, seed, replicate)) for replicate in range(nsim)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from bigmm.errors import UsageError
 from bigmm.results import MixedModelResults
+from bigmm.results.selection import selection
 from bigmm.sklearn.tables import (
     as_frame,
     as_vector,
@@ -38,7 +39,7 @@ class FormulaEstimator:
 
     formula: str | None = None
     _: KW_ONLY
-    random: bool = True
+    random: bool | Sequence[str] = True
     new_levels: str = "population"
     weights: str | None = None
     offset: str | None = None
@@ -70,6 +71,7 @@ class FormulaEstimator:
             **{name: getattr(self, name) for name in FIT_OPTIONS},
             **particular,
         )
+        selection(result.fitted, self.random)  # what predictions will not take is refused here
         # the rows are let go, as scikit-learn's estimators do: a search keeps many of them
         self.result_ = type(result)(replace(result.fitted, source=None))
         self.n_features_in_ = len(features)

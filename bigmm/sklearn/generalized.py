@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 
+from bigmm.arguments import strict_class
 from bigmm.errors import UsageError
 from bigmm.families.rows import deviance_row
 from bigmm.fit import glmm
@@ -19,6 +20,7 @@ from bigmm.sklearn.classes import both, codes_of, distinct, labels_of
 from bigmm.sklearn.tables import is_dask
 
 
+@strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     """Bernoulli mixed model for two classes of any type.
@@ -51,6 +53,8 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         self.classes_ = distinct(truth, sample_weight)
         codes = codes_of(truth, self.classes_)
         self._fit(glmm, X, codes, sample_weight, family="bernoulli", link=self.link, nagq=self.nagq, se=self.se)
+        zero, one = map(repr, self.classes_.tolist())
+        self.result_ = with_meanings(self.result_, zero, one)
         return self
 
     def decision_function(self, X: Any) -> Any:
@@ -84,6 +88,14 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         return tags
 
 
+def with_meanings(result: GlmmResults, zero: str, one: str) -> GlmmResults:
+    """The result, whose summary says what the numbers 0 and 1 of its response stand for."""
+    spec = result.fitted.spec
+    named = replace(spec, settings=replace(spec.settings, meanings=(zero, one)))
+    return GlmmResults(replace(result.fitted, spec=named))
+
+
+@strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     """Mixed model for counts, proportions and positive responses.

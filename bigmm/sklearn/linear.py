@@ -9,10 +9,12 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
+from bigmm.arguments import strict_class
 from bigmm.fit import lmm
 from bigmm.sklearn.base import FormulaEstimator, comparable
 
 
+@strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class LMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     """Linear mixed model regressor: fixed effects and random effects of grouping columns.
@@ -21,7 +23,8 @@ class LMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
     ----------
     formula: lme4's language, for example ``"y ~ x + (1 + x | g)"``; names are columns of X. An array without names has
         columns x0, x1, ...
-    reml: REML (True) or maximum likelihood. random: predictions include the conditional modes of levels that were seen.
+    reml: REML (True) or maximum likelihood. random: predictions include the conditional modes of levels that were seen
+        (True), of some groups or terms (a list of them), or none (False).
     new_levels: levels that were not seen count as an average level ("population"), are an error ("raise") or give NaN
         ("missing"). Cross-validation over groups needs "population".
     weights, offset: names of columns of X. contrasts, categories, optimizer, drop_missing, n_workers, partition_bytes,

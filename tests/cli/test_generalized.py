@@ -115,3 +115,50 @@ def test_a_singular_fit_is_written_and_said_so(bigmm, tmp_path):
     assert ended.code == 3
     assert "the fit is singular: a variance is estimated as zero" in ended.err
     assert json.loads((tmp_path / "out" / "fit.json").read_text())["is_singular"] is True
+
+
+def test_a_doubtful_fit_is_said_once_and_not_as_a_python_warning(start, tmp_path):
+    """In a process of its own, where no filter of the tests hides a warning."""
+    frame = pd.DataFrame({"y": [0.0, 1.0, 2.0, 3.0] * 12, "g": np.repeat([f"g{i:02d}" for i in range(12)], 4)})
+    write_lake(frame, tmp_path / "lake")
+    for options in (["--family", "poisson"], []):
+        child = start("fit", "y ~ 1 + (1 | g)", tmp_path / "lake", "--quiet", "--json", tmp_path / "fit.json", *options)
+        _, err = child.communicate(timeout=120)
+        assert child.returncode == 3
+        assert err.count("the fit is singular") == 1 and "Warning" not in err
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Answers of three kinds, by a logit model."""
+    rng = np.random.default_rng(2)
+    g, x = rng.integers(0, 15, 500), rng.normal(size=500)
+    yes = rng.random(500) < 1.0 / (1.0 + np.exp(-x - rng.normal(size=15)[g]))
+    out = np.where(yes, np.where(rng.random(500) < 0.5, "perhaps", "yes"), "no")
+    frame = pd.DataFrame({"out": out, "k": yes + 1, "x": x, "g": [f"g{i}" for i in g]})
+    folder = tmp_path_factory.mktemp("answers") / "lake"
+    write_lake(frame, folder)
+    return folder
+
+
+def test_success_names_the_levels_that_count_as_one(bigmm, answers):
+    fit = ("fit", "out ~ x + (1 | g)", answers, "--family", "bernoulli", "--json", "-")
+    ended = bigmm(*fit)
+    assert ended.code == 2 and "success=['perhaps', 'yes'] is R's rule" in ended.err and "--success" in ended.err
+    records = {}
+    for levels in (("yes",), ("perhaps", "yes")):
+        ended = bigmm(*fit, *(part for level in levels for part in ("--success", level)))
+        assert ended.code == 0, ended.err
+        records[levels] = json.loads(ended.out)
+        assert records[levels]["success"] == list(levels)
+    number = bigmm("fit", "k ~ x + (1 | g)", answers, "--family", "bernoulli", "--success", "2", "--json", "-")
+    assert json.loads(number.out)["objective"] == pytest.approx(records["perhaps", "yes"]["objective"], rel=1e-12)
+    planned = bigmm("plan", "out ~ x + (1 | g)", answers, "--family", "bernoulli", "--success", "yes")
+    assert planned.code == 0, planned.err
+    for options, message in (
+        (("--family", "bernoulli", "--success", "Yes"), "did you mean 'yes'?"),
+        (("--family", "poisson", "--success", "yes"), "is for family 'bernoulli' or 'binomial'"),
+        (("--success", "yes"), "--success: only for generalized models"),
+    ):
+        ended = bigmm("fit", "out ~ x + (1 | g)", answers, *options)
+        assert ended.code == 2 and message in ended.err

@@ -91,3 +91,29 @@ def test_population_predictions_and_new_levels(bigmm, saved, tmp_path):
     assert ended.code == 65
     assert "new/part-00000.parquet, row group 0: 'Subject' is missing in row 2, so the row has no level" in ended.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "new"]
+
+
+def test_predictions_with_some_random_effects(bigmm, saved, sleep_lake, tmp_path):
+    model, frame = package.load(saved / "model"), sleepstudy()
+    for number, (options, random) in enumerate(
+        [
+            (("--random", "(1 | Subject)"), ["(1 | Subject)"]),
+            (("--random", "(0 + Days | Subject)", "--random", "(1 | Subject)"), True),
+            (("--random", "Subject"), True),
+            (("--random",), True),
+            (("--population",), False),
+            ((), True),
+        ]
+    ):
+        out = tmp_path / str(number)
+        ended = bigmm("predict", saved, sleep_lake, "--out", out, *options)
+        assert ended.code == 0, ended.err
+        found = pd.read_parquet(out)["prediction"]
+        np.testing.assert_allclose(found, model.predict(frame, random=random), rtol=1e-12)
+    for options, message in (
+        (("--random", "subject"), "did you mean 'Subject'?"),
+        (("--random", "Subject", "--population"), "--random and --population exclude each other"),
+    ):
+        ended = bigmm("predict", saved, sleep_lake, "--out", tmp_path / "none", *options)
+        assert ended.code == 2 and message in ended.err
+    assert not (tmp_path / "none").exists()

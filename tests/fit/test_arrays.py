@@ -432,6 +432,13 @@ def test_a_factor_beyond_the_memory_limit_is_refused():
         lmm_from_arrays(y, x, z, ar1(400), [1.0, 0.1], memory_limit="1MB", n_workers=1)
 
 
+def test_random_effects_are_all_or_none(sleep):
+    with pytest.raises(UsageError, match=r"columns of Z have no names, so no term can be chosen: it is True or False"):
+        sleep.predict(random=["g"])
+    with pytest.raises(UsageError, match="random must be True or False, got 'no'"):
+        sleep.predict(random="no")
+
+
 def test_saving_and_predicting_say_what_to_do(sleep, tmp_path):
     with pytest.raises(UsageError, match="cannot be saved: lambda_fn is code"):
         sleep.save(tmp_path / "fit")

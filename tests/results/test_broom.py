@@ -51,3 +51,22 @@ def test_wrong_choices(sleep):
         sleep.tidy("random")
     with pytest.raises(UsageError, match=r"tidy\(scales='var'\): choose one of sdcor, vcov"):
         sleep.tidy("ran_pars", scales="var")
+
+
+def test_several_kinds_follow_each_other(sleep):
+    """broom.mixed's tidy(effects = c("fixed", "ran_pars")): one table, the columns of either missing in the other."""
+    table = sleep.tidy(["fixed", "ran_pars"])
+    assert list(table.columns[:4]) == ["effect", "group", "term", "estimate"]
+    assert list(table["effect"]) == ["fixed"] * 2 + ["ran_pars"] * 4
+    np.testing.assert_array_equal(table["estimate"][:2], sleep.tidy()["estimate"])
+    np.testing.assert_array_equal(table["estimate"][2:], sleep.tidy("ran_pars")["estimate"])
+    assert table["std.error"][2:].isna().all() and table["group"][:2].isna().all()
+    assert list(sleep.tidy(("fixed", "ran_vals")).columns[:4]) == ["effect", "group", "level", "term"]
+    assert sleep.tidy(["ran_pars"]).equals(sleep.tidy("ran_pars"))
+    for wrong in ([], ["fixed", "other"], [["fixed"]], None, {"fixed": 1}):
+        with pytest.raises(UsageError, match="choose one of fixed, ran_pars, ran_vals, or a list of them"):
+            sleep.tidy(wrong)
+
+
+def test_what_is_inside_is_shown_in_a_line(sleep):
+    assert len(repr(sleep.fitted)) < 200 and "fittedvalues" in repr(sleep.fitted)

@@ -42,3 +42,35 @@ def test_other_methods_say_what_is_available(sleep):
 def test_level_outside_the_unit_interval(sleep, level):
     with pytest.raises(UsageError, match=r"level must lie between 0 and 1, got .*; 0.95 means a 95% interval"):
         sleep.conf_int(level=level)
+
+
+def test_levels_by_either_habit(sleep):
+    """level= is R's, alpha= statsmodels'; 1.959964 is the normal quantile of 0.975."""
+    usual = sleep.conf_int()
+    np.testing.assert_allclose(usual["upper"] - usual["lower"], 2 * 1.959963985 * sleep.bse, rtol=1e-8)
+    for same in (sleep.conf_int(alpha=0.05), sleep.conf_int(0.95), sleep.conf_int(level=0.95)):
+        np.testing.assert_allclose(same, usual, rtol=1e-13)
+    np.testing.assert_allclose(sleep.conf_int(0.9, "wald"), sleep.conf_int(alpha=0.1), rtol=1e-13)
+    np.testing.assert_allclose(sleep.tidy(alpha=0.1)["conf.low"], sleep.conf_int(level=0.9)["lower"], rtol=1e-13)
+    narrow = sleep.conf_int(level=0.05)
+    assert (narrow["upper"] - narrow["lower"] < 0.2 * sleep.bse).all(), "by its name a level may be small"
+
+
+@pytest.mark.parametrize("bare", [0.05, 0.01, 0.1, np.float64(0.05), 0.49])
+def test_a_bare_alpha_is_refused_with_both_spellings(sleep, bare):
+    with pytest.raises(UsageError, match="could be alpha or a confidence level: write alpha=.* or level="):
+        sleep.conf_int(bare)
+
+
+def test_the_level_is_given_once_and_is_a_number(sleep):
+    with pytest.raises(UsageError, match="give the confidence level once"):
+        sleep.conf_int(level=0.9, alpha=0.1)
+    with pytest.raises(UsageError, match="give the confidence level once"):
+        sleep.conf_int(0.9, level=0.9)
+    for value in (95, "Days", True, "0.95", [0.9], float("nan")):
+        with pytest.raises(UsageError, match="level must lie between 0 and 1"):
+            sleep.conf_int(value)
+    with pytest.raises(UsageError, match=r"alpha must lie between 0 and 1, got 5; 0.05 means a 95% interval"):
+        sleep.conf_int(alpha=5)
+    with pytest.raises(UsageError, match="takes effects and scales by position"):
+        sleep.tidy("fixed", "sdcor", 0.05)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -95,3 +97,60 @@ def test_the_same_offset_written_in_two_ways():
     # two vectors may be two offsets
     half = bigmm.lmm("y ~ 1 + (1 | g)", data, reml=False, offset=x / 2)
     assert np.isfinite(bigmm.lmm("y ~ x + (1 | g)", data, reml=False, offset=x).anova(half)["Chisq"].iloc[1])
+
+
+def test_models_with_as_many_parameters_are_refused(sleep):
+    frame = sleepstudy().assign(z=np.tile(np.arange(10.0) ** 2, 18))
+    one, other = (bigmm.lmm(f"Reaction ~ {x} + (1 | Subject)", frame) for x in ("Days", "z"))
+    with pytest.raises(UsageError, match=r"have the same number of parameters, 4: neither is nested .* AIC or BIC"):
+        bigmm.lrt(one, other)
+    with pytest.raises(UsageError, match=r"\(AIC 1755.63\)"):
+        bigmm.lrt(bigmm.lmm("Reaction ~ z + (Days | Subject)", frame), sleep)
+
+
+def nested_warnings(*fits):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        bigmm.lrt(*fits)
+    assert all(w.filename == __file__ for w in caught)
+    return [str(w.message) for w in caught if w.category is bigmm.BigmmWarning]
+
+
+def test_models_that_are_not_nested_are_named():
+    frame = sleepstudy().assign(z=np.tile(np.arange(10.0) ** 2, 18), k=np.tile([0.0, 1.0], 90), h=np.arange(180) % 7)
+
+    def fit(formula):
+        return bigmm.lmm(f"Reaction ~ {formula}", frame, reml=False)
+
+    small = fit("Days + (1 | Subject)")
+    (text,) = nested_warnings(small, fit("z + k + (1 | Subject)"))
+    assert (
+        "does not seem to be nested in" in text
+        and "it has 'Days', which the larger one lacks; the p value holds only if it is" in text
+    )
+    (text,) = nested_warnings(small, fit("Days + z + (1 | h)"))
+    assert "(... | Subject)" in text
+    frame["day"] = frame["Days"].astype(int).astype(str)
+    assert nested_warnings(small, fit("day + (1 | Subject)")) == [], "a trend against a factor of the same values"
+    for large in (
+        "C(Days) + (1 | Subject)",
+        "Days + z + (1 | Subject)",
+        "Days + (Days | Subject)",
+        "poly(Days, 3) + (1 | Subject)",
+    ):
+        assert nested_warnings(small, fit(large)) == []
+
+
+def test_a_larger_model_that_fits_worse_is_named():
+    frame = sleepstudy()
+    good = bigmm.lmm("Reaction ~ Days + (1 | Subject)", frame, reml=False)
+    bad = bigmm.lmm("Reaction ~ I(Days > 3) + I(Days > 8) + (1 | Subject)", frame, reml=False)
+    (text,) = nested_warnings(good, bad)
+    assert "its deviance is lower by" in text
+
+
+def test_kinds_are_told_apart_before_rows(sleep):
+    frame = sleepstudy().iloc[:150].assign(b=lambda d: (d["Reaction"] > 300) * 1.0)
+    other = bigmm.glmm("b ~ Days + (1 | Subject)", frame, family="bernoulli", se="rx")
+    with pytest.raises(UsageError, match="a linear mixed model and a generalized linear mixed model were given"):
+        bigmm.lrt(sleep, other)

@@ -200,7 +200,7 @@ def test_standard_errors_of_many_predictions_are_estimated(both, frame, estimate
     np.testing.assert_allclose(lazy.compute(), got, rtol=1e-5)
     again = pickle.loads(pickle.dumps(ours)).predict(new, se=True)
     np.testing.assert_allclose(again, got, rtol=1e-3)
-    task = Predict(predictor(ours.fitted), True, "population", variance(ours.fitted, None))
+    task = Predict(predictor(ours.fitted), "population", variance(ours.fitted, None))
     there = pickle.loads(pickle.dumps(task))(pa.Table.from_pandas(new, preserve_index=False), 0)
     np.testing.assert_allclose(there["se"], got["se"], rtol=1e-5)
     fixed = ours.predict(new, random=False, se=True)

@@ -107,8 +107,8 @@ def test_no_rows(crossed, rows, kind):
 def test_tasks_travel_light(crossed, rows):
     """Without standard errors the Gram stays at home; with them it goes along, and the numbers are the same."""
     table = pa.Table.from_pandas(rows, preserve_index=False)
-    light = Predict(predictor(crossed.fitted), True, "population", None)
-    heavy = Predict(predictor(crossed.fitted), True, "population", variance(crossed.fitted))
+    light = Predict(predictor(crossed.fitted), "population", None)
+    heavy = Predict(predictor(crossed.fitted), "population", variance(crossed.fitted))
     assert len(pickle.dumps(light)) < len(pickle.dumps(heavy)) - crossed.fitted.criterion.gram.terms[0].dense.nbytes
     for task in (light, heavy):
         here, there = task(table, 0), pickle.loads(pickle.dumps(task))(table, 0)

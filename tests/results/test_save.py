@@ -37,7 +37,8 @@ def test_everything_comes_back(crossed, rows, saved):
     pd.testing.assert_frame_equal(loaded.predict(new, se=True), crossed.predict(new, se=True))
     assert loaded.fitted.fingerprints == crossed.fitted.fingerprints
     assert loaded.optimizer_result.evaluations == crossed.optimizer_result.evaluations
-    pd.testing.assert_frame_equal(loaded.anova(crossed), crossed.anova(crossed))
+    smaller = bigmm.lmm("y ~ 1 + (1 + x | g) + (1 | h)", rows, weights="w", offset="off")
+    pd.testing.assert_frame_equal(loaded.anova(smaller), crossed.anova(smaller))
 
 
 def test_no_pickle(saved):

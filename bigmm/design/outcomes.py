@@ -1,0 +1,104 @@
+"""Which levels of a categorical response count as 1 (success) and which as 0 (failure)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from bigmm.arguments import did_you_mean
+from bigmm.design.levels import Levels, label_strings
+from bigmm.errors import DataError, UsageError
+
+MOST_SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """success, failure: labels of what counts as 1 and as 0; quoted: whether they are shown in quotation marks."""
+
+    success: tuple[str, ...]
+    failure: tuple[str, ...]
+    quoted: bool = False
+
+    def __str__(self) -> str:
+        many = "s" if len(self.success) > 1 else ""
+        one, zero = (shown([repr(t) if self.quoted else t for t in side]) for side in (self.success, self.failure))
+        return f"modelled level{many} {one} against {zero}"
+
+
+def shown(labels: Sequence[str]) -> str:
+    """The first labels, separated by commas."""
+    return ", ".join(labels[:MOST_SHOWN]) + (", ..." if len(labels) > MOST_SHOWN else "")
+
+
+def success_labels(success: Any) -> tuple[str, ...] | None:
+    """``success=`` (a level or a list of levels) as labels, None when it was not given; raises UsageError."""
+    if success is None:
+        return None
+    given = success.tolist() if hasattr(success, "tolist") else success  # arrays, Series and NumPy's scalars
+    values = list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
+    try:
+        labels = label_strings(pa.array(values)).to_pylist() if values else []
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        labels = [None]
+    if not labels or None in labels:
+        raise UsageError(
+            f"success={success!r}: name the level of the response that counts as 1, or a list of levels of one type"
+        )
+    return tuple(dict.fromkeys(labels))
+
+
+def successes(levels: Levels, success: Sequence[str] | None) -> np.ndarray:
+    """(n_levels,) True for the levels that count as 1: those named, or all but the first (R's rule)."""
+    if success is None:
+        return np.arange(len(levels)) > 0
+    return np.isin(np.array(levels.texts.to_pylist(), dtype=object), list(success))
+
+
+def outcomes(levels: Levels, success: Sequence[str] | None) -> Outcomes:
+    """The levels on both sides, in their order."""
+    texts, ones = levels.texts.to_pylist(), successes(levels, success)
+    one, zero = (tuple(texts[i] for i in np.flatnonzero(side)) for side in (ones, ~ones))
+    return Outcomes(one, zero, is_text(levels))
+
+
+def is_text(levels: Levels) -> bool:
+    """Whether the levels are texts."""
+    return pt.is_large_string(levels.values.type)
+
+
+def displayed(levels: Levels) -> list[str]:
+    """Labels as Python would write the levels."""
+    texts = levels.texts.to_pylist()
+    return [repr(text) for text in texts] if is_text(levels) else texts
+
+
+def check_outcomes(name: str, levels: Levels, success: Sequence[str] | None) -> None:
+    """Raise UsageError unless it is said which levels count as 1, and DataError for a response with one level."""
+    labels = displayed(levels)
+    if len(labels) < 2:
+        raise DataError(f"the response {name!r} has one level ({shown(labels)}): there is nothing to model")
+    if success is None:
+        if len(labels) > 2:
+            rest = f"[{', '.join(labels[1:])}]" if len(labels) <= MOST_SHOWN else "[...]"
+            raise UsageError(
+                f"the response {name!r} has {len(labels)} levels ({shown(labels)}), and a binomial response has two: "
+                f"say which count as 1, such as success={labels[-1]}; success={rest} is R's rule, all but the first "
+                f"level (on the command line --success, once for each level)"
+            )
+        return
+    texts = levels.texts.to_pylist()
+    for label in success:
+        if label not in texts:
+            hint = did_you_mean(label, texts)
+            raise UsageError(
+                f"success={label!r} is no level of the response {name!r}; {hint + ' ' if hint else ''}"
+                f"its levels are {shown(labels)}"
+            )
+    if set(texts) <= set(success):
+        raise UsageError(f"success= names all levels of the response {name!r} ({shown(labels)}): leave one to be 0")
