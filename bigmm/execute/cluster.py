@@ -245,6 +245,7 @@ class Flight:
             number, key = self.events.get(timeout=watching.CHECK_SECONDS)
         except Empty:
             watchdog.check()
+            self.rescue(watchdog)
             return None
         watchdog.alive()
         return number if number in self.futures and self.futures[number].key == key else None
@@ -262,6 +263,7 @@ class Flight:
                 if future.status == "error":
                     raise
                 watchdog.check()
+                self.rescue(watchdog)
                 self.free()
                 seconds = longer(seconds, watchdog)
                 continue
@@ -279,6 +281,12 @@ class Flight:
             if isinstance(outcome, BigmmError):
                 raise outcome
             return outcome
+
+    def rescue(self, watchdog: Watchdog) -> None:
+        """Submit again what waits on paused workers: the scheduler gives it to others."""
+        stuck = watchdog.stuck()
+        for number in [number for number, future in self.futures.items() if future.key in stuck]:
+            self.submit(number)
 
     def free(self) -> None:
         """Called when nothing finishes for a while."""

@@ -168,6 +168,8 @@ class _Attempt:
     def _look_after(self) -> None:
         """Nothing finished for a while: are there workers, and does anything wait for what Dask has given up?"""
         self.watchdog.check()
+        if not self.watchdog.stuck().isdisjoint(future.key for future in self.futures.values()):
+            raise Lost("a worker was paused with tasks in its queue")
         keys = [future.key for number, future in self.futures.items() if not self.finished[number]]
         try:
             in_vain = answer(self.client, self.client._run_on_scheduler, _any_in_vain, keys)

@@ -106,6 +106,15 @@ class ShardFlight(Flight):
         self.held.revive()
         super()._submit_again(number, reason, error)
 
+    def rescue(self, watchdog: Watchdog) -> None:
+        """Make again the shards that wait on paused workers, or for a task there, and ask them again."""
+        stuck = watchdog.stuck()
+        if stuck:
+            missing = {number for number, shard in enumerate(self.held.shards) if not shard.done()}
+            self.held.revive(sorted(missing))
+            for number in [n for n, future in self.futures.items() if n in missing or future.key in stuck]:
+                self.submit(number)
+
     def free(self) -> None:
         """Ask again what waits for a task that Dask has given up: it would for ever, and the client is not told."""
         numbers = {future.key: number for number, future in self.futures.items()}

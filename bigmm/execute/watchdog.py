@@ -65,6 +65,8 @@ class Watchdog:
         self.transfers: dict[str, int] = {}
         self.quiet_since: float | None = None
         self.next_look = 0.0
+        self.paused: list[str] = []
+        self.idle: list[str] = []
         self.reassigned_after: float | None = None
 
     def alive(self) -> None:
@@ -92,7 +94,10 @@ class Watchdog:
             return False
         received, self.transfers = self.transfers, {a: _received(worker) for a, worker in workers.items()}
         fresh = [address for address in workers if self._is_fresh(address)]
+        self.paused = [a for a in fresh if workers[a]["status"] == "paused"]
+        self.idle = [a for a in fresh if workers[a]["status"] == "running" and not _executes(workers[a])]
         if any(_executes(workers[a]) or self.transfers[a] != received.get(a, self.transfers[a]) for a in fresh):
+            self.paused = []
             self.alive()
         else:
             seconds = self._patience(workers)
@@ -111,6 +116,19 @@ class Watchdog:
                 return answer(self.client, question, *arguments, **options)
             except TimeoutError:
                 self.check()
+
+    def stuck(self) -> set[str]:
+        """Keys of tasks that wait on paused workers while nothing goes on and other workers are idle.
+
+        Dask leaves the queue of a paused worker where it is.
+        """
+        if not (self.paused and self.idle and self.quiet_since is not None):
+            return set()
+        try:
+            waiting = answer(self.client, self.client.scheduler.processing)
+        except TimeoutError:
+            return set()
+        return {key for address in self.paused for key in waiting.get(address, ())}
 
     def responding(self) -> list[str] | None:
         """Addresses of the workers whose heartbeats arrive; None (all of them) where that is not known."""
