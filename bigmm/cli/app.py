@@ -18,6 +18,7 @@ from bigmm.cli.plan import plan
 from bigmm.cli.saved import predict, ranef, summary
 from bigmm.cli.signals import Terminated, termination
 from bigmm.errors import BigmmError
+from bigmm.urls import without_secrets
 from bigmm.version import __version__
 
 #: Exit codes that no error class carries; the others are `exit_code` of the classes in bigmm.errors.
@@ -79,6 +80,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refused(error: click.ClickException, console: Console) -> int:
     """A command line that click cannot read."""
+    error.message = without_secrets(error.message)
     if console.json_lines:
         console.fail(error.format_message(), code=error.exit_code)
     else:

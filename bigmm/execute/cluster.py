@@ -347,15 +347,22 @@ def new_key(label: str, name: str) -> str:
     return f"bigmm-{label.replace(' ', '_')}-{name}-{uuid.uuid4().hex}"
 
 
+class Sealed(bytes):
+    """Pickled work. Dask writes the arguments of a task that fails into the workers' logs, and work can hold secrets."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 def shared(client: Client, work: Any, label: str) -> bytes | Future:
     """``work`` pickled, as a future when it is large, so that it travels once per worker and not with every task."""
-    content = cloudpickle.dumps(work)
+    content = Sealed(cloudpickle.dumps(work))
     if len(content) < _LARGE_PAYLOAD:
         return content
     # A task's argument is kept by the scheduler, so unlike scattered data it survives its worker.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
-        return client.submit(bytes, content, key=new_key(label, "payload"), pure=False)
+        return client.submit(Sealed, content, key=new_key(label, "payload"), pure=False)
 
 
 def needed_futures(item: Any) -> list[list]:

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from bigmm.errors import DataError, UsageError
 from bigmm.source.faults import guarded
+from bigmm.urls import shown_url, without_secrets
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL_WILD = re.compile(r"[*?\[]")
@@ -46,15 +47,14 @@ class Location:
 def shown_path(path: str, prefix: str) -> str:
     """See `Location.shown`."""
     if prefix:
-        return prefix + path
+        return shown_url(path if "://" in path else prefix + path)
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
 
 def shown_place(place: str | PurePath) -> str:
     """What a user wrote without the secrets and options of a URL, for messages."""
-    text = str(place)
-    return re.sub(r"(?<=://)[^/@]*@", "", text.partition("?")[0]) if _URL.match(text) else text
+    return shown_url(str(place))
 
 
 def locate(places: Sequence[str | PurePath]) -> Location:
@@ -119,7 +119,7 @@ def _open_url(url: str) -> tuple[fs.FileSystem, str]:
         return fs.FileSystem.from_uri(url)
     except pa.ArrowInvalid as error:
         if "Unrecognized filesystem type" not in str(error):
-            raise UsageError(f"cannot open {shown_place(url)!r}: {error}") from error
+            raise UsageError(f"cannot open {shown_place(url)!r}: {without_secrets(str(error), [url])}") from None
     except (pa.ArrowNotImplementedError, ImportError):
         pass
     try:
@@ -128,8 +128,9 @@ def _open_url(url: str) -> tuple[fs.FileSystem, str]:
         system, path = fsspec.core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         raise UsageError(
-            f"cannot open {shown_place(url)!r}: {error}. Is the fsspec package of that protocol installed?"
-        ) from error
+            f"cannot open {shown_place(url)!r}: {without_secrets(str(error), [url])}. Is the fsspec package of that "
+            "protocol installed?"
+        ) from None  # whose text holds the secrets
     return fs.PyFileSystem(fs.FSSpecHandler(system)), path
 
 

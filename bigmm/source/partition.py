@@ -8,6 +8,8 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from bigmm.urls import shown_url
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -21,6 +23,9 @@ class Fingerprint:
     stamp: str
     row_groups: tuple[int, ...]
     rows: int
+
+    def __repr__(self) -> str:  # Dask writes the arguments of a task that fails into the workers' logs
+        return f"Fingerprint({shown_url(self.path)!r}, {self.size} bytes, row groups {self.row_groups})"
 
 
 @dataclass(frozen=True, slots=True)
