@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from fnmatch import translate
 from pathlib import PurePath
 
-import pyarrow as pa
 from pyarrow import fs
 
 from bigmm.errors import DataError, UsageError
 from bigmm.source.faults import guarded
-from bigmm.urls import shown_url, without_secrets
+from bigmm.source.remote import open_url
+from bigmm.urls import shown_url
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL_WILD = re.compile(r"[*?\[]")
@@ -102,7 +102,7 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")
     base, pattern = _cut_pattern(address, _URL_WILD)
-    filesystem, path = _open_url(base + mark + options)
+    filesystem, path = open_url(base + mark + options)
     prefix = "" if isinstance(filesystem, fs.LocalFileSystem) else f"{match[1]}://"
     return filesystem, prefix, path.rstrip("/"), pattern
 
@@ -111,27 +111,6 @@ def _cut_pattern(path: str, wild: re.Pattern) -> tuple[str, str]:
     segments = path.split("/")
     first = next((i for i, segment in enumerate(segments) if wild.search(segment)), len(segments))
     return "/".join(segments[:first]), "/".join(segments[first:])
-
-
-def _open_url(url: str) -> tuple[fs.FileSystem, str]:
-    """pyarrow's own filesystems first, fsspec for the rest."""
-    try:
-        return fs.FileSystem.from_uri(url)
-    except pa.ArrowInvalid as error:
-        if "Unrecognized filesystem type" not in str(error):
-            raise UsageError(f"cannot open {shown_place(url)!r}: {without_secrets(str(error), [url])}") from None
-    except (pa.ArrowNotImplementedError, ImportError):
-        pass
-    try:
-        import fsspec
-
-        system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"cannot open {shown_place(url)!r}: {without_secrets(str(error), [url])}. Is the fsspec package of that "
-            "protocol installed?"
-        ) from None  # whose text holds the secrets
-    return fs.PyFileSystem(fs.FSSpecHandler(system)), path
 
 
 def _files(filesystem: fs.FileSystem, prefix: str, base: str, pattern: str, place: str) -> list[fs.FileInfo]:
