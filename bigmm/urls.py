@@ -27,7 +27,7 @@ _HIDDEN = "***"
 def shown_url(place: str) -> str:
     """A path or URL as messages name it; a path stays as it is."""
     scheme, _, address, _ = _parts(place)
-    return scheme + address
+    return scheme + address.removeprefix(scheme)
 
 
 def without_secrets(text: str, places: Iterable[str] = ()) -> str:

@@ -35,9 +35,10 @@ _NOT_INSTALLED = re.compile(r"libjvm|libhdfs|JAVA_HOME|CLASSPATH", re.IGNORECASE
 _DISTRUSTED = re.compile(r"certificate|WRONG_VERSION_NUMBER|curlCode: (35|51|58|60|77)\b", re.IGNORECASE)
 _NO_CREDENTIALS = re.compile(
     r"no credentials|credentials? (could not|cannot|can't) be (found|retrieved)|could not .{0,40}credentials"
-    r"|unable to locate credentials|DefaultCredentialsError|DefaultAzureCredential|CredentialUnavailable",
+    r"|unable to locate credentials|could not create a OAuth2 access token|Credentials\d+AuthenticationException|DefaultCredentialsError|DefaultAzureCredential|CredentialUnavailable",
     re.IGNORECASE,
 )
+_SERVICE = re.compile(r"Azure::|N5Azure|google::cloud|AWS Error|curlCode")  # Arrow's clients, whatever it raises of them
 _DAMAGED = re.compile(
     r"CRC|corrupt|thrift|end of stream|page (header|integrity)|unknown encoding|decompress|dictionary|malformed"
     r"|invalid (or )?(data|column|page|number)|truncat|magic bytes|expected .* values",
@@ -76,7 +77,7 @@ def is_transient(error: Exception) -> bool:
     """Whether a remote error may pass when tried again (everything but missing, forbidden, distrusted and damaged)."""
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
         return False
-    if isinstance(error, pa.ArrowException):
+    if _is_arrows(error):
         return False
     status = _status(error)
     if status is not None:
@@ -95,7 +96,7 @@ def is_missing(error: Exception) -> bool:
 def explained(error: Exception, where: str, reason: str = "") -> BigmmError:
     """The error users see for an error that is not worth another try."""
     reason = reason or _reason(error)
-    arrow = isinstance(error, pa.ArrowException)
+    arrow = _is_arrows(error)
     if not arrow and _NOT_INSTALLED.search(reason):
         return UsageError(
             f"cannot open {where}: {reason}. Install a Java runtime and the client libraries of Hadoop, and set JAVA_HOME "
@@ -114,6 +115,11 @@ def explained(error: Exception, where: str, reason: str = "") -> BigmmError:
     if isinstance(error, OSError) and error.errno is not None:
         return ReadError(f"cannot read {where}: {reason}")
     return DataError(f"damaged or unreadable Parquet in {where}: {reason}. Write the file again from its origin.")
+
+
+def _is_arrows(error: Exception) -> bool:
+    """Whether Arrow complains about what it has read; of a service it also raises what it knows no better class for."""
+    return isinstance(error, pa.ArrowException) and not _SERVICE.search(str(error))
 
 
 def _status(error: Exception) -> int | None:

@@ -7,7 +7,7 @@ import errno
 import pyarrow as pa
 import pytest
 
-from bigmm.errors import DataError, ReadError
+from bigmm.errors import DataError, ReadError, UsageError
 from bigmm.source import faults
 from bigmm.source.faults import guarded, is_transient
 
@@ -39,6 +39,8 @@ TRANSIENT = [
     OSError("AWS Error INTERNAL_FAILURE (HTTP status 500)"),
     TimeoutError("read timed out"),
     ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    pa.lib.ArrowException("Unknown error: GetProperties failed. N5Azure4Core4Http18TransportExceptionE: Fail to get"),
+    OSError("google::cloud::Status(UNAVAILABLE: Retry policy exhausted, CURL error [6]=Could not resolve hostname)"),
 ]
 PERMANENT = [
     (FileNotFoundError("no key"), DataError, "no such file: lake/a.parquet, row group 3"),
@@ -48,6 +50,13 @@ PERMANENT = [
     (OSError("could not verify page integrity, CRC checksum verification failed"), DataError, "damaged or unreadable"),
     (OSError("Corrupt snappy compressed data."), DataError, "Write the file again from its origin"),
     (pa.ArrowInvalid("Couldn't deserialize thrift"), DataError, "damaged or unreadable Parquet in lake/a.parquet"),
+]
+AZURE = "Unknown error: Check failed: N5Azure4Core11Credentials23AuthenticationExceptionE: Failed to get token"
+PERMANENT += [
+    (OSError("Unable to load libjvm"), UsageError, "cannot open lake/a.parquet.* Install a Java runtime"),
+    (pa.lib.ArrowException(AZURE), DataError, "no credentials to read lake/a.parquet"),
+    (OSError("google::cloud::Status(Could not create a OAuth2 access token)"), DataError, "no credentials to read"),
+    (OSError("curlCode: 60, SSL peer certificate or SSH remote key was not OK"), DataError, "no trusted connection to"),
 ]
 WHERE = "lake/a.parquet, row group 3"
 
