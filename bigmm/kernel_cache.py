@@ -123,4 +123,4 @@ def _compile_without_cache() -> None:
             if "no locator available" not in str(error):
                 raise
 
-    Dispatcher.enable_caching = enable_if_possible
+    Dispatcher.enable_caching = enable_if_possible  # type: ignore[method-assign,assignment]

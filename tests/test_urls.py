@@ -25,7 +25,10 @@ SECRET = "s3cr3t"
         ("https://user:s3cr3t@host:8443/x.parquet", "https://host:8443/x.parquet"),
         ("https://s3cr3t@host/x.parquet", "https://host/x.parquet"),
         ("https://host/x.parquet?X-Amz-Signature=s3cr3t&X-Amz-Expires=60", "https://host/x.parquet"),
-        ("https://a.blob.core.windows.net/c/x.parquet?sv=2024&sig=s3cr3t%3D", "https://a.blob.core.windows.net/c/x.parquet"),
+        (
+            "https://a.blob.core.windows.net/c/x.parquet?sv=2024&sig=s3cr3t%3D",
+            "https://a.blob.core.windows.net/c/x.parquet",
+        ),
         ("https://host/x.parquet#s3cr3t", "https://host/x.parquet"),
         ("abfs://account:s3cr3t==@container/x", "abfs://container/x"),
         ("simplecache::https://user:s3cr3t@host/x", "simplecache::https://host/x"),

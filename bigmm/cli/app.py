@@ -80,7 +80,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def refused(error: click.ClickException, console: Console) -> int:
     """A command line that click cannot read."""
-    error.message = without_secrets(error.message)
+    vars(error)["message"] = without_secrets(error.message)  # a copy of the command line may be in it
     if console.json_lines:
         console.fail(error.format_message(), code=error.exit_code)
     else:

@@ -81,5 +81,3 @@ def quiet_loggers() -> None:
     for name in [*LOUD, *logging.Logger.manager.loggerDict]:
         if name.split(".")[0] in LOUD:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-
-

@@ -30,7 +30,7 @@ _TLS_ADVICE = (
 def address_parts(scheduler: str) -> tuple[str, str, int]:
     """Scheme ("tcp" if none), host and port; UsageError for what is no address."""
     parts = ADDRESS.fullmatch(scheduler)
-    if parts is None or int(parts["port"]) > 65535:
+    if parts is None or int(parts["port"]) > 65535 or not scheduler.isascii():
         raise UsageError(f"--scheduler {scheduler}: not an address; write host and port, such as tcp://head:8786")
     return (parts["scheme"] or "tcp://").removesuffix("://"), parts["host"].strip("[]"), int(parts["port"])
 
@@ -132,7 +132,9 @@ def _tls_context(scheduler: str) -> ssl.SSLContext:
 
 def _tls_refused(scheduler: str, error: ssl.SSLError) -> VersionError:
     if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "UNSUPPORTED_PROTOCOL"):
-        return VersionError(f"--scheduler {scheduler}: the scheduler does not speak TLS; write tcp:// instead of tls://")
+        return VersionError(
+            f"--scheduler {scheduler}: the scheduler does not speak TLS; write tcp:// instead of tls://"
+        )
     reason = getattr(error, "verify_message", "") or error.reason or error
     return VersionError(
         f"--scheduler {scheduler}: this process and the scheduler do not accept each other's certificates ({reason}). "

@@ -23,7 +23,7 @@ from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
 from bigmm.execute.progress import ProgressCallback, Reporter
 from bigmm.execute.tree import MergeTree
-from bigmm.execute.watchdog import Watchdog, address_of, answer, lost_connection, scheduler_errors
+from bigmm.execute.watchdog import Watchdog, address_of, answer, calls_of, lost_connection, scheduler_errors
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -59,7 +59,7 @@ class ClusterExecutor:
 
     def _n_workers(self, watchdog: Watchdog) -> int:
         if not self.counted or time.monotonic() - self.counted > watching.CHECK_SECONDS:
-            self.threads = sum(watchdog.ask(self.client.scheduler.ncores).values())
+            self.threads = sum(watchdog.ask(calls_of(self.client).ncores).values())
             self.counted = time.monotonic()
         return max(1, self.threads)
 
@@ -202,7 +202,7 @@ def packages_of_workers(watchdog: Watchdog) -> dict[str, dict[str, str]]:
     client, message, workers = watchdog.client, {"op": "versions", "packages": list(_MUST_AGREE)}, None
     while True:
         try:
-            answers = answer(client, client.scheduler.broadcast, msg=message, workers=workers, on_error="ignore")
+            answers = answer(client, calls_of(client).broadcast, msg=message, workers=workers, on_error="ignore")
             return {address: worker["packages"] for address, worker in answers.items()}
         except TimeoutError:
             watchdog.check()

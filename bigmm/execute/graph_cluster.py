@@ -16,12 +16,13 @@ import cloudpickle
 import numpy as np
 
 from bigmm.errors import TemporaryError
-from bigmm.execute import cluster, watchdog as watching
+from bigmm.execute import cluster
+from bigmm.execute import watchdog as watching
 from bigmm.execute.cluster import RETRIES, give_up, longer, new_key
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.graph import Capacity, Name, Task, Uses
 from bigmm.execute.progress import ProgressCallback, Reporter
-from bigmm.execute.watchdog import Watchdog, answer, scheduler_errors
+from bigmm.execute.watchdog import Watchdog, answer, calls_of, scheduler_errors
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -95,7 +96,7 @@ class _Attempt:
         if self.submitted == min(self.first + self.ahead, len(self.tasks)):
             return
         if time.monotonic() - self.looked > watching.CHECK_SECONDS:
-            self.workers, self.looked = _threads(self.watchdog.ask(self.client.scheduler.ncores)), time.monotonic()
+            self.workers, self.looked = _threads(self.watchdog.ask(calls_of(self.client).ncores)), time.monotonic()
         while self.submitted < min(self.first + self.ahead, len(self.tasks)):
             self._submit(self.submitted)
             self.submitted += 1

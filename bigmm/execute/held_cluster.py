@@ -119,7 +119,9 @@ class ShardFlight(Flight):
         """Ask again what waits for a task that Dask has given up: it would for ever, and the client is not told."""
         numbers = {future.key: number for number, future in self.futures.items()}
         try:
-            waiting = [numbers[key] for key in answer(self.client, self.client._run_on_scheduler, _held_up, list(numbers))]
+            waiting = [
+                numbers[key] for key in answer(self.client, self.client._run_on_scheduler, _held_up, list(numbers))
+            ]
         except TimeoutError:  # the watchdog knows what to do
             return
         self.held.revive(waiting)

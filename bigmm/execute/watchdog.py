@@ -125,7 +125,7 @@ class Watchdog:
         if not (self.paused and self.idle and self.quiet_since is not None):
             return set()
         try:
-            waiting = answer(self.client, self.client.scheduler.processing)
+            waiting = answer(self.client, calls_of(self.client).processing)
         except TimeoutError:
             return set()
         return {key for address in self.paused for key in waiting.get(address, ())}
@@ -139,7 +139,7 @@ class Watchdog:
 
         Heartbeats carry the scheduler's clock, so only their changes mean something here.
         """
-        workers = answer(self.client, self.client.scheduler.identity, n_workers=-1)["workers"]
+        workers = answer(self.client, calls_of(self.client).identity, n_workers=-1)["workers"]
         now = time.monotonic()
         self.next_look = now + len(workers) / _WORKERS_PER_SECOND if len(workers) > _WORKERS_PER_SECOND else 0.0
         for address, worker in workers.items():
@@ -198,7 +198,9 @@ class Watchdog:
         if self.reassigned_after is None:
             self.reassigned_after = 0.0
             with suppress(Exception):  # a scheduler that runs no functions for us: no extra patience
-                ttl = answer(self.client, self.client._run_on_scheduler, lambda dask_scheduler: dask_scheduler.worker_ttl)
+                ttl = answer(
+                    self.client, self.client._run_on_scheduler, lambda dask_scheduler: dask_scheduler.worker_ttl
+                )
                 self.reassigned_after = 2.0 * float(ttl or 0.0) + ANSWER_SECONDS
         return max(self.no_worker_seconds, self.reassigned_after)
 
@@ -218,6 +220,13 @@ def _some(addresses: list[str]) -> str:
     return ", ".join(sorted(addresses)[:3]) + more
 
 
+def calls_of(client: Client) -> Any:
+    """Remote calls of the client's scheduler; TemporaryError when the client has given it up."""
+    if client.scheduler is None:
+        raise TemporaryError("the connection to the Dask scheduler was lost. Start it and try again.")
+    return client.scheduler
+
+
 def address_of(client: Client) -> str:
     """Address of the client's scheduler, for messages."""
-    return client.scheduler.address if client.scheduler else "an unknown address"
+    return str(client.scheduler.address) if client.scheduler else "an unknown address"

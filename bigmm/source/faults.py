@@ -6,6 +6,7 @@ Arrow raises OSError both for a broken network and for a broken page, so they ar
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
@@ -35,10 +36,11 @@ _NOT_INSTALLED = re.compile(r"libjvm|libhdfs|JAVA_HOME|CLASSPATH", re.IGNORECASE
 _DISTRUSTED = re.compile(r"certificate|WRONG_VERSION_NUMBER|curlCode: (35|51|58|60|77)\b", re.IGNORECASE)
 _NO_CREDENTIALS = re.compile(
     r"no credentials|credentials? (could not|cannot|can't) be (found|retrieved)|could not .{0,40}credentials"
-    r"|unable to locate credentials|could not create a OAuth2 access token|Credentials\d+AuthenticationException|DefaultCredentialsError|DefaultAzureCredential|CredentialUnavailable",
+    r"|unable to locate credentials|could not create a OAuth2 access token|Credentials\d+AuthenticationException"
+    r"|DefaultCredentialsError|DefaultAzureCredential|CredentialUnavailable",
     re.IGNORECASE,
 )
-_SERVICE = re.compile(r"Azure::|N5Azure|google::cloud|AWS Error|curlCode")  # Arrow's clients, whatever it raises of them
+_SERVICE = re.compile(r"Azure::|N5Azure|google::cloud|AWS Error|curlCode")  # of Arrow's own clients
 _DAMAGED = re.compile(
     r"CRC|corrupt|thrift|end of stream|page (header|integrity)|unknown encoding|decompress|dictionary|malformed"
     r"|invalid (or )?(data|column|page|number)|truncat|magic bytes|expected .* values",
@@ -60,6 +62,9 @@ def guarded(action: Callable[[], T], where: str, remote: bool, secrets_of: str =
             return action()
         except BigmmError:
             raise
+        except UnicodeError as error:  # Arrow knows only names that are UTF-8
+            name = readable(where)
+            raise DataError(f"cannot read {name}: a name that is not UTF-8. Rename the file or directory.") from error
         except Exception as error:
             if not _is_reading_error(error):
                 raise
@@ -71,6 +76,19 @@ def guarded(action: Callable[[], T], where: str, remote: bool, secrets_of: str =
                 raise ReadError(f"{message}. Check the network and the storage service, then run again.") from error
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def readable(name: str) -> str:
+    """A file name for a message: bytes that are not UTF-8 as ``\\xff``."""
+    return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def absolute_path(place: str) -> str:
+    """Absolute path of a local place; DataError when the working directory was deleted."""
+    try:
+        return os.path.abspath(os.path.expanduser(place))
+    except FileNotFoundError as error:
+        raise DataError(f"no such file or directory: {readable(place)} (the working directory was deleted)") from error
 
 
 def is_transient(error: Exception) -> bool:
@@ -99,8 +117,8 @@ def explained(error: Exception, where: str, reason: str = "") -> BigmmError:
     arrow = _is_arrows(error)
     if not arrow and _NOT_INSTALLED.search(reason):
         return UsageError(
-            f"cannot open {where}: {reason}. Install a Java runtime and the client libraries of Hadoop, and set JAVA_HOME "
-            "and HADOOP_HOME."
+            f"cannot open {where}: {reason}. Install a Java runtime and the client libraries of Hadoop, and set "
+            "JAVA_HOME and HADOOP_HOME."
         )
     if isinstance(error, FileNotFoundError) or (not arrow and is_missing(error)):
         return DataError(f"no such file: {where} ({reason})")

@@ -12,7 +12,7 @@ from pathlib import PurePath
 from pyarrow import fs
 
 from bigmm.errors import DataError, UsageError
-from bigmm.source.faults import guarded
+from bigmm.source.faults import absolute_path, guarded
 from bigmm.source.remote import open_url
 from bigmm.urls import shown_url
 
@@ -97,7 +97,7 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     """Filesystem, prefix for messages, path before the first wildcard, pattern from there on ("" without wildcard)."""
     match = _URL.match(place)
     if match is None:
-        path = os.path.abspath(os.path.expanduser(place))
+        path = absolute_path(place)
         base, pattern = (path, "") if os.path.exists(path) else _cut_pattern(path, _LOCAL_WILD)
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bigmm.errors import DataError, ReadError, UsageError
-from bigmm.source import faults
+from bigmm.source import faults, open_source
 from bigmm.source.faults import guarded, is_transient
 
 SHIPPED_SECONDS = faults.RETRY_SECONDS
@@ -102,3 +104,23 @@ def test_bugs_and_lack_of_memory_are_not_dressed_up():
 def test_by_default_remote_reads_are_tried_for_a_minute_at_least():
     assert SHIPPED_SECONDS >= 60
     assert is_transient(OSError("anything unknown"))
+
+
+@pytest.mark.parametrize("pattern", ["", "/part.parquet", "/*.parquet"])
+@pytest.mark.parametrize("name", [b"la\xffke", b"nowhere\xff"])
+def test_a_name_that_is_not_utf_8_is_told_readably(tmp_path, pattern, name):
+    folder = os.path.join(os.fsencode(tmp_path), b"la\xffke")
+    os.makedirs(folder)
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "part.parquet")
+    os.rename(tmp_path / "part.parquet", os.path.join(folder, b"part.parquet"))
+    with pytest.raises(DataError, match=r"(la|nowhere)\\xff\S*: a name that is not UTF-8\. Rename"):
+        open_source(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)) + pattern)
+
+
+def test_a_working_directory_that_was_deleted(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(DataError, match=r"no such file or directory: x\.parquet \(the working directory was deleted\)"):
+        open_source("x.parquet")
