@@ -27,7 +27,10 @@ from bigmm.errors import (
     UsageError,
     VersionError,
 )
+from bigmm.kernel_cache import settle as _settle_kernel_cache
 from bigmm.version import __version__
+
+_settle_kernel_cache()
 
 if TYPE_CHECKING:
     from bigmm.fit import Plan, lmm, lmm_from_arrays, plan

@@ -21,6 +21,7 @@ from bigmm.cli.plan import plan
 from bigmm.cli.saved import predict, ranef, summary
 from bigmm.cli.signals import Interrupted, Terminated, termination
 from bigmm.errors import BigmmError, OutputError
+from bigmm.urls import without_secrets
 from bigmm.version import __version__
 
 #: Exit codes that no error class carries; the others are `exit_code` of the classes in bigmm.errors.
@@ -123,6 +124,7 @@ def stopped(word: str, code: int, console: Console) -> int:
 
 def refused(error: click.ClickException, console: Console) -> int:
     """A command line that click cannot read."""
+    vars(error)["message"] = without_secrets(error.message)  # a copy of the command line may be in it
     if console.json_lines:
         console.fail(error.format_message(), code=error.exit_code, kind=type(error).__name__)
     else:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-import re
-import socket
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
-from bigmm.errors import TemporaryError, UsageError
+from bigmm.cli.listener import address_parts, no_answer, refuse_strangers
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -18,9 +16,9 @@ if TYPE_CHECKING:
 #: Seconds to wait for a scheduler to answer.
 CONNECT_SECONDS = 10
 
-ADDRESS = re.compile(
-    r"(?P<scheme>[a-z][a-z0-9+-]*://)?(?P<host>\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(?P<port>[0-9]{1,5})/?"
-)
+#: Seconds to take leave of a scheduler.
+CLOSE_SECONDS = 3
+
 LOUD = ("distributed", "tornado", "asyncio")
 """Loggers that report a lost connection at length, beside our own error."""
 
@@ -29,48 +27,53 @@ LOUD = ("distributed", "tornado", "asyncio")
 def connected(scheduler: str | None) -> Iterator[Client | None]:
     """A Dask client for the run, closed afterwards; None when threads of this process do the work.
 
-    Raises UsageError for what is no address, TemporaryError when the scheduler does not answer.
+    Raises UsageError for what is no address, TemporaryError when no scheduler answers, VersionError when it and this
+    process do not agree on TLS.
     """
     if scheduler is None:
         yield None
         return
-    wait_for_listener(scheduler)
+    address_parts(scheduler)
+    import distributed  # noqa: F401  importing it sets the levels of its loggers
+
+    quiet_loggers()
+    # Asked before a Client is made: one that could not connect complains again when it is thrown away.
+    refuse_strangers(scheduler, CONNECT_SECONDS)
+    client = _opened(scheduler)
+    try:
+        yield client
+    finally:
+        _leave(client)
+
+
+def _opened(scheduler: str) -> Client:
+    """A client, or TemporaryError: distributed has no deadline for some of the steps of connecting."""
     from distributed import Client
 
-    quiet_loggers()  # importing distributed sets their levels
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise no_answer(scheduler, error) from error
-    with client:
-        yield client
+    outcome: list[Any] = []
 
-
-def wait_for_listener(scheduler: str) -> None:
-    """Return when something listens at the address. Asked here, and not by a Client: one that could not connect
-    complains again when it is thrown away."""
-    found = ADDRESS.fullmatch(scheduler)
-    if found is None or int(found["port"]) > 65535:
-        raise UsageError(f"--scheduler {scheduler}: not an address; write host and port, such as tcp://head:8786")
-    if found["scheme"] not in (None, "tcp://", "tls://"):
-        return
-    begun = time.monotonic()
-    while True:
+    def connect() -> None:
         try:
-            socket.create_connection((found["host"].strip("[]"), int(found["port"])), CONNECT_SECONDS).close()
-            return
-        except OSError as error:
-            if time.monotonic() - begun > CONNECT_SECONDS:
-                raise no_answer(scheduler, error) from error
-        time.sleep(0.2)
+            outcome.append(Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = Thread(target=connect, name="bigmm-connect", daemon=True)
+    thread.start()
+    thread.join(2 * CONNECT_SECONDS)
+    if not outcome:
+        raise no_answer(scheduler, f"it took the connection, and nothing more within {2 * CONNECT_SECONDS} s")
+    if isinstance(outcome[0], Exception):
+        reason = f"{type(outcome[0]).__name__}: {outcome[0]}"
+        raise no_answer(scheduler, reason) from outcome[0]
+    return outcome[0]
 
 
-def no_answer(scheduler: str, error: Exception) -> TemporaryError:
-    """What to say of a scheduler that cannot be reached."""
-    return TemporaryError(
-        f"no Dask scheduler answers at {scheduler} ({type(error).__name__} within {CONNECT_SECONDS} s); "
-        "check the address and that the scheduler runs, then try again"
-    )
+def _leave(client: Client) -> None:
+    """Close the client; a scheduler that is gone or stopped is not waited for."""
+    with suppress(Exception):
+        client.close(timeout=CLOSE_SECONDS)
+    client.status = "closed"  # so that the client does not try again when it is thrown away
 
 
 def quiet_loggers() -> None:

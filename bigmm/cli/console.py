@@ -19,6 +19,7 @@ import click
 from bigmm.cli.progress import Lines
 from bigmm.display import Bar
 from bigmm.errors import ConvergenceWarning, OutputError, SingularFitWarning
+from bigmm.urls import shown_value, without_secrets
 
 
 @dataclass
@@ -62,11 +63,13 @@ class Console:
 
     def say(self, text: str) -> None:
         """A remark on stderr; JSON lines have events instead."""
+        text = without_secrets(text)
         if not self.json_lines:
             _echo_error(text)
 
     def event(self, event: str, level: str = "info", **details: Any) -> None:
         """One JSON line on stderr (ts, level, run_id, event, ...) when those were asked for."""
+        details = shown_value(details)
         if self.json_lines:
             stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
             line = {"ts": stamp, "level": level, "run_id": self.run_id, "event": event, **details}

@@ -10,7 +10,7 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import cloudpickle
 
 from bigmm.errors import BigmmError, TemporaryError, UsageError, VersionError
+from bigmm.execute import watchdog as watching
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
 from bigmm.execute.progress import ProgressCallback, Reporter
 from bigmm.execute.tree import MergeTree
+from bigmm.execute.watchdog import Watchdog, address_of, answer, calls_of, lost_connection, scheduler_errors
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -32,7 +34,6 @@ T = TypeVar("T")
 
 RETRIES = 2  # how often a task that failed (not one whose data are bad) is run again, by Dask
 LANES_PER_THREAD = 2  # in flight; bounds what waits on the workers
-CHECK_SECONDS = 2.0  # how often the watchdog looks when nothing finishes
 _MUST_AGREE = ("bigmm", "numpy", "pyarrow")
 _LARGE_PAYLOAD = 1 << 20  # bytes; from here on the workers share one copy of the task's closure
 
@@ -46,15 +47,24 @@ class ClusterExecutor:
         if client.status in ("closed", "closing"):
             raise TemporaryError("the Dask client is closed. Connect again and try again.")
         self.client, self.no_worker_seconds, self.checked = client, no_worker_seconds, False
+        self.threads, self.counted = 0, 0.0
 
     def __repr__(self) -> str:
-        return f"Dask cluster at {self.client.scheduler.address if self.client.scheduler else 'unknown address'}"
+        return f"Dask cluster at {address_of(self.client)}"
 
     @property
     def n_workers(self) -> int:
         """Threads of all workers now there, at least 1."""
-        with scheduler_errors():
-            return max(1, sum(self.client.nthreads().values()))
+        return self._n_workers(self._watchdog("workers"))
+
+    def _n_workers(self, watchdog: Watchdog) -> int:
+        if not self.counted or time.monotonic() - self.counted > watching.CHECK_SECONDS:
+            self.threads = sum(watchdog.ask(calls_of(self.client).ncores).values())
+            self.counted = time.monotonic()
+        return max(1, self.threads)
+
+    def _watchdog(self, label: str) -> Watchdog:
+        return Watchdog(self.client, self.no_worker_seconds, label)
 
     def map_reduce(
         self,
@@ -88,7 +98,7 @@ class ClusterExecutor:
         with self._flight(run_task, task, items, label) as (flight, watchdog):
             for number in range(len(items)):
                 result = flight.take(number, watchdog)
-                flight.fill(self.n_workers)
+                flight.fill(self._n_workers(watchdog))
                 reporter.add(lanes=1)
                 yield result
 
@@ -105,7 +115,7 @@ class ClusterExecutor:
         """See `held.hold`; the shards stay on the workers."""
         from bigmm.execute.held_cluster import left_there, shuffle
 
-        self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
+        self._check_versions(self._watchdog(label))
         return left_there(*shuffle(self, split, items, join, n_shards, label, progress))
 
     def exchange(
@@ -121,7 +131,7 @@ class ClusterExecutor:
         """See `held.exchange`."""
         from bigmm.execute.held_cluster import fetched_from_there, shuffle
 
-        self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
+        self._check_versions(self._watchdog(label))
         return fetched_from_there(*shuffle(self, split, items, join, n_shards, label, progress))
 
     def hold_each(
@@ -130,7 +140,7 @@ class ClusterExecutor:
         """See `held.hold_each`; the shards stay on the workers."""
         from bigmm.execute.held_cluster import made
 
-        self._check_versions(Watchdog(self.client, self.no_worker_seconds, label))
+        self._check_versions(self._watchdog(label))
         return made(self, make, items, label, progress)
 
     def run_graph(
@@ -139,28 +149,25 @@ class ClusterExecutor:
         """See `graph.run_graph`; results stay on the workers."""
         from bigmm.execute.graph_cluster import run
 
-        def watchdog() -> Watchdog:
-            return Watchdog(self.client, self.no_worker_seconds, label)
-
-        self._check_versions(watchdog())
-        return run(self.client, tasks, watchdog, label, ahead, progress)
+        self._check_versions(self._watchdog(label))
+        return run(self.client, tasks, lambda: self._watchdog(label), label, ahead, progress)
 
     def capacity(self) -> Capacity:
         """See `graph.capacity`."""
         from bigmm.execute.graph_cluster import capacity_of_workers
 
-        return capacity_of_workers(self.client)
+        return capacity_of_workers(self._watchdog("workers"))
 
     @contextmanager
     def _flight(
         self, runner: Callable, work: Callable, items: Sequence, label: str
     ) -> Iterator[tuple[Flight, Watchdog]]:
         """Tasks under way, with the first ones submitted; what is left is cancelled at the end."""
-        watchdog = Watchdog(self.client, self.no_worker_seconds, label)
+        watchdog = self._watchdog(label)
         self._check_versions(watchdog)
         flight = Flight(self.client, runner, work, items, label)
         try:
-            flight.fill(self.n_workers)
+            flight.fill(self._n_workers(watchdog))
             yield flight, watchdog
         finally:
             flight.cancel()
@@ -169,18 +176,37 @@ class ClusterExecutor:
         if self.checked:
             return
         watchdog.wait_for_workers()
-        with scheduler_errors():
-            found: Any = self.client.get_versions(packages=list(_MUST_AGREE))
-        ours = found["client"]["packages"]
-        for address, worker in found["workers"].items():
-            theirs = worker["packages"]
+        ours, theirs = packages_here(), packages_of_workers(watchdog)
+        for address, versions in theirs.items():
             for name in _MUST_AGREE:
-                if theirs.get(name) != ours.get(name):
+                if versions.get(name) != ours.get(name):
                     raise VersionError(
-                        f"worker {address} has {name} {theirs.get(name) or 'not installed'}, this process has "
+                        f"worker {address} has {name} {versions.get(name) or 'not installed'}, this process has "
                         f"{ours.get(name)}. Use the same versions everywhere."
                     )
         self.checked = True
+
+
+def packages_here() -> dict[str, str]:
+    """Versions of the packages that must agree, in this process."""
+    from distributed.versions import get_versions
+
+    return dict(get_versions(packages=list(_MUST_AGREE))["packages"])
+
+
+def packages_of_workers(watchdog: Watchdog) -> dict[str, dict[str, str]]:
+    """Versions of the packages that must agree, by address of the worker.
+
+    A worker that has stopped sending heartbeats is left out: it would keep the others waiting.
+    """
+    client, message, workers = watchdog.client, {"op": "versions", "packages": list(_MUST_AGREE)}, None
+    while True:
+        try:
+            answers = answer(client, calls_of(client).broadcast, msg=message, workers=workers, on_error="ignore")
+            return {address: worker["packages"] for address, worker in answers.items()}
+        except TimeoutError:
+            watchdog.check()
+            workers = watchdog.responding()
 
 
 class Flight:
@@ -216,9 +242,10 @@ class Flight:
     def landed(self, watchdog: Watchdog) -> int | None:
         """The number of an item that finished, waiting for it; None when there is nothing new after a while."""
         try:
-            number, key = self.events.get(timeout=CHECK_SECONDS)
+            number, key = self.events.get(timeout=watching.CHECK_SECONDS)
         except Empty:
             watchdog.check()
+            self.rescue(watchdog)
             return None
         watchdog.alive()
         return number if number in self.futures and self.futures[number].key == key else None
@@ -227,15 +254,18 @@ class Flight:
         """Fetch a result and release it on its worker; raises what the task raised."""
         from distributed import CancelledError, KilledWorker
 
+        seconds = watching.CHECK_SECONDS
         while True:
             future = self.futures[number]
             try:
-                outcome = fetched(future)
+                outcome = fetched(future, seconds)
             except TimeoutError:
                 if future.status == "error":
                     raise
                 watchdog.check()
+                self.rescue(watchdog)
                 self.free()
+                seconds = longer(seconds, watchdog)
                 continue
             except KilledWorker as error:
                 # Dask blames every task that was queued on a dead worker, so one blame is no proof.
@@ -246,10 +276,17 @@ class Flight:
                 reason = f"{self.label}: the result of lane {number} was lost too often ({error}). Try again."
                 self._submit_again(number, reason, error)
                 continue
+            watchdog.alive()
             del self.futures[number]
             if isinstance(outcome, BigmmError):
                 raise outcome
             return outcome
+
+    def rescue(self, watchdog: Watchdog) -> None:
+        """Submit again what waits on paused workers: the scheduler gives it to others."""
+        stuck = watchdog.stuck()
+        for number in [number for number, future in self.futures.items() if future.key in stuck]:
+            self.submit(number)
 
     def free(self) -> None:
         """Called when nothing finishes for a while."""
@@ -276,33 +313,33 @@ class Flight:
         give_up(self.client, self.futures)
 
 
-def fetched(future: Future) -> Any:
-    """The result of a future, within `CHECK_SECONDS` or TimeoutError; raises what its task raised.
+def longer(seconds: float, watchdog: Watchdog) -> float:
+    """Deadline of the next attempt: one that ends begins its transfer anew, so a large result needs ever more."""
+    return min(2.0 * seconds, max(watchdog.no_worker_seconds, watching.CHECK_SECONDS))
+
+
+def fetched(future: Future, seconds: float) -> Any:
+    """The result of a future, within so many seconds or TimeoutError; raises what its task raised.
 
     A scheduler that goes away while it is asked for the result closes the connection before the client knows.
     """
     from distributed.comm import CommClosedError
 
     try:
-        return future.result(timeout=CHECK_SECONDS)
+        return future.result(timeout=seconds)
     except CommClosedError as error:
         if future.status == "error":  # the task's own: a worker lost another one, say
             raise
         raise lost_connection(error) from error
 
 
-def lost_connection(error: BaseException) -> TemporaryError:
-    """What to say of a scheduler that is gone."""
-    return TemporaryError(f"the connection to the Dask scheduler was lost ({error}). Start it and try again.")
-
-
 def give_up(client: Client, futures: dict[int, Future]) -> None:
-    """Cancel what is in flight, and forget it."""
+    """Cancel what is in flight, and forget it; what cannot be told to a scheduler that is gone ends with it."""
     rest = list(futures.values())
     futures.clear()
     if rest and client.status == "running":
-        with scheduler_errors():
-            client.cancel(rest, force=True)
+        with suppress(TimeoutError, TemporaryError):
+            answer(client, client._cancel, rest, force=True)
 
 
 def new_key(label: str, name: str) -> str:
@@ -310,72 +347,28 @@ def new_key(label: str, name: str) -> str:
     return f"bigmm-{label.replace(' ', '_')}-{name}-{uuid.uuid4().hex}"
 
 
+class Sealed(bytes):
+    """Pickled work. Dask writes the arguments of a failed task into the workers' logs, and work can hold secrets."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+
 def shared(client: Client, work: Any, label: str) -> bytes | Future:
     """``work`` pickled, as a future when it is large, so that it travels once per worker and not with every task."""
-    content = cloudpickle.dumps(work)
+    content = Sealed(cloudpickle.dumps(work))
     if len(content) < _LARGE_PAYLOAD:
         return content
     # A task's argument is kept by the scheduler, so unlike scattered data it survives its worker.
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Sending large graph", category=UserWarning)
-        return client.submit(bytes, content, key=new_key(label, "payload"), pure=False)
+        return client.submit(Sealed, content, key=new_key(label, "payload"), pure=False)
 
 
 def needed_futures(item: Any) -> list[list]:
     """Futures inside an item would not survive the journey; as arguments they are dependencies that Dask fetches."""
     needs = [list(getattr(part, "futures", ())) for part in getattr(item, "partitions", ())]
     return needs if any(needs) else []
-
-
-class Watchdog:
-    """Notices that there are no workers any more, or no scheduler, where Dask itself would wait for ever."""
-
-    def __init__(self, client: Client, no_worker_seconds: float, label: str):
-        self.client, self.no_worker_seconds, self.label = client, no_worker_seconds, label
-        self.last_seen = time.monotonic()
-
-    def alive(self) -> None:
-        """Something finished: there are workers."""
-        self.last_seen = time.monotonic()
-
-    def check_connection(self) -> None:
-        """Raise TemporaryError when the client has lost its scheduler."""
-        if self.client.status != "running":
-            raise TemporaryError(f"{self.label}: the connection to the Dask scheduler was lost. Try again.")
-
-    def check(self) -> bool:
-        """Whether there is a worker; raises TemporaryError when there has been none for too long."""
-        self.check_connection()
-        with scheduler_errors():
-            if self.client.nthreads():
-                self.alive()
-                return True
-        if time.monotonic() - self.last_seen > self.no_worker_seconds:
-            raise TemporaryError(
-                f"{self.label}: the Dask cluster has had no workers for {self.no_worker_seconds:.0f} s. "
-                "Start workers and try again."
-            )
-        return False
-
-    def wait_for_workers(self) -> None:
-        """Return when there is a worker."""
-        while not self.check():
-            time.sleep(0.1)
-
-
-@contextmanager
-def scheduler_errors() -> Iterator[None]:
-    """A scheduler that does not answer is a TemporaryError, not a bug."""
-    from distributed.client import ClosedClientError
-
-    try:
-        yield
-    except ClosedClientError as error:
-        raise lost_connection(error) from error
-    except OSError as error:  # CommClosedError is one
-        if isinstance(error, BigmmError):
-            raise
-        raise TemporaryError(f"the Dask scheduler does not answer ({error}). Start it and try again.") from error
 
 
 def _fold_lane(payload: bytes, lane: Lane, needs: list[list]) -> tuple[Any, int] | BigmmError:

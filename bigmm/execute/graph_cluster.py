@@ -17,10 +17,12 @@ import numpy as np
 
 from bigmm.errors import TemporaryError
 from bigmm.execute import cluster
-from bigmm.execute.cluster import RETRIES, Watchdog, give_up, new_key, scheduler_errors
+from bigmm.execute import watchdog as watching
+from bigmm.execute.cluster import RETRIES, give_up, longer, new_key
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.graph import Capacity, Name, Task, Uses
 from bigmm.execute.progress import ProgressCallback, Reporter
+from bigmm.execute.watchdog import Watchdog, answer, calls_of, scheduler_errors
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -78,7 +80,7 @@ class _Attempt:
             with scheduler_errors():
                 self._fill()
             try:
-                number = self.events.get(timeout=cluster.CHECK_SECONDS)
+                number = self.events.get(timeout=watching.CHECK_SECONDS)
             except Empty:
                 self._look_after()
                 continue
@@ -93,8 +95,8 @@ class _Attempt:
     def _fill(self) -> None:
         if self.submitted == min(self.first + self.ahead, len(self.tasks)):
             return
-        if time.monotonic() - self.looked > cluster.CHECK_SECONDS:
-            self.workers, self.looked = _threads(self.client.nthreads()), time.monotonic()
+        if time.monotonic() - self.looked > watching.CHECK_SECONDS:
+            self.workers, self.looked = _threads(self.watchdog.ask(calls_of(self.client).ncores)), time.monotonic()
         while self.submitted < min(self.first + self.ahead, len(self.tasks)):
             self._submit(self.submitted)
             self.submitted += 1
@@ -150,13 +152,15 @@ class _Attempt:
         self._let_go(number)
 
     def _taken(self, future: Future) -> Any:
+        seconds = watching.CHECK_SECONDS
         while True:
             try:
-                return cluster.fetched(future)
+                return cluster.fetched(future, seconds)
             except TimeoutError:
                 if future.status == "error":
                     raise
                 self._look_after()
+                seconds = longer(seconds, self.watchdog)
 
     def _let_go(self, number: int) -> None:
         if self.finished[number] and not self.to_submit[self.tasks[number].name]:
@@ -165,10 +169,15 @@ class _Attempt:
     def _look_after(self) -> None:
         """Nothing finished for a while: are there workers, and does anything wait for what Dask has given up?"""
         self.watchdog.check()
+        if not self.watchdog.stuck().isdisjoint(future.key for future in self.futures.values()):
+            raise Lost("a worker was paused with tasks in its queue")
         keys = [future.key for number, future in self.futures.items() if not self.finished[number]]
-        with scheduler_errors():
-            if self.client.run_on_scheduler(_any_in_vain, keys):
-                raise Lost("a result could not be made again")
+        try:
+            in_vain = answer(self.client, self.client._run_on_scheduler, _any_in_vain, keys)
+        except TimeoutError:  # the watchdog knows what to do
+            return
+        if in_vain:
+            raise Lost("a result could not be made again")
 
 
 def _threads(n_threads: dict[str, int]) -> list[str]:
@@ -210,10 +219,9 @@ def _any_in_vain(keys: list[str], dask_scheduler: Any = None) -> bool:
     return False
 
 
-def capacity_of_workers(client: Client) -> Capacity:
+def capacity_of_workers(watchdog: Watchdog) -> Capacity:
     """The workers now there, and what they may hold before Dask moves results to disk."""
-    with scheduler_errors():
-        limits, share = client.run_on_scheduler(_limits)
+    limits, share = watchdog.ask(watchdog.client._run_on_scheduler, _limits)
     return Capacity(True, max(1, len(limits)), None if not limits or 0 in limits else int(share * sum(limits)))
 
 

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from bigmm.errors import BigmmError, TemporaryError
-from bigmm.execute.cluster import RETRIES, Flight, Watchdog, needed_futures, new_key, run_task, scheduler_errors, shared
+from bigmm.execute.cluster import RETRIES, Flight, needed_futures, new_key, run_task, shared
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
 from bigmm.execute.progress import ProgressCallback, Reporter
+from bigmm.execute.watchdog import Watchdog, answer, scheduler_errors
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -105,11 +106,24 @@ class ShardFlight(Flight):
         self.held.revive()
         super()._submit_again(number, reason, error)
 
+    def rescue(self, watchdog: Watchdog) -> None:
+        """Make again the shards that wait on paused workers, or for a task there, and ask them again."""
+        stuck = watchdog.stuck()
+        if stuck:
+            missing = {number for number, shard in enumerate(self.held.shards) if not shard.done()}
+            self.held.revive(sorted(missing))
+            for number in [n for n, future in self.futures.items() if n in missing or future.key in stuck]:
+                self.submit(number)
+
     def free(self) -> None:
         """Ask again what waits for a task that Dask has given up: it would for ever, and the client is not told."""
         numbers = {future.key: number for number, future in self.futures.items()}
-        with scheduler_errors():
-            waiting = [numbers[key] for key in self.client.run_on_scheduler(_held_up, list(numbers))]
+        try:
+            waiting = [
+                numbers[key] for key in answer(self.client, self.client._run_on_scheduler, _held_up, list(numbers))
+            ]
+        except TimeoutError:  # the watchdog knows what to do
+            return
         self.held.revive(waiting)
         for number in waiting:
             reason = f"{self.label}: shard {number} lost its workers too often while it was made again. Try again."

@@ -33,6 +33,7 @@ from bigmm.results.fitted import FittedLmm
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.gramfile import gram_from, gram_parts
 from bigmm.source.partition import Fingerprint, Inventory
+from bigmm.urls import shown_url
 
 FORMAT, VERSION = "bigmm-fit", 1
 SPEC = "spec/"
@@ -88,7 +89,7 @@ def _body(fitted: FittedLmm) -> dict[str, Any]:
         "dropped_columns": list(fitted.assembled.dropped_columns),
         "term_order": list(fitted.assembled.term_order),
         "seconds": dict(fitted.seconds),
-        "fingerprints": [asdict(f) for f in fitted.fingerprints],
+        "fingerprints": [asdict(f) | {"path": shown_url(f.path)} for f in fitted.fingerprints],
         "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
         "templates": listed(asdict(fitted.criterion.templates)),

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
 
-import pyarrow as pa
 from pyarrow import fs
 
 from bigmm.errors import DataError, UsageError
+from bigmm.source.faults import absolute_path
 from bigmm.source.formats import refuse_tables_above, refuse_tables_below
 from bigmm.source.listing import Entry, entries_below, look_up
 from bigmm.source.names import Pattern
+from bigmm.source.remote import open_url
+from bigmm.urls import shown_url
 
 _URL = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+)://")
 _LOCAL_WILD = re.compile(r"[*?\[]")
@@ -44,7 +46,7 @@ class Location:
 def shown_path(path: str, prefix: str) -> str:
     """See `Location.shown`."""
     if prefix:
-        return prefix + path
+        return shown_url(path if "://" in path else prefix + path)
     try:
         relative = os.path.relpath(path)
     except FileNotFoundError:  # the working directory was deleted
@@ -54,8 +56,7 @@ def shown_path(path: str, prefix: str) -> str:
 
 def shown_place(place: str | PurePath) -> str:
     """What a user wrote without the secrets and options of a URL, for messages."""
-    text = str(place)
-    return re.sub(r"(?<=://)[^/@]*@", "", text.partition("?")[0]) if _URL.match(text) else text
+    return shown_url(str(place))
 
 
 def locate(places: Sequence[str | PurePath]) -> Location:
@@ -115,16 +116,12 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     """Filesystem, prefix for messages, path before the first wildcard, pattern from there on ("" without wildcard)."""
     match = _URL.match(place)
     if match is None:
-        try:
-            path = os.path.abspath(os.path.expanduser(place))
-        except FileNotFoundError as error:
-            message = f"cannot find {place}: the working directory is gone. Give a path that begins with /."
-            raise DataError(message) from error
+        path = absolute_path(place)
         base, pattern = (path, "") if os.path.exists(path) else _cut_pattern(path, _LOCAL_WILD)
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")
     base, pattern = _cut_pattern(address, _URL_WILD)
-    filesystem, path = _open_url(base + mark + options)
+    filesystem, path = open_url(base + mark + options)
     prefix = "" if isinstance(filesystem, fs.LocalFileSystem) else f"{match[1]}://"
     return filesystem, prefix, path.rstrip("/"), pattern
 
@@ -133,26 +130,6 @@ def _cut_pattern(path: str, wild: re.Pattern) -> tuple[str, str]:
     segments = path.split("/")
     first = next((i for i, segment in enumerate(segments) if wild.search(segment)), len(segments))
     return "/".join(segments[:first]), "/".join(segments[first:])
-
-
-def _open_url(url: str) -> tuple[fs.FileSystem, str]:
-    """pyarrow's own filesystems first, fsspec for the rest."""
-    try:
-        return fs.FileSystem.from_uri(url)
-    except pa.ArrowInvalid as error:
-        if "Unrecognized filesystem type" not in str(error):
-            raise UsageError(f"cannot open {shown_place(url)!r}: {error}") from error
-    except (pa.ArrowNotImplementedError, ImportError):
-        pass
-    try:
-        import fsspec
-
-        system, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        raise UsageError(
-            f"cannot open {shown_place(url)!r}: {error}. Is the fsspec package of that protocol installed?"
-        ) from error
-    return fs.PyFileSystem(fs.FSSpecHandler(system)), path
 
 
 def _taken(filesystem: fs.FileSystem, prefix: str, base: str, glob: str, place: str) -> tuple[list[Entry], list[str]]:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from bigmm.urls import shown_url
+
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
@@ -24,6 +26,9 @@ class Fingerprint:
     rows: int
     start: int = 0
     digest: str = ""
+
+    def __repr__(self) -> str:  # Dask writes the arguments of a task that fails into the workers' logs
+        return f"Fingerprint({shown_url(self.path)!r}, {self.size} bytes, row groups {self.row_groups})"
 
 
 @dataclass(frozen=True, slots=True)

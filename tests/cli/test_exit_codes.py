@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import bigmm as package
-from bigmm.cli import cluster
+from bigmm.cli import cluster, listener
 from bigmm.datasets import sleepstudy, write_lake
 from tests.cli.cases import SLEEP
 
@@ -176,7 +176,7 @@ def test_2_what_is_no_address(bigmm, sleep_lake, address):
     "address", ["tcp://head:8786", "head:8786", "tls://10.0.0.1:8786", "tcp://[::1]:8786", "ws://head:80/"]
 )
 def test_what_is_an_address(address):
-    assert cluster.ADDRESS.fullmatch(address)
+    assert listener.ADDRESS.fullmatch(address)
 
 
 def test_78_a_saved_fit_of_another_version(bigmm, sleep_lake, tmp_path, monkeypatch):

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from bigmm.errors import OutputError, TemporaryError
-from bigmm.execute import cluster as cluster_module
-from bigmm.execute import executor, spill
+from bigmm.execute import executor, spill, watchdog
 from bigmm.execute.graph import Capacity, Task, capacity, run_graph
 from bigmm.execute.graph_results import Results
 from tests.execute.test_cluster import start_cluster
@@ -249,7 +248,7 @@ def test_lost_results_are_made_again(client, expected, tmp_path):
 
 @pytest.mark.cluster
 def test_a_blamed_task_begins_the_graph_anew(expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster_module, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "CHECK_SECONDS", 0.2)
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 0}),
         start_cluster(2) as running,
@@ -290,7 +289,7 @@ def test_tasks_of_one_place_share_a_worker(client):
 
 @pytest.mark.cluster
 def test_workers_that_leave(monkeypatch):
-    monkeypatch.setattr(cluster_module, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(watchdog, "CHECK_SECONDS", 0.2)
     with start_cluster(1) as running, distributed.Client(running) as client:
         client.wait_for_workers(1, timeout=30)
         threading.Timer(0.5, running.scale, (0,)).start()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from bigmm.errors import DataError, ReadError
-from bigmm.source import faults
+from bigmm.errors import DataError, ReadError, UsageError
+from bigmm.source import faults, open_source
 from bigmm.source.faults import guarded, is_transient
 
 SHIPPED_SECONDS = faults.RETRY_SECONDS
@@ -39,6 +41,8 @@ TRANSIENT = [
     OSError("AWS Error INTERNAL_FAILURE (HTTP status 500)"),
     TimeoutError("read timed out"),
     ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    pa.lib.ArrowException("Unknown error: GetProperties failed. N5Azure4Core4Http18TransportExceptionE: Fail to get"),
+    OSError("google::cloud::Status(UNAVAILABLE: Retry policy exhausted, CURL error [6]=Could not resolve hostname)"),
 ]
 PERMANENT = [
     (FileNotFoundError("no key"), DataError, "no such file: lake/a.parquet, row group 3"),
@@ -48,6 +52,13 @@ PERMANENT = [
     (OSError("could not verify page integrity, CRC checksum verification failed"), DataError, "damaged or unreadable"),
     (OSError("Corrupt snappy compressed data."), DataError, "Write the file again from its origin"),
     (pa.ArrowInvalid("Couldn't deserialize thrift"), DataError, "damaged or unreadable Parquet in lake/a.parquet"),
+]
+AZURE = "Unknown error: Check failed: N5Azure4Core11Credentials23AuthenticationExceptionE: Failed to get token"
+PERMANENT += [
+    (OSError("Unable to load libjvm"), UsageError, "cannot open lake/a.parquet.* Install a Java runtime"),
+    (pa.lib.ArrowException(AZURE), DataError, "no credentials to read lake/a.parquet"),
+    (OSError("google::cloud::Status(Could not create a OAuth2 access token)"), DataError, "no credentials to read"),
+    (OSError("curlCode: 60, SSL peer certificate or SSH remote key was not OK"), DataError, "no trusted connection to"),
 ]
 WHERE = "lake/a.parquet, row group 3"
 
@@ -93,3 +104,23 @@ def test_bugs_and_lack_of_memory_are_not_dressed_up():
 def test_by_default_remote_reads_are_tried_for_a_minute_at_least():
     assert SHIPPED_SECONDS >= 60
     assert is_transient(OSError("anything unknown"))
+
+
+@pytest.mark.parametrize("pattern", ["", "/part.parquet", "/*.parquet"])
+@pytest.mark.parametrize("name", [b"la\xffke", b"nowhere\xff"])
+def test_a_name_that_is_not_utf_8_is_told_readably(tmp_path, pattern, name):
+    folder = os.path.join(os.fsencode(tmp_path), b"la\xffke")
+    os.makedirs(folder)
+    pq.write_table(pa.table({"x": [1.0]}), tmp_path / "part.parquet")
+    os.rename(tmp_path / "part.parquet", os.path.join(folder, b"part.parquet"))
+    with pytest.raises(DataError, match=r"(la|nowhere)\\xff\S*: a name that is not UTF-8\. Rename"):
+        open_source(os.fsdecode(os.path.join(os.fsencode(tmp_path), name)) + pattern)
+
+
+def test_a_working_directory_that_was_deleted(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(DataError, match=r"no such file or directory: x\.parquet \(the working directory was deleted\)"):
+        open_source("x.parquet")
