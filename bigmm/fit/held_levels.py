@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.accumulate import Assembled, CrossProducts, assemble, shift_vector
+from bigmm.accumulate import MORE_PASSES, Assembled, CrossProducts, Shift, assemble, first_shift, next_shift
 from bigmm.accumulate.assemble import term_basis
 from bigmm.accumulate.chains import chain_sums
 from bigmm.blocks.chains import ChainColumns, ChainSums
@@ -62,12 +62,17 @@ def hold_levels(
     """
     check_held_memory(source, spec, head, how, workers)
     layout = without_labels(spec.layout)
-    shift = shift_vector(layout, head)
+    shift = first_shift(layout, head)
     size = row_sizes(source, layout, head)
-    total = partial(chain_sums, layout, tuple(chain), shift)
-    held = _held(source, spec, layout, chain, workers, how, size, total)
-    covariates = tuple(np.array(joint_terms(layout)[j].covariates) for j in chain)
-    facts = held.fold(ChainFacts.merge, chain_facts, covariates)
+    for more in range(MORE_PASSES, -1, -1):
+        total = partial(chain_sums, layout, tuple(chain), shift)
+        held = _held(source, spec, layout, chain, workers, how, size, total)
+        facts = held.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
+        better = next_shift(layout, head, _products(facts, shift)) if more and facts.n else None
+        if better is None:
+            break
+        del held  # its shards make room for the next ones
+        shift = better
     assembled, columns = _fixed_part(spec, layout, chain, shift, facts)
     for number, j in enumerate(chain):
         check_factor(
@@ -193,26 +198,29 @@ class SumFiles(ShardFiles):
 
 
 def _fixed_part(
-    spec: DesignSpec, layout: Layout, chain: Sequence[int], shift: np.ndarray, facts: ChainFacts
+    spec: DesignSpec, layout: Layout, chain: Sequence[int], shift: Shift, facts: ChainFacts
 ) -> tuple[Assembled, ChainColumns]:
     """Which columns of X are kept, and the Gram without levels."""
-    products = CrossProducts(facts.gram, shift, (), (), {}, facts.n, facts.rows_read, facts.dropped, facts.sum_log_w)
-    assembled = assemble(products, replace(layout, terms=()))
+    assembled = assemble(_products(facts, shift), replace(layout, terms=()))
     gram = assembled.gram
     picked = np.append(np.array(layout.fixed_columns, np.int64)[gram.active], len(shift) - 1)
-    joined = [joint_terms(layout)[j] for j in chain]
+    joined, covariates = [joint_terms(layout)[j] for j in chain], tuple(shift.covariates[j] for j in chain)
     terms = tuple(
         TermBlock(
             layout.groupings[joint.grouping].name,
             np.zeros((0, len(joint.covariates), len(joint.covariates))),
             np.zeros((0, len(joint.covariates), len(picked))),
-            term_basis(joint.covariates, shift),
+            term_basis(own, shift),
         )
-        for joint in joined
+        for joint, own in zip(joined, covariates, strict=True)
     )
     shell = replace(gram, terms=terms, cross=_no_pairs(terms))
-    covariates = tuple(np.array(joint.covariates) for joint in joined)
     return replace(assembled, term_order=tuple(chain)), ChainColumns(shell, covariates, picked)
+
+
+def _products(facts: ChainFacts, shift: Shift) -> CrossProducts:
+    """The sums of all rows, without levels."""
+    return CrossProducts(facts.gram, shift, (), (), {}, facts.n, facts.rows_read, facts.dropped, facts.sum_log_w)
 
 
 def _no_pairs(terms: Sequence[TermBlock]) -> dict[tuple[int, int], CrossBlock]:

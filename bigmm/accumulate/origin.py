@@ -1,0 +1,333 @@
+"""The choice of a `Shift`, from the first rows, and again from the sums where the first rows were not like the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from bigmm.accumulate.crossproducts import CrossProducts
+from bigmm.accumulate.fold import without_zero_weights
+from bigmm.accumulate.rank import pivots, squares_of
+from bigmm.accumulate.shift import Shift, has_constant, is_binary, plain_shift, shift_vector
+from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.execute.discipline import one_thread_each
+
+FAR = 100.0
+"""A column whose mean is so many standard deviations from zero loses four digits of its squares: X and Z then take it
+about numbers of their own, and its products are formed of shifted factors."""
+MIX = 1e-4
+"""A column of X of whose sum of squares earlier columns leave less than this share is summed less what they give."""
+RETAKE = 1e-3
+"""Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the sums
+of a pass have lost six digits: the pass is taken again."""
+MORE_PASSES = 2
+"""So often at most a pass is taken again; nobody has needed more."""
+NOTHING = 1e-26
+"""Share of a sum of squares that rounding leaves of a column that depends on others."""
+ROWS = 8192
+"""So many of the first rows tell what columns have to do with each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """means (m,) and deviations (m,), the standard deviations, of [1, columns..., y - offset]."""
+
+    means: np.ndarray
+    deviations: np.ndarray
+
+    @property
+    def far(self) -> np.ndarray:
+        """(m,) columns that are far from zero."""
+        known = np.isfinite(self.means) & np.isfinite(self.deviations) & (self.deviations > 0.0)
+        return known & (np.abs(self.means) > FAR * self.deviations)
+
+
+def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = None) -> Shift:
+    """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
+    head = without_zero_weights(head)
+    numbers = shift_vector(layout, head)
+    if head.rows < 2:
+        return plain_shift(layout, numbers)
+    if moments is None:
+        moments = moments_of(head)
+    else:
+        numbers[numbers != 0.0] = moments.means[numbers != 0.0]
+    with one_thread_each():  # the bits must not depend on how many threads BLAS has
+        shift, dependent = _chosen(layout, head, numbers, moments, early=True)
+        if dependent:  # then the order of columns decides which of them are dropped
+            shift, _ = _chosen(layout, head, numbers, moments, early=False)
+    return shift
+
+
+def moments_of(chunk: DesignChunk) -> Moments:
+    """Of the rows of a chunk."""
+    y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
+    rows = [np.ones(1), *chunk.columns, y]
+    return Moments(np.array([row.mean() for row in rows]), np.array([row.std() for row in rows]))
+
+
+def moments_from(cross: CrossProducts) -> Moments:
+    """Of all rows, from their sums."""
+    back, n = cross.shift.back, cross.gram[0, 0]
+    mean = cross.gram[0] / n
+    centred = cross.gram / n - np.outer(mean, mean)
+    keep = np.append(np.arange(len(mean) - 1 - len(cross.shift.copies)), len(mean) - 1)
+    deviations = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", back, centred, back), 0.0))
+    return Moments((mean @ back)[keep], deviations[keep])
+
+
+def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
+    """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
+    shift, gram = cross.shift, cross.gram
+    if cross.n < 2:
+        return None
+    mean = gram[0] / gram[0, 0]
+    deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
+    distant = (np.abs(mean) * RETAKE > deviations) & (deviations > 0.0)
+    distant[0] = False
+    if distant.any():
+        again = first_shift(layout, head, moments_from(cross))
+        if not again.same(shift):
+            return again
+    return _mixed_more(layout, cross)
+
+
+def sequence_of(layout: Layout, shift: Shift) -> np.ndarray:
+    """(p,) positions of the coefficients in the order in which columns depend on earlier ones.
+
+    The user's, but for a covariate that stands before the constant and is moved nevertheless: then the columns that
+    make the constant come first.
+    """
+    natural = np.arange(len(layout.fixed_columns))
+    if layout.one is None:
+        return natural
+    makes = np.asarray(layout.one) != 0.0
+    columns = np.array(layout.fixed_columns, np.int64)
+    moved = (columns > 0) & (shift.numbers[np.maximum(columns, 0)] != 0.0)
+    if not moved[: int(np.flatnonzero(makes).max()) + 1].any():
+        return natural
+    return np.concatenate([natural[makes], natural[~makes]])
+
+
+def _chosen(
+    layout: Layout, head: DesignChunk, numbers: np.ndarray, moments: Moments, early: bool
+) -> tuple[Shift, bool]:
+    """The shift, and whether columns of X that are moved before the constant is there depend on others; early: may
+    they be moved?"""
+    numbers, far = numbers.copy(), moments.far
+    last_one = -1 if layout.one is None else int(np.flatnonzero(layout.one).max())
+    for position, column in enumerate(layout.fixed_columns):
+        if column > 0 and far[column] and layout.one is not None and (early or position > last_one):
+            numbers[column] = moments.means[column]
+    shift = _with_products(layout, head, plain_shift(layout, numbers), far)
+    shift, dependent = _with_mix(layout, head, shift)
+    natural = np.array_equal(sequence_of(layout, shift), np.arange(len(layout.fixed_columns)))
+    return _with_copies(layout, shift, moments.means, far), dependent and not natural
+
+
+def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndarray) -> Shift:
+    """Products of shifted factors instead of shifted products, where all margins that then come back are in X."""
+    used = {column for column in layout.fixed_columns if column > 0}
+    place = {name: column for column, name in enumerate(layout.columns)}
+    parts = {column: tuple(place.get(name, -1) for name in layout.columns[column].split(":")) for column in used}
+    by_parts = {frozenset(own): column for column, own in parts.items() if len(set(own)) == len(own) and min(own) > 0}
+    wanted = [
+        column
+        for own, column in by_parts.items()
+        if len(own) > 1 and any(far[c] and shift.numbers[c] != 0.0 for c in own) and _is_product(head, column, own)
+    ]
+    made: dict[int, dict[int, float]] = {}
+    for column in sorted(wanted, key=lambda c: len(parts[c])):
+        _expand(column, parts, by_parts, shift.numbers, head, layout, made)
+    origin = shift.origin.copy()
+    for column, margins in made.items():
+        origin[:, column] = 0.0
+        for margin, weight in margins.items():
+            origin[margin, column] = weight
+    products = tuple((column, parts[column]) for column in sorted(made, key=lambda c: len(parts[c])))
+    return replace(shift, origin=origin, products=products)
+
+
+def _expand(
+    column: int, parts: Mapping[int, tuple[int, ...]], by_parts: Mapping[frozenset, int], numbers: np.ndarray,
+    head: DesignChunk, layout: Layout, made: dict[int, dict[int, float]],
+) -> bool:  # fmt: skip
+    """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
+    if column in made:
+        return True
+    own, margins = parts[column], {}
+    for size in range(len(own)):
+        for some in combinations(own, size):
+            weight = float(np.prod([numbers[c] for c in own if c not in some]))
+            if weight == 0.0:
+                continue
+            margin = by_parts.get(frozenset(some), -1) if some else 0
+            known = margin >= 0 if some else layout.one is not None
+            if not known or (size > 1 and not _is_product(head, margin, some)):
+                return False
+            if size > 1 and not _expand(margin, parts, by_parts, numbers, head, layout, made):
+                return False
+            margins[margin] = weight
+    made[column] = margins
+    return True
+
+
+def _is_product(head: DesignChunk, column: int, factors: Iterable[int]) -> bool:
+    value = np.prod([head.columns[c - 1] for c in factors], axis=0)
+    return bool(np.all(np.abs(head.columns[column - 1] - value) <= 1e-15 * np.abs(value)))
+
+
+def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, bool]:
+    """Columns of X and y less what earlier columns give, where that is nearly all; and whether some depend on others."""
+    m = len(shift)
+    sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
+    columns = [column for column in dict.fromkeys(sequence) if column >= 0]
+    if head.rows <= len(columns) + 2 or not columns:
+        return shift, False
+    rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
+    values = _summed(shift, head, rows)[:, [*columns, m - 1]]
+    if not np.all(np.isfinite(values)):
+        return shift, False
+    about = values - values.mean(axis=0) if layout.one is not None else values
+    sizes = np.einsum("ij,ij->j", about, about)
+    binary = [is_binary(column) for column in values.T]
+    scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
+    left = pivots((values / scale).T @ (values / scale))
+    few = (left < MIX) & (sizes > 0.0) & ~np.array(binary)
+    if not few.any():
+        return shift, bool(np.any(left[:-1] <= 1e-10))
+    mix, order, dependent = shift.mix.copy(), [], False
+    base: list[int] = []
+    q, r = np.zeros((len(values), 0)), np.zeros((0, 0))
+    for number, column in enumerate([*columns, m - 1]):
+        rest, weights = values[:, number].copy(), np.zeros(len(base))
+        nearby = values[:, [columns.index(c) for c in base]]
+        for _ in range(2):
+            step = solve_triangular(r, q.T @ rest) if len(base) else weights
+            weights = weights + step
+            rest = rest - nearby @ step
+        share = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
+        mixed = share < MIX and not binary[number] and (column < m - 1 or share > NOTHING)
+        if mixed:
+            mix[base, column] = weights
+            order.append(column)
+            values[:, number] = rest
+        if column == m - 1:
+            break
+        if share <= NOTHING or sizes[number] == 0.0 and not values[:, number].any():
+            dependent = True
+            continue
+        q, r = _extended(q, r, values[:, number])
+        base.append(column)
+    return replace(shift, mix=mix, order=tuple(order)), dependent
+
+
+def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Q R with one column more."""
+    rest, along = column, np.zeros(q.shape[1])
+    for _ in range(2):
+        step = q.T @ rest
+        along, rest = along + step, rest - q @ step
+    size = float(np.linalg.norm(rest))
+    larger = np.zeros((len(r) + 1, len(r) + 1))
+    larger[:-1, :-1], larger[:-1, -1], larger[-1, -1] = r, along, size
+    return np.column_stack([q, rest / (size if size > 0.0 else 1.0)]), larger
+
+
+def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
+    """(rows, m) v of some rows."""
+    some = replace(
+        head,
+        columns=head.columns[:, rows],
+        y=head.y[rows],
+        refs=(),
+        w=None,
+        offset=None if head.offset is None else head.offset[rows],
+    )
+    ready = shift.prepared(some)
+    y = ready.y if ready.offset is None else ready.y - ready.offset
+    return np.column_stack([np.ones(len(rows)), *ready.columns, y]) - shift.plain
+
+
+def _with_copies(layout: Layout, shift: Shift, means: np.ndarray, far: np.ndarray) -> Shift:
+    """What Z needs about other numbers than X, or as it is, stands in v once more."""
+    used = {column for column in layout.fixed_columns if column >= 0}
+    special = {column for column, _ in shift.products} | set(shift.order)
+    origin, copies, covariates = shift.origin.copy(), [], []
+    numbers = origin[0]
+    places_of: dict[tuple[int, float], int] = {}
+    for term in joint_terms(layout):
+        own = []
+        for column in term.covariates:
+            number = _number(term, column, numbers, means, far)
+            if column and (column, number) not in places_of:
+                if column not in used and not any(c == column for c, _ in places_of):
+                    numbers[column], places_of[column, number] = number, column
+                elif column in used and column not in special and number == numbers[column]:
+                    places_of[column, number] = column
+                else:
+                    places_of[column, number] = len(layout.columns) + len(copies)
+                    copies.append((column, number))
+            own.append(places_of[column, number] if column else 0)
+        covariates.append(np.array(own, np.int64))
+    if not copies:
+        return replace(shift, origin=origin, covariates=tuple(covariates))
+    m, more = len(shift), len(copies)
+    places = np.append(np.arange(m - 1), m - 1 + more)
+    wider, mix = np.zeros((m + more, m + more)), np.zeros((m + more, m + more))
+    wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
+    wider[0, m - 1 : -1] = [number for _, number in copies]
+    order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
+    return Shift(wider, shift.products, mix, order, tuple(c for c, _ in copies), tuple(covariates))
+
+
+def _number(term: JointTerm, column: int, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
+    """What a covariate of a term is moved by."""
+    if not far[column]:
+        return float(numbers[column])
+    return float(means[column]) if has_constant(term) else 0.0
+
+
+def _mixed_more(layout: Layout, cross: CrossProducts) -> Shift | None:
+    """The shift with more taken off, where columns of all rows have more to do with each other than those of the head."""
+    shift, gram, m = cross.shift, cross.gram, len(cross.shift)
+    sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
+    columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
+    own = gram[np.ix_(columns, columns)]
+    diagonal = np.diagonal(own)
+    scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
+    own, original = own / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
+    left = pivots(own)
+    about = 1.0 - (gram[0, columns] / scale) ** 2 / gram[0, 0] if layout.one is not None else np.ones(len(columns))
+    zeros_and_ones = diagonal == gram[0, columns]
+    close = (left < RETAKE**2 * about) & ~zeros_and_ones & (diagonal > NOTHING * original) & (diagonal > 0.0)
+    close[-1] &= left[-1] > NOTHING
+    if not close.any():
+        return None
+    more, base, order = np.zeros((m, m)), [], list(shift.order)
+    for number, column in enumerate(columns):
+        if close[number] and base:
+            weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
+            more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
+            order += [column] if column not in order else []
+        elif left[number] > MIX * RETAKE:
+            base.append(number)
+    mix = (np.eye(m) + more) @ (np.eye(m) + shift.mix) - np.eye(m)
+    place = {column: number for number, column in enumerate(columns)}
+    changed = replace(shift, mix=mix, order=tuple(sorted(order, key=lambda column: place[column])))
+    moments = moments_from(cross)
+    return _with_copies(layout, _without_copies(changed), moments.means, moments.far)
+
+
+def _without_copies(shift: Shift) -> Shift:
+    """What X and y need."""
+    m = len(shift)
+    keep = np.append(np.arange(m - 1 - len(shift.copies)), m - 1)
+    order = tuple(len(keep) - 1 if column == m - 1 else column for column in shift.order)
+    return replace(
+        shift, origin=shift.origin[np.ix_(keep, keep)], mix=shift.mix[np.ix_(keep, keep)], order=order, copies=()
+    )
