@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
 from bigmm.accumulate.rank import pivots, squares_of
-from bigmm.accumulate.shift import Shift, has_constant, is_binary, plain_shift, shift_vector
+from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
 from bigmm.execute.discipline import one_thread_each
 
@@ -34,10 +34,12 @@ ROWS = 8192
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """means (m,) and deviations (m,), the standard deviations, of [1, columns..., y - offset]."""
+    """means (m,) and deviations (m,), the standard deviations, of [1, columns..., y - offset]; binary (m,): columns of
+    zeros and ones."""
 
     means: np.ndarray
     deviations: np.ndarray
+    binary: np.ndarray
 
     @property
     def far(self) -> np.ndarray:
@@ -50,12 +52,13 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
     """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
     head = without_zero_weights(head)
     numbers = shift_vector(layout, head)
-    if head.rows < 2:
+    if moments is not None:
+        movable = may_shift(layout) & ~moments.binary & np.isfinite(moments.means)
+        numbers = np.where(movable, moments.means, 0.0)
+    elif head.rows < 2:
         return plain_shift(layout, numbers)
-    if moments is None:
-        moments = moments_of(head)
     else:
-        numbers[numbers != 0.0] = moments.means[numbers != 0.0]
+        moments = moments_of(head)
     with one_thread_each():  # the bits must not depend on how many threads BLAS has
         shift, dependent = _chosen(layout, head, numbers, moments, early=True)
         if dependent:  # then the order of columns decides which of them are dropped
@@ -67,7 +70,8 @@ def moments_of(chunk: DesignChunk) -> Moments:
     """Of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
-    return Moments(np.array([row.mean() for row in rows]), np.array([row.std() for row in rows]))
+    each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
+    return Moments(*(np.array(values) for values in zip(*each, strict=True)))
 
 
 def moments_from(cross: CrossProducts) -> Moments:
@@ -77,7 +81,8 @@ def moments_from(cross: CrossProducts) -> Moments:
     centred = cross.gram / n - np.outer(mean, mean)
     keep = np.append(np.arange(len(mean) - 1 - len(cross.shift.copies)), len(mean) - 1)
     deviations = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", back, centred, back), 0.0))
-    return Moments((mean @ back)[keep], deviations[keep])
+    binary = (np.diagonal(cross.gram) == cross.gram[0]) & (cross.shift.numbers == 0.0)
+    return Moments((mean @ back)[keep], deviations[keep], binary[keep])
 
 
 def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
@@ -87,11 +92,12 @@ def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift
         return None
     mean = gram[0] / gram[0, 0]
     deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
-    distant = (np.abs(mean) * RETAKE > deviations) & (deviations > 0.0)
-    distant[0] = False
+    base = np.append(np.arange(1, len(layout.columns)), len(mean) - 1)
+    distant = (np.abs(mean) * RETAKE > deviations)[base]
     if distant.any():
         again = first_shift(layout, head, moments_from(cross))
-        if not again.same(shift):
+        moved = np.abs(again.numbers[[*base[:-1], -1]] - shift.numbers[base])
+        if np.any(distant & (moved > 0.5 * np.abs(mean[base]))):
             return again
     return _mixed_more(layout, cross)
 
@@ -186,7 +192,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     m = len(shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
     columns = [column for column in dict.fromkeys(sequence) if column >= 0]
-    if head.rows <= len(columns) + 2 or not columns:
+    if head.rows <= len(columns) + 2 or not columns:  # too few to tell
         return shift, False
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]

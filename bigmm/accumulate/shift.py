@@ -121,17 +121,23 @@ def shift_vector(layout: Layout, head: DesignChunk) -> np.ndarray:
     multiplies with it; y moves when the constant is in the span of X. Columns of zeros and ones stay, so that their
     sums are exact counts.
     """
-    shift = np.zeros(len(layout.columns) + 1)
+    shift, movable = np.zeros(len(layout.columns) + 1), may_shift(layout)
     if head.rows == 0:
         return shift
     for column in range(1, len(layout.columns)):
         values = head.columns[column - 1]
-        if _may_shift(layout, column) and not is_binary(values):
+        if movable[column] and not is_binary(values):
             shift[column] = values.mean()
-    if layout.one is not None:
+    if movable[-1]:
         shift[-1] = (head.y if head.offset is None else head.y - head.offset).mean()
     shift[~np.isfinite(shift)] = 0.0
     return shift
+
+
+def may_shift(layout: Layout) -> np.ndarray:
+    """(m,) whether the constant is at hand wherever a column, or y, is used."""
+    columns = [_may_shift(layout, column) for column in range(1, len(layout.columns))]
+    return np.array([False, *columns, layout.one is not None])
 
 
 def is_binary(values: np.ndarray) -> bool:

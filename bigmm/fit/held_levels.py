@@ -24,12 +24,13 @@ from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor, Held, Lane, hold, hold_each
 from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
 from bigmm.execute.threads import ThreadExecutor
-from bigmm.fit.checks import check_factor
+from bigmm.fit.checks import check_factor, widest
 from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, row_sizes
 from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
 from bigmm.laplace.shard_files import ShardFiles, unpacked
+from bigmm.objective import templates_for
 from bigmm.objective.held import HeldAlgebra, HeldLevels, LevelNumbers
 from bigmm.objective.shards import ChainFacts, chain_facts
 from bigmm.source import Partition, Source
@@ -74,13 +75,13 @@ def hold_levels(
         del held  # its shards make room for the next ones
         shift = better
     assembled, columns = _fixed_part(spec, layout, chain, shift, facts)
+    templates = templates_for(layout, tuple(chain))
     for number, j in enumerate(chain):
-        check_factor(
-            assembled.gram, columns.shell.terms[number], int(facts.sizes[number]), _varies(facts, j, number, layout)
-        )
-    levels = HeldLevels(held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
-    kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return HeldModelOfLevels(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+        name, width, levels = columns.shell.terms[number].name, widest(templates, number), int(facts.sizes[number])
+        check_factor(assembled.gram, name, levels, width, _varies(facts, j, number, layout))
+    there = HeldLevels(held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
+    kept = tuple(LevelNumbers(there, number) for number in range(len(chain)))
+    return HeldModelOfLevels(HeldAlgebra(there), replace(assembled, gram=columns.shell, kept=kept), facts)
 
 
 def without_labels(layout: Layout) -> Layout:

@@ -189,8 +189,8 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     """From the sums to the blocks on the driver."""
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
-        check_identified(assembled.gram)
         templates = templates_for(spec.layout, assembled.term_order)
+        check_identified(assembled.gram, templates)
         chosen, why = chosen_solver(assembled.gram, spec.layout, workers, how)
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 
