@@ -128,9 +128,9 @@ def _term_block(
 
 
 def term_basis(covariates: np.ndarray, shift: Shift) -> np.ndarray:
-    """(k, k) T with Z = Z_working T: shifted covariates come back through the constant, which is the first; covariates:
-    of `Shift.covariates`."""
-    basis = np.eye(len(covariates))
+    """(k, k) T with Z = Z_working T: shifted covariates come back through the constant, which is the first, and through
+    covariates before them; covariates: of `Shift.covariates`."""
+    basis = np.eye(len(covariates)) + shift.mix[np.ix_(covariates, covariates)]
     basis[0] += np.where(np.arange(len(covariates)) > 0, shift.numbers[covariates], 0.0)
     return basis
 

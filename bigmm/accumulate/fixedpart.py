@@ -110,7 +110,8 @@ def _column_scales(
     unmixed[0] -= means
     spread[: len(dense)] = squares_of(cross.gram, unmixed)
     floor[: len(dense)] = ROUNDING_SQUARED * _rounded_squares(cross, dense)
-    tolerance[: len(dense)][np.isin(dense, shift.order)] = MIXED_TOLERANCE
+    mixed = np.flatnonzero(np.isin(dense, shift.order))
+    tolerance[mixed] = MIXED_TOLERANCE * shift.share[dense[mixed]]
     return spread, floor, tolerance
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -99,7 +100,7 @@ def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift
         moved = np.abs(again.numbers[[*base[:-1], -1]] - shift.numbers[base])
         if np.any(distant & (moved > 0.5 * np.abs(mean[base]))):
             return again
-    return _mixed_more(layout, cross)
+    return _mixed_more(layout, head, cross)
 
 
 def sequence_of(layout: Layout, shift: Shift) -> np.ndarray:
@@ -132,7 +133,7 @@ def _chosen(
     shift = _with_products(layout, head, plain_shift(layout, numbers), far)
     shift, dependent = _with_mix(layout, head, shift)
     natural = np.array_equal(sequence_of(layout, shift), np.arange(len(layout.fixed_columns)))
-    return _with_copies(layout, shift, moments.means, far), dependent and not natural
+    return _with_copies(layout, head, shift, moments.means, far), dependent and not natural
 
 
 def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndarray) -> Shift:
@@ -196,6 +197,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
         return shift, False
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]
+    original = values + shift.plain[[*columns, m - 1]]
     if not np.all(np.isfinite(values)):
         return shift, False
     about = values - values.mean(axis=0) if layout.one is not None else values
@@ -206,30 +208,60 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     few = (left < MIX) & (sizes > 0.0) & ~np.array(binary)
     if not few.any():
         return shift, bool(np.any(left[:-1] <= 1e-10))
-    mix, order, dependent = shift.mix.copy(), [], False
-    base: list[int] = []
+    mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
+    found = _taken_off(values, sizes, ~np.array(binary))
+    for number, weights in found.weights.items():
+        if number == last and found.left[number] <= NOTHING:
+            continue  # effects that reproduce the response are reported as such
+        column = m - 1 if number == last else columns[number]
+        for other, weight in weights.items():
+            mix[columns[other], column] = weight
+        share[column] = _within(original[:, number], sizes[number])
+        order.append(column)
+    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(found.dependent[:-1].any())
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOff:
+    """weights: {column: {earlier column: what is taken off}}; left (p,): share of the sum of squares that earlier columns
+    leave; dependent (p,): whether that is nothing."""
+
+    weights: dict[int, dict[int, float]]
+    left: np.ndarray
+    dependent: np.ndarray
+
+
+def _taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
+    """What to take off the columns of values (n, p), which change; sizes (p,): their sums of squares; may (p,)."""
+    weights: dict[int, dict[int, float]] = {}
+    p, base = values.shape[1], []
+    left, dependent = np.ones(p), np.zeros(p, bool)
     q, r = np.zeros((len(values), 0)), np.zeros((0, 0))
-    for number, column in enumerate([*columns, m - 1]):
-        rest, weights = values[:, number].copy(), np.zeros(len(base))
-        nearby = values[:, [columns.index(c) for c in base]]
-        for _ in range(2):
-            step = solve_triangular(r, q.T @ rest) if len(base) else weights
-            weights = weights + step
-            rest = rest - nearby @ step
-        share = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
-        mixed = share < MIX and not binary[number] and (column < m - 1 or share > NOTHING)
-        if mixed:
-            mix[base, column] = weights
-            order.append(column)
-            values[:, number] = rest
-        if column == m - 1:
-            break
-        if share <= NOTHING or sizes[number] == 0.0 and not values[:, number].any():
-            dependent = True
+    for number in range(p):
+        if sizes[number] == 0.0 and not values[:, number].any():
+            dependent[number] = True
             continue
-        q, r = _extended(q, r, values[:, number])
-        base.append(column)
-    return replace(shift, mix=mix, order=tuple(order)), dependent
+        rest, own = values[:, number].copy(), np.zeros(len(base))
+        for _ in range(2):
+            step = solve_triangular(r, q.T @ rest) if len(base) else own
+            own, rest = own + step, rest - values[:, base] @ step
+        left[number] = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
+        if left[number] < MIX and may[number]:
+            weights[number] = dict(zip(base, own, strict=True))
+            values[:, number] = rest
+        dependent[number] = left[number] <= NOTHING
+        if not dependent[number]:
+            q, r = _extended(q, r, values[:, number])
+            base.append(number)
+    return TakenOff(weights, left, dependent)
+
+
+def _within(values: np.ndarray, size: float) -> float:
+    """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies by
+    what the covariate does."""
+    some = values[values != 0.0]
+    own = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
+    return min(own / size, 1.0) if own > 0.0 and size > 0.0 else 1.0
 
 
 def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -259,17 +291,19 @@ def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
     return np.column_stack([np.ones(len(rows)), *ready.columns, y]) - shift.plain
 
 
-def _with_copies(layout: Layout, shift: Shift, means: np.ndarray, far: np.ndarray) -> Shift:
+def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndarray, far: np.ndarray) -> Shift:
     """What Z needs about other numbers than X, or as it is, stands in v once more."""
     used = {column for column in layout.fixed_columns if column >= 0}
     special = {column for column, _ in shift.products} | set(shift.order)
     origin, copies, covariates = shift.origin.copy(), [], []
     numbers = origin[0]
     places_of: dict[tuple[int, float], int] = {}
+    mixed: list[tuple[int, list[int], list[float]]] = []
     for term in joint_terms(layout):
         own = []
+        numbers_of = partial(_number, term, numbers=numbers, means=means, far=far)
         for column in term.covariates:
-            number = _number(term, column, numbers, means, far)
+            number = numbers_of(column)
             if column and (column, number) not in places_of:
                 if column not in used and not any(c == column for c, _ in places_of):
                     numbers[column], places_of[column, number] = number, column
@@ -279,6 +313,10 @@ def _with_copies(layout: Layout, shift: Shift, means: np.ndarray, far: np.ndarra
                     places_of[column, number] = len(layout.columns) + len(copies)
                     copies.append((column, number))
             own.append(places_of[column, number] if column else 0)
+        for place, weights in _related(head, term, [numbers_of(c) for c in term.covariates]).items():
+            own[place] = len(layout.columns) + len(copies)
+            copies.append((term.covariates[place], numbers_of(term.covariates[place])))
+            mixed.append((own[place], [own[other] for other in weights], list(weights.values())))
         covariates.append(np.array(own, np.int64))
     if not copies:
         return replace(shift, origin=origin, covariates=tuple(covariates))
@@ -288,17 +326,38 @@ def _with_copies(layout: Layout, shift: Shift, means: np.ndarray, far: np.ndarra
     wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
     wider[0, m - 1 : -1] = [number for _, number in copies]
     order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
-    return Shift(wider, shift.products, mix, order, tuple(c for c, _ in copies), tuple(covariates))
+    for column, others, weights in mixed:
+        mix[others, column] = weights
+    order = (*(column for column, _, _ in mixed), *order)
+    share = np.ones(m + more)
+    share[places] = shift.share
+    return Shift(wider, shift.products, mix, share, order, tuple(c for c, _ in copies), tuple(covariates))
 
 
-def _number(term: JointTerm, column: int, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
+def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[int, dict[int, float]]:
+    """What to take off the covariates of a term that those before it nearly give: {place: {place before: weight}}."""
+    if len(term.covariates) < 2 or head.rows <= len(term.covariates) + 2:
+        return {}
+    rows = np.unique(np.linspace(0, head.rows - 1, ROWS).astype(np.int64))
+    some = [head.columns[c - 1][rows] - s if c else np.ones(len(rows)) for c, s in zip(term.covariates, numbers)]
+    values = np.column_stack(some)
+    if not np.all(np.isfinite(values)):
+        return {}
+    about = values - values.mean(axis=0) if has_constant(term) else values
+    sizes = np.einsum("ij,ij->j", about, about)
+    may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
+    found = _taken_off(values, sizes, may)
+    return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
+
+
+def _number(term: JointTerm, column: int, *, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
     """What a covariate of a term is moved by."""
     if not far[column]:
         return float(numbers[column])
     return float(means[column]) if has_constant(term) else 0.0
 
 
-def _mixed_more(layout: Layout, cross: CrossProducts) -> Shift | None:
+def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
     """The shift with more taken off, where columns of all rows have more to do with each other than those of the head."""
     shift, gram, m = cross.shift, cross.gram, len(cross.shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
@@ -317,6 +376,7 @@ def _mixed_more(layout: Layout, cross: CrossProducts) -> Shift | None:
     more, base, order = np.zeros((m, m)), [], list(shift.order)
     for number, column in enumerate(columns):
         if close[number] and base:
+            # the first rows do not tell how it varies: by lme4's rule it varies as a whole
             weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []
@@ -326,14 +386,19 @@ def _mixed_more(layout: Layout, cross: CrossProducts) -> Shift | None:
     place = {column: number for number, column in enumerate(columns)}
     changed = replace(shift, mix=mix, order=tuple(sorted(order, key=lambda column: place[column])))
     moments = moments_from(cross)
-    return _with_copies(layout, _without_copies(changed), moments.means, moments.far)
+    return _with_copies(layout, head, _without_copies(changed), moments.means, moments.far)
 
 
 def _without_copies(shift: Shift) -> Shift:
     """What X and y need."""
     m = len(shift)
     keep = np.append(np.arange(m - 1 - len(shift.copies)), m - 1)
-    order = tuple(len(keep) - 1 if column == m - 1 else column for column in shift.order)
+    order = tuple(len(keep) - 1 if c == m - 1 else c for c in shift.order if c == m - 1 or c < len(keep) - 1)
     return replace(
-        shift, origin=shift.origin[np.ix_(keep, keep)], mix=shift.mix[np.ix_(keep, keep)], order=order, copies=()
+        shift,
+        origin=shift.origin[np.ix_(keep, keep)],
+        mix=shift.mix[np.ix_(keep, keep)],
+        share=shift.share[keep],
+        order=order,
+        copies=(),
     )

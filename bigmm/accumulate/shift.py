@@ -21,7 +21,8 @@ class Shift:
 
     origin: (m, m) P, its first row the numbers that are taken off; other rows are the margins of products;
     products: ((column, the columns whose shifted product it is), ...), margins before what contains them;
-    mix: (m, m) C; order: the columns that have a combination of others taken off, in the order of computing;
+    mix: (m, m) C; share: (m,) of its sum of squares what a column varies by where it is not zero, 1 where all of it
+    counts; order: the columns that have a combination of others taken off, in the order of computing;
     copies: layout columns that stand in v once more, behind the layout's, because X and Z need them about different
     numbers; covariates: per joint term (k,) columns of v that are its Z.
     """
@@ -29,6 +30,7 @@ class Shift:
     origin: np.ndarray
     products: tuple[tuple[int, tuple[int, ...]], ...]
     mix: np.ndarray
+    share: np.ndarray
     order: tuple[int, ...]
     copies: tuple[int, ...]
     covariates: tuple[np.ndarray, ...]
@@ -58,6 +60,7 @@ class Shift:
         return (
             np.array_equal(self.origin, other.origin)
             and np.array_equal(self.mix, other.mix)
+            and np.array_equal(self.share, other.share)
             and self.copies == other.copies
             and all(map(np.array_equal, self.covariates, other.covariates))
         )
@@ -66,7 +69,6 @@ class Shift:
         """The chunk with its copies, and with the columns that need more than a number taken off as u or v."""
         if not (self.copies or self.products or self.order):
             return chunk
-        stored = len(chunk.columns)
         columns = np.concatenate([chunk.columns, chunk.columns[[c - 1 for c in self.copies]]])
         y, offset, last = chunk.y, chunk.offset, len(self) - 1
         for column, factors in self.products:
@@ -89,7 +91,6 @@ class Shift:
                 if other == 0:
                     target -= weight
                     continue
-                assert other <= stored
                 value = columns[other - 1]
                 target -= weight * (value if other in made else value - self.numbers[other])
         return replace(chunk, columns=columns, y=y, offset=offset)
@@ -105,7 +106,7 @@ def plain_shift(layout: Layout, numbers: np.ndarray) -> Shift:
     origin = np.zeros((m, m))
     origin[0] = numbers
     covariates = tuple(np.array(term.covariates, np.int64) for term in joint_terms(layout))
-    return Shift(origin, (), np.zeros((m, m)), (), (), covariates)
+    return Shift(origin, (), np.zeros((m, m)), np.ones(m), (), (), covariates)
 
 
 def as_shift(layout: Layout, shift: Shift | np.ndarray) -> Shift:
