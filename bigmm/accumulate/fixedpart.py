@@ -116,8 +116,15 @@ def _column_scales(
 
 
 def _rounded_squares(cross: CrossProducts, dense: np.ndarray) -> np.ndarray:
-    """(p,) sums of squares of the largest numbers from which each column is made."""
-    back = cross.shift.back[:, dense]
+    """(p,) sums of squares of the largest numbers from which each column is made, of shifted factors those of the
+    products in which one of them is not."""
+    shift = cross.shift
+    origin, factors = shift.origin.copy(), np.ones(len(shift), np.int64)
+    factors[0] = 0
+    factors[[column for column, _ in shift.products]] = [len(own) for _, own in shift.products]
+    for column, own in shift.products:
+        origin[factors < len(own) - 1, column] = 0.0
+    back = ((np.eye(len(shift)) + shift.mix) @ (np.eye(len(shift)) + origin))[:, dense]
     return np.maximum(squares_of(cross.gram, back), np.diagonal(cross.gram) @ back**2)
 
 
