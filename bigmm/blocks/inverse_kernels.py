@@ -30,7 +30,7 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, w
     product = np.empty((k, n_max))
     a_inv = np.empty((k, k))
     sigma = times_own_transpose(lam)
-    units = units_of(sigma)
+    units = units_of(lo, hi, diagonal)
     work = np.empty((k, 2 * k))
     total = np.zeros((k, k))
     for i in range(lo, hi):
@@ -78,13 +78,16 @@ def times_own_transpose(lam):
 
 
 @njit(cache=True, nogil=True)
-def units_of(sigma):
-    """(k,) powers of two near the scales of effects with covariance sigma (k, k), in which covariates of very different
-    size have effects of one size, so that pivots can be compared."""
-    units = np.ones(sigma.shape[0])
+def units_of(lo, hi, diagonal):
+    """(k,) powers of two near the scales of effects that levels lo..hi with diagonal blocks (q, k, k) can tell, in which
+    covariates of very different size have effects of one size, so that pivots can be compared."""
+    units = np.ones(diagonal.shape[1])
     for a in range(len(units)):
-        if 0.0 < sigma[a, a] < np.inf:
-            units[a] = 2.0 ** np.round(0.5 * np.log2(sigma[a, a]))
+        total = 0.0
+        for i in range(lo, hi):
+            total += diagonal[i, a, a]
+        if 0.0 < total < np.inf:
+            units[a] = 2.0 ** np.round(-0.5 * np.log2(total / (hi - lo)))
     return units
 
 

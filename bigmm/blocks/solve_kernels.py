@@ -119,7 +119,7 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
     k)."""
     k, m = lam.shape[0], len(residual)
     sigma = times_own_transpose(lam)
-    units = units_of(sigma)
+    units = units_of(lo, hi, diagonal)
     inverse = np.empty((k, k))
     work = np.empty((k, 2 * k))
     rhs = np.empty(k)
