@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, fixed_part, original_squares, response_squares, x_basis
+from bigmm.accumulate.fixedpart import (
+    ROUNDING_SQUARED,
+    FixedPart,
+    fixed_part,
+    original_squares,
+    response_squares,
+    x_basis,
+)
 from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed

@@ -129,11 +129,11 @@ def _rounded_squares(cross: CrossProducts, dense: np.ndarray) -> np.ndarray:
 
 
 def x_basis(shift: Shift, layout: Layout, fixed: FixedPart) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
-    """(p, p) B with X = X_working B, (p,) c with X c = 1 or None, and (p,) what X gives of y: y = y_working + X c_y; all
-    in working order, using kept columns only.
+    """(p, p) B with X = X_working B, (p,) c with X c = 1 or None, and (p,) c_y in y = y_working + X c_y; all in
+    working order, using kept columns only.
 
-    X = Xw M + 1 s'. From X c = 1 follows Xw a = 1 with a = M c / (1 - s'c), hence B = M + a s'. A dropped column that is
-    used is replaced by its expansion in kept ones, and c = B^-1 a.
+    X = Xw M + 1 s'. From X c = 1 follows Xw a = 1 with a = M c / (1 - s'c), hence B = M + a s'. A dropped column that
+    is used is replaced by its expansion in kept ones, and c = B^-1 a.
     """
     p, n, back = len(fixed.order), len(fixed.dense), shift.back
     m, s, y = np.eye(p), np.zeros(p), np.zeros(p)

@@ -82,9 +82,7 @@ def _pairs(layout: Layout) -> list[tuple[int, int]]:
 class Accumulator:
     """The buffers of one lane; `add` mutates them, `freeze` hands them over; without ``pairs`` none are summed."""
 
-    def __init__(
-        self, layout: Layout, shift: Shift | np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True
-    ):
+    def __init__(self, layout: Layout, shift: Shift | np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True):
         self.layout, self.how, self.terms = layout, as_shift(layout, shift), joint_terms(layout)
         self.shift, self.covariates = np.ascontiguousarray(self.how.plain), self.how.covariates
         m = len(self.shift)

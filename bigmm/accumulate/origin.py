@@ -1,4 +1,4 @@
-"""The choice of a `Shift`, from the first rows, and again from the sums where the first rows were not like the others."""
+"""The choice of a `Shift` from the first rows, and again from the sums where the first rows are not like the others."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from functools import partial
 from itertools import combinations
 
 import numpy as np
-from scipy.linalg import solve_triangular
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
+from bigmm.accumulate.nearness import MIX, NOTHING, taken_off
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -20,15 +20,11 @@ from bigmm.execute.discipline import one_thread_each
 FAR = 100.0
 """A column whose mean is so many standard deviations from zero loses four digits of its squares: X and Z then take it
 about numbers of their own, and its products are formed of shifted factors."""
-MIX = 1e-4
-"""A column of X of whose sum of squares earlier columns leave less than this share is summed less what they give."""
 RETAKE = 1e-3
-"""Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the sums
-of a pass have lost six digits: the pass is taken again."""
+"""Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the
+sums of a pass have lost six digits: the pass is taken again."""
 MORE_PASSES = 2
 """So often at most a pass is taken again; nobody has needed more."""
-NOTHING = 1e-26
-"""Share of a sum of squares that rounding leaves of a column that depends on others."""
 ROWS = 8192
 """So many of the first rows tell what columns have to do with each other."""
 
@@ -189,7 +185,7 @@ def _is_product(head: DesignChunk, column: int, factors: Iterable[int]) -> bool:
 
 
 def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, bool]:
-    """Columns of X and y less what earlier columns give, where that is nearly all; and whether some depend on others."""
+    """Columns of X and y less what earlier columns give, where that is nearly all; and whether some depend on them."""
     m = len(shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
     columns = [column for column in dict.fromkeys(sequence) if column >= 0]
@@ -209,7 +205,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     if not few.any():
         return shift, bool(np.any(left[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
-    found = _taken_off(values, sizes, ~np.array(binary))
+    found = taken_off(values, sizes, ~np.array(binary))
     for number, weights in found.weights.items():
         if number == last and found.left[number] <= NOTHING:
             continue  # effects that reproduce the response are reported as such
@@ -221,59 +217,12 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     return replace(shift, mix=mix, share=share, order=tuple(order)), bool(found.dependent[:-1].any())
 
 
-@dataclass(frozen=True, slots=True)
-class TakenOff:
-    """weights: {column: {earlier column: what is taken off}}; left (p,): share of the sum of squares that earlier columns
-    leave; dependent (p,): whether that is nothing."""
-
-    weights: dict[int, dict[int, float]]
-    left: np.ndarray
-    dependent: np.ndarray
-
-
-def _taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
-    """What to take off the columns of values (n, p), which change; sizes (p,): their sums of squares; may (p,)."""
-    weights: dict[int, dict[int, float]] = {}
-    p, base = values.shape[1], []
-    left, dependent = np.ones(p), np.zeros(p, bool)
-    q, r = np.zeros((len(values), 0)), np.zeros((0, 0))
-    for number in range(p):
-        if sizes[number] == 0.0 and not values[:, number].any():
-            dependent[number] = True
-            continue
-        rest, own = values[:, number].copy(), np.zeros(len(base))
-        for _ in range(2):
-            step = solve_triangular(r, q.T @ rest) if len(base) else own
-            own, rest = own + step, rest - values[:, base] @ step
-        left[number] = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
-        if left[number] < MIX and may[number]:
-            weights[number] = dict(zip(base, own, strict=True))
-            values[:, number] = rest
-        dependent[number] = left[number] <= NOTHING
-        if not dependent[number]:
-            q, r = _extended(q, r, values[:, number])
-            base.append(number)
-    return TakenOff(weights, left, dependent)
-
-
 def _within(values: np.ndarray, size: float) -> float:
-    """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies by
-    what the covariate does."""
+    """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies
+    by what the covariate does."""
     some = values[values != 0.0]
     own = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
     return min(own / size, 1.0) if own > 0.0 and size > 0.0 else 1.0
-
-
-def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Q R with one column more."""
-    rest, along = column, np.zeros(q.shape[1])
-    for _ in range(2):
-        step = q.T @ rest
-        along, rest = along + step, rest - q @ step
-    size = float(np.linalg.norm(rest))
-    larger = np.zeros((len(r) + 1, len(r) + 1))
-    larger[:-1, :-1], larger[:-1, -1], larger[-1, -1] = r, along, size
-    return np.column_stack([q, rest / (size if size > 0.0 else 1.0)]), larger
 
 
 def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
@@ -295,7 +244,8 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     """What Z needs about other numbers than X, or as it is, stands in v once more."""
     used = {column for column in layout.fixed_columns if column >= 0}
     special = {column for column, _ in shift.products} | set(shift.order)
-    origin, copies, covariates = shift.origin.copy(), [], []
+    origin, covariates = shift.origin.copy(), []
+    copies: list[tuple[int, float]] = []
     numbers = origin[0]
     places_of: dict[tuple[int, float], int] = {}
     mixed: list[tuple[int, list[int], list[float]]] = []
@@ -326,8 +276,8 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
     wider[0, m - 1 : -1] = [number for _, number in copies]
     order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
-    for column, others, weights in mixed:
-        mix[others, column] = weights
+    for column, others, taken in mixed:
+        mix[others, column] = taken
     order = (*(column for column, _, _ in mixed), *order)
     share = np.ones(m + more)
     share[places] = shift.share
@@ -346,7 +296,7 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     about = values - values.mean(axis=0) if has_constant(term) else values
     sizes = np.einsum("ij,ij->j", about, about)
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
-    found = _taken_off(values, sizes, may)
+    found = taken_off(values, sizes, may)
     return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
 
 
@@ -358,7 +308,7 @@ def _number(term: JointTerm, column: int, *, numbers: np.ndarray, means: np.ndar
 
 
 def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
-    """The shift with more taken off, where columns of all rows have more to do with each other than those of the head."""
+    """The shift with more taken off, where columns have more to do with each other in all rows than in the head."""
     shift, gram, m = cross.shift, cross.gram, len(cross.shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
     columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
@@ -373,10 +323,10 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     close[-1] &= left[-1] > NOTHING
     if not close.any():
         return None
-    more, base, order = np.zeros((m, m)), [], list(shift.order)
+    more, order = np.zeros((m, m)), list(shift.order)
+    base: list[int] = []
     for number, column in enumerate(columns):
         if close[number] and base:
-            # the first rows do not tell how it varies: by lme4's rule it varies as a whole
             weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []

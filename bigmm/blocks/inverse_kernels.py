@@ -79,8 +79,8 @@ def times_own_transpose(lam):
 
 @njit(cache=True, nogil=True)
 def units_of(lo, hi, diagonal):
-    """(k,) powers of two near the scales of effects that levels lo..hi with diagonal blocks (q, k, k) can tell, in which
-    covariates of very different size have effects of one size, so that pivots can be compared."""
+    """(k,) powers of two near the scales of effects that levels lo..hi with diagonal blocks (q, k, k) can tell, in
+    which covariates of very different size have effects of one size, so that pivots can be compared."""
     units = np.ones(diagonal.shape[1])
     for a in range(len(units)):
         total = 0.0

@@ -63,17 +63,7 @@ def hold_levels(
     """
     check_held_memory(source, spec, head, how, workers)
     layout = without_labels(spec.layout)
-    shift = first_shift(layout, head)
-    size = row_sizes(source, layout, head)
-    for more in range(MORE_PASSES, -1, -1):
-        total = partial(chain_sums, layout, tuple(chain), shift)
-        held = _held(source, spec, layout, chain, workers, how, size, total)
-        facts = held.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
-        better = next_shift(layout, head, _products(facts, shift)) if more and facts.n else None
-        if better is None:
-            break
-        del held  # its shards make room for the next ones
-        shift = better
+    held, facts, shift = _summed(source, spec, layout, chain, head, workers, how)
     assembled, columns = _fixed_part(spec, layout, chain, shift, facts)
     templates = templates_for(layout, tuple(chain))
     for number, j in enumerate(chain):
@@ -82,6 +72,24 @@ def hold_levels(
     there = HeldLevels(held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(there, number) for number in range(len(chain)))
     return HeldModelOfLevels(HeldAlgebra(there), replace(assembled, gram=columns.shell, kept=kept), facts)
+
+
+def _summed(
+    source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], head: DesignChunk, workers: Executor,
+    how: Settings,
+) -> tuple[Held, ChainFacts, Shift]:  # fmt: skip
+    """The shards and what they say of the rows, about the shift that suits these."""
+    shift, size = first_shift(layout, head), row_sizes(source, layout, head)
+    more = MORE_PASSES
+    while True:
+        total = partial(chain_sums, layout, tuple(chain), shift)
+        held = _held(source, spec, layout, chain, workers, how, size, total)
+        facts = held.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
+        better = next_shift(layout, head, _products(facts, shift)) if more else None
+        if better is None:
+            return held, facts, shift
+        del held  # its shards make room for the next ones
+        shift, more = better, more - 1
 
 
 def without_labels(layout: Layout) -> Layout:

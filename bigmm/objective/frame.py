@@ -110,7 +110,10 @@ class Frame:
 
 
 def frame_of(
-    templates: Templates, bases: Sequence[np.ndarray], squares: Sequence[np.ndarray], rows: Sequence[float] | None = None
+    templates: Templates,
+    bases: Sequence[np.ndarray],
+    squares: Sequence[np.ndarray],
+    rows: Sequence[float] | None = None,
 ) -> Frame:
     """bases: per joint term (k, k) T with Z = Z_working T; squares: per joint term (k, k) Z_working'W Z_working of an
     average level; rows: per joint term the rows of one, None: all covariates are of ordinary size."""

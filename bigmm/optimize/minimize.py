@@ -166,8 +166,8 @@ def _is_saddle(theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) ->
 
 
 def _falls(problem: Problem, theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:
-    """Does the criterion fall by more than what is certified, along the negative curvature at zero? Where a variance can
-    stand for another one it falls by next to nothing, and that is no saddle."""
+    """Does the criterion fall by more than what is certified, along the negative curvature at zero? Where a variance
+    can stand for another one it falls by next to nothing, and that is no saddle."""
     zero = np.flatnonzero(at_boundary | (theta == 0.0))
     values, vectors = np.linalg.eigh(model.hessian[np.ix_(zero, zero)])
     direction = np.zeros(len(theta))

@@ -57,7 +57,7 @@ def test_sums_come_back(name, origin):
     own = gram.xy[:-1, :-1]
     sizes = np.sqrt(np.diagonal(own))
     assert gram.active.all() and np.linalg.cond(own / np.outer(sizes, sizes)) < 1e3
-    for term, (grouping, covariates) in zip(gram.terms, terms, strict=True):
+    for term, (_, covariates) in zip(gram.terms, terms, strict=True):
         z = raw[:, list(covariates)]
         block = np.asarray(z.T @ z, float)
         found = term.basis.T @ term.diagonal.sum(axis=0) @ term.basis

@@ -50,7 +50,7 @@ def dense_criterion(z, x, y, theta, reml, logdet=0.0):
 
 
 def models(x, z, s):
-    """{formula: (random covariates, basis of X, log-determinant)} for covariates about the origin s, both moved by it."""
+    """{formula: (random covariates, basis of X, log-determinant)} for covariates that are both moved by s."""
     u, v, big = x - s, z - s, np.log(s)
     plain = [ONE[:, None]]
     return {
@@ -186,3 +186,68 @@ def test_a_response_that_a_covariate_nearly_gives():
     assert found.objective == pytest.approx(expected.objective, abs=1e-4)  # y holds noise to 1e-7
     assert found.params["x"] == pytest.approx(1e9 + expected.params["x"], rel=1e-14)
     assert found.bse["x"] == pytest.approx(expected.bse["x"], rel=1e-6)
+
+
+@pytest.mark.parametrize("mean", [1e6, 1e8, 1e10])
+@pytest.mark.parametrize("files", [1, 30])
+def test_files_without_a_complete_row(tmp_path, mean, files):
+    """Adding a constant to y changes the intercept alone, whatever the first files lack; with many such files the pass
+    itself finds that its shift was far off."""
+    x = U + mean
+    for number in range(files):
+        part = frame(x, V)[:8].assign(y=np.nan)
+        part.to_parquet(tmp_path / f"{number:03}.parquet")
+    frame(x, V, Y + mean).to_parquet(tmp_path / "part-a.parquet")
+    frame(x, V)[:20].assign(y=np.nan).to_parquet(tmp_path / "part-b.parquet")
+    found = bigmm.lmm("y ~ x + (1 | g)", tmp_path)
+    expected = bigmm.lmm("y ~ x + (1 | g)", frame(x - mean, V, (Y + mean) - mean))
+    assert found.objective == pytest.approx(expected.objective, abs=1e-6)
+    assert found.params["x"] == pytest.approx(expected.params["x"], rel=1e-6)
+    assert found.nobs == N
+
+
+def test_first_rows_unlike_the_others(tmp_path):
+    """Sorted data: the first file is near zero, all others a billion away."""
+    near, far = frame(U, V)[:100], frame(U + 1e9, V, Y + 1e9)
+    near.to_parquet(tmp_path / "0.parquet")
+    for number in range(1, 40):
+        far.to_parquet(tmp_path / f"{number:02}.parquet")
+    found = bigmm.lmm("y ~ x + f:x + (1 | g)", tmp_path, filter="x > 1000")
+    expected = bigmm.lmm("y ~ x + f:x + (1 | g)", pd.concat([far] * 39))
+    assert found.objective == pytest.approx(expected.objective, abs=1e-5)
+
+
+def test_effects_count_term_by_term():
+    """40 levels and 70 rows: lme4 refuses (x | g), whose 80 effects are of one term, and fits (x || g)."""
+    rng = np.random.default_rng(777021)
+    group = np.sort(np.append(np.arange(40), rng.integers(0, 40, 30)))
+    x = rng.normal(size=70)
+    y = x + 2 * rng.normal(size=40)[group] + 2 * rng.normal(size=40)[group] * x + rng.normal(size=70)
+    data = pd.DataFrame({"y": y, "x": x, "g": group})
+    double = bigmm.lmm("y ~ x + (x || g)", data)
+    apart = bigmm.lmm("y ~ x + (1 | g) + (0 + x | g)", data)
+    assert double.objective == apart.objective and np.isfinite(double.objective)
+    with pytest.raises(bigmm.DataError, match=r"80 random effects \(40 levels x 2\) for 70 rows"):
+        bigmm.lmm("y ~ x + (x | g)", data)
+
+
+@pytest.mark.parametrize("formula", ["x + (0 + x | g)", "f * x + (x | g)", "x + (x || g)"])
+def test_levels_that_stay_with_the_workers(formula, monkeypatch):
+    monkeypatch.setattr("bigmm.fit.staying.enough_trees", lambda *_: True)
+    data = frame(U + 1e6, V)
+    here = bigmm.lmm(f"y ~ {formula}", data)
+    monkeypatch.setattr("bigmm.fit.staying.LARGE_BYTES", 1)
+    there = bigmm.lmm(f"y ~ {formula}", data)
+    assert "stay with the workers" in there.fitted.solver_reason
+    assert there.objective == pytest.approx(here.objective, abs=1e-8)
+
+
+def test_a_saved_fit_and_predictions(tmp_path):
+    data = frame(U + 1e7, V)
+    fitted, near = bigmm.lmm("y ~ f * x + (0 + x | g)", data), None
+    fitted.save(tmp_path / "fit")
+    near = bigmm.load(tmp_path / "fit")
+    assert near.objective == fitted.objective
+    residual = Y - np.asarray(fitted.predict(data))
+    assert residual.std() < fitted.sigma
+    np.testing.assert_allclose(np.asarray(near.predict(data)), np.asarray(fitted.predict(data)), atol=1e-7)
