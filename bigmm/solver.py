@@ -51,10 +51,11 @@ def quiet_driver(gram: Gram) -> AbstractContextManager[None]:
     return one_thread_each() if size < SMALL_TAIL else nullcontext()
 
 
-def starts(moments: np.ndarray, templates: Templates, theta0: np.ndarray | None) -> tuple[np.ndarray, ...]:
+def starts(
+    moments: np.ndarray, templates: Templates, theta0: np.ndarray | None, identity: np.ndarray
+) -> tuple[np.ndarray, ...]:
     """The preferred start first: theta0, else from moments; then identity templates and two rescaled ones."""
-    unit = np.where(templates.lower == 0, 1.0, 0.0)
-    rest = (moments, unit, 0.2 * moments, 5.0 * moments)
+    rest = (moments, identity, 0.2 * moments, 5.0 * moments)
     if theta0 is None:
         return rest
     theta0 = np.asarray(theta0, float)
@@ -184,7 +185,7 @@ def solve_iteratively(
     """
     algebra = IterativeAlgebra(gram, FIRST_PROBES, FIRST_DEFLATION, seed)
     frame = frame_for(algebra, templates)
-    start = frame.inward(starts(algebra.start(templates), templates, theta0)[0])
+    start = frame.inward(starts(algebra.start(templates), templates, theta0, frame.identity)[0])
     stop = score.stop_below(tolerance[0])
     evaluations = 0
     while True:
@@ -253,17 +254,17 @@ def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray 
     frame = frame_for(criterion.algebra, templates)
     framed = Framed(criterion if small is None else Criterion(small, templates, criterion.reml), frame)
     fast = framed.criterion
-    first = tuple(map(frame.inward, starts(criterion.algebra.start(templates), templates, theta0)))
+    begun = starts(criterion.algebra.start(templates), templates, theta0, frame.identity)
+    first = tuple(map(frame.inward, begun))
     cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
     return _outward(framed, minimize(_problem(framed, first, cheap=cheap), optimizer))
 
 
 def frame_for(algebra: Algebra, templates: Templates) -> Frame:
     """The coordinates of the search."""
-    if all(term.width == 1 for term in templates.terms):
-        return frame_of(templates, (), ())
-    bases = [term.basis for term in algebra.structure.gram.terms if term.penalized]
-    return frame_of(templates, bases, algebra.squares())
+    gram = algebra.structure.gram
+    bases = [term.basis for term in gram.terms if term.penalized]
+    return frame_of(templates, bases, algebra.squares(), [gram.n / levels for levels in algebra.levels()])
 
 
 def _problem(framed: Framed, first: tuple[np.ndarray, ...], **how: Any) -> Problem:

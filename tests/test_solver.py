@@ -45,7 +45,8 @@ def test_restarts_where_evaluations_are_cheap():
 
 def test_theta0_comes_first():
     model = Rows.draw(SHAPES["crossed"], 0)
-    first, *rest = solve.starts(moment_start(model.gram, model.templates), model.templates, np.array([0.3, 0.4]))
+    moments, given = moment_start(model.gram, model.templates), np.array([0.3, 0.4])
+    first, *rest = solve.starts(moments, model.templates, given, np.ones(2))
     np.testing.assert_array_equal(first, [0.3, 0.4])
     assert len(rest) == 4
 

@@ -3,23 +3,29 @@
 from bigmm.accumulate.assemble import Assembled, assemble
 from bigmm.accumulate.crossproducts import CrossProducts, merge
 from bigmm.accumulate.fold import accumulator_bytes, fold_lane, has_many_pairs, many_pairs_bytes
+from bigmm.accumulate.origin import MORE_PASSES, first_shift, next_shift
 from bigmm.accumulate.pairs import PairSums
 from bigmm.accumulate.parts import N_PARTS, add_up_part, fold_in_parts, whole
-from bigmm.accumulate.shift import shift_vector
+from bigmm.accumulate.shift import Shift, as_shift, shift_vector
 
 __all__ = [
+    "MORE_PASSES",
     "N_PARTS",
     "Assembled",
     "CrossProducts",
     "PairSums",
+    "Shift",
     "accumulator_bytes",
     "add_up_part",
+    "as_shift",
     "assemble",
+    "first_shift",
     "fold_in_parts",
     "fold_lane",
     "has_many_pairs",
     "many_pairs_bytes",
     "merge",
+    "next_shift",
     "shift_vector",
     "whole",
 ]

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, about_mean, fixed_part, original_squares, x_basis
+from bigmm.accumulate.fixedpart import (
+    ROUNDING_SQUARED,
+    FixedPart,
+    fixed_part,
+    original_squares,
+    response_squares,
+    x_basis,
+)
+from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
 from bigmm.design.layout import JointTerm, Layout, joint_terms
@@ -50,7 +57,10 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     active[fixed.order] = rank.kept
     dense = fixed.dense[active[: len(fixed.dense)]]
     picked = np.append(dense, len(cross.shift) - 1)
-    basis, one = x_basis(cross.shift, layout, fixed)
+    basis, one, given = x_basis(cross.shift, layout, fixed)
+    y_shift = float(cross.shift.numbers[-1])
+    if cross.shift.order and cross.shift.order[-1] == len(cross.shift) - 1:  # more than the constant was taken off y
+        y_shift, one = 1.0, given
     terms = tuple(
         _term_block(cross, joint[j], j, levels, picked, fixed, active, layout.groupings[joint[j].grouping].name)
         for j, levels in zip(order, kept)
@@ -62,11 +72,11 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
         n=cross.n,
         sum_log_w=cross.sum_log_w,
         x_basis=basis,
-        y_shift=float(cross.shift[-1]),
+        y_shift=y_shift,
         one=one,
         active=active,
         fixed_order=fixed.order,
-        y_sum_squares_total=about_mean(cross.gram, len(cross.shift) - 1),
+        y_sum_squares_total=response_squares(cross),
     )
     dropped = tuple(name for name, keep in zip(layout.fixed_names, rank.kept) if not keep)
     return Assembled(gram, tuple(order), kept, dropped)
@@ -82,9 +92,9 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
     if cross.n == 0:
         raise DataError(f"there are no rows to fit: {_why_none(cross)}")
     y = len(cross.shift) - 1
-    spread = about_mean(cross.gram, y)
+    spread = response_squares(cross)
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
-        mean = cross.shift[y] + cross.gram[0, y] / cross.gram[0, 0]
+        mean = float(cross.gram[0] @ cross.shift.back[:, y]) / cross.gram[0, 0]
         raise DataError(
             f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
             "so there is no variance to explain; check the response column and the filter"
@@ -114,7 +124,7 @@ def _term_block(
     active: np.ndarray,
     name: str,
 ) -> TermBlock:
-    covariates = list(joint.covariates)
+    covariates = cross.shift.covariates[j]
     record = cross.records[j] if len(levels) == len(cross.records[j]) else cross.records[j][levels]
     basis = term_basis(covariates, cross.shift)
     contrast = None
@@ -124,10 +134,11 @@ def _term_block(
     return TermBlock(name, record[:, :, covariates], record[:, :, picked], basis, contrast is None, contrast)
 
 
-def term_basis(covariates: Sequence[int], shift: np.ndarray) -> np.ndarray:
-    """(k, k) T with Z = Z_working T: shifted covariates come back through the constant, which is the first."""
-    basis = np.eye(len(covariates))
-    basis[0] += np.where(np.arange(len(covariates)) > 0, shift[list(covariates)], 0.0)
+def term_basis(covariates: np.ndarray, shift: Shift) -> np.ndarray:
+    """(k, k) T with Z = Z_working T: shifted covariates come back through the constant, which is the first, and through
+    covariates before them; covariates: of `Shift.covariates`."""
+    basis = np.eye(len(covariates)) + shift.mix[np.ix_(covariates, covariates)]
+    basis[0] += np.where(np.arange(len(covariates)) > 0, shift.numbers[covariates], 0.0)
     return basis
 
 

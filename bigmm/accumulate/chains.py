@@ -8,11 +8,14 @@ from dataclasses import replace
 import numpy as np
 
 from bigmm.accumulate.fold import Accumulator, without_zero_weights
+from bigmm.accumulate.shift import Shift
 from bigmm.blocks.chains import ChainSums, tree_order
 from bigmm.design.layout import DesignChunk, Layout, joint_terms
 
 
-def chain_sums(layout: Layout, chain: Sequence[int], shift: np.ndarray, pieces: Sequence[DesignChunk]) -> ChainSums:
+def chain_sums(
+    layout: Layout, chain: Sequence[int], shift: Shift | np.ndarray, pieces: Sequence[DesignChunk]
+) -> ChainSums:
     """Sum the rows of ``pieces``, which hold whole trees, in order; chain: the joint terms, finest first.
 
     Levels are numbered by the rows that are here, so the records are as large as these trees, not as the model.

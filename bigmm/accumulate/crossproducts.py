@@ -8,14 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.accumulate.pairs import PairRows, PairSums
+from bigmm.accumulate.shift import Shift
 from bigmm.errors import VersionError
 
 
 @dataclass(frozen=True, slots=True)
 class CrossProducts:
-    """Sums over rows with weight w > 0 of v = [1, columns[1:]..., y - offset] - shift, m numbers, for one `Layout`.
+    """Sums over rows with weight w > 0 of v, the m numbers that a `Shift` makes of [1, columns[1:]..., y - offset] of
+    one `Layout`.
 
-    gram: (m, m) sum of w v v'; shift: (m,), the same everywhere;
+    gram: (m, m) sum of w v v'; shift: the same everywhere;
     records: per joint term (order of `joint_terms`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
     numbers past the first m are zeros that keep records on the boundaries of cache lines;
     counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all pairs of joint terms, the
@@ -25,7 +27,7 @@ class CrossProducts:
     """
 
     gram: np.ndarray
-    shift: np.ndarray
+    shift: Shift
     records: tuple[np.ndarray, ...]
     counts: tuple[np.ndarray, ...]
     pairs: Mapping[tuple[int, int], PairSums | PairRows]
@@ -84,7 +86,7 @@ def merge(first: CrossProducts, second: CrossProducts) -> CrossProducts:
 
 def _check_same_layout(first: CrossProducts, second: CrossProducts) -> None:
     same = (
-        np.array_equal(first.shift, second.shift)
+        first.shift.same(second.shift)
         and [r.shape for r in first.records] == [r.shape for r in second.records]
         and first.pairs.keys() == second.pairs.keys()
     )

@@ -10,22 +10,25 @@ import numpy as np
 import scipy.sparse as sp
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.rank import Rank, sequential_rank
+from bigmm.accumulate.origin import sequence_of
+from bigmm.accumulate.rank import MIXED_TOLERANCE, TOLERANCE, Rank, in_order, sequential_rank, squares_of
+from bigmm.accumulate.shift import Shift
 from bigmm.design.layout import FixedFactor, JointTerm, Layout
 
 # Share of a sum of squares that rounding of the stored values can leave: a few units in the last place, squared.
 ROUNDING_SQUARED = 1e-30
 
 
-def about_mean(gram: np.ndarray, column: int) -> float:
-    """Weighted sum of squares of a column about its weighted mean."""
-    return float(max(gram[column, column] - gram[0, column] ** 2 / gram[0, 0], 0.0))
+def response_squares(cross: CrossProducts) -> float:
+    """Weighted sum of squares of the response (less any offset) about its weighted mean."""
+    response = (np.eye(len(cross.shift)) + cross.shift.mix)[:, [-1]]
+    response[0] -= cross.gram[0] @ response / cross.gram[0, 0]
+    return float(squares_of(cross.gram, response)[0])
 
 
 def original_squares(cross: CrossProducts, column: int) -> float:
     """Sum of squares of a column before the shift."""
-    g, s = cross.gram, cross.shift[column]
-    return float(g[column, column] + 2.0 * s * g[0, column] + s * s * g[0, 0])
+    return float(squares_of(cross.gram, cross.shift.back[:, [column]])[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,11 @@ def fixed_part(cross: CrossProducts, layout: Layout, joint: tuple[JointTerm, ...
             factors[j] = factor, places
             start += len(places)
     gram = _fixed_gram(cross, dense, factors)
-    spread, floor = _column_scales(cross, dense, gram)
-    rank = sequential_rank(gram[np.ix_(position, position)], spread[position], floor[position])
-    return FixedPart(dense, factors, position, rank)
+    spread, floor, tolerance = _column_scales(cross, dense, gram)
+    sequence = sequence_of(layout, cross.shift)
+    taken = position[sequence]
+    rank = sequential_rank(gram[np.ix_(taken, taken)], spread[taken], floor[taken], tolerance[taken])
+    return FixedPart(dense, factors, position, in_order(sequence, rank))
 
 
 def _fixed_gram(cross: CrossProducts, dense: np.ndarray, factors: dict) -> np.ndarray:
@@ -92,32 +97,66 @@ def _sparse(cross: CrossProducts, j: int, k: int) -> Any:
     return sp.csr_array((block.data.reshape(-1), block.indices, block.indptr), shape=pair.n_levels)
 
 
-def _column_scales(cross: CrossProducts, dense: np.ndarray, gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(p,) sums of squares about the mean, and (p,) what rounding of the original values can leave."""
-    spread = np.diagonal(gram).copy()
+def _column_scales(
+    cross: CrossProducts, dense: np.ndarray, gram: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(p,) sums of squares about the mean, before other columns are taken off; (p,) what rounding of the original
+    values can leave; (p,) tolerance of the rank."""
+    spread, tolerance = np.diagonal(gram).copy(), np.full(len(gram), TOLERANCE)
     floor = np.zeros(len(gram))
-    for i, column in enumerate(dense):
-        spread[i] = about_mean(cross.gram, column)
-        floor[i] = ROUNDING_SQUARED * original_squares(cross, column)
-    return spread, floor
+    shift = cross.shift
+    unmixed = (np.eye(len(shift)) + shift.mix)[:, dense]
+    means = cross.gram[0] @ unmixed / cross.gram[0, 0]
+    unmixed[0] -= means
+    spread[: len(dense)] = squares_of(cross.gram, unmixed)
+    floor[: len(dense)] = ROUNDING_SQUARED * _rounded_squares(cross, dense)
+    mixed = np.flatnonzero(np.isin(dense, shift.order))
+    tolerance[mixed] = MIXED_TOLERANCE * shift.share[dense[mixed]]
+    return spread, floor, tolerance
 
 
-def x_basis(shift: np.ndarray, layout: Layout, fixed: FixedPart) -> tuple[np.ndarray, np.ndarray | None]:
-    """(p, p) B with X = X_working B and (p,) c with X c = 1, both in working order, using kept columns only.
+def _rounded_squares(cross: CrossProducts, dense: np.ndarray) -> np.ndarray:
+    """(p,) sums of squares of the largest numbers from which each column is made, of shifted factors those of the
+    products in which one of them is not."""
+    shift = cross.shift
+    origin, factors = shift.origin.copy(), np.ones(len(shift), np.int64)
+    factors[0] = 0
+    factors[[column for column, _ in shift.products]] = [len(own) for _, own in shift.products]
+    for column, own in shift.products:
+        origin[factors < len(own) - 1, column] = 0.0
+    back = ((np.eye(len(shift)) + shift.mix) @ (np.eye(len(shift)) + origin))[:, dense]
+    return np.maximum(squares_of(cross.gram, back), np.diagonal(cross.gram) @ back**2)
 
-    X_j = Xw_j + s_j 1. From X c = 1 follows Xw a = 1 with a = c / (1 - s'c), hence B = I + a s'. A dropped column in
-    the support of a is replaced by its expansion in kept ones; then c = a / (1 + s'a).
+
+def x_basis(shift: Shift, layout: Layout, fixed: FixedPart) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+    """(p, p) B with X = X_working B, (p,) c with X c = 1 or None, and (p,) c_y in y = y_working + X c_y; all in
+    working order, using kept columns only.
+
+    X = Xw M + 1 s'. From X c = 1 follows Xw a = 1 with a = M c / (1 - s'c), hence B = M + a s'. A dropped column that
+    is used is replaced by its expansion in kept ones, and c = B^-1 a.
     """
-    p = len(fixed.order)
-    if layout.one is None:
-        return np.eye(p), None
-    s = np.zeros(p)
-    s[: len(fixed.dense)] = shift[fixed.dense]
-    one = np.asarray(layout.one, float)
-    a = one / (1.0 - s[fixed.order] @ one)
-    for column in np.flatnonzero(~fixed.rank.kept & (a != 0.0)):
-        weight, a[column] = a[column], 0.0
-        a += weight * fixed.rank.coefficients(column)
-    working = np.zeros(p)
-    working[fixed.order] = a
-    return np.eye(p) + np.outer(working, s), working / (1.0 + s @ working)
+    p, n, back = len(fixed.order), len(fixed.dense), shift.back
+    m, s, y = np.eye(p), np.zeros(p), np.zeros(p)
+    m[:n, :n] = back[np.ix_(fixed.dense, fixed.dense)]
+    y[:n] = back[fixed.dense, -1]
+    constant = fixed.dense == 0
+    s[:n], m[:n, :n][constant] = back[0, fixed.dense], np.eye(n)[constant]
+    s[:n][constant], y[:n][constant] = 0.0, 0.0
+    one = None
+    if layout.one is not None:
+        one = np.zeros(p)
+        one[fixed.order] = layout.one
+        one = m @ one / (1.0 - s @ one)
+    whole = m if one is None else m + np.outer(one, s)
+    given = y if one is None else y + back[0, -1] * one
+    for column in np.flatnonzero(~fixed.rank.kept):
+        place, expansion = fixed.order[column], np.zeros(p)
+        expansion[fixed.order] = fixed.rank.coefficients(column)
+        others = np.arange(p) != place
+        whole[:, others] += np.outer(expansion, whole[place, others])
+        whole[place, others] = 0.0
+        for vector in (given,) if one is None else (given, one):
+            vector += vector[place] * expansion
+            vector[place] = 0.0
+    solved = np.linalg.solve(whole, np.column_stack([given] if one is None else [given, one]))
+    return whole, None if one is None else solved[:, 1], solved[:, 0]

@@ -11,6 +11,7 @@ import pyarrow as pa
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.kernels import add_rows, count_levels, padded, zero_records
 from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer, pairs_of_terms
+from bigmm.accumulate.shift import Shift, as_shift
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
 from bigmm.errors import DataError
 from bigmm.execute.lanes import Lane
@@ -34,7 +35,7 @@ class Encoder(Protocol):
 
 
 def fold_lane(
-    source: Source, spec: Encoder, shift: np.ndarray, lane: Lane, tick: Callable[[int], object]
+    source: Source, spec: Encoder, shift: Shift | np.ndarray, lane: Lane, tick: Callable[[int], object]
 ) -> CrossProducts:
     """Read the lane's partitions in order and sum them; ``tick(rows)`` after each. Raises DataError, ReadError."""
     accumulator = Accumulator(spec.layout, shift)
@@ -81,10 +82,10 @@ def _pairs(layout: Layout) -> list[tuple[int, int]]:
 class Accumulator:
     """The buffers of one lane; `add` mutates them, `freeze` hands them over; without ``pairs`` none are summed."""
 
-    def __init__(self, layout: Layout, shift: np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True):
-        m = len(layout.columns) + 1
-        self.layout, self.shift, self.terms = layout, np.ascontiguousarray(shift, float), joint_terms(layout)
-        self.covariates = [np.array(term.covariates, np.int64) for term in self.terms]
+    def __init__(self, layout: Layout, shift: Shift | np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True):
+        self.layout, self.how, self.terms = layout, as_shift(layout, shift), joint_terms(layout)
+        self.shift, self.covariates = np.ascontiguousarray(self.how.plain), self.how.covariates
+        m = len(self.shift)
         sizes = [layout.groupings[term.grouping].n_levels for term in self.terms]
         self.high, self.low = np.zeros((m, m)), np.zeros((m, m))
         self.records = [zero_records(q, len(term.covariates), m) for q, term in zip(sizes, self.terms)]
@@ -108,6 +109,7 @@ class Accumulator:
         if chunk.rows == 0:
             return
         _check_levels(chunk, self.layout)
+        chunk = self.how.prepared(chunk)
         self.n += chunk.rows
         self.weighted = chunk.w is not None
         if chunk.w is not None:
@@ -171,7 +173,7 @@ class Accumulator:
         pairs = {key: buffer.freeze() for key, buffer in self.pairs.items()}
         return CrossProducts(
             gram,
-            self.shift,
+            self.how,
             tuple(self.records),
             counts,
             pairs,

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 # A column is dropped when the columns before it leave less than this share of its sum of squares. Squares carry 16
-# digits, so about 1e-14 can be told from rounding; lme4's 1e-7 on lengths is 1e-14 on squares.
+# digits, so about 1e-14 can be told from rounding; lme4's 1e-7 on lengths is 1e-14 on squares. A column that comes near
+# has what the others give taken off before it is summed (`origin`), and then lme4's own limit can be kept.
 TOLERANCE = 1e-11
+MIXED_TOLERANCE = 1e-14
 _ROUNDING = 1e-14
 _PANEL = 64
 
@@ -29,15 +31,18 @@ class Rank:
         return c
 
 
-def sequential_rank(gram: np.ndarray, spread: np.ndarray, floor: np.ndarray) -> Rank:
+def sequential_rank(
+    gram: np.ndarray, spread: np.ndarray, floor: np.ndarray, tolerance: np.ndarray | float = TOLERANCE
+) -> Rank:
     """Cholesky of gram (p, p) in the given order, leaving out columns that depend on kept earlier ones.
 
-    spread: (p,) sum of squares of each column about its mean; floor: (p,) sum of squares below which a column is zero.
+    spread: (p,) sum of squares of each column about its mean; floor: (p,) sum of squares below which a column is zero;
+    tolerance: (p,) or one, share of the spread.
     """
     p = len(gram)
     factor = np.zeros((p, p))
     kept = np.zeros(p, bool)
-    limit = np.maximum(np.maximum(TOLERANCE * spread, _ROUNDING * np.diagonal(gram)), floor)
+    limit = np.maximum(np.maximum(tolerance * spread, _ROUNDING * np.diagonal(gram)), floor)
     for start in range(0, p, _PANEL):
         stop = min(start + _PANEL, p)
         panel = gram[start:, start:stop] - factor[start:, :start] @ factor[start:stop, :start].T
@@ -47,3 +52,27 @@ def sequential_rank(gram: np.ndarray, spread: np.ndarray, floor: np.ndarray) -> 
                 kept[j] = True
                 factor[j:, j] = column / np.sqrt(column[0])
     return Rank(kept, factor)
+
+
+def in_order(order: np.ndarray, rank: Rank) -> Rank:
+    """The rank found of columns taken in another order; order: (p,) the column that was taken at each place."""
+    kept, factor = np.zeros_like(rank.kept), np.zeros_like(rank.factor)
+    kept[order], factor[np.ix_(order, order)] = rank.kept, rank.factor
+    return Rank(kept, factor)
+
+
+def pivots(gram: np.ndarray) -> np.ndarray:
+    """(p,) what earlier columns leave of each column's sum of squares; those that are nearly nothing take no part."""
+    p = len(gram)
+    left, factor = np.zeros(p), np.zeros((p, p))
+    for j in range(p):
+        column = gram[j:, j] - factor[j:, :j] @ factor[j, :j]
+        left[j] = column[0]
+        if column[0] > _ROUNDING * gram[j, j]:
+            factor[j:, j] = column / np.sqrt(column[0])
+    return left
+
+
+def squares_of(gram: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """(k,) sums of squares of columns (m, k) of combinations of the summed ones."""
+    return np.maximum(np.einsum("ij,ij->j", columns, gram @ columns), 0.0)

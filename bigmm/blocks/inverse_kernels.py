@@ -30,6 +30,7 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, w
     product = np.empty((k, n_max))
     a_inv = np.empty((k, k))
     sigma = times_own_transpose(lam)
+    units = units_of(lo, hi, diagonal)
     work = np.empty((k, 2 * k))
     total = np.zeros((k, k))
     for i in range(lo, hi):
@@ -38,7 +39,7 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, w
         if k == 1:
             a_inv[0, 0] = 1.0 / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
         else:
-            inverse_plus_identity(diagonal[i], sigma, work, a_inv)
+            inverse_plus_identity(diagonal[i], sigma, units, work, a_inv)
         for a in range(k):
             for b in range(k):
                 t = 0.0
@@ -74,6 +75,20 @@ def times_own_transpose(lam):
             for c in range(k):
                 out[a, b] += lam[a, c] * lam[b, c]
     return out
+
+
+@njit(cache=True, nogil=True)
+def units_of(lo, hi, diagonal):
+    """(k,) powers of two near the scales of effects that levels lo..hi with diagonal blocks (q, k, k) can tell, in
+    which covariates of very different size have effects of one size, so that pivots can be compared."""
+    units = np.ones(diagonal.shape[1])
+    for a in range(len(units)):
+        total = 0.0
+        for i in range(lo, hi):
+            total += diagonal[i, a, a]
+        if 0.0 < total < np.inf:
+            units[a] = 2.0 ** np.round(-0.5 * np.log2(total / (hi - lo)))
+    return units
 
 
 @njit(inline="always")
@@ -191,15 +206,18 @@ def _keep_between(h, product, n, i, first, last, out_columns, out_dense):
 
 
 @njit(inline="always")
-def inverse_plus_identity(diagonal, sigma, work, out):
-    """out = (I + diagonal sigma)^-1 by Gauss-Jordan with partial pivoting; work (k, 2k)."""
+def inverse_plus_identity(diagonal, sigma, units, work, out):
+    """out = (I + diagonal sigma)^-1 by Gauss-Jordan with partial pivoting; units (k,): see `units_of`; work (k, 2k).
+
+    NaN where there is no inverse in floating point.
+    """
     k = sigma.shape[0]
     for a in range(k):
         for b in range(k):
             t = 1.0 if a == b else 0.0
             for c in range(k):
                 t += diagonal[a, c] * sigma[c, b]
-            work[a, b] = t
+            work[a, b] = t * (units[a] / units[b])
             work[a, k + b] = 1.0 if a == b else 0.0
     for c in range(k):
         pivot = c
@@ -209,7 +227,7 @@ def inverse_plus_identity(diagonal, sigma, work, out):
         if pivot != c:
             for b in range(2 * k):
                 work[c, b], work[pivot, b] = work[pivot, b], work[c, b]
-        scale = 1.0 / work[c, c]
+        scale = 1.0 / work[c, c] if work[c, c] != 0.0 else np.nan
         for b in range(2 * k):
             work[c, b] *= scale
         for a in range(k):
@@ -219,7 +237,7 @@ def inverse_plus_identity(diagonal, sigma, work, out):
                     work[a, b] -= t * work[c, b]
     for a in range(k):
         for b in range(k):
-            out[a, b] = work[a, k + b]
+            out[a, b] = work[a, k + b] * (units[b] / units[a])
 
 
 @njit(cache=True, nogil=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bigmm.blocks.inverse_kernels import inverse_plus_identity, times_own_transpose
+from bigmm.blocks.inverse_kernels import inverse_plus_identity, times_own_transpose, units_of
 
 
 @njit(cache=True, nogil=True)
@@ -119,6 +119,7 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
     k)."""
     k, m = lam.shape[0], len(residual)
     sigma = times_own_transpose(lam)
+    units = units_of(lo, hi, diagonal)
     inverse = np.empty((k, k))
     work = np.empty((k, 2 * k))
     rhs = np.empty(k)
@@ -131,7 +132,7 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
         if k == 1:
             out[i, 0] = rhs[0] / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
             continue
-        inverse_plus_identity(diagonal[i], sigma, work, inverse)
+        inverse_plus_identity(diagonal[i], sigma, units, work, inverse)
         for a in range(k):
             t = 0.0
             for b in range(k):

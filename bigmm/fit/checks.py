@@ -6,40 +6,47 @@ import numpy as np
 
 from bigmm.blocks.gram import Gram, TermBlock
 from bigmm.errors import DataError
+from bigmm.objective import Templates
 
 NO_VARIATION = 1e-14
 
 
-def check_identified(gram: Gram) -> None:
+def check_identified(gram: Gram, templates: Templates) -> None:
     """Raises DataError when a grouping factor has one level, as many levels or random effects as there are rows, or no
     variation of the response within its levels (lme4's checks)."""
-    for term in gram.terms:
+    for number, term in enumerate(gram.terms):
         if term.penalized:
-            check_factor(gram, term, term.n_levels, _within(gram, term))
+            check_factor(gram, term.name, term.n_levels, widest(templates, number), _within(gram, term))
 
 
-def check_factor(gram: Gram, term: TermBlock, n_levels: int, within: float | None) -> None:
-    """The checks of one factor; within: sum of squares of the response within its levels, None where unknown; of gram
-    only the dense part is used, of term name and width."""
+def widest(templates: Templates, number: int) -> int:
+    """Covariates of the widest term that the user wrote for a joint term: as in lme4, terms without correlation between
+    them count one by one."""
+    return max((term.width for term in templates.terms if term.joint == number), default=1)
+
+
+def check_factor(gram: Gram, name: str, n_levels: int, width: int, within: float | None) -> None:
+    """The checks of one factor; width: see `widest`; within: sum of squares of the response within its levels, None
+    where unknown; of gram only the dense part is used."""
     if n_levels < 2:
         raise DataError(
-            f"grouping factor {term.name!r} has only {n_levels} level with rows: the variance between levels "
+            f"grouping factor {name!r} has only {n_levels} level with rows: the variance between levels "
             "cannot be estimated; remove the term or check the column and the filter"
         )
     if n_levels >= gram.n:
         raise DataError(
-            f"grouping factor {term.name!r} has {n_levels} levels for {gram.n} rows: with one row per level "
+            f"grouping factor {name!r} has {n_levels} levels for {gram.n} rows: with one row per level "
             "its variance cannot be told apart from the residual; remove the term or use a coarser factor"
         )
-    if n_levels * term.width >= gram.n:
+    if n_levels * width >= gram.n:
         raise DataError(
-            f"grouping factor {term.name!r} has {n_levels * term.width} random effects ({n_levels} "
-            f"levels x {term.width}) for {gram.n} rows: they cannot be told apart from the "
+            f"grouping factor {name!r} has {n_levels * width} random effects ({n_levels} "
+            f"levels x {width}) for {gram.n} rows: they cannot be told apart from the "
             "residual; use fewer random slopes"
         )
     if within is not None and within <= NO_VARIATION * gram.xy[-1, -1]:
         raise DataError(
-            f"the response does not vary within the levels of {term.name!r}: there is no residual variance to "
+            f"the response does not vary within the levels of {name!r}: there is no residual variance to "
             "estimate; remove the term or check that the factor is not the response itself"
         )
 

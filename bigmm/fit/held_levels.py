@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.accumulate import Assembled, CrossProducts, assemble, shift_vector
+from bigmm.accumulate import MORE_PASSES, Assembled, CrossProducts, Shift, assemble, first_shift, next_shift
 from bigmm.accumulate.assemble import term_basis
 from bigmm.accumulate.chains import chain_sums
 from bigmm.blocks.chains import ChainColumns, ChainSums
@@ -24,12 +24,13 @@ from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor, Held, Lane, hold, hold_each
 from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
 from bigmm.execute.threads import ThreadExecutor
-from bigmm.fit.checks import check_factor
+from bigmm.fit.checks import check_factor, widest
 from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, row_sizes
 from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
 from bigmm.laplace.shard_files import ShardFiles, unpacked
+from bigmm.objective import templates_for
 from bigmm.objective.held import HeldAlgebra, HeldLevels, LevelNumbers
 from bigmm.objective.shards import ChainFacts, chain_facts
 from bigmm.source import Partition, Source
@@ -56,12 +57,12 @@ class HeldModelOfLevels:
 @dataclass(frozen=True, slots=True)
 class HeldSums:
     """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `hold_sums`;
-    shift (m,): what the columns are summed about."""
+    shift: what the columns are summed about."""
 
     held: Held
     layout: Layout
     chain: tuple[int, ...]
-    shift: np.ndarray
+    shift: Shift
     facts: ChainFacts
 
     @property
@@ -82,22 +83,27 @@ def hold_sums(
     """
     check_held_memory(source, spec, head, how, workers)
     layout = without_labels(spec.layout)
-    shift = shift_vector(layout, head)
-    size = row_sizes(source, layout, head)
-    total = partial(chain_sums, layout, tuple(chain), shift)
-    held = _held(source, spec, layout, chain, workers, how, size, total)
-    covariates = tuple(np.array(joint_terms(layout)[j].covariates) for j in chain)
-    return HeldSums(held, layout, tuple(chain), shift, held.fold(ChainFacts.merge, chain_facts, covariates))
+    shift, size, more = first_shift(layout, head), row_sizes(source, layout, head), MORE_PASSES
+    while True:
+        total = partial(chain_sums, layout, tuple(chain), shift)
+        held = _held(source, spec, layout, chain, workers, how, size, total)
+        facts = held.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
+        sums = HeldSums(held, layout, tuple(chain), shift, facts)
+        better = next_shift(layout, head, sums.products) if more else None
+        if better is None:
+            return sums
+        del held, sums  # its shards make room for the next ones
+        shift, more = better, more - 1
 
 
 def levels_model(sums: HeldSums, how: Settings) -> HeldModelOfLevels:
     """The model of the sums. Raises DataError for what cannot be identified."""
     layout, chain, facts = sums.layout, sums.chain, sums.facts
     assembled, columns = _fixed_part(sums)
+    templates = templates_for(layout, chain)
     for number, j in enumerate(chain):
-        check_factor(
-            assembled.gram, columns.shell.terms[number], int(facts.sizes[number]), _varies(facts, j, number, layout)
-        )
+        name, width, size = columns.shell.terms[number].name, widest(templates, number), int(facts.sizes[number])
+        check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
     levels = HeldLevels(sums.held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
     return HeldModelOfLevels(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
@@ -223,18 +229,17 @@ def _fixed_part(sums: HeldSums) -> tuple[Assembled, ChainColumns]:
     assembled = assemble(sums.products, replace(layout, terms=()))
     gram = assembled.gram
     picked = np.append(np.array(layout.fixed_columns, np.int64)[gram.active], len(shift) - 1)
-    joined = [joint_terms(layout)[j] for j in chain]
+    joined, covariates = [joint_terms(layout)[j] for j in chain], tuple(shift.covariates[j] for j in chain)
     terms = tuple(
         TermBlock(
             layout.groupings[joint.grouping].name,
             np.zeros((0, len(joint.covariates), len(joint.covariates))),
             np.zeros((0, len(joint.covariates), len(picked))),
-            term_basis(joint.covariates, shift),
+            term_basis(own, shift),
         )
-        for joint in joined
+        for joint, own in zip(joined, covariates, strict=True)
     )
     shell = replace(gram, terms=terms, cross=_no_pairs(terms))
-    covariates = tuple(np.array(joint.covariates) for joint in joined)
     return replace(assembled, term_order=tuple(chain)), ChainColumns(shell, covariates, picked)
 
 

@@ -9,17 +9,20 @@ from typing import Any
 import numpy as np
 
 from bigmm.accumulate import (
+    MORE_PASSES,
     N_PARTS,
     Assembled,
     CrossProducts,
+    Shift,
     accumulator_bytes,
     add_up_part,
     assemble,
+    first_shift,
     fold_in_parts,
     fold_lane,
     has_many_pairs,
     merge,
-    shift_vector,
+    next_shift,
     whole,
 )
 from bigmm.arguments import strict, true_or_false
@@ -162,21 +165,32 @@ def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpe
 
 
 def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Settings, clock: Clock) -> CrossProducts:
-    """One pass over the rows."""
+    """One pass over the rows; another where they turn out to be unlike the first ones, by which columns are shifted."""
     with clock("accumulate"):
         check_pass_memory(source, spec, workers.n_workers, how.memory_limit)
-        rows = sum(p.rows for p in source.partitions)
         head = first_rows(source, spec)
         check_ahead(source, spec, workers, how, head)
-        shift = shift_vector(spec.layout, head)
-        lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
-        fold, label = partial(fold_lane, source, spec, shift), "accumulate"
-        if has_many_pairs(spec.layout):
-            cut = partial(fold_in_parts, fold)
-            parts = exchange(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
-            if parts is not None:
-                return whole(parts)
-        return workers.map_reduce(fold, lanes, merge, label=label, rows_total=rows, progress=how.progress)
+        shift = first_shift(spec.layout, head)
+        cross = one_pass(source, spec, shift, workers, how)
+        for _ in range(MORE_PASSES):
+            better = next_shift(spec.layout, head, cross)
+            if better is None:
+                break
+            cross = one_pass(source, spec, better, workers, how)
+        return cross
+
+
+def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, how: Settings) -> CrossProducts:
+    """The sums of all rows about one shift."""
+    rows = sum(p.rows for p in source.partitions)
+    lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
+    fold, label = partial(fold_lane, source, spec, shift), "accumulate"
+    if has_many_pairs(spec.layout):
+        cut = partial(fold_in_parts, fold)
+        parts = exchange(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
+        if parts is not None:
+            return whole(parts)
+    return workers.map_reduce(fold, lanes, merge, label=label, rows_total=rows, progress=how.progress)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +212,8 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     """From the sums to the blocks on the driver."""
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
-        check_identified(assembled.gram)
         templates = templates_for(spec.layout, assembled.term_order)
+        check_identified(assembled.gram, templates)
         chosen, why = chosen_solver(assembled.gram, spec.layout, workers, how)
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
 from bigmm.arguments import true_or_false
 from bigmm.design import DesignSpec, learn
 from bigmm.design.formula import parse, required_columns
@@ -20,6 +22,9 @@ from bigmm.fit.settings import Settings
 from bigmm.source import Source, open_source
 
 HEAD_ROWS = 65_536
+ENOUGH_ROWS = 64
+LOOKS = 16
+"""So many partitions at most are looked at for complete rows."""
 EXAMPLES = {"contrasts": "{'f': 'Sum'}", "categories": "{'f': ['low', 'high']}"}
 
 
@@ -108,5 +113,22 @@ def is_formula(value: Any) -> bool:
 
 
 def first_rows(source: Source, spec: DesignSpec) -> DesignChunk:
-    """The first rows, encoded: they tell the shift of the columns, and whether there are weights and an offset."""
-    return spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
+    """The first rows, encoded: they tell the shift of the columns, and whether there are weights and an offset.
+
+    Where few of them are complete, some partitions spread over the data are looked at instead, until one has more.
+    """
+    head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
+    places = np.unique(np.linspace(0, len(source.partitions) - 1, LOOKS).astype(int)) if source.partitions else ()
+    for place in places:
+        if _counted(head) >= ENOUGH_ROWS:
+            break
+        partition = source.partitions[place]
+        chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
+        if _counted(chunk) > _counted(head):
+            head = chunk
+    return head
+
+
+def _counted(chunk: DesignChunk) -> int:
+    """Complete rows with a weight."""
+    return chunk.rows if chunk.w is None else int(np.count_nonzero(chunk.w))

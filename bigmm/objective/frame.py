@@ -4,6 +4,9 @@ A term with a full covariance is the same model in any basis of its columns: wit
 of lambda, lambda lambda' = F eta eta' F'. A covariate that is far from zero makes lambda nearly singular, and one that
 varies little makes its elements of very different size; eta knows neither. Columns that depend on others within every
 level get none of the covariance, for the data say nothing about how to divide it.
+
+A scalar term has no basis to choose, but a unit: where its covariate is very large or small (bytes, populations, square
+metres of a leaf), the search is for its scale in units of the covariate's root mean square.
 """
 
 from __future__ import annotations
@@ -22,19 +25,36 @@ NO_COLUMN = 1e-14
 """Share of a column's size below which what other columns leave of it is rounding."""
 
 
+ORDINARY = 128.0
+"""A covariate with a root mean square up to this, and down to its inverse, is of ordinary size."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """factors: per user term (k, k) upper triangular F, a column of zeros where one is not identified; inverses: per
-    user term (k, k) F^-1, with rows of zeros there."""
+    user term (k, k) F^-1, with rows of zeros there; units: per user term (k,) size of its covariates, 1 for one of
+    ordinary size."""
 
     templates: Templates
     factors: tuple[np.ndarray, ...]
     inverses: tuple[np.ndarray, ...]
+    units: tuple[np.ndarray, ...] = ()
 
     @cached_property
     def is_trivial(self) -> bool:
-        """Are all terms scalar, so that theta itself is searched for?"""
-        return all(len(own) < 2 for own in self.factors)
+        """Are all terms scalar and of ordinary size, so that theta itself is searched for?"""
+        return all(len(own) < 2 and np.all(own == 1.0) for own in self.factors)
+
+    @property
+    def identity(self) -> np.ndarray:
+        """(n_theta,) templates that are the identity, in units of the covariates."""
+        units = self.units or tuple(np.ones(len(own)) for own in self.factors)
+        entries = [
+            1.0 / own[row] if row == column else 0.0
+            for term, own in zip(self.templates.terms, units, strict=True)
+            for row, column in term.entries()
+        ]
+        return np.array(entries)
 
     @property
     def unidentified(self) -> tuple[tuple[Template, str], ...]:
@@ -60,7 +80,9 @@ class Frame:
         out = np.array(vector, float)
         lams = self.templates.lambdas(out)
         for term, own, lam in zip(self.templates.terms, by, lams, strict=True):
-            if term.width > 1:
+            if term.width == 1:
+                out[term.start] = own[0, 0] * lam[0, 0]
+            else:
                 found = lower_factor(own @ lam)
                 out[term.start : term.start + term.size] = [found[r, c] for r, c in term.entries()]
         return out
@@ -87,19 +109,34 @@ class Frame:
         return np.array(columns).T
 
 
-def frame_of(templates: Templates, bases: Sequence[np.ndarray], squares: Sequence[np.ndarray]) -> Frame:
+def frame_of(
+    templates: Templates,
+    bases: Sequence[np.ndarray],
+    squares: Sequence[np.ndarray],
+    rows: Sequence[float] | None = None,
+) -> Frame:
     """bases: per joint term (k, k) T with Z = Z_working T; squares: per joint term (k, k) Z_working'W Z_working of an
-    average level."""
-    factors, inverses = [], []
+    average level; rows: per joint term the rows of one, None: all covariates are of ordinary size."""
+    factors, inverses, units = [], [], []
     for term in templates.terms:
+        columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
+        size = np.ones(term.width) if rows is None else _units(columns, rows[term.joint])
         if term.width == 1:
-            own = inverse = np.eye(1)
+            own, inverse = np.diag(1.0 / size), np.diag(size)
         else:
-            columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
             own, inverse = _orthonormal(columns)
         factors.append(own)
         inverses.append(inverse)
-    return Frame(templates, tuple(factors), tuple(inverses))
+        units.append(size)
+    return Frame(templates, tuple(factors), tuple(inverses), tuple(units))
+
+
+def _units(columns: np.ndarray, rows: float) -> np.ndarray:
+    """(k,) powers of two near the root mean squares of columns (m, k) that stand for so many rows; 1 for ordinary ones,
+    whose search then has the same bits as ever."""
+    size = np.linalg.norm(columns, axis=0) / np.sqrt(rows)
+    unusual = (size > 0.0) & np.isfinite(size) & ((size > ORDINARY) | (size * ORDINARY < 1.0))
+    return np.where(unusual, np.exp2(np.round(np.log2(np.where(unusual, size, 1.0)))), 1.0)
 
 
 def _orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

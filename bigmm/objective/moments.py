@@ -76,6 +76,11 @@ class LevelsHere:
         """Per penalized term (k, k) Z'WZ of an average level, working basis."""
         return level_squares(self.structure.gram)
 
+    def levels(self) -> tuple[int, ...]:
+        """Per penalized term how many levels there are."""
+        terms = (term for term in self.structure.gram.terms if term.penalized)
+        return tuple(t.n_levels if t.multiplicity is None else int(t.multiplicity.sum()) for t in terms)
+
     def compressed(self) -> Gram | None:
         """A smaller Gram with the same criterion, where levels share diagonal blocks."""
         small = compress(self.structure.gram)

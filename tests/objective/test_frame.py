@@ -82,3 +82,14 @@ def test_a_constant_column_gets_nothing(column):
     theta = np.array([0.3, 0.2, 0.4])
     total = (theta[0] + column * theta[1]) ** 2 + (column * theta[2]) ** 2
     assert found.outward(found.inward(theta))[0] ** 2 == pytest.approx(total)
+
+
+@pytest.mark.parametrize(("size", "unit"), [(1.0, 1.0), (100.0, 1.0), (3e9, 2.0**31), (1e-12, 2.0**-40)])
+def test_a_scalar_term_is_searched_for_in_units_of_its_covariate(size, unit):
+    templates = Templates((Template("g", ("x",), 0, (0,), 0),), (1,))
+    found = frame_of(templates, [np.eye(1)], [np.array([[20.0 * size**2]])], [20.0])
+    assert found.is_trivial == (unit == 1.0)
+    near = np.array([0.5 * unit])
+    np.testing.assert_array_equal(found.inward(np.array([0.5])), near)  # a power of two: exact
+    np.testing.assert_array_equal(found.outward(near), [0.5])
+    np.testing.assert_array_equal(found.inward(found.identity), [1.0])

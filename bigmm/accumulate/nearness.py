@@ -1,0 +1,64 @@
+"""Columns that earlier columns nearly give: what to take off them, so that the rest can be summed without loss.
+
+A QR factorization column by column (Gram-Schmidt, twice), in which such a column is replaced by its residual.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+MIX = 1e-4
+"""A column of whose sum of squares earlier columns leave less than this share is summed less what they give."""
+NOTHING = 1e-26
+"""Share of a sum of squares that rounding leaves of a column that depends on others."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOff:
+    """weights: {column: {earlier column: what is taken off}}; left (p,): share of the sum of squares that earlier
+    columns leave; dependent (p,): whether that is nothing."""
+
+    weights: dict[int, dict[int, float]]
+    left: np.ndarray
+    dependent: np.ndarray
+
+
+def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
+    """What to take off the columns of values (n, p), which change; sizes (p,): their sums of squares; may (p,)."""
+    weights: dict[int, dict[int, float]] = {}
+    p = values.shape[1]
+    base: list[int] = []
+    left, dependent = np.ones(p), np.zeros(p, bool)
+    q, r = np.zeros((len(values), 0)), np.zeros((0, 0))
+    for number in range(p):
+        if sizes[number] == 0.0 and not values[:, number].any():
+            dependent[number] = True
+            continue
+        rest, own = values[:, number].copy(), np.zeros(len(base))
+        for _ in range(2):
+            step = solve_triangular(r, q.T @ rest) if len(base) else own
+            own, rest = own + step, rest - values[:, np.array(base, int)] @ step
+        left[number] = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
+        if left[number] < MIX and may[number]:
+            weights[number] = dict(zip(base, own, strict=True))
+            values[:, number] = rest
+        dependent[number] = left[number] <= NOTHING
+        if not dependent[number]:
+            q, r = _extended(q, r, values[:, number])
+            base.append(number)
+    return TakenOff(weights, left, dependent)
+
+
+def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Q R with one column more."""
+    rest, along = column, np.zeros(q.shape[1])
+    for _ in range(2):
+        step = q.T @ rest
+        along, rest = along + step, rest - q @ step
+    size = float(np.linalg.norm(rest))
+    larger = np.zeros((len(r) + 1, len(r) + 1))
+    larger[:-1, :-1], larger[:-1, -1], larger[-1, -1] = r, along, size
+    return np.column_stack([q, rest / (size if size > 0.0 else 1.0)]), larger

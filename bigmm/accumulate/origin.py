@@ -1,0 +1,354 @@
+"""The choice of a `Shift` from the first rows, and again from the sums where the first rows are not like the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from bigmm.accumulate.crossproducts import CrossProducts
+from bigmm.accumulate.fold import without_zero_weights
+from bigmm.accumulate.nearness import MIX, NOTHING, taken_off
+from bigmm.accumulate.rank import pivots, squares_of
+from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
+from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.execute.discipline import one_thread_each
+
+FAR = 100.0
+"""A column whose mean is so many standard deviations from zero loses four digits of its squares: X and Z then take it
+about numbers of their own, and its products are formed of shifted factors."""
+RETAKE = 1e-3
+"""Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the
+sums of a pass have lost six digits: the pass is taken again."""
+MORE_PASSES = 2
+"""So often at most a pass is taken again; nobody has needed more."""
+ROWS = 8192
+"""So many of the first rows tell what columns have to do with each other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """means (m,) and deviations (m,), the standard deviations, of [1, columns..., y - offset]; binary (m,): columns of
+    zeros and ones."""
+
+    means: np.ndarray
+    deviations: np.ndarray
+    binary: np.ndarray
+
+    @property
+    def far(self) -> np.ndarray:
+        """(m,) columns that are far from zero."""
+        known = np.isfinite(self.means) & np.isfinite(self.deviations) & (self.deviations > 0.0)
+        return known & (np.abs(self.means) > FAR * self.deviations)
+
+
+def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = None) -> Shift:
+    """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
+    head = without_zero_weights(head)
+    numbers = shift_vector(layout, head)
+    if moments is not None:
+        movable = may_shift(layout) & ~moments.binary & np.isfinite(moments.means)
+        numbers = np.where(movable, moments.means, 0.0)
+    elif head.rows < 2:
+        return plain_shift(layout, numbers)
+    else:
+        moments = moments_of(head)
+    with one_thread_each():  # the bits must not depend on how many threads BLAS has
+        shift, dependent = _chosen(layout, head, numbers, moments, early=True)
+        if dependent:  # then the order of columns decides which of them are dropped
+            shift, _ = _chosen(layout, head, numbers, moments, early=False)
+    return shift
+
+
+def moments_of(chunk: DesignChunk) -> Moments:
+    """Of the rows of a chunk."""
+    y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
+    rows = [np.ones(1), *chunk.columns, y]
+    each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
+    return Moments(*(np.array(values) for values in zip(*each, strict=True)))
+
+
+def moments_from(cross: CrossProducts) -> Moments:
+    """Of all rows, from their sums."""
+    back, n = cross.shift.back, cross.gram[0, 0]
+    mean = cross.gram[0] / n
+    centred = cross.gram / n - np.outer(mean, mean)
+    keep = np.append(np.arange(len(mean) - 1 - len(cross.shift.copies)), len(mean) - 1)
+    deviations = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", back, centred, back), 0.0))
+    binary = (np.diagonal(cross.gram) == cross.gram[0]) & (cross.shift.numbers == 0.0)
+    return Moments((mean @ back)[keep], deviations[keep], binary[keep])
+
+
+def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
+    """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
+    shift, gram = cross.shift, cross.gram
+    if cross.n < 2:
+        return None
+    mean = gram[0] / gram[0, 0]
+    deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
+    base = np.append(np.arange(1, len(layout.columns)), len(mean) - 1)
+    distant = (np.abs(mean) * RETAKE > deviations)[base]
+    if distant.any():
+        again = first_shift(layout, head, moments_from(cross))
+        moved = np.abs(again.numbers[[*base[:-1], -1]] - shift.numbers[base])
+        if np.any(distant & (moved > 0.5 * np.abs(mean[base]))):
+            return again
+    return _mixed_more(layout, head, cross)
+
+
+def sequence_of(layout: Layout, shift: Shift) -> np.ndarray:
+    """(p,) positions of the coefficients in the order in which columns depend on earlier ones.
+
+    The user's, but for a covariate that stands before the constant and is moved nevertheless: then the columns that
+    make the constant come first.
+    """
+    natural = np.arange(len(layout.fixed_columns))
+    if layout.one is None:
+        return natural
+    makes = np.asarray(layout.one) != 0.0
+    columns = np.array(layout.fixed_columns, np.int64)
+    moved = (columns > 0) & (shift.numbers[np.maximum(columns, 0)] != 0.0)
+    if not moved[: int(np.flatnonzero(makes).max()) + 1].any():
+        return natural
+    return np.concatenate([natural[makes], natural[~makes]])
+
+
+def _chosen(
+    layout: Layout, head: DesignChunk, numbers: np.ndarray, moments: Moments, early: bool
+) -> tuple[Shift, bool]:
+    """The shift, and whether columns of X that are moved before the constant is there depend on others; early: may
+    they be moved?"""
+    numbers, far = numbers.copy(), moments.far
+    last_one = -1 if layout.one is None else int(np.flatnonzero(layout.one).max())
+    for position, column in enumerate(layout.fixed_columns):
+        if column > 0 and far[column] and layout.one is not None and (early or position > last_one):
+            numbers[column] = moments.means[column]
+    shift = _with_products(layout, head, plain_shift(layout, numbers), far)
+    shift, dependent = _with_mix(layout, head, shift)
+    natural = np.array_equal(sequence_of(layout, shift), np.arange(len(layout.fixed_columns)))
+    return _with_copies(layout, head, shift, moments.means, far), dependent and not natural
+
+
+def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndarray) -> Shift:
+    """Products of shifted factors instead of shifted products, where all margins that then come back are in X."""
+    used = {column for column in layout.fixed_columns if column > 0}
+    place = {name: column for column, name in enumerate(layout.columns)}
+    parts = {column: tuple(place.get(name, -1) for name in layout.columns[column].split(":")) for column in used}
+    by_parts = {frozenset(own): column for column, own in parts.items() if len(set(own)) == len(own) and min(own) > 0}
+    wanted = [
+        column
+        for own, column in by_parts.items()
+        if len(own) > 1 and any(far[c] and shift.numbers[c] != 0.0 for c in own) and _is_product(head, column, own)
+    ]
+    made: dict[int, dict[int, float]] = {}
+    for column in sorted(wanted, key=lambda c: len(parts[c])):
+        _expand(column, parts, by_parts, shift.numbers, head, layout, made)
+    origin = shift.origin.copy()
+    for column, margins in made.items():
+        origin[:, column] = 0.0
+        for margin, weight in margins.items():
+            origin[margin, column] = weight
+    products = tuple((column, parts[column]) for column in sorted(made, key=lambda c: len(parts[c])))
+    return replace(shift, origin=origin, products=products)
+
+
+def _expand(
+    column: int, parts: Mapping[int, tuple[int, ...]], by_parts: Mapping[frozenset, int], numbers: np.ndarray,
+    head: DesignChunk, layout: Layout, made: dict[int, dict[int, float]],
+) -> bool:  # fmt: skip
+    """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
+    if column in made:
+        return True
+    own, margins = parts[column], {}
+    for size in range(len(own)):
+        for some in combinations(own, size):
+            weight = float(np.prod([numbers[c] for c in own if c not in some]))
+            if weight == 0.0:
+                continue
+            margin = by_parts.get(frozenset(some), -1) if some else 0
+            known = margin >= 0 if some else layout.one is not None
+            if not known or (size > 1 and not _is_product(head, margin, some)):
+                return False
+            if size > 1 and not _expand(margin, parts, by_parts, numbers, head, layout, made):
+                return False
+            margins[margin] = weight
+    made[column] = margins
+    return True
+
+
+def _is_product(head: DesignChunk, column: int, factors: Iterable[int]) -> bool:
+    value = np.prod([head.columns[c - 1] for c in factors], axis=0)
+    return bool(np.all(np.abs(head.columns[column - 1] - value) <= 1e-15 * np.abs(value)))
+
+
+def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, bool]:
+    """Columns of X and y less what earlier columns give, where that is nearly all; and whether some depend on them."""
+    m = len(shift)
+    sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
+    columns = [column for column in dict.fromkeys(sequence) if column >= 0]
+    if head.rows <= len(columns) + 2 or not columns:  # too few to tell
+        return shift, False
+    rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
+    values = _summed(shift, head, rows)[:, [*columns, m - 1]]
+    original = values + shift.plain[[*columns, m - 1]]
+    if not np.all(np.isfinite(values)):
+        return shift, False
+    about = values - values.mean(axis=0) if layout.one is not None else values
+    sizes = np.einsum("ij,ij->j", about, about)
+    binary = [is_binary(column) for column in values.T]
+    scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
+    left = pivots((values / scale).T @ (values / scale))
+    few = (left < MIX) & (sizes > 0.0) & ~np.array(binary)
+    if not few.any():
+        return shift, bool(np.any(left[:-1] <= 1e-10))
+    mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
+    found = taken_off(values, sizes, ~np.array(binary))
+    for number, weights in found.weights.items():
+        if number == last and found.left[number] <= NOTHING:
+            continue  # effects that reproduce the response are reported as such
+        column = m - 1 if number == last else columns[number]
+        for other, weight in weights.items():
+            mix[columns[other], column] = weight
+        share[column] = _within(original[:, number], sizes[number])
+        order.append(column)
+    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(found.dependent[:-1].any())
+
+
+def _within(values: np.ndarray, size: float) -> float:
+    """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies
+    by what the covariate does."""
+    some = values[values != 0.0]
+    own = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
+    return min(own / size, 1.0) if own > 0.0 and size > 0.0 else 1.0
+
+
+def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
+    """(rows, m) v of some rows."""
+    some = replace(
+        head,
+        columns=head.columns[:, rows],
+        y=head.y[rows],
+        refs=(),
+        w=None,
+        offset=None if head.offset is None else head.offset[rows],
+    )
+    ready = shift.prepared(some)
+    y = ready.y if ready.offset is None else ready.y - ready.offset
+    return np.column_stack([np.ones(len(rows)), *ready.columns, y]) - shift.plain
+
+
+def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndarray, far: np.ndarray) -> Shift:
+    """What Z needs about other numbers than X, or as it is, stands in v once more."""
+    used = {column for column in layout.fixed_columns if column >= 0}
+    special = {column for column, _ in shift.products} | set(shift.order)
+    origin, covariates = shift.origin.copy(), []
+    copies: list[tuple[int, float]] = []
+    numbers = origin[0]
+    places_of: dict[tuple[int, float], int] = {}
+    mixed: list[tuple[int, list[int], list[float]]] = []
+    for term in joint_terms(layout):
+        own = []
+        numbers_of = partial(_number, term, numbers=numbers, means=means, far=far)
+        for column in term.covariates:
+            number = numbers_of(column)
+            if column and (column, number) not in places_of:
+                if column not in used and not any(c == column for c, _ in places_of):
+                    numbers[column], places_of[column, number] = number, column
+                elif column in used and column not in special and number == numbers[column]:
+                    places_of[column, number] = column
+                else:
+                    places_of[column, number] = len(layout.columns) + len(copies)
+                    copies.append((column, number))
+            own.append(places_of[column, number] if column else 0)
+        for place, weights in _related(head, term, [numbers_of(c) for c in term.covariates]).items():
+            own[place] = len(layout.columns) + len(copies)
+            copies.append((term.covariates[place], numbers_of(term.covariates[place])))
+            mixed.append((own[place], [own[other] for other in weights], list(weights.values())))
+        covariates.append(np.array(own, np.int64))
+    if not copies:
+        return replace(shift, origin=origin, covariates=tuple(covariates))
+    m, more = len(shift), len(copies)
+    places = np.append(np.arange(m - 1), m - 1 + more)
+    wider, mix = np.zeros((m + more, m + more)), np.zeros((m + more, m + more))
+    wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
+    wider[0, m - 1 : -1] = [number for _, number in copies]
+    order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
+    for column, others, taken in mixed:
+        mix[others, column] = taken
+    order = (*(column for column, _, _ in mixed), *order)
+    share = np.ones(m + more)
+    share[places] = shift.share
+    return Shift(wider, shift.products, mix, share, order, tuple(c for c, _ in copies), tuple(covariates))
+
+
+def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[int, dict[int, float]]:
+    """What to take off the covariates of a term that those before it nearly give: {place: {place before: weight}}."""
+    if len(term.covariates) < 2 or head.rows <= len(term.covariates) + 2:
+        return {}
+    rows = np.unique(np.linspace(0, head.rows - 1, ROWS).astype(np.int64))
+    some = [head.columns[c - 1][rows] - s if c else np.ones(len(rows)) for c, s in zip(term.covariates, numbers)]
+    values = np.column_stack(some)
+    if not np.all(np.isfinite(values)):
+        return {}
+    about = values - values.mean(axis=0) if has_constant(term) else values
+    sizes = np.einsum("ij,ij->j", about, about)
+    may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
+    found = taken_off(values, sizes, may)
+    return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
+
+
+def _number(term: JointTerm, column: int, *, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
+    """What a covariate of a term is moved by."""
+    if not far[column]:
+        return float(numbers[column])
+    return float(means[column]) if has_constant(term) else 0.0
+
+
+def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
+    """The shift with more taken off, where columns have more to do with each other in all rows than in the head."""
+    shift, gram, m = cross.shift, cross.gram, len(cross.shift)
+    sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
+    columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
+    own = gram[np.ix_(columns, columns)]
+    diagonal = np.diagonal(own)
+    scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
+    own, original = own / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
+    left = pivots(own)
+    about = 1.0 - (gram[0, columns] / scale) ** 2 / gram[0, 0] if layout.one is not None else np.ones(len(columns))
+    zeros_and_ones = diagonal == gram[0, columns]
+    close = (left < RETAKE**2 * about) & ~zeros_and_ones & (diagonal > NOTHING * original) & (diagonal > 0.0)
+    close[-1] &= left[-1] > NOTHING
+    if not close.any():
+        return None
+    more, order = np.zeros((m, m)), list(shift.order)
+    base: list[int] = []
+    for number, column in enumerate(columns):
+        if close[number] and base:
+            weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
+            more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
+            order += [column] if column not in order else []
+        elif left[number] > MIX * RETAKE:
+            base.append(number)
+    mix = (np.eye(m) + more) @ (np.eye(m) + shift.mix) - np.eye(m)
+    place = {column: number for number, column in enumerate(columns)}
+    changed = replace(shift, mix=mix, order=tuple(sorted(order, key=lambda column: place[column])))
+    moments = moments_from(cross)
+    return _with_copies(layout, head, _without_copies(changed), moments.means, moments.far)
+
+
+def _without_copies(shift: Shift) -> Shift:
+    """What X and y need."""
+    m = len(shift)
+    keep = np.append(np.arange(m - 1 - len(shift.copies)), m - 1)
+    order = tuple(len(keep) - 1 if c == m - 1 else c for c in shift.order if c == m - 1 or c < len(keep) - 1)
+    return replace(
+        shift,
+        origin=shift.origin[np.ix_(keep, keep)],
+        mix=shift.mix[np.ix_(keep, keep)],
+        share=shift.share[keep],
+        order=order,
+        copies=(),
+    )
