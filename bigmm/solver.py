@@ -14,8 +14,8 @@ from bigmm.blocks import Gram
 from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
-from bigmm.objective import Criterion, Templates
-from bigmm.objective.algebra import Algebra, IterativeAlgebra
+from bigmm.objective import Criterion, Templates, twofold
+from bigmm.objective.algebra import Algebra, ExactAlgebra, IterativeAlgebra
 from bigmm.objective.boundary import square_root
 from bigmm.objective.frame import Frame, Framed, frame_of
 from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
@@ -255,7 +255,9 @@ def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray 
     fast = framed.criterion
     first = tuple(map(frame.inward, starts(criterion.algebra.start(templates), templates, theta0)))
     cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
-    return _outward(framed, minimize(_problem(framed, first, cheap=cheap), optimizer))
+    exact = cheap and isinstance(criterion.algebra, ExactAlgebra) and twofold.is_affordable(criterion.gram)
+    gradient = Framed(criterion, frame).exact_gradient if exact else None
+    return _outward(framed, minimize(_problem(framed, first, cheap=cheap, exact_gradient=gradient), optimizer))
 
 
 def frame_for(algebra: Algebra, templates: Templates) -> Frame:

@@ -85,13 +85,14 @@ def _minimized(problem: Problem, method: str) -> Outcome:
     starts = problem.starts if several else problem.starts[:1]
     states = [newton.run(problem, newton.init(problem, start)) for start in starts]
     found = min(states, key=lambda s: s.model.value)
-    best = newton.polish(problem, found) if problem.cheap else newton.last_step(problem, found)
+    best = newton.sharpen(problem, newton.polish(problem, found)) if problem.cheap else newton.last_step(problem, found)
     evaluations = sum(s.evaluations for s in states) + best.evaluations - found.evaluations
     gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - found.gradient_evaluations
     outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts), best.model)
     if method == "auto" and not outcome.converged:
         second = _by_nlopt(problem, problem.rectify(best.theta), "bobyqa")
-        polished = newton.polish(problem, newton.run(problem, newton.init(problem, second.theta)))
+        again = newton.run(problem, newton.init(problem, second.theta))
+        polished = newton.sharpen(problem, newton.polish(problem, again))
         theta = polished.theta if polished.model.value <= second.value else second.theta
         outcome = _finish(
             problem,

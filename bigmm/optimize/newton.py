@@ -19,6 +19,9 @@ from bigmm.optimize.outcome import LocalModel, Problem
 LAST_DIGIT = 1e-28
 """The same for `polish`; below what rounding allows a step gains nothing and the search stalls."""
 MAX_STEPS = 100
+SHARP = 1e-8
+"""Expected decrease from which on steps on the exact gradient are taken without a comparison of values."""
+MAX_SHARPENINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +178,29 @@ def run(problem: Problem, state: State, tolerance: float | None = None) -> State
 def polish(problem: Problem, state: State) -> State:
     """To the last digit, where evaluations cost nothing."""
     return run(problem, state, LAST_DIGIT) if problem.cheap else state
+
+
+def sharpen(problem: Problem, state: State) -> State:
+    """Newton's steps on the exact gradient from an end that only rounding is left of, while each is less than half as
+    long as the one before. Values are not compared: they have fewer digits than the gradient."""
+    if problem.exact_gradient is None or not 0.0 <= state.decrease <= SHARP:
+        return state
+    theta, before, count = state.theta, np.sqrt(SHARP), 0
+    while count < MAX_SHARPENINGS:
+        count += 1
+        exact = Stepped(state.model.value, problem.exact_gradient(theta), state.model.hessian)
+        if not np.all(np.isfinite(exact.gradient)):
+            return state
+        move, _ = newton_step(exact, state.correction, np.inf)
+        length = _scaled_length(state, move)
+        if not length < 0.5 * before:
+            break
+        theta, before = theta + move, length
+    model = _local_model(problem, theta)
+    if not model.value <= state.model.value + 1e-11 * (1.0 + abs(state.model.value)):
+        return state
+    evaluations, gradients = state.evaluations + 1, state.gradient_evaluations + count + 1
+    return replace(state, theta=theta, model=model, evaluations=evaluations, gradient_evaluations=gradients)
 
 
 @dataclass(frozen=True, slots=True)
