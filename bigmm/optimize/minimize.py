@@ -122,7 +122,7 @@ def _finish(
     decrease = max(newton.expected_decrease(model), newton.expected_decrease(_relative(theta, model)))
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
     free = ~(at_boundary & (theta == 0))
-    saddle = _is_saddle(theta, model, at_boundary)
+    saddle = _is_saddle(problem, theta, model, at_boundary)
     converged = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
     advice = "" if converged else _advice(model, decrease, saddle)
     largest = float(np.abs(model.gradient[free]).max(initial=0.0))
@@ -149,20 +149,23 @@ def _relative(theta: np.ndarray, model: LocalModel) -> LocalModel:
     return newton.Stepped(model.value, model.gradient * unit, model.hessian * unit[:, None] * unit)
 
 
-def _is_saddle(theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:
-    """Does the criterion fall away from the boundary (KKT)?
+def _is_saddle(problem: Problem, theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:
+    """Does the criterion fall away from the boundary (KKT), by more than rounding may feign?
 
     At theta = 0 the gradient vanishes by evenness; the curvature is twice the derivative in the covariance, and
     decides. A covariance may be better although no single variance is, hence the smallest eigenvalue over all zero
     elements.
     """
     curvature = np.diagonal(model.hessian)
-    slack = -1e-6 * max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
+    slack = np.full(len(theta), 1e-6 * max(float(np.abs(curvature).max(initial=0.0)), 1e-300))
+    if problem.curvature_noise is not None:
+        slack = np.maximum(slack, problem.curvature_noise)
     zero = np.flatnonzero(at_boundary | (theta == 0.0))
     if not at_boundary.any() or not np.all(np.isfinite(model.hessian)):
         return False
+    scaled = model.hessian / np.sqrt(slack[:, None] * slack)
     return bool(
-        np.any(curvature[at_boundary] < slack) or np.linalg.eigvalsh(model.hessian[np.ix_(zero, zero)])[0] < slack
+        np.any(np.diagonal(scaled)[at_boundary] < -1.0) or np.linalg.eigvalsh(scaled[np.ix_(zero, zero)])[0] < -1.0
     )
 
 
