@@ -127,7 +127,7 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
     if not isinstance(criterion.algebra, ExactAlgebra):
         return {}
     projected = criterion.algebra.projected(criterion.factor(np.zeros(criterion.n_theta)), True)
-    return {j: projected[j] for j in random}
+    return {j: own for j in random if (own := projected[j]) is not None}
 
 
 def _explained(criterion: Criterion, joint: int) -> np.ndarray:
