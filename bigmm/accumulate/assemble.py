@@ -10,6 +10,7 @@ import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED, FixedPart, about_mean, fixed_part, original_squares, x_basis
+from bigmm.accumulate.overflow import are_outweighed, check_size
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
 from bigmm.design.layout import JointTerm, Layout, joint_terms
@@ -81,10 +82,16 @@ def _term_order(cross: CrossProducts, joint: tuple[JointTerm, ...]) -> list[int]
 def _check_response(cross: CrossProducts, layout: Layout) -> None:
     if cross.n == 0:
         raise DataError(f"there are no rows to fit: {_why_none(cross)}")
+    check_size(cross, layout)
     y = len(cross.shift) - 1
     spread = about_mean(cross.gram, y)
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
         mean = cross.shift[y] + cross.gram[0, y] / cross.gram[0, 0]
+        if are_outweighed(cross):
+            raise DataError(
+                f"nearly all of the weight is on so few of the {cross.n} rows that the others do not count, and on "
+                f"these the response {layout.response!r} does not vary: check the largest weights"
+            )
         raise DataError(
             f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
             "so there is no variance to explain; check the response column and the filter"

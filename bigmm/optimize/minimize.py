@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +27,8 @@ class Seen:
         evaluate = problem.evaluate
         self.watched = replace(
             problem,
-            value=lambda theta: self._noted(theta, problem.value(theta)),
-            evaluate=None if evaluate is None else lambda theta: self._evaluated(theta, evaluate(theta)),
+            value=lambda theta: self._noted(theta, _value(problem, theta)),
+            evaluate=None if evaluate is None else lambda theta: self._evaluated(theta, _model(evaluate, theta)),
         )
 
     def _noted(self, theta: np.ndarray, value: float) -> float:
@@ -53,6 +55,22 @@ class Seen:
             "another start (theta0=), covariates on a similar scale, or a simpler random-effects structure"
         )
         return replace(outcome, status="stopped", advice=advice)
+
+
+def _value(problem: Problem, theta: np.ndarray) -> float:
+    """The value; inf where there is none, also because an algorithm of linear algebra found no end."""
+    try:
+        return problem.value(theta)
+    except np.linalg.LinAlgError:
+        return np.inf
+
+
+def _model(evaluate: Callable[[np.ndarray], LocalModel], theta: np.ndarray) -> LocalModel:
+    """The local model; not finite where there is none."""
+    try:
+        return evaluate(theta)
+    except np.linalg.LinAlgError:
+        return newton.Stepped(np.inf, np.full(len(theta), np.nan), np.full((len(theta), len(theta)), np.nan))
 
 
 def minimize(problem: Problem, method: str = "auto") -> Outcome:
@@ -94,7 +112,7 @@ def _minimized(problem: Problem, method: str) -> Outcome:
         again = newton.run(problem, newton.init(problem, second.theta))
         polished = newton.sharpen(problem, newton.polish(problem, again))
         theta = polished.theta if polished.model.value <= second.value else second.theta
-        outcome = _finish(
+        other = _finish(
             problem,
             theta,
             "newton, then bobyqa",
@@ -102,7 +120,16 @@ def _minimized(problem: Problem, method: str) -> Outcome:
             gradients + polished.gradient_evaluations,
             len(starts) + 1,
         )
+        # where neither is a minimum, the lower one is the better answer
+        lower = other.converged or not outcome.value < other.value
+        outcome = other if lower else replace(other, **_place(outcome))
     return outcome
+
+
+def _place(outcome: Outcome) -> dict[str, Any]:
+    """Where an outcome ended and how, without the effort."""
+    effort = ("method", "evaluations", "gradient_evaluations", "starts")
+    return {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in effort}
 
 
 def _by_nlopt(problem: Problem, start: np.ndarray, name: str) -> Outcome:

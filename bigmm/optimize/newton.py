@@ -53,6 +53,11 @@ def _local_model(problem: Problem, theta: np.ndarray) -> LocalModel:
     return problem.evaluate(theta)
 
 
+def is_finite(model: LocalModel) -> bool:
+    """Are value, gradient and curvature numbers?"""
+    return bool(np.isfinite(model.value) and np.all(np.isfinite(model.gradient)) and np.all(np.isfinite(model.hessian)))
+
+
 def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors of the curvature in units where its diagonal is about 1, and that scale (n,)."""
     hessian = model.hessian + correction
@@ -64,7 +69,7 @@ def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tup
 
 def expected_decrease(model: LocalModel, correction: np.ndarray | float = 0.0) -> float:
     """Half the Newton decrement g'|H|^-1 g: what one more step should gain."""
-    if not (np.isfinite(model.value) and np.all(np.isfinite(model.gradient)) and np.all(np.isfinite(model.hessian))):
+    if not is_finite(model):
         return np.inf
     values, vectors, scale = scaled_eigen(model, correction)
     g = vectors.T @ (model.gradient / scale)
@@ -98,8 +103,10 @@ def step(problem: Problem, state: State) -> State:
     value = problem.value(trial)
     gain = state.model.value - value
     rounding = 1e-13 * (1.0 + abs(state.model.value))
+    model = state.model
     if gain > 1e-4 * predicted or (abs(gain) <= rounding and predicted <= 10 * rounding):
         model = _local_model(problem, trial)
+    if model is not state.model and is_finite(model):  # a point without a slope is no place to stand
         correction = learnt(state, model, move)
         decrease = expected_decrease(model, correction)
         length = _scaled_length(state, move)
