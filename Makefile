@@ -1,10 +1,12 @@
-# make demo | test | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+# make demo | test | kernels | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 PYTEST := $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
+NUMERICAL := tests/fit/test_nist.py tests/objective/test_twofold.py tests/objective/test_saturation.py \
+	$(addprefix tests/test_reference.py::test_,objective fixed_effects variance_components conditional_modes)
 SOURCES := bigmm tests $(wildcard benchmarks)
 
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
@@ -12,12 +14,13 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check check-slow format lint types contracts bench bench-large constraints clean
+.PHONY: help demo test kernels check check-slow format lint types contracts bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
-	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples'
+	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
+	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
 	@echo 'make check-slow  the same with the slow tests'
 	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
 	@echo 'make bench-large the same at the size of their claims: hours, 12 GiB, 20 GB of disk'
@@ -48,9 +51,12 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow'
 
-check: format lint types contracts test
+kernels: $(VENV)/.dev
+	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
 
-check-slow: format lint types contracts
+check: format lint types contracts test kernels
+
+check-slow: format lint types contracts kernels
 	$(PYTEST)
 
 format: $(VENV)/.dev

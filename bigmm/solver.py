@@ -14,11 +14,12 @@ from bigmm.blocks import Gram
 from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
-from bigmm.objective import Criterion, Templates
-from bigmm.objective.algebra import Algebra, IterativeAlgebra
+from bigmm.objective import Criterion, Templates, twofold
+from bigmm.objective.algebra import Algebra, ExactAlgebra, IterativeAlgebra
 from bigmm.objective.boundary import square_root
 from bigmm.objective.frame import Frame, Framed, frame_of
 from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
+from bigmm.objective.saturation import Restricted, restricted
 from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.optimize.minimize import BOUNDARY
 
@@ -185,19 +186,21 @@ def solve_iteratively(
     """
     algebra = IterativeAlgebra(gram, FIRST_PROBES, FIRST_DEFLATION, seed)
     frame = frame_for(algebra, templates)
-    start = frame.inward(starts(algebra.start(templates), templates, theta0, frame.identity)[0])
+    search = restricted(Framed(Criterion(gram, templates, reml, algebra), frame))
+    begin = starts(algebra.start(templates), templates, theta0, frame.identity)[0]
+    start = search.start(frame.inward(begin))
     stop = score.stop_below(tolerance[0])
     evaluations = 0
     while True:
         criterion = Criterion(gram, templates, reml, algebra)
-        framed = Framed(criterion, frame)
-        outcome = minimize(_problem(framed, (start,), noisy=True, tolerance=stop))
+        search = replace(search, framed=Framed(criterion, frame))
+        outcome = minimize(_problem(search, (start,), noisy=True, tolerance=stop))
         evaluations += outcome.evaluations
-        error = monte_carlo_error(framed, outcome.theta, tolerance)
+        error = monte_carlo_error(search, outcome.theta, tolerance)
         excess = max(error.share / tolerance[0], error.objective / tolerance[1])
         if excess <= 1.0 or algebra.n_probes >= MOST_PROBES or not outcome.converged:
             outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
-            outcome = _outward(framed, outcome)
+            outcome = _outward(search, outcome)
             if excess > 1.0:
                 outcome = still_uncertain(outcome, error.objective, algebra.n_probes)
             return Solved(criterion, outcome, error)
@@ -252,12 +255,14 @@ def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray 
     """Minimise the deviance or REML criterion over theta."""
     templates, small = criterion.templates, criterion.algebra.compressed()
     frame = frame_for(criterion.algebra, templates)
-    framed = Framed(criterion if small is None else Criterion(small, templates, criterion.reml), frame)
-    fast = framed.criterion
-    begun = starts(criterion.algebra.start(templates), templates, theta0, frame.identity)
-    first = tuple(map(frame.inward, begun))
+    search = restricted(Framed(criterion if small is None else Criterion(small, templates, criterion.reml), frame))
+    fast = search.criterion
+    begin = starts(criterion.algebra.start(templates), templates, theta0, frame.identity)
+    first = (search.start(frame.inward(start)) for start in begin)
     cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
-    return _outward(framed, minimize(_problem(framed, first, cheap=cheap), optimizer))
+    exact = cheap and isinstance(criterion.algebra, ExactAlgebra) and twofold.is_affordable(criterion.gram)
+    gradient = replace(search, framed=Framed(criterion, frame)).exact_gradient if exact else None
+    return _outward(search, minimize(_problem(search, tuple(first), cheap=cheap, exact_gradient=gradient), optimizer))
 
 
 def frame_for(algebra: Algebra, templates: Templates) -> Frame:
@@ -267,17 +272,18 @@ def frame_for(algebra: Algebra, templates: Templates) -> Frame:
     return frame_of(templates, bases, algebra.squares(), [gram.n / levels for levels in algebra.levels()])
 
 
-def _problem(framed: Framed, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
-    templates = framed.criterion.templates
-    return Problem(framed.value, framed.evaluate, templates.lower, first, templates.rectified, **how)
+def _problem(search: Restricted, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
+    templates = search.criterion.templates
+    how["curvature_noise"] = search.curvature_noise
+    return Problem(search.value, search.evaluate, templates.lower, first, templates.rectified, **how)
 
 
-def _outward(framed: Framed, outcome: Outcome) -> Outcome:
+def _outward(search: Restricted, outcome: Outcome) -> Outcome:
     """The outcome for theta, of one for eta."""
-    frame, criterion = framed.frame, framed.criterion
-    theta = frame.outward(outcome.theta)
+    frame, criterion = search.frame, search.criterion
+    theta = search.outward(outcome.theta)
     at_boundary = _at_boundary(criterion, theta)
-    told = _told(framed, outcome)
+    told = _told(search, outcome)
     if frame.is_trivial:
         return replace(outcome, at_boundary=at_boundary, advice=told)
     gradient = criterion.evaluate(theta).gradient
@@ -305,15 +311,20 @@ def _at_boundary(criterion: Criterion, theta: np.ndarray) -> np.ndarray:
     return small
 
 
-def _told(framed: Framed, outcome: Outcome) -> str:
+def _told(search: Restricted, outcome: Outcome) -> str:
     """The advice, with what the columns of random effects have to do with it."""
     parts = [
         f"the column of the random effects {name!r} of {term.group!r} depends on those before it in the term, in every "
         "level: they cannot be told apart, and its variance is set to 0; remove it"
-        for term, name in framed.frame.unidentified
+        for term, name in search.frame.unidentified
+    ]
+    parts += [
+        f"the fixed effects have a coefficient for every level of {term.group!r}, so the REML criterion does not "
+        f"depend on the variance of its random effects {name!r}, which is set to 0; remove them, or the fixed effects"
+        for term, name in search.saturated
     ]
     if not outcome.converged:
-        parts += _far_from_zero(framed.criterion)
+        parts += _far_from_zero(search.criterion)
     return "; ".join([*parts, *([outcome.advice] if outcome.advice else [])])
 
 

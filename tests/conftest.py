@@ -37,5 +37,5 @@ def client(cluster: Any) -> Iterator[Any]:
     """A client of the module's cluster, both workers up."""
     distributed = pytest.importorskip("distributed")
     with distributed.Client(cluster) as connected:
-        connected.wait_for_workers(2, timeout=30)
+        connected.wait_for_workers(2, timeout=180)
         yield connected

@@ -22,6 +22,8 @@ from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.solver import check_optimizer
 
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
+SHARES = (1.0, 0.3, 0.05, 1e-3)
+"""Of the starting theta, tried in turn."""
 SEARCH_TOLERANCE = 1e-9
 """The curvature is only a working one here, so the end is certified more strictly than for a linear model."""
 
@@ -55,6 +57,8 @@ class Search:
         self.theta0 = theta_start(model, start.eta) if given is None else _checked_theta0(given, templates)
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
+        if not (np.isfinite(start.ll) and np.all(np.isfinite(information))):
+            raise DataError(no_start(model, start))
         self.white = Whitened(self.engine.value, self.engine.evaluate, information, self.parameters.size)
         self.iterative = wishes.solver == "iterative"
         self.probed: Probed | None = None
@@ -77,17 +81,7 @@ class Search:
         sizes = {layout.groupings[t.grouping].name: layout.groupings[t.grouping].n_levels for t in layout.terms}
         runaway.check_dispersion(self.model.family, sizes, parameters.rows)
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
-        psi = parameters.join(self.start.beta, self.theta0, float(np.log(self.start.phi)))
-        smaller = parameters.join(self.start.beta, 0.3 * self.theta0, float(np.log(self.start.phi)))
-        # an estimate is kept: the search begins with it
-        first = self.engine.evaluate(psi).value if self.iterative else self.engine.value(psi)
-        if not np.isfinite(first):
-            psi = smaller
-            if not np.isfinite(self.engine.value(psi)):
-                raise DataError(
-                    "the deviance is not finite at the starting values (PIRLS found no mode): check for complete "
-                    f"separation, extreme covariates or offsets, and the link{wide_offset(self.model)}"
-                )
+        psi = self._first()
         lower = parameters.lower(templates.lower)
         at = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
 
@@ -110,8 +104,51 @@ class Search:
             self.probed = search_score(self.engine, white, problem, self.wishes.mc_tol)
             outcome = self.probed.outcome
         else:
-            outcome = minimize(problem, self.wishes.optimizer)
+            outcome = self._again(problem, minimize(problem, self.wishes.optimizer))
         return replace(outcome, theta=white.outward(self._bounded(outcome.theta)))
+
+    def _first(self) -> np.ndarray:
+        psi = self._feasible(self.start.beta)
+        if psi is None:
+            raise DataError(no_start(self.model, self.start))
+        return psi
+
+    def _feasible(self, beta: np.ndarray) -> np.ndarray | None:
+        """psi at beta: the random effects are made smaller until all levels have a mode; None where that never is."""
+        for share in SHARES:
+            psi = self.parameters.join(beta, share * self.theta0, float(np.log(self.start.phi)))
+            # an estimate is kept: the search begins with it
+            value = self.engine.evaluate(psi).value if self.iterative else self.engine.value(psi)
+            if np.isfinite(value):
+                return psi
+        return None
+
+    def _again(self, problem: Problem, outcome: Outcome) -> Outcome:
+        """The outcome, or a better one from the best equal means for all rows, where a search ended without a minimum:
+        means that follow the covariates may begin next to the end of a link's domain, where the search gets stuck. The
+        end is at least as good as without covariates."""
+        n, start = self.parameters.n_beta, self.start
+        if outcome.converged or n < 2 or not np.all(np.isfinite([*start.constant, *start.ones])):
+            return outcome
+        psi = self._feasible(start.constant)
+        if psi is None:
+            return outcome
+        origin, size = self.white.inward(psi), self.parameters.size
+        directions = np.eye(size)[:, n - 1 :]
+        directions[:, 0] = self.white.inward(np.append(start.ones, np.zeros(size - n)))
+        origin[n:], held = 0.0, origin[n:].copy()  # the directions lead to theta and log phi themselves
+        reduced = along(problem, origin, directions, np.append(0.0, held))
+        first = minimize(reduced, self.wishes.optimizer)
+        other = minimize(replace(problem, starts=(origin + directions @ first.theta,)), self.wishes.optimizer)
+        ends = (outcome, other)
+        best = min(ends, key=lambda o: o.value if np.isfinite(o.value) else np.inf)
+        every = (*ends, first)
+        return replace(
+            best,
+            evaluations=sum(o.evaluations for o in every),
+            gradient_evaluations=sum(o.gradient_evaluations for o in every),
+            starts=sum(o.starts for o in every),
+        )
 
     def _bounded(self, working: np.ndarray) -> np.ndarray:
         """log phi within its bounds."""
@@ -131,6 +168,44 @@ class Search:
         model.gradient[-1], model.hessian[-1], model.hessian[:, -1] = 0.0, 0.0, 0.0
         model.hessian[-1, -1] = 1.0
         return model
+
+
+def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: np.ndarray) -> Problem:
+    """The problem at origin (P,) + directions (P, r) point (r,), from start (r,); the first direction is free, the
+    others are the last coordinates of the problem."""
+
+    def at(point: np.ndarray) -> np.ndarray:
+        return origin + directions @ point
+
+    def evaluate(point: np.ndarray) -> GlmmEvaluation:
+        assert problem.evaluate is not None
+        model = problem.evaluate(at(point))
+        return GlmmEvaluation(model.value, directions.T @ model.gradient, directions.T @ model.hessian @ directions)
+
+    last = len(origin) + 1 - len(start)
+    return replace(
+        problem,
+        value=lambda point: problem.value(at(point)),
+        evaluate=evaluate,
+        lower=np.append(-np.inf, problem.lower[last:]),
+        starts=(start,),
+        rectify=lambda point: np.append(point[0], problem.rectify(at(point))[last:]),
+    )
+
+
+def no_start(model: HeldModel, start: Start) -> str:
+    """Why there is nowhere to start from, and what to do."""
+    family = model.family
+    if np.isfinite(start.ll) or family.link in UNBOUNDED_LINKS:
+        return (
+            "the deviance is not finite at the starting values (PIRLS found no mode): check for complete "
+            f"separation, extreme covariates or offsets, and the link{wide_offset(model)}"
+        )
+    return (
+        f"no coefficients were found at which every mean is in the range of {family} (the deviance is not finite at "
+        "the starting values): keep the intercept, check the sign and size of covariates and offsets, or use link='log'"
+        f"{wide_offset(model)}"
+    )
 
 
 def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:

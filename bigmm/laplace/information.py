@@ -9,6 +9,7 @@ import numpy as np
 STEP = 1e-4
 """In units of the standard error that the search's curvature suggests: the gradient is exact, so one-sided differences
 with a short step are good to about this, relatively."""
+TINY = 1e-100
 NOISY_STEP = 1e-2
 """The same where the gradient is an estimate in single precision: it is smooth in psi, but to fewer digits."""
 
@@ -27,8 +28,11 @@ def observed_hessian(
     n = len(psi)
     out = np.zeros((n, n))
     here = gradient(psi)
-    scale = np.sqrt(np.maximum(np.abs(np.diagonal(curvature)), 1e-300))
+    scale = np.sqrt(np.abs(np.diagonal(curvature)))
     for i in np.flatnonzero(free):
+        if not TINY < scale[i] < np.inf:  # without curvature there is no unit to step in, and no standard error
+            out[i] = np.nan
+            continue
         move = np.zeros(n)
         move[i] = step / scale[i]
         out[i] = (gradient(psi + move) - here) / move[i]
@@ -44,7 +48,10 @@ def covariance(hessian: np.ndarray, free: np.ndarray) -> np.ndarray | None:
     part = hessian[np.ix_(free, free)]
     if not np.all(np.isfinite(part)):
         return None
-    values, vectors = np.linalg.eigh(part)
+    try:
+        values, vectors = np.linalg.eigh(part)
+    except np.linalg.LinAlgError:
+        return None
     if not len(part) or values[0] <= 1e-12 * max(values[-1], 1e-300):
         return None
     out = np.zeros_like(hessian)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from functools import reduce
+from operator import add
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +23,8 @@ SETTLED = 1e-3
 @dataclass(frozen=True, slots=True)
 class Start:
     """beta (p,), phi, information X'WX (p, p) at beta, log-likelihood without random effects, passes used,
-    eta: mean size of the linear predictor; spread (p,): standard errors of beta at the family's starting means."""
+    eta: mean size of the linear predictor; spread (p,): standard errors of beta at the family's starting means;
+    constant, ones (p,): coefficients nearest to one mean for all rows, and to a linear predictor of 1."""
 
     beta: np.ndarray
     phi: float
@@ -29,79 +33,160 @@ class Start:
     passes: int
     eta: float
     spread: np.ndarray
+    constant: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    ones: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
 
-def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, beta: np.ndarray | None, phi: float) -> tuple:
-    """(X'WX, X'(W eta + s) with eta free of the offset, (sum ll, Pearson's statistic, NB's two moments, sum |eta|));
-    pure.
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """xwx (p, p) X'WX; xwz (p,) X'(W eta + s) with eta free of the offset; totals (5,): log-likelihood, Pearson's
+    statistic, the two moments of the negative binomial's shape, sum of |eta|."""
 
-    beta None: at the family's starting means.
-    """
-    p = len(xc)
-    xwx, xwz, totals = np.zeros((p, p)), np.zeros(p), np.zeros(5)
+    xwx: np.ndarray
+    xwz: np.ndarray
+    totals: np.ndarray
+
+    @property
+    def ll(self) -> float:
+        return float(self.totals[0])
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(self.xwx + other.xwx, self.xwz + other.xwz, self.totals + other.totals)
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What a constant mean needs: squares (p, p) X'wX, ones (p,) X'w, offset (p,) X'w offset; response, weight: sums of
+    w y and of w."""
+
+    squares: np.ndarray
+    ones: np.ndarray
+    offset: np.ndarray
+    response: float
+    weight: float
+
+    def __add__(self, other: Level) -> Level:
+        return Level(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+def _blocks(shard: Shard, xc: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """(x, y, w, offset) of the rows, some at a time."""
     for lo in range(0, shard.rows, BLOCK):
         part = slice(lo, min(lo + BLOCK, shard.rows))
         y = shard.y[part]
-        w = shard.w[part] if len(shard.w) else np.ones(len(y))
-        offset = shard.offset[part] if len(shard.offset) else 0.0
-        x = np.column_stack(
-            [np.ones(len(y)) if c == 0 else shard.columns[c - 1, part] for c in xc] or [np.empty((len(y), 0))]
+        columns = [np.ones(len(y)) if c == 0 else shard.columns[c - 1, part] for c in xc]
+        yield (
+            np.column_stack(columns or [np.empty((len(y), 0))]),
+            y,
+            shard.w[part] if len(shard.w) else np.ones(len(y)),
+            shard.offset[part] if len(shard.offset) else np.zeros(len(y)),
         )
-        eta = start_eta(family, y, w) if beta is None else x @ beta + offset
-        ll, d1, weight = columnwise.score_full(family, y, w, eta, phi)[:3]
-        xwx += x.T @ (weight[:, None] * x)
-        xwz += x.T @ (weight * (eta - offset) + d1)
-        mu = columnwise.mean(family, eta)
+
+
+def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, betas: tuple[np.ndarray, ...], phi: float) -> tuple:
+    """`Sums` at every beta (p,); pure."""
+    out = [_empty(len(xc)) for _ in betas]
+    for x, y, w, offset in _blocks(shard, xc):
+        out = [sums + _sums_of(family, x, y, w, offset, x @ beta + offset, phi) for sums, beta in zip(out, betas)]
+    return tuple(out)
+
+
+def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[Sums, Level]:
+    """`Sums` at the family's starting means, and what a constant mean needs; pure."""
+    p = len(xc)
+    sums, level = _empty(p), Level(np.zeros((p, p)), np.zeros(p), np.zeros(p), 0.0, 0.0)
+    for x, y, w, offset in _blocks(shard, xc):
+        sums += _sums_of(family, x, y, w, offset, start_eta(family, y, w), 1.0)
+        wx = w[:, None] * x
+        level += Level(x.T @ wx, wx.sum(axis=0), wx.T @ offset, float(w @ y), float(w.sum()))
+    return sums, level
+
+
+def _empty(p: int) -> Sums:
+    return Sums(np.zeros((p, p)), np.zeros(p), np.zeros(5))
+
+
+def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> Sums:
+    ll, d1, weight = columnwise.score_full(family, y, w, eta, phi)[:3]
+    mu = columnwise.mean(family, eta)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # means at the edge have no variance
         error = (y - mu) ** 2
-        with np.errstate(divide="ignore", invalid="ignore"):  # means at the edge have no variance
-            pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
-        totals += [ll.sum(), pearson, (error - mu).sum(), (mu**2).sum(), np.abs(eta).sum()]
-    return xwx, xwz, totals
+        pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
+        totals = np.array([ll.sum(), pearson, (error - mu).sum(), (mu**2).sum(), np.abs(eta).sum()])
+        return Sums(x.T @ (weight[:, None] * x), x.T @ (weight * (eta - offset) + d1), totals)
 
 
 def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, rows: int) -> Start:
-    """Maximum likelihood of the model without random effects (or close to it)."""
-    beta: np.ndarray | None = None
-    old, spread, phi, ll = np.zeros(len(xc)), np.zeros(len(xc)), 1.0, -np.inf
-    for step in range(STEPS):
-        xwx, xwz, totals = _added(map_shards(fixed_sums, family, xc, beta, phi))
-        if beta is not None and not totals[0] >= ll - 1e-8 * (1.0 + abs(ll)):
-            beta = 0.5 * (beta + old)  # overshot, or left the domain
-            continue
-        if np.isfinite(ll) and totals[0] - ll <= SETTLED * (1.0 + abs(ll)):
+    """Maximum likelihood of the model without random effects (or close to it).
+
+    The first coefficients come from the family's starting means, which are about the responses, or from one mean for
+    all rows, whichever is more likely: responses next to zero have no link, and a line through the links of responses
+    may leave the domain. From there on, what is less likely or out of the domain is halved.
+    """
+    known = map_shards(first_sums, family, xc)
+    first, level = (_added([part[i] for part in known]) for i in range(2))
+    phi = _dispersion(family, first.totals, rows - len(xc)) if family.name == "negative_binomial" else 1.0
+
+    def at(*betas: np.ndarray) -> list[Sums]:
+        return [_added(list(each)) for each in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
+
+    candidates = (_least_squares(first.xwx, first.xwz), _constant(family, level))
+    both = list(zip(candidates, at(*candidates), strict=True))
+    beta, sums = max(both, key=lambda one: (np.isfinite(one[1].ll), np.nan_to_num(one[1].ll, nan=-np.inf)))
+    passes, settled = 2, not np.isfinite(sums.ll)
+    while passes < STEPS and not settled:
+        trial = _least_squares(sums.xwx, sums.xwz)
+        found = at(trial)[0]
+        passes += 1
+        while passes < STEPS and not found.ll >= sums.ll - 1e-8 * (1.0 + abs(sums.ll)):
+            trial = 0.5 * (trial + beta)  # overshot, or left the domain
+            found = at(trial)[0]
+            passes += 1
+        if not found.ll >= sums.ll - 1e-8 * (1.0 + abs(sums.ll)):
             break
-        ll = float(totals[0]) if beta is not None else -np.inf
-        old = beta if beta is not None else old
-        beta = _least_squares(xwx, xwz)
-        if step == 0:
-            spread = _standard_errors(xwx)
-        if step == 0 and family.name == "negative_binomial":
-            phi = _dispersion(family, totals, rows - len(xc))
-    assert beta is not None
+        settled = found.ll - sums.ll <= SETTLED * (1.0 + abs(found.ll))
+        beta, sums = trial, found
     return Start(
         beta,
-        _dispersion(family, totals, rows - len(xc)),
-        xwx,
-        float(totals[0]),
-        step + 1,
-        float(totals[4]) / max(rows, 1),
-        spread,
+        _dispersion(family, sums.totals, rows - len(xc)),
+        sums.xwx,
+        sums.ll,
+        passes,
+        float(sums.totals[4]) / max(rows, 1),
+        _standard_errors(first.xwx),
+        candidates[1],
+        _least_squares(level.squares, level.ones),
     )
 
 
+def _constant(family: Family, level: Level) -> np.ndarray:
+    """(p,) coefficients nearest to one mean for all rows, that of the responses."""
+    mean = level.response / level.weight
+    if family.name in ("bernoulli", "binomial"):
+        mean = (level.response + 0.5) / (level.weight + 1.0)  # not 0 or 1
+    elif family.name != "gaussian" or family.link != "identity":
+        mean = max(mean, 0.5 / level.weight)
+    eta = float(columnwise.eta_of(family, np.array([mean]))[0])
+    return _least_squares(level.squares, eta * level.ones - level.offset)
+
+
 def _least_squares(xwx: np.ndarray, xwz: np.ndarray) -> np.ndarray:
-    """(X'WX)^-1 X'Wz in units where the diagonal is 1: columns may be on any scale."""
+    """(X'WX)^-1 X'Wz in units where the diagonal is 1: columns may be on any scale; NaN where that overflows."""
+    if not (np.all(np.isfinite(xwx)) and np.all(np.isfinite(xwz))):
+        return np.full(len(xwz), np.nan)
     scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
     return np.linalg.lstsq(xwx / scale[:, None] / scale, xwz / scale, rcond=None)[0] / scale
 
 
 def _standard_errors(xwx: np.ndarray) -> np.ndarray:
+    if not np.all(np.isfinite(xwx)):
+        return np.full(len(xwx), np.nan)
     scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
     return np.sqrt(np.abs(np.diagonal(np.linalg.pinv(xwx / scale[:, None] / scale)))) / scale
 
 
-def _added(parts: list) -> tuple:
-    return tuple(sum(values) for values in zip(*parts, strict=True))
+def _added(parts: list[Any]) -> Any:
+    return reduce(add, parts)
 
 
 def _dispersion(family: Family, totals: np.ndarray, dof: int) -> float:

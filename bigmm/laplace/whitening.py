@@ -29,7 +29,8 @@ class Whitened:
 
     def outward(self, working: np.ndarray) -> np.ndarray:
         """Working coordinates to psi."""
-        return np.concatenate([solve_triangular(self.matrix, working[: self.n]), working[self.n :]])
+        beta = solve_triangular(self.matrix, working[: self.n], check_finite=False)  # what is not finite stays so
+        return np.concatenate([beta, working[self.n :]])
 
     def jacobian(self) -> np.ndarray:
         """d psi / d working (P, P)."""

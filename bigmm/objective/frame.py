@@ -20,6 +20,7 @@ import numpy as np
 from bigmm.objective.boundary import square_root
 from bigmm.objective.criterion import Criterion, Evaluation
 from bigmm.objective.templates import Template, Templates, lower_factor
+from bigmm.objective.twofold import exact_gradient
 
 NO_COLUMN = 1e-14
 """Share of a column's size below which what other columns leave of it is rounding."""
@@ -165,3 +166,8 @@ class Framed:
             return self.criterion.evaluate(eta)
         along = self.frame.joint, self.criterion.templates.joint(eta)
         return self.criterion.evaluate_along(self.frame.outward(eta), *along)
+
+    def exact_gradient(self, eta: np.ndarray) -> np.ndarray:
+        """See `twofold.exact_gradient`; with respect to eta."""
+        theta, roots = self.frame.outward(eta), self.criterion.templates.joint(eta)
+        return exact_gradient(self.criterion, theta, self.frame.joint, roots)

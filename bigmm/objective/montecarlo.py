@@ -12,7 +12,7 @@ from bigmm.blocks.probes import keys_of, standard_error
 from bigmm.blocks.solve import residual_products, tall_product
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
-from bigmm.objective.frame import Framed
+from bigmm.objective.saturation import Restricted
 
 TOLERANCE = (0.01, 0.05)
 """What the errors are brought below: share of a theta's statistical standard error, error of the objective."""
@@ -59,7 +59,9 @@ class MonteCarloError:
         }
 
 
-def monte_carlo_error(framed: Framed, eta: np.ndarray, tolerance: tuple[float, float] = TOLERANCE) -> MonteCarloError:
+def monte_carlo_error(
+    framed: Restricted, eta: np.ndarray, tolerance: tuple[float, float] = TOLERANCE
+) -> MonteCarloError:
     """From the spread over probes of log|M| and of the gradient, at the end of a search, eta."""
     criterion, frame, theta = framed.criterion, framed.frame, framed.frame.outward(eta)
     algebra = criterion.algebra

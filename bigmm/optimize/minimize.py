@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -25,8 +27,8 @@ class Seen:
         evaluate = problem.evaluate
         self.watched = replace(
             problem,
-            value=lambda theta: self._noted(theta, problem.value(theta)),
-            evaluate=None if evaluate is None else lambda theta: self._evaluated(theta, evaluate(theta)),
+            value=lambda theta: self._noted(theta, _value(problem, theta)),
+            evaluate=None if evaluate is None else lambda theta: self._evaluated(theta, _model(evaluate, theta)),
         )
 
     def _noted(self, theta: np.ndarray, value: float) -> float:
@@ -53,6 +55,22 @@ class Seen:
             "another start (theta0=), covariates on a similar scale, or a simpler random-effects structure"
         )
         return replace(outcome, status="stopped", advice=advice)
+
+
+def _value(problem: Problem, theta: np.ndarray) -> float:
+    """The value; inf where there is none, also because an algorithm of linear algebra found no end."""
+    try:
+        return problem.value(theta)
+    except np.linalg.LinAlgError:
+        return np.inf
+
+
+def _model(evaluate: Callable[[np.ndarray], LocalModel], theta: np.ndarray) -> LocalModel:
+    """The local model; not finite where there is none."""
+    try:
+        return evaluate(theta)
+    except np.linalg.LinAlgError:
+        return newton.Stepped(np.inf, np.full(len(theta), np.nan), np.full((len(theta), len(theta)), np.nan))
 
 
 def minimize(problem: Problem, method: str = "auto") -> Outcome:
@@ -85,15 +103,16 @@ def _minimized(problem: Problem, method: str) -> Outcome:
     starts = problem.starts if several else problem.starts[:1]
     states = [newton.run(problem, newton.init(problem, start)) for start in starts]
     found = min(states, key=lambda s: s.model.value)
-    best = newton.polish(problem, found) if problem.cheap else newton.last_step(problem, found)
+    best = newton.sharpen(problem, newton.polish(problem, found)) if problem.cheap else newton.last_step(problem, found)
     evaluations = sum(s.evaluations for s in states) + best.evaluations - found.evaluations
     gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - found.gradient_evaluations
     outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts), best.model)
     if method == "auto" and not outcome.converged:
         second = _by_nlopt(problem, problem.rectify(best.theta), "bobyqa")
-        polished = newton.polish(problem, newton.run(problem, newton.init(problem, second.theta)))
+        again = newton.run(problem, newton.init(problem, second.theta))
+        polished = newton.sharpen(problem, newton.polish(problem, again))
         theta = polished.theta if polished.model.value <= second.value else second.theta
-        outcome = _finish(
+        other = _finish(
             problem,
             theta,
             "newton, then bobyqa",
@@ -101,7 +120,16 @@ def _minimized(problem: Problem, method: str) -> Outcome:
             gradients + polished.gradient_evaluations,
             len(starts) + 1,
         )
+        # where neither is a minimum, the lower one is the better answer
+        lower = other.converged or not outcome.value < other.value
+        outcome = other if lower else replace(other, **_place(outcome))
     return outcome
+
+
+def _place(outcome: Outcome) -> dict[str, Any]:
+    """Where an outcome ended and how, without the effort."""
+    effort = ("method", "evaluations", "gradient_evaluations", "starts")
+    return {f.name: getattr(outcome, f.name) for f in fields(outcome) if f.name not in effort}
 
 
 def _by_nlopt(problem: Problem, start: np.ndarray, name: str) -> Outcome:
@@ -121,7 +149,8 @@ def _finish(
     decrease = max(newton.expected_decrease(model), newton.expected_decrease(_relative(theta, model)))
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
     free = ~(at_boundary & (theta == 0))
-    saddle = _is_saddle(theta, model, at_boundary) and (problem.noisy or _falls(problem, theta, model, at_boundary))
+    saddle = _is_saddle(problem, theta, model, at_boundary)
+    saddle = saddle and (problem.noisy or _falls(problem, theta, model, at_boundary))
     converged = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
     advice = "" if converged else _advice(model, decrease, saddle)
     largest = float(np.abs(model.gradient[free]).max(initial=0.0))
@@ -148,20 +177,23 @@ def _relative(theta: np.ndarray, model: LocalModel) -> LocalModel:
     return newton.Stepped(model.value, model.gradient * unit, model.hessian * unit[:, None] * unit)
 
 
-def _is_saddle(theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:
-    """Does the criterion fall away from the boundary (KKT)?
+def _is_saddle(problem: Problem, theta: np.ndarray, model: LocalModel, at_boundary: np.ndarray) -> bool:
+    """Does the criterion fall away from the boundary (KKT), by more than rounding may feign?
 
     At theta = 0 the gradient vanishes by evenness; the curvature is twice the derivative in the covariance, and
     decides. A covariance may be better although no single variance is, hence the smallest eigenvalue over all zero
     elements.
     """
     curvature = np.diagonal(model.hessian)
-    slack = -1e-6 * max(float(np.abs(curvature).max(initial=0.0)), 1e-300)
+    slack = np.full(len(theta), 1e-6 * max(float(np.abs(curvature).max(initial=0.0)), 1e-300))
+    if problem.curvature_noise is not None:
+        slack = np.maximum(slack, problem.curvature_noise)
     zero = np.flatnonzero(at_boundary | (theta == 0.0))
     if not at_boundary.any() or not np.all(np.isfinite(model.hessian)):
         return False
+    scaled = model.hessian / np.sqrt(slack[:, None] * slack)
     return bool(
-        np.any(curvature[at_boundary] < slack) or np.linalg.eigvalsh(model.hessian[np.ix_(zero, zero)])[0] < slack
+        np.any(np.diagonal(scaled)[at_boundary] < -1.0) or np.linalg.eigvalsh(scaled[np.ix_(zero, zero)])[0] < -1.0
     )
 
 

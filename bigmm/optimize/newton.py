@@ -19,6 +19,9 @@ from bigmm.optimize.outcome import LocalModel, Problem
 LAST_DIGIT = 1e-28
 """The same for `polish`; below what rounding allows a step gains nothing and the search stalls."""
 MAX_STEPS = 100
+SHARP = 1e-8
+"""Expected decrease from which on steps on the exact gradient are taken without a comparison of values."""
+MAX_SHARPENINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ def _local_model(problem: Problem, theta: np.ndarray) -> LocalModel:
     return problem.evaluate(theta)
 
 
+def is_finite(model: LocalModel) -> bool:
+    """Are value, gradient and curvature numbers?"""
+    return bool(np.isfinite(model.value) and np.all(np.isfinite(model.gradient)) and np.all(np.isfinite(model.hessian)))
+
+
 def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors of the curvature in units where its diagonal is about 1, and that scale (n,)."""
     hessian = model.hessian + correction
@@ -61,7 +69,7 @@ def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tup
 
 def expected_decrease(model: LocalModel, correction: np.ndarray | float = 0.0) -> float:
     """Half the Newton decrement g'|H|^-1 g: what one more step should gain."""
-    if not (np.isfinite(model.value) and np.all(np.isfinite(model.gradient)) and np.all(np.isfinite(model.hessian))):
+    if not is_finite(model):
         return np.inf
     values, vectors, scale = scaled_eigen(model, correction)
     g = vectors.T @ (model.gradient / scale)
@@ -95,8 +103,10 @@ def step(problem: Problem, state: State) -> State:
     value = problem.value(trial)
     gain = state.model.value - value
     rounding = 1e-13 * (1.0 + abs(state.model.value))
+    model = state.model
     if gain > 1e-4 * predicted or (abs(gain) <= rounding and predicted <= 10 * rounding):
         model = _local_model(problem, trial)
+    if model is not state.model and is_finite(model):  # a point without a slope is no place to stand
         correction = learnt(state, model, move)
         decrease = expected_decrease(model, correction)
         length = _scaled_length(state, move)
@@ -175,6 +185,29 @@ def run(problem: Problem, state: State, tolerance: float | None = None) -> State
 def polish(problem: Problem, state: State) -> State:
     """To the last digit, where evaluations cost nothing."""
     return run(problem, state, LAST_DIGIT) if problem.cheap else state
+
+
+def sharpen(problem: Problem, state: State) -> State:
+    """Newton's steps on the exact gradient from an end that only rounding is left of, while each is less than half as
+    long as the one before. Values are not compared: they have fewer digits than the gradient."""
+    if problem.exact_gradient is None or not 0.0 <= state.decrease <= SHARP:
+        return state
+    theta, before, count = state.theta, np.sqrt(SHARP), 0
+    while count < MAX_SHARPENINGS:
+        count += 1
+        exact = Stepped(state.model.value, problem.exact_gradient(theta), state.model.hessian)
+        if not np.all(np.isfinite(exact.gradient)):
+            return state
+        move, _ = newton_step(exact, state.correction, np.inf)
+        length = _scaled_length(state, move)
+        if not length < 0.5 * before:
+            break
+        theta, before = theta + move, length
+    model = _local_model(problem, theta)
+    if not model.value <= state.model.value + 1e-11 * (1.0 + abs(state.model.value)):
+        return state
+    evaluations, gradients = state.evaluations + 1, state.gradient_evaluations + count + 1
+    return replace(state, theta=theta, model=model, evaluations=evaluations, gradient_evaluations=gradients)
 
 
 @dataclass(frozen=True, slots=True)

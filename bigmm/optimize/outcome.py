@@ -33,8 +33,9 @@ class Problem:
     lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;
     cheap: evaluations cost so little that restarts and polishing to the last digit are worth it;
     tolerance: expected decrease at which the search ends: less where the curvature is only a rough one;
+    exact_gradient: theta -> gradient to the last digit, for the end of the search, or None;
     noisy: value and gradient are estimates that agree up to an error, so the score is driven to zero instead;
-    size: number of observations or the like, the scale of rounding errors.
+    curvature_noise: (n,) curvature at zero that rounding may leave, or None.
     """
 
     value: Callable[[np.ndarray], float]
@@ -45,6 +46,8 @@ class Problem:
     cheap: bool = False
     noisy: bool = False
     tolerance: float = TOLERANCE
+    exact_gradient: Callable[[np.ndarray], np.ndarray] | None = None
+    curvature_noise: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -246,10 +245,23 @@ def test_level3_lets_other_threads_run():
     """SciPy's own wrappers hold the interpreter lock; then this thread would not be woken until it is over."""
     a = np.random.default_rng(0).normal(size=(1800, 1800))
     out = np.zeros((1800, 1800))
-    thread = threading.Thread(target=level3.subtract_product, args=(out, a, a))
-    thread.start()
-    turns = 0
-    while thread.is_alive():
-        time.sleep(0.001)
-        turns += 1
-    assert turns > 5
+
+    def turns() -> int:
+        """How often this thread was awake during one product."""
+        begun, ended, count = threading.Event(), threading.Event(), 0
+
+        def work() -> None:
+            begun.set()
+            level3.subtract_product(out, a, a)
+            ended.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        begun.wait()
+        while not ended.wait(0.001):
+            count += 1
+        thread.join()
+        return count
+
+    # on a busy machine this thread may miss a product or two, but with the lock held it would miss all
+    assert any(turns() > 5 for _ in range(50))

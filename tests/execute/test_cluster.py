@@ -177,21 +177,28 @@ def test_a_closed_client_is_refused(cluster):
 
 
 def test_a_fit_inside_a_task_stays_in_its_thread(client):
-    assert client.submit(lambda: repr(executor()), pure=False).result(timeout=30) == "1 thread of this process"
+    assert client.submit(lambda: repr(executor()), pure=False).result(timeout=180) == "1 thread of this process"
 
 
-def test_abandoned_lanes_are_cancelled(client):
+def test_abandoned_lanes_are_cancelled(client, tmp_path):
+    returned, late = tmp_path / "returned", tmp_path / "late"
+
     def fold_slowly(lane, tick):
-        time.sleep(0.05 if lane.index == 0 else 5)
+        limit = time.monotonic() + 120
+        while lane.index and not returned.exists():
+            if time.monotonic() > limit:
+                late.touch()
+                break
+            time.sleep(0.02)
         return 0
 
     def report(event):
         raise KeyboardInterrupt
 
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         executor(client).map_reduce(fold_slowly, lanes_of(9), int.__add__, label="pass", progress=report)
-    assert time.monotonic() - start < 4
+    assert not late.exists(), "it returns while lanes still run"
+    returned.touch()
 
 
 def test_versions_must_agree(client, monkeypatch):
@@ -209,7 +216,7 @@ def test_no_workers_at_all_and_workers_that_leave(monkeypatch):
         with pytest.raises(TemporaryError, match=r"pass: the Dask cluster has had no workers for 0 s\. Start workers"):
             chosen.map_reduce(lambda lane, tick: 1, lanes_of(3), int.__add__, label="pass")
         empty.scale(1)
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=180)
         threading.Timer(0.5, empty.scale, (0,)).start()
         with pytest.raises(TemporaryError, match="has had no workers for"):
             chosen.map_reduce(nap, lanes_of(3), int.__add__, label="pass")
@@ -261,7 +268,7 @@ def test_a_connection_that_closes_while_a_result_is_fetched(client, monkeypatch,
 
 
 def nap(lane, tick):
-    time.sleep(3)
+    time.sleep(60)  # longer than its worker lives
     return 0
 
 

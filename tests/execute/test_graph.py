@@ -171,11 +171,15 @@ def test_ctrl_c_gives_the_prompt_back():
     def interrupt(event):
         raise KeyboardInterrupt
 
-    tasks = [Task(("quick",), int), *(Task(("slow", i), partial(time.sleep, 3)) for i in range(4))]
-    begun = time.monotonic()
+    returned, waited = threading.Event(), []
+    tasks = [
+        Task(("quick",), int),
+        *(Task(("slow", i), lambda: waited.append(returned.wait(300))) for i in range(4)),
+    ]
     with pytest.raises(KeyboardInterrupt):
         run_graph(executor(n_workers=2), tasks, label="nap", ahead=10, progress=interrupt)
-    assert time.monotonic() - begun < 2
+    assert not waited, "it returns while its tasks still run"
+    returned.set()
 
 
 @pytest.mark.parametrize(
@@ -198,7 +202,7 @@ def cluster():
 @pytest.fixture
 def client(cluster):
     with distributed.Client(cluster) as connected:
-        connected.wait_for_workers(2, timeout=30)
+        connected.wait_for_workers(2, timeout=180)
         yield connected
 
 
@@ -230,7 +234,7 @@ def test_a_cluster_gives_the_same_bits(client, expected, ahead):
 
 def wait_until_empty(client):
     """Nothing may stay behind on the workers."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 120
     while any(client.has_what().values()):
         assert time.monotonic() < deadline, client.has_what()
         time.sleep(0.05)
@@ -291,11 +295,11 @@ def test_tasks_of_one_place_share_a_worker(client):
 def test_workers_that_leave(monkeypatch):
     monkeypatch.setattr(watchdog, "CHECK_SECONDS", 0.2)
     with start_cluster(1) as running, distributed.Client(running) as client:
-        client.wait_for_workers(1, timeout=30)
+        client.wait_for_workers(1, timeout=180)
         threading.Timer(0.5, running.scale, (0,)).start()
         with pytest.raises(TemporaryError, match="has had no workers for"):
             run_graph(
-                executor(client, no_worker_seconds=0.5), [Task(("nap",), partial(time.sleep, 3))], label="nap", ahead=1
+                executor(client, no_worker_seconds=0.5), [Task(("nap",), partial(time.sleep, 60))], label="nap", ahead=1
             )
 
 

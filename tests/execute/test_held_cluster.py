@@ -105,7 +105,7 @@ def test_a_question_that_always_kills_is_given_up(client):
     far, near = pair(client)
     with pytest.raises(TemporaryError, match=r"shard: lane \d lost its worker more often than the retries allow"):
         far.map(kill_always)
-    client.wait_for_workers(2, timeout=30)
+    client.wait_for_workers(2, timeout=180)
     assert far.map(total) == near.map(total), "the shards are still there"
 
 

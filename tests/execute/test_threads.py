@@ -17,6 +17,8 @@ from bigmm.errors import DataError, UsageError
 from bigmm.execute import Lane, Progress, executor
 from bigmm.execute.discipline import one_thread_each
 
+LONG = 300
+"""Seconds after which something hangs, on however busy a machine."""
 LANES = tuple(Lane(i, (i,)) for i in range(23))
 
 
@@ -73,7 +75,9 @@ def test_an_error_is_raised_unchanged_and_stops_the_rest(n_workers):
         started.append(lane.index)
         if lane.index == 4:
             raise error
-        time.sleep(0.005)
+        while lane.index > 4:  # until the pass is over
+            tick(0)
+            time.sleep(0.001)
         return "x"
 
     with pytest.raises(DataError) as caught:
@@ -100,26 +104,25 @@ def interruptible():
 
 
 def test_ctrl_c_in_mid_pass_returns_promptly_and_starts_nothing_more(interruptible):
-    started, stopped = [], threading.Event()
+    started, stopped, returned = [], threading.Semaphore(0), threading.Event()
+    both = threading.Barrier(2, action=lambda: os.kill(os.getpid(), signal.SIGINT))
 
     def fold(lane, tick):
         started.append(lane.index)
+        both.wait(LONG)
+        assert returned.wait(LONG), "the pass returns while its lanes still run"
         try:
-            for _ in range(1000):
-                time.sleep(0.01)
+            while True:
                 tick(1)
         finally:
-            stopped.set()
-        return "x"
+            stopped.release()
 
-    threading.Timer(0.15, os.kill, (os.getpid(), signal.SIGINT)).start()
-    start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         executor(n_workers=2).map_reduce(fold, LANES, pair, label="pass")
-    assert time.monotonic() - start < 2
-    assert stopped.wait(2), "running lanes stop at their next tick"
-    time.sleep(0.05)
-    assert started == [0, 1]
+    returned.set()
+    for _ in range(2):
+        assert stopped.acquire(timeout=LONG), "running lanes stop at their next tick"
+    assert sorted(started) == [0, 1]
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])
@@ -172,14 +175,12 @@ def test_map_raises_what_the_task_raises():
             list(executor(n_workers=n_workers).map(task, range(5), label="predict"))
 
 
-def test_one_lane_costs_less_than_a_millisecond():
-    chosen = executor(n_workers=8)
-    times = []
-    for _ in range(20):
-        start = time.perf_counter()
-        chosen.map_reduce(text_of, LANES[:1], pair, label="pass")
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1e-3
+def test_one_lane_is_folded_without_a_thread():
+    """A table in memory is one lane as a rule: starting threads would take longer than a small fit."""
+    found = executor(n_workers=8).map_reduce(
+        lambda lane, tick: threading.current_thread(), LANES[:1], pair, label="pass"
+    )
+    assert found is threading.current_thread()
 
 
 def test_blas_and_arrow_have_one_thread_while_tasks_run_side_by_side():

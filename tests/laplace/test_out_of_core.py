@@ -124,7 +124,7 @@ except bigmm.BigmmError as error:
 def test_a_disk_that_fills_up_is_an_output_error_and_leaves_nothing(lake, tmp_path):
     environment = os.environ | {"TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", FULL, str(lake)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stderr
     name, code, message, left = json.loads(done.stdout)
     assert (name, code, left) == ("OutputError", 73, [])
@@ -169,7 +169,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path):
         folder.mkdir()
         write_lake(folder, rows, levels=1000, group=20_000)
         command = [sys.executable, "-c", MEASURED, str(tmp_path / "200000"), str(folder)]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=900)
         found.append(json.loads(done.stdout.splitlines()[-1]))
     small, large = found
     data = 2_000_000 * 52

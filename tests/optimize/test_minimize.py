@@ -194,3 +194,39 @@ def test_what_has_run_away_is_no_minimum():
     outcome = minimize(runaway, "newton")
     assert not outcome.converged
     assert outcome.expected_decrease > 100.0
+
+
+def test_an_algorithm_without_an_end_is_a_step_that_is_not_taken():
+    """numpy's LinAlgError, and curvature that is not a number, are no end of the search."""
+    exact = quadratic([[1.0]], [0.0], [10.0])
+
+    def evaluate(theta):
+        model = exact.evaluate(theta)
+        if abs(theta[0]) < 1e-3:
+            return model
+        return replace(model, hessian=0.2 * model.hessian)  # the first steps are too long
+
+    def value(theta):
+        if theta[0] < -30.0:
+            raise np.linalg.LinAlgError("Eigenvalues did not converge")
+        return exact.value(theta)
+
+    outcome = minimize(replace(exact, value=value, evaluate=evaluate))
+    assert outcome.converged
+    assert abs(outcome.theta[0]) < 1e-2
+
+    def without_curvature(theta):
+        model = exact.evaluate(theta)
+        return replace(model, hessian=np.full((1, 1), np.nan)) if 1.0 < abs(theta[0]) < 9.0 else evaluate(theta)
+
+    assert np.isfinite(minimize(replace(exact, value=value, evaluate=without_curvature)).value)
+
+
+def test_a_second_method_is_only_taken_where_it_is_lower(monkeypatch):
+    """What BOBYQA ends in is no answer where Newton's method had a better one."""
+    exact = quadratic([[1.0]], [0.0], [10.0])
+    stuck = replace(exact, evaluate=lambda theta: replace(exact.evaluate(theta), gradient=np.array([5.0])))
+    monkeypatch.setattr(nlopt_methods, "run", lambda problem, start, name: (np.array([20.0]), 200.0, 1, 0))
+    outcome = minimize(stuck)
+    assert not outcome.converged
+    assert outcome.value <= 50.0

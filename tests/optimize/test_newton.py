@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,23 @@ def test_wells_have_the_minima_that_the_tests_rely_on():
         assert model.value == pytest.approx(value)
         assert model.gradient[0] == pytest.approx(0.0, abs=1e-9)
         assert model.hessian[0, 0] > 0
+
+
+def test_the_end_is_sharpened_by_the_exact_gradient():
+    # the gradient has a rounding error of 1e-9, and the curvature is a quarter too large
+    exact = quadratic([[4.0, 1.0], [1.0, 3.0]], [1.0, -2.0], [1.1, -2.1])
+
+    def rounded(theta):
+        model = exact.evaluate(theta)
+        return Local(model.value, model.gradient + 1e-9, 1.25 * model.hessian)
+
+    problem = replace(exact, evaluate=rounded, cheap=True, exact_gradient=lambda theta: exact.evaluate(theta).gradient)
+    state = newton.polish(problem, found(problem))
+    assert 1e-11 < np.abs(state.theta - [1.0, -2.0]).max() < 1e-8
+    np.testing.assert_allclose(newton.sharpen(problem, state).theta, [1.0, -2.0], rtol=1e-15)
+
+
+def test_what_is_no_end_is_not_sharpened():
+    problem = replace(quadratic([[1.0]], [0.0], [1.0]), exact_gradient=lambda theta: theta)
+    state = newton.init(problem, problem.starts[0])
+    assert newton.sharpen(problem, state) is state

@@ -275,7 +275,7 @@ def test_a_killed_worker_changes_no_bit(iterative, cluster, tmp_path):
     deadly = partial(kill_once, str(tmp_path / "killed"))
     graph = [replace(task, work=deadly) if task.name == ("update", 5, 4, 3) else task for task in graph]
     with distributed.Client(cluster) as client:
-        client.wait_for_workers(2, timeout=30)
+        client.wait_for_workers(2, timeout=180)
         before = set(client.nthreads())
         found = run_graph(executor(client), graph, label="certify", ahead=30)
         assert set(client.nthreads()) != before

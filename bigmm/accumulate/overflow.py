@@ -1,0 +1,42 @@
+"""Columns whose squares are too large for float64, named before anything is computed from them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bigmm.accumulate.crossproducts import CrossProducts
+from bigmm.design.layout import Layout
+from bigmm.errors import DataError
+
+LARGEST = 1e150
+"""Sum of squares whose own square is still a number."""
+OUTWEIGHED = 1e8
+"""Arithmetic over geometric mean of the weights, above which few rows are all that counts."""
+
+
+def check_size(cross: CrossProducts, layout: Layout) -> None:
+    """Raises DataError that names a column, the response or the weights where sums of squares overflow."""
+    squares = np.diagonal(cross.gram)
+    large = np.flatnonzero(~(squares <= LARGEST))
+    if not len(large):
+        return
+    if large[0] == 0:
+        raise DataError(
+            f"the weights {_amount(squares[0])}, which is too large to compute with: check their largest values, "
+            "or divide all weights by the same number (estimates do not change)"
+        )
+    last = len(squares) - 1
+    name = f"the response {layout.response!r}" if large[0] == last else f"column {layout.columns[large[0]]!r}"
+    raise DataError(
+        f"the squares of {name} {_amount(squares[large[0]])}, which is too large to compute with: check its "
+        "largest values, or use a larger unit (divide the column by a power of ten)"
+    )
+
+
+def _amount(total: float) -> str:
+    return f"add up to {total:.3g}" if np.isfinite(total) else "add up to more than 1.8e308"
+
+
+def are_outweighed(cross: CrossProducts) -> bool:
+    """Do so few rows have nearly all of the weight that the others do not count?"""
+    return bool(np.log(cross.gram[0, 0] / cross.n) - cross.sum_log_w / cross.n > np.log(OUTWEIGHED))

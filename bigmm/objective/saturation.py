@@ -1,0 +1,141 @@
+"""Random effects that the fixed effects reproduce in every level: the REML criterion says nothing about their variance.
+
+With a coefficient for every level of a factor, P Z = 0 for the random intercepts of that factor, so the criterion is
+the same at every variance, and rounding alone would lead the search. The variance is 0 then, as under maximum
+likelihood.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bigmm.objective.algebra import ExactAlgebra
+from bigmm.objective.criterion import Criterion, Evaluation
+from bigmm.objective.frame import Frame, Framed
+from bigmm.objective.start import summed_diagonal
+from bigmm.objective.templates import Template, lower_factor
+
+NOTHING = 1e-12
+"""Share of a direction's sum of squares below which what fixed effects leave of it is rounding."""
+ROUNDING = 1e-11
+APART = 1e-5
+"""A covariate is reproduced when less than this of what it adds to the covariates before it is outside of what is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restricted:
+    """A criterion of eta without the elements that it does not depend on; free: (n_theta,) bool; saturated: (term,
+    covariate) of what fixed effects reproduce."""
+
+    framed: Framed
+    free: np.ndarray
+    saturated: tuple[tuple[Template, str], ...]
+
+    @property
+    def curvature_noise(self) -> np.ndarray:
+        """(n_theta,) curvature at zero that rounding may leave: a share of what it would be without fixed effects."""
+        out, gram = np.zeros(len(self.free)), self.criterion.gram
+        for own, factor in zip(self.criterion.templates.terms, self.frame.factors, strict=True):
+            term = gram.terms[own.joint]
+            basis = term.basis[:, own.slots] @ factor
+            whole = np.einsum("ab,ac,cb->b", basis, summed_diagonal(term), basis)
+            out[own.start : own.start + own.size] = 2.0 * ROUNDING * whole[[row for row, _ in own.entries()]]
+        return out
+
+    @property
+    def criterion(self) -> Criterion:
+        return self.framed.criterion
+
+    @property
+    def frame(self) -> Frame:
+        return self.framed.frame
+
+    def start(self, eta: np.ndarray) -> np.ndarray:
+        """eta, zero where nothing depends on it."""
+        return np.where(self.free, eta, 0.0)
+
+    def outward(self, eta: np.ndarray) -> np.ndarray:
+        """(n_theta,) theta of eta, the variances of saturated covariates 0: the same criterion."""
+        theta = np.array(self.frame.outward(self.start(eta)))
+        templates = self.criterion.templates
+        for own, lam in zip(templates.terms, templates.lambdas(theta), strict=True):
+            rows = [own.names.index(name) for term, name in self.saturated if term is own]
+            if rows:
+                lam[rows] = 0.0
+                lam = lower_factor(np.column_stack([lam, np.zeros(own.width)]))  # a column more: no short cut
+                theta[own.start : own.start + own.size] = [lam[r, c] for r, c in own.entries()]
+        return theta
+
+    def value(self, eta: np.ndarray) -> float:
+        """See `Criterion.value`."""
+        return self.framed.value(self.start(eta))
+
+    def evaluate(self, eta: np.ndarray) -> Evaluation:
+        """See `Criterion.evaluate`; gradient 0 and curvature 1 where nothing depends on eta."""
+        found, out = self.framed.evaluate(self.start(eta)), ~self.free
+        if not out.any():
+            return found
+        gradient, hessian = found.gradient.copy(), found.hessian.copy()
+        gradient[out], hessian[out], hessian[:, out] = 0.0, 0.0, 0.0
+        hessian[out, out] = 1.0
+        return Evaluation(found.value, gradient, hessian)
+
+    def exact_gradient(self, eta: np.ndarray) -> np.ndarray:
+        """See `Framed.exact_gradient`."""
+        return np.where(self.free, self.framed.exact_gradient(self.start(eta)), 0.0)
+
+
+def restricted(framed: Framed) -> Restricted:
+    """The criterion, and which of its elements are free."""
+    criterion, frame = framed.criterion, framed.frame
+    free, found = np.ones(criterion.n_theta, bool), []
+    for joint, left in _remainders(criterion).items():
+        term = criterion.gram.terms[joint]
+        whole = summed_diagonal(term)
+        for own, inward, outward in zip(criterion.templates.terms, frame.inverses, frame.factors, strict=True):
+            if own.joint == joint:
+                basis = term.basis[:, own.slots] @ outward
+                flat = _reproduced(basis.T @ left @ basis, basis.T @ whole @ basis, inward)
+                rows = np.array([row for row, _ in own.entries()])
+                free[own.start : own.start + own.size] = ~flat[rows]
+                found += [(own, name) for name, is_flat in zip(own.names, flat, strict=True) if is_flat]
+    return Restricted(framed, free, tuple(found))
+
+
+def _reproduced(left: np.ndarray, whole: np.ndarray, inward: np.ndarray) -> np.ndarray:
+    """(k,) bool, covariates that lie in the null space of left: left, whole (k, k) sums of squares with and without the
+    projection in coordinates that are orthonormal in an average level; inward (k, k) upper triangular, the covariates
+    in these coordinates."""
+    size = np.sqrt(np.diagonal(whole))
+    size = np.where(size > 0.0, size, 1.0)
+    values, vectors = np.linalg.eigh(left / size[:, None] / size)
+    outside = vectors[:, values > NOTHING].T @ (size[:, None] * inward)
+    own = size * np.diagonal(inward)  # 0 for what depends on other covariates
+    return (np.linalg.norm(outside, axis=0) <= APART * own) & (own > 0.0)
+
+
+def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
+    """{joint term: (k, k) sum over levels of Z'W(I - projection on X)Z}, where X has enough columns to reproduce Z."""
+    gram = criterion.gram
+    random = [j for j, term in enumerate(gram.terms) if term.penalized and term.n_levels <= criterion.rank]
+    if not (criterion.reml and random):
+        return {}
+    if all(term.penalized for term in gram.terms):
+        return {j: summed_diagonal(gram.terms[j]) - _explained(criterion, j) for j in random}
+    if not isinstance(criterion.algebra, ExactAlgebra):
+        return {}
+    projected = criterion.algebra.projected(criterion.factor(np.zeros(criterion.n_theta)), True)
+    return {j: own for j in random if (own := projected[j]) is not None}
+
+
+def _explained(criterion: Criterion, joint: int) -> np.ndarray:
+    """(k, k) sum over levels of Z'WX (X'WX)^-1 X'WZ, in units where the diagonal of X'WX is 1."""
+    gram, term = criterion.gram, criterion.gram.terms[joint]
+    squares, rows = gram.xy[:-1, :-1], term.dense[:, :, :-1]
+    scale = np.sqrt(np.maximum(np.diagonal(squares), 1e-300))
+    values, vectors = np.linalg.eigh(squares / scale[:, None] / scale)
+    kept = values > 0.0
+    half = (rows / scale) @ (vectors[:, kept] / np.sqrt(values[kept]))
+    return np.einsum("lap,lbp->ab", half, half)  # rows that stand for several levels have the sums of their squares
