@@ -348,7 +348,7 @@ def new_key(label: str, name: str) -> str:
 
 
 class Sealed(bytes):
-    """Pickled work. Dask writes the arguments of a task that fails into the workers' logs, and work can hold secrets."""
+    """Pickled work, which can hold secrets: Dask writes the arguments of a task that fails into the workers' logs."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} bytes>"
