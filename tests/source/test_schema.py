@@ -34,7 +34,6 @@ REFUSED = [
     (pa.bool_(), pa.int64()),
     (pa.bool_(), pa.string()),
     (pa.bool_(), pa.float64()),
-    (pa.uint64(), pa.int64()),
     (pa.date32(), pa.timestamp("us")),
     (pa.date32(), pa.string()),
     (pa.timestamp("us"), pa.timestamp("us", "UTC")),
