@@ -16,6 +16,7 @@ WIDENS = [
     (pa.int32(), pa.int64(), pa.int64()),
     (pa.uint8(), pa.int8(), pa.int16()),
     (pa.uint32(), pa.int8(), pa.int64()),
+    (pa.uint64(), pa.int64(), pa.decimal128(20, 0)),
     (pa.uint8(), pa.uint32(), pa.uint32()),
     (pa.float32(), pa.float64(), pa.float64()),
     (pa.int32(), pa.float64(), pa.float64()),
