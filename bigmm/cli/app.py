@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import NoReturn
 
@@ -128,7 +129,8 @@ def refused(error: click.ClickException, console: Console) -> int:
     if console.json_lines:
         console.fail(error.format_message(), code=error.exit_code, kind=type(error).__name__)
     else:
-        error.show()
+        with suppress(OSError):  # a closed stderr changes nothing about the run
+            error.show()
     return error.exit_code
 
 
