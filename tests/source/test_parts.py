@@ -90,7 +90,7 @@ def test_the_size_of_a_partition_is_what_its_rows_take_in_memory(tmp_path):
     (part,) = open_source(tmp_path, partition_bytes=10**9).partitions
     assert (tmp_path / "a.parquet").stat().st_size < 20_000
     assert part.nbytes == 16 * 10**6
-    with pytest.raises(MemoryLimitError, match=r"row group 0 is 16,000,000 bytes uncompressed at a time.*partition_bytes="):
+    with pytest.raises(MemoryLimitError, match=r"row group 0 is 16,000,000 bytes uncompressed.*partition_bytes="):
         open_source(tmp_path, memory_limit=10**6)
     assert open_source(tmp_path, memory_limit=3 * 10**6, partition_bytes=2 * 10**6).rows_total == 10**6
 
