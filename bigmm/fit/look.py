@@ -10,6 +10,9 @@ from bigmm.execute.memory import in_units
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.source import Source
 
+SMALL_BYTES = 8 << 20
+"""What is read at once is never refused below this: it is a small part of what the program itself takes."""
+
 
 def look_bytes(source: Source, columns: Collection[str], workers: Executor) -> int:
     """Bytes of the named columns of a partition for each thread.
@@ -36,7 +39,7 @@ def check_look_memory(source: Source, columns: Collection[str], workers: Executo
     Raises MemoryLimitError, which names what to change.
     """
     needed = look_bytes(source, columns, workers)
-    if needed > limit:
+    if needed > max(limit, SMALL_BYTES):
         raise MemoryLimitError(
             f"reading partitions needs about {in_units(needed)} with {workers.n_workers} threads but the memory limit "
             f"is {in_units(limit)}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "

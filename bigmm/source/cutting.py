@@ -47,12 +47,14 @@ def cut(footer: Footer, groups: Sequence[int], name: str, partition_bytes: int) 
         yield _run(footer, run, name)
 
 
-def check_memory(partitions: Sequence[Partition], memory_limit: int | None) -> None:
-    """Raise `MemoryLimitError` for a partition that cannot be read within the limit."""
+def check_memory(partitions: Sequence[FilePartition], memory_limit: int | None) -> None:
+    """Raise `MemoryLimitError` for a row group, or a part of a large one, that cannot be read within the limit."""
     for partition in partitions:
-        if memory_limit is not None and partition.nbytes > memory_limit:
+        share = max(partition.group_rows) / sum(partition.group_rows)
+        largest = int(partition.nbytes * share) if len(partition.group_rows) > 1 else partition.nbytes
+        if memory_limit is not None and largest > memory_limit:
             raise MemoryLimitError(
-                f"{partition.where} is {partition.nbytes:,} bytes uncompressed, more than memory_limit = "
+                f"{partition.where} is {largest:,} bytes uncompressed at a time, more than memory_limit = "
                 f"{memory_limit:,}. Read smaller pieces (partition_bytes=), write the file with smaller row groups "
                 "(row_group_size=), or raise memory_limit."
             )

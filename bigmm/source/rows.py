@@ -75,10 +75,10 @@ class FileReader:
         }
         metadata = tail.metadata
         try:
-            schema = pq.ParquetFile(stream, metadata=metadata, **options).schema_arrow
+            schema = metadata.schema.to_arrow_schema()
         except (pa.ArrowException, OSError):
             metadata = tail.without_arrow_schema()
-            schema = pq.ParquetFile(stream, metadata=metadata, **options).schema_arrow
+            schema = metadata.schema.to_arrow_schema()
         stored = [name for name in names if name in schema.names]
         written = set() if tail.encrypted else {n for n in stored if is_text(schema.field(n).type)}
         broken = _not_dictionaries(metadata, mark.row_groups, written)

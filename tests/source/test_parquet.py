@@ -96,7 +96,7 @@ def test_a_source_pickles_small_and_reads_elsewhere(lake):
 def test_a_row_group_above_the_memory_limit(write, table):
     path = write("big.parquet", table, row_group_size=500)
     with pytest.raises(
-        MemoryLimitError, match=r"big\.parquet, row groups 0-1 is .* bytes uncompressed, more than memory_l"
+        MemoryLimitError, match=r"big\.parquet, row groups 0-1 is .* bytes uncompressed at a time, more than memory_l"
     ):
         open_source(path, memory_limit=1000)
     assert open_source(path, memory_limit=10**6).rows_total == 1000
