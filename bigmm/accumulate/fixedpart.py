@@ -100,8 +100,8 @@ def _sparse(cross: CrossProducts, j: int, k: int) -> Any:
 def _column_scales(
     cross: CrossProducts, dense: np.ndarray, gram: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(p,) sums of squares about the mean, before other columns are taken off; (p,) what rounding of the original values
-    can leave; (p,) tolerance of the rank."""
+    """(p,) sums of squares about the mean, before other columns are taken off; (p,) what rounding of the original
+    values can leave; (p,) tolerance of the rank."""
     spread, tolerance = np.diagonal(gram).copy(), np.full(len(gram), TOLERANCE)
     floor = np.zeros(len(gram))
     shift = cross.shift
