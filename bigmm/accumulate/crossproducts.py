@@ -14,8 +14,7 @@ from bigmm.errors import VersionError
 
 @dataclass(frozen=True, slots=True)
 class CrossProducts:
-    """Sums over rows with weight w > 0 of v, the m numbers that a `Shift` makes of [1, columns[1:]..., y - offset] of
-    one `Layout`.
+    """Sums over rows with weight w > 0 of v, the m numbers that a `Shift` makes of [1, columns[1:]..., y - offset].
 
     gram: (m, m) sum of w v v'; shift: the same everywhere;
     records: per joint term (order of `joint_terms`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';

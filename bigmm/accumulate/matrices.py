@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED
-from bigmm.accumulate.rank import sequential_rank
+from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.rank import MIXED_TOLERANCE, TOLERANCE, pivots, sequential_rank, squares_of
 from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError
 from bigmm.execute.discipline import one_thread_each
@@ -25,16 +26,20 @@ class MatrixShift:
     """Columns of [X y] are summed less a multiple of X one, which the small algebra undoes exactly whatever X one is.
 
     one: (p,) weights with X one = 1 in the first rows, zero when there are none; shift: (p + 1,), 0 up to the last
-    column that `one` uses, so that what depends on earlier columns stays so.
+    column that `one` uses, so that what depends on earlier columns stays so; mix: (p + 1, p + 1) C, what earlier
+    columns nearly give and is taken off too: the shifted columns are v (I + C).
     """
 
     one: np.ndarray
     shift: np.ndarray
+    mix: np.ndarray
 
     def apply(self, xy: np.ndarray) -> None:
         """Shift the rows of [X y] (n, p + 1) in place."""
         if self.shift.any():
             xy -= np.outer(xy[:, :-1] @ self.one, self.shift)
+        for column in np.flatnonzero(self.mix.any(axis=0)):
+            xy[:, column] -= xy @ self.mix[:, column]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,28 @@ def matrix_shift(partition: MatrixPartition) -> MatrixShift:
     last = int(np.flatnonzero(one).max(initial=-1))
     means = xy.mean(axis=0)
     moved = (np.arange(len(means)) > last) & ~binary & np.isfinite(means) & bool(one.any())
-    return MatrixShift(one, np.where(moved, means, 0.0))
+    plain = MatrixShift(one, np.where(moved, means, 0.0), np.zeros((len(means), len(means))))
+    return replace(plain, mix=_mix(plain, xy, ~binary))
+
+
+def _mix(plain: MatrixShift, xy: np.ndarray, may: np.ndarray) -> np.ndarray:
+    """(p + 1, p + 1) what earlier columns nearly give, by the rows of xy, which change."""
+    mix = np.zeros_like(plain.mix)
+    plain.apply(xy)
+    if len(xy) <= xy.shape[1] + 2 or not np.all(np.isfinite(xy)):  # too few to tell
+        return mix
+    about = xy - xy.mean(axis=0) if plain.one.any() else xy
+    sizes = np.einsum("ij,ij->j", about, about)
+    scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
+    left = pivots((xy / scale).T @ (xy / scale))
+    if not ((left < MIX) & (sizes > 0.0) & (may | (left > ROUNDED))).any():
+        return mix
+    with one_thread_each():
+        found = taken_off(xy, sizes, may)
+    for column, weights in found.weights.items():
+        if column < len(sizes) - 1 or found.left[column] > NOTHING:
+            mix[list(weights), column] = list(weights.values())
+    return mix
 
 
 def _constant(x: np.ndarray, binary: np.ndarray) -> np.ndarray:
@@ -173,19 +199,31 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
     """
     p, one = len(sums.xy) - 1, shift.one
     spread = _spread(sums, one)
+    unmixed = np.eye(p + 1) + shift.mix
+    mixed = shift.mix.any(axis=0)
+    if mixed.any():
+        spread = np.where(mixed, squares_of(sums.xy, unmixed), spread)
     floor = ROUNDING_SQUARED * sums.squares
     if spread[p] <= max(floor[p], 1e-14 * sums.xy[p, p]):
         raise DataError(
             f"the response (less any offset) is constant in all {sums.n} rows, so there is no variance to explain"
         )
-    rank = sequential_rank(sums.xy[:p, :p], spread[:p], floor[:p])
+    tolerance = np.where(mixed, MIXED_TOLERANCE, TOLERANCE)
+    rank = sequential_rank(sums.xy[:p, :p], spread[:p], floor[:p], tolerance[:p])
     kept = np.flatnonzero(rank.kept)
     if len(kept) >= sums.n:
         raise DataError(f"X has {len(kept)} independent columns but only {sums.n} rows; use fewer columns or more rows")
     back = np.where(rank.kept, one, 0.0)
     for column in np.flatnonzero(~rank.kept & (one != 0.0)):  # expanded in earlier columns, which are not shifted
         back += one[column] * rank.coefficients(column)
-    to_user = np.eye(p)[:, kept] - np.outer(back, shift.shift[:p][kept])
+    whole, given = unmixed[:p, :p].copy(), unmixed[:p, p].copy()
+    for column in np.flatnonzero(~rank.kept):
+        expansion, others = rank.coefficients(column), np.arange(p) != column
+        whole[:, others] += np.outer(expansion, whole[column, others])
+        given += given[column] * expansion
+        whole[column, others] = given[column] = 0.0
+    unshift = np.eye(p) - np.outer(back, np.where(rank.kept, shift.shift[:p], 0.0))
+    to_user = unshift @ np.linalg.inv(whole)[:, kept]
     picked = np.append(kept, p)
     return MatrixGram(
         sums.zz,
@@ -195,7 +233,7 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
         sums.sum_log_w,
         rank.kept,
         to_user,
-        shift.shift[p] * back,
+        shift.shift[p] * back + unshift @ np.linalg.solve(whole, given),
     )
 
 

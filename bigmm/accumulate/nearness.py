@@ -14,6 +14,8 @@ MIX = 1e-4
 """A column of whose sum of squares earlier columns leave less than this share is summed less what they give."""
 NOTHING = 1e-26
 """Share of a sum of squares that rounding leaves of a column that depends on others."""
+ROUNDED = 1e-14
+"""The same where it is a difference of sums of squares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,8 @@ class TakenOff:
 
 
 def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
-    """What to take off the columns of values (n, p), which change; sizes (p,): their sums of squares; may (p,)."""
+    """What to take off the columns of values (n, p), which change; sizes (p,): their sums of squares; may (p,): may
+    what depends on others become a residual of nothing but rounding?"""
     weights: dict[int, dict[int, float]] = {}
     p = values.shape[1]
     base: list[int] = []
@@ -42,7 +45,7 @@ def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOf
             step = solve_triangular(r, q.T @ rest) if len(base) else own
             own, rest = own + step, rest - values[:, np.array(base, int)] @ step
         left[number] = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
-        if left[number] < MIX and may[number]:
+        if left[number] < MIX and (may[number] or left[number] > NOTHING):
             weights[number] = dict(zip(base, own, strict=True))
             values[:, number] = rest
         dependent[number] = left[number] <= NOTHING

@@ -11,7 +11,7 @@ import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
-from bigmm.accumulate.nearness import MIX, NOTHING, taken_off
+from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -201,7 +201,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     binary = [is_binary(column) for column in values.T]
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
     left = pivots((values / scale).T @ (values / scale))
-    few = (left < MIX) & (sizes > 0.0) & ~np.array(binary)
+    few = (left < MIX) & (sizes > 0.0) & (~np.array(binary) | (left > ROUNDED))
     if not few.any():
         return shift, bool(np.any(left[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)

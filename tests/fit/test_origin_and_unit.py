@@ -251,3 +251,21 @@ def test_a_saved_fit_and_predictions(tmp_path):
     residual = Y - np.asarray(fitted.predict(data))
     assert residual.std() < fitted.sigma
     np.testing.assert_allclose(np.asarray(near.predict(data)), np.asarray(fitted.predict(data)), atol=1e-7)
+
+
+@pytest.mark.parametrize("origin", [1e3, 1e5, 3e6])
+@pytest.mark.parametrize("columns", ["factor", "product", "constant last"])
+def test_matrices(origin, columns):
+    x, d = U + origin, DUMMIES[:, 0]
+    u = x - origin
+    far, near, slope = {
+        "factor": (np.c_[ONE, d, x, d * x], np.c_[ONE, d, u, d * u], 3),
+        "product": (np.c_[ONE, V, x, V * x], np.c_[ONE, V, u, V * u], 3),
+        "constant last": (np.c_[x, d, 1 - d], np.c_[u, d, 1 - d], 0),
+    }[columns]
+    z = (GROUP[:, None] == np.arange(LEVELS)).astype(float)
+    found, expected = (bigmm.lmm_from_arrays(Y, own, z) for own in (far, near))
+    assert found.converged
+    assert found.objective == pytest.approx(expected.objective, abs=1e-7)
+    assert found.params.iloc[slope] == pytest.approx(expected.params.iloc[slope], rel=1e-6)
+    assert found.bse.iloc[slope] == pytest.approx(expected.bse.iloc[slope], rel=1e-6)
