@@ -1,4 +1,4 @@
-"""The search over psi = (beta, theta, log phi)."""
+"""The search over psi = (beta, theta, log phi), in the coordinates of `laplace.coordinates`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from bigmm.fit.engines import make_engine
 from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.fit.probed import Probed, search_score
+from bigmm.laplace.coordinates import Coordinates, row_frame
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.start import Start
-from bigmm.laplace.whitening import Whitened
+from bigmm.objective.frame import Frame
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.solver import check_optimizer
@@ -40,7 +41,8 @@ class Wishes:
 
 
 class Search:
-    """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say."""
+    """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say; end: the
+    point where the search ended, in its own coordinates."""
 
     def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
         check_optimizer(wishes.optimizer, wishes.solver)
@@ -48,16 +50,20 @@ class Search:
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
         self.parameters = Parameters(p, templates.n_theta, family.has_dispersion, profile, n)
+        roots = templates.square()
+        engine_parameters = replace(self.parameters, n_theta=roots.n_theta)
         self.engine, self.model = make_engine(
-            model, start.beta, nagq, observed, self.parameters, wishes.solver, wishes.seed
+            model, roots, start.beta, nagq, observed, engine_parameters, wishes.solver, wishes.seed
         )
+        frame = row_frame(templates, [term.covariates for term in model.spec.layout.terms], model.column_root)
         given = wishes.theta0
-        self.theta0 = theta_start(model, start.eta) if given is None else _checked_theta0(given, templates)
+        self.theta0 = theta_start(model, frame, start.eta) if given is None else _checked_theta0(given, templates)
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
-        self.white = Whitened(self.engine.value, self.engine.evaluate, information, self.parameters.size)
+        self.coordinates = Coordinates(self.engine.value, self.engine.evaluate, information, self.parameters, frame)
         self.iterative = wishes.solver == "iterative"
         self.probed: Probed | None = None
+        self.end = np.full(self.parameters.size, np.nan)
 
     @property
     def fixed_names(self) -> np.ndarray:
@@ -72,18 +78,19 @@ class Search:
 
     def run(self) -> Outcome:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
-        parameters, templates, white = self.parameters, self.model.templates, self.white
+        parameters, templates, coordinates = self.parameters, self.model.templates, self.coordinates
         layout = self.model.spec.layout
         sizes = {layout.groupings[t.grouping].name: layout.groupings[t.grouping].n_levels for t in layout.terms}
         runaway.check_dispersion(self.model.family, sizes, parameters.rows)
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         psi = parameters.join(self.start.beta, self.theta0, float(np.log(self.start.phi)))
         smaller = parameters.join(self.start.beta, 0.3 * self.theta0, float(np.log(self.start.phi)))
+        begin = coordinates.inward(psi)
         # an estimate is kept: the search begins with it
-        first = self.engine.evaluate(psi).value if self.iterative else self.engine.value(psi)
+        first = coordinates.evaluate(begin).value if self.iterative else coordinates.value(begin)
         if not np.isfinite(first):
-            psi = smaller
-            if not np.isfinite(self.engine.value(psi)):
+            begin = coordinates.inward(smaller)
+            if not np.isfinite(coordinates.value(begin)):
                 raise DataError(
                     "the deviance is not finite at the starting values (PIRLS found no mode): check for complete "
                     f"separation, extreme covariates or offsets, and the link{wide_offset(self.model)}"
@@ -100,18 +107,19 @@ class Search:
             self._value,
             self._evaluate,
             lower,
-            (white.inward(psi),),
+            (begin,),
             rectify,
             tolerance=score.stop_below(self.wishes.mc_tol[0]) if self.iterative else SEARCH_TOLERANCE,
             noisy=self.iterative,
         )
         if self.iterative:
             assert isinstance(self.engine, CrossedLaplace)
-            self.probed = search_score(self.engine, white, problem, self.wishes.mc_tol)
+            self.probed = search_score(self.engine, coordinates, problem, self.wishes.mc_tol)
             outcome = self.probed.outcome
         else:
             outcome = minimize(problem, self.wishes.optimizer)
-        return replace(outcome, theta=white.outward(self._bounded(outcome.theta)))
+        self.end = self._bounded(outcome.theta)
+        return replace(outcome, theta=coordinates.outward(self.end))
 
     def _bounded(self, working: np.ndarray) -> np.ndarray:
         """log phi within its bounds."""
@@ -121,11 +129,11 @@ class Search:
 
     def _value(self, working: np.ndarray) -> float:
         """The deviance, flat where log phi is out of bounds."""
-        return self.white.value(self._bounded(working))
+        return self.coordinates.value(self._bounded(working))
 
     def _evaluate(self, working: np.ndarray) -> GlmmEvaluation:
         inside = self._bounded(working)
-        model = self.white.evaluate(inside)
+        model = self.coordinates.evaluate(inside)
         if not self.parameters.with_phi or self.phi_bounds[0] < working[-1] < self.phi_bounds[1]:
             return model
         model.gradient[-1], model.hessian[-1], model.hessian[:, -1] = 0.0, 0.0, 0.0
@@ -143,17 +151,11 @@ def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:
     return theta0
 
 
-def theta_start(model: HeldModel, eta: float) -> np.ndarray:
-    """Template diagonals that give each covariate's effect about half a unit of the linear predictor; less where the
-    link has a domain to stay in (eta: mean size of the linear predictor)."""
-    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(eta, 1e-6)
-    layout, templates = model.spec.layout, model.templates
-    theta = np.where(templates.lower == 0, fraction, 0.0)
-    squares = model.mean_squares
-    at = 0
-    for term, template in zip(layout.terms, templates.terms, strict=True):
-        for row, column in template.entries():
-            if row == column:
-                theta[at] = fraction / np.sqrt(max(squares[term.covariates[row]], 1e-300))
-            at += 1
-    return theta
+def theta_start(model: HeldModel, frame: Frame, size: float) -> np.ndarray:
+    """(n_theta,) theta for which each column of each term adds about half a unit of deviation to the linear predictor.
+
+    Where the link has a domain to stay in the deviation is less; size: mean size of the linear predictor. The start is
+    made in the frame, so that it depends on neither origin nor unit of a covariate.
+    """
+    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(size, 1e-6)
+    return frame.outward(np.where(model.templates.lower == 0, fraction, 0.0))

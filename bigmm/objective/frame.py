@@ -33,8 +33,8 @@ class Frame:
 
     @cached_property
     def is_trivial(self) -> bool:
-        """Are all terms scalar, so that theta itself is searched for?"""
-        return all(len(own) < 2 for own in self.factors)
+        """Are all terms scalar and in their own unit, so that theta itself is searched for?"""
+        return all(own.shape == (1, 1) and own[0, 0] == 1.0 for own in self.factors)
 
     @property
     def unidentified(self) -> tuple[tuple[Template, str], ...]:
@@ -60,9 +60,8 @@ class Frame:
         out = np.array(vector, float)
         lams = self.templates.lambdas(out)
         for term, own, lam in zip(self.templates.terms, by, lams, strict=True):
-            if term.width > 1:
-                found = lower_factor(own @ lam)
-                out[term.start : term.start + term.size] = [found[r, c] for r, c in term.entries()]
+            template = lower_factor(own @ lam)
+            out[term.start : term.start + term.size] = [template[r, c] for r, c in term.entries()]
         return out
 
     @cached_property
@@ -96,13 +95,13 @@ def frame_of(templates: Templates, bases: Sequence[np.ndarray], squares: Sequenc
             own = inverse = np.eye(1)
         else:
             columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
-            own, inverse = _orthonormal(columns)
+            own, inverse = orthonormal(columns)
         factors.append(own)
         inverses.append(inverse)
     return Frame(templates, tuple(factors), tuple(inverses))
 
 
-def _orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(F, R): columns F has orthonormal columns, and zeros for a column that depends on earlier ones; columns = Q R."""
     inverse = lower_factor(columns.T, NO_COLUMN).T
     kept = np.flatnonzero(np.diagonal(inverse))
