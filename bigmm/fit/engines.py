@@ -17,6 +17,7 @@ from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
+from bigmm.objective import Templates
 from bigmm.solver import FIRST_DEFLATION, FIRST_PROBES
 
 Engine = SingleFactor | NestedFactors | CrossedLaplace
@@ -38,13 +39,20 @@ def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type
 
 
 def make_engine(
-    model: HeldModel, beta0: np.ndarray, nagq: int, observed: bool, parameters: Parameters, solver: str, seed: int
+    model: HeldModel,
+    templates: Templates,
+    beta0: np.ndarray,
+    nagq: int,
+    observed: bool,
+    parameters: Parameters,
+    solver: str,
+    seed: int,
 ) -> tuple[Engine, HeldModel]:
-    """(the engine of `engine_for`, the model from now on)."""
+    """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
     joined = joint_terms(model.spec.layout)
     order = model.chain or model.assembled.term_order
     covariates, groupings = [joined[j].covariates for j in order], [joined[j].grouping for j in order]
-    xc, family, templates = model.fixed_columns, model.family, model.templates
+    xc, family = model.fixed_columns, model.family
     common = family, templates, parameters, observed
     kind = engine_for(model.spec.layout, model.chain, nagq)
     if kind is SingleFactor:

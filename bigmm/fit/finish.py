@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -60,11 +61,11 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     _, theta, phi = parameters.split(outcome.theta)
     covered = observed_covariance(search, outcome, se)
     if isinstance(engine, SingleFactor):
-        at = level_blocks(engine, search, outcome.theta)
+        at = level_blocks(engine, search)
     elif isinstance(engine, NestedFactors):
-        at = chain_blocks(engine, search, outcome.theta)
+        at = chain_blocks(engine, search)
     else:
-        at = term_blocks(engine, search, outcome.theta)
+        at = term_blocks(engine, search)
     working = working_model(at.assembled.gram, model.templates, probe_sizes(search))
     try:
         read = working.estimates(theta)
@@ -73,7 +74,7 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
             "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
             f"for separation, and for covariates or offsets that overflow{wide_offset(model)}"
         ) from error
-    advice = runaway_advice(search, outcome.theta, at.beta, read.vcov)
+    advice = runaway_advice(search, at.beta, read.vcov)
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
     record = None
@@ -118,10 +119,9 @@ def error_record(search: Search, error: ProbeError, working: WorkingModel, theta
     return record | beta if n else record
 
 
-def runaway_advice(search: Search, psi: np.ndarray, beta: np.ndarray, rx: np.ndarray) -> str:
+def runaway_advice(search: Search, beta: np.ndarray, rx: np.ndarray) -> str:
     """What ran away, "" when nothing did; rx (p, p): covariance of the coefficients given theta."""
     model, templates = search.model, search.model.templates
-    _, theta, _ = search.parameters.split(psi)
     error = np.sqrt(np.abs(np.diagonal(rx)))
     error = error[np.isfinite(error)]
     lost = runaway.lost_coefficients(model.family, beta, error, search.start)
@@ -130,31 +130,34 @@ def runaway_advice(search: Search, psi: np.ndarray, beta: np.ndarray, rx: np.nda
         found = runaway.without_estimate(lost, error, largest, search.fixed_names)
         if found:
             return found
-    covariates = [c for term in model.spec.layout.terms for c in term.covariates]
-    scales = np.zeros(len(theta))
-    scales[templates.lower == 0] = np.sqrt(model.mean_squares[covariates])
-    found = runaway.runaway_variance(model.family, np.abs(theta) * scales, templates.names)
-    return found or runaway.runaway_dispersion(model.family, psi[-1], search.phi_bounds)
+    # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
+    deviations = [
+        np.linalg.norm(eta, axis=1)[row] if row == column else 0.0
+        for term, eta in zip(templates.terms, templates.lambdas(search.coordinates.eta(search.end)), strict=True)
+        for row, column in term.entries()
+    ]
+    advice = runaway.runaway_variance(model.family, np.array(deviations), templates.names)
+    return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 
 def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray | None:
     """(n_beta, n_beta) covariance of the coefficients from the Hessian; None where another was asked for, or where it
     fails."""
-    parameters, white = search.parameters, search.white
+    parameters, coordinates, point = search.parameters, search.coordinates, search.end
     if se == "rx" or parameters.profile:
         return None
-    free = ~(outcome.at_boundary & (outcome.theta == 0))
+    free = ~(outcome.at_boundary & (point == 0))
     if parameters.with_phi:
-        free[-1] = search.phi_bounds[0] < outcome.theta[-1] < search.phi_bounds[1]
-    at = white.inward(outcome.theta)
-    curvature = white.evaluate(at).hessian
+        free[-1] = search.phi_bounds[0] < point[-1] < search.phi_bounds[1]
+    curvature = coordinates.evaluate(point).hessian
     step = NOISY_STEP if search.iterative else STEP
-    hessian = observed_hessian(lambda x: white.evaluate(x).gradient, at, curvature, free, step)
-    found = covariance(hessian, free)
-    if found is None:
+    hessian = observed_hessian(lambda x: coordinates.evaluate(x).gradient, point, curvature, free, step)
+    inverse = covariance(hessian, free)
+    if inverse is None:
         return None
-    jacobian, n = white.jacobian(), parameters.n_beta
-    return (jacobian @ found @ jacobian.T)[:n, :n]
+    n = parameters.n_beta
+    outward = coordinates.jacobian()[:n, :n]
+    return outward @ inverse[:n, :n] @ outward.T
 
 
 def coefficient_covariance(search: Search, covered: np.ndarray | None, rx: np.ndarray) -> tuple[np.ndarray, str]:
@@ -167,27 +170,33 @@ def coefficient_covariance(search: Search, covered: np.ndarray | None, rx: np.nd
     return out, "hessian"
 
 
-def term_blocks(engine: CrossedLaplace, search: Search, psi: np.ndarray) -> AtMode:
+def turned(search: Search, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Per term (q, k) u of the user's templates, of the engine's u."""
+    rotations = search.coordinates.rotations(search.end)
+    return tuple(u @ rotation.T for u, rotation in zip(modes, rotations, strict=True))
+
+
+def term_blocks(engine: CrossedLaplace, search: Search) -> AtMode:
     """From the blocked factor's engine."""
-    model = search.model
-    mode = engine.mode(psi)
-    _, theta, phi = search.parameters.split(psi)
-    effects = tuple(u @ lam.T for u, lam in zip(mode.u, model.templates.joint(theta), strict=True))
+    model, coordinates = search.model, search.coordinates
+    mode = engine.mode(coordinates.engine(search.end))
+    phi = search.parameters.split(search.end)[2]
+    effects = tuple(u @ root.T for u, root in zip(mode.u, coordinates.square_roots(search.end), strict=True))
     sums = engine.sums(mode.beta, effects, phi, engine.observed, True)
     gram = restored(engine.gram(sums), model.assembled.gram)
     penalized = -2.0 * sums.ll + squared_length(mode.u) + model.constant
-    return AtMode(replace(model.assembled, gram=gram), mode.beta, mode.u, penalized)
+    return AtMode(replace(model.assembled, gram=gram), mode.beta, turned(search, mode.u), penalized)
 
 
-def level_blocks(engine: SingleFactor, search: Search, psi: np.ndarray) -> AtMode:
+def level_blocks(engine: SingleFactor, search: Search) -> AtMode:
     """From the engine that goes level by level."""
-    model = search.model
-    engine.value(psi)
-    beta, theta, phi = search.parameters.split(psi)
-    lam = model.templates.joint(theta)[0]
+    model, coordinates = search.model, search.coordinates
+    engine.value(coordinates.engine(search.end))
+    beta, phi = coordinates.coefficients(search.end), search.parameters.split(search.end)[2]
+    root = coordinates.square_roots(search.end)[0]
     modes = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
     parts = model.held.map(
-        working_blocks, engine.xc, engine.zc, model.family, beta, lam, phi, engine.observed, per_shard=modes
+        working_blocks, engine.xc, engine.zc, model.family, beta, root, phi, engine.observed, per_shard=modes
     )
     kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
     diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
@@ -196,14 +205,15 @@ def level_blocks(engine: SingleFactor, search: Search, psi: np.ndarray) -> AtMod
     gram = restored(gram, model.assembled.gram)
     u = engine.u[kept]
     penalized = -2.0 * sum(part[3] for part in parts) + float((u**2).sum()) + model.constant
-    return AtMode(Assembled(gram, (0,), (kept,), model.assembled.dropped_columns), beta, (u,), penalized)
+    assembled = Assembled(gram, (0,), (kept,), model.assembled.dropped_columns)
+    return AtMode(assembled, beta, turned(search, (u,)), penalized)
 
 
-def chain_blocks(engine: NestedFactors, search: Search, psi: np.ndarray) -> AtMode:
+def chain_blocks(engine: NestedFactors, search: Search) -> AtMode:
     """From the engine that goes tree by tree."""
     model = search.model
     assert model.chain is not None
-    found = engine.blocks(psi)
+    found = engine.blocks(search.coordinates.engine(search.end))
     layout = model.spec.layout
     names = [layout.groupings[joint_terms(layout)[j].grouping].name for j in model.chain]
     terms = tuple(
@@ -213,7 +223,7 @@ def chain_blocks(engine: NestedFactors, search: Search, psi: np.ndarray) -> AtMo
     gram = restored(replace(model.assembled.gram, terms=terms, cross=found.cross, xy=found.xy), model.assembled.gram)
     penalized = -2.0 * found.ll + sum(float((u**2).sum()) for u in found.u) + model.constant
     assembled = Assembled(gram, model.chain, found.kept, model.assembled.dropped_columns)
-    return AtMode(assembled, search.parameters.split(psi)[0], found.u, penalized)
+    return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, found.u), penalized)
 
 
 def grouping_name(model: HeldModel) -> str:

@@ -25,6 +25,7 @@ from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
+"""A scale below this is shown as singular, in units of the linear predictor."""
 
 
 @strict
@@ -150,7 +151,7 @@ def glmm(
             theta=fitted.theta,
             estimates=fitted.estimates,
             outcome=fitted.outcome,
-            is_singular=bool(np.any(np.abs(fitted.theta[model.templates.lower == 0]) < SINGULAR)),
+            is_singular=is_singular(search),
             nobs=model.assembled.gram.n,
             rows_read=model.rows_read,
             dropped=model.dropped,
@@ -176,3 +177,9 @@ def glmm(
             compressed_rows=model.compressed_rows,
         )
     )
+
+
+def is_singular(search: Search) -> bool:
+    """Is some variance zero, or some correlation one? The search's coordinates know no unit of a covariate."""
+    scales = search.coordinates.eta(search.end)[search.model.templates.lower == 0]
+    return bool(np.any(np.abs(scales) < SINGULAR))

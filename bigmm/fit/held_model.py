@@ -29,6 +29,7 @@ from bigmm.laplace.identical import COUNTABLE, counted
 from bigmm.laplace.shard_files import ShardFiles
 from bigmm.laplace.shards import Shard
 from bigmm.objective import Templates, templates_for
+from bigmm.objective.boundary import square_root
 from bigmm.source import Source
 
 SHUFFLE_COPIES = 4
@@ -42,8 +43,9 @@ class HeldModel:
 
     edges (S + 1,): first level of each shard; leading: the grouping that cuts them; constant: -2 sum of the
     log-likelihood's constants; places: per term of the Gram, (q,) global level -> kept level (-1: no rows);
-    mean_squares (c,): of every column, the constant first; chain: the joint terms, finest first, where an evaluation is
-    one task per shard; compressed_rows: rows after identical ones were counted, None when none were.
+    column_root (c, c): root'root = C'WC / sum W of all columns C, the constant first; chain: the joint terms, finest
+    first, where an evaluation is one task per shard; compressed_rows: rows after identical ones were counted, None when
+    none were.
     """
 
     held: Held
@@ -57,7 +59,7 @@ class HeldModel:
     rows_read: int
     dropped: tuple[tuple[str, int], ...]
     places: tuple[np.ndarray, ...]
-    mean_squares: np.ndarray
+    column_root: np.ndarray
     chain: tuple[int, ...] | None = None
     compressed_rows: int | None = None
 
@@ -197,14 +199,12 @@ def _entry_bytes(layout: Layout) -> int:
 class FirstLook:
     """What one look at the original rows of a shard gives.
 
-    squares (c - 1,): sums of squares of the columns; doubt: what looks wrong about the first such response, "" when
-    nothing does."""
+    doubt: what looks wrong about the first such response, "" when nothing does."""
 
     products: CrossProducts
     rows_read: int
     dropped: tuple[tuple[str, int], ...]
     constant: float
-    squares: np.ndarray
     doubt: str
 
     def merge(self, other: FirstLook) -> FirstLook:
@@ -214,7 +214,6 @@ class FirstLook:
             self.rows_read + other.rows_read,
             shards.added_counts((self.dropped, other.dropped)),
             self.constant + other.constant,
-            self.squares + other.squares,
             self.doubt or other.doubt,
         )
 
@@ -222,13 +221,12 @@ class FirstLook:
 def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> FirstLook:
     """Cross-products and log-likelihood constants of a shard; a pure task."""
     accumulator = Accumulator(layout, shift)
-    constant, squares, doubt = 0.0, np.zeros(len(shard.columns)), ""
+    constant, doubt = 0.0, ""
     for chunk in shards.blocks(shard):
         accumulator.add(chunk)
         constant += float(columnwise.constant(family, chunk.y, 1.0 if chunk.w is None else chunk.w).sum())
-        squares += np.einsum("cn,cn->c", chunk.columns, chunk.columns)
         doubt = doubt or (doubt_response(family, chunk.y, chunk.w) or (0, ""))[1]
-    return FirstLook(accumulator.freeze(), shard.rows_read, shard.dropped, constant, squares, doubt)
+    return FirstLook(accumulator.freeze(), shard.rows_read, shard.dropped, constant, doubt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,11 +276,18 @@ def held_model(rows: HeldRows, spec: DesignSpec, family: Family) -> HeldModel:
             for j, kept in zip(assembled.term_order, assembled.kept, strict=True)
         )
         templates = templates_for(layout, assembled.term_order)
-    squares = np.concatenate([[1.0], look.squares / max(assembled.gram.n, 1)])
     return HeldModel(
         held, edges, leading, spec, family, assembled, templates, -2.0 * look.constant, look.rows_read, look.dropped,
-        places, squares, chain,
+        places, column_root(look.products), chain,
     )  # fmt: skip
+
+
+def column_root(products: CrossProducts) -> np.ndarray:
+    """(c, c) root with root'root = C'WC / sum W of all columns C, the constant first, without the squares of their
+    means: the root of the sums about the shift, and then the shift."""
+    shift, gram = products.shift, products.gram[:-1, :-1]
+    columns = len(gram) - len(shift.copies)
+    return square_root(gram / max(gram[0, 0], 1e-300)) @ shift.back[:-1, :columns]
 
 
 def with_counted_rows(model: HeldModel) -> HeldModel:

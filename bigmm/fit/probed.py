@@ -8,9 +8,9 @@ import numpy as np
 
 from bigmm.blocks.factor import NotPositiveDefiniteError
 from bigmm.laplace.algebra import IterativeAlgebra
+from bigmm.laplace.coordinates import Coordinates
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.montecarlo import ProbeError, probe_error
-from bigmm.laplace.whitening import Whitened
 from bigmm.optimize import Outcome, Problem, minimize
 from bigmm.solver import MOST_PROBES, still_uncertain
 
@@ -25,7 +25,9 @@ class Probed:
     sizes: tuple[int, int]
 
 
-def search_score(engine: CrossedLaplace, white: Whitened, problem: Problem, tolerance: tuple[float, float]) -> Probed:
+def search_score(
+    engine: CrossedLaplace, coordinates: Coordinates, problem: Problem, tolerance: tuple[float, float]
+) -> Probed:
     """Probes and deflation grow until the Monte Carlo errors are small enough: with a new search for the parameters,
     without one for the objective, whose error they do not feel.
 
@@ -37,7 +39,8 @@ def search_score(engine: CrossedLaplace, white: Whitened, problem: Problem, tole
         evaluations += outcome.evaluations
         outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
         try:
-            error = probe_error(engine, white.outward(outcome.theta))
+            jacobians = coordinates.jacobian(), coordinates.user_jacobian(outcome.theta)
+            error = probe_error(engine, coordinates.engine(outcome.theta), *jacobians)
         except NotPositiveDefiniteError:
             unknown = np.full(len(outcome.theta), np.nan)
             return Probed(outcome, ProbeError(np.inf, unknown, unknown), (algebra.n_probes, algebra.n_deflation))
@@ -45,7 +48,9 @@ def search_score(engine: CrossedLaplace, white: Whitened, problem: Problem, tole
             break
         engine.use(algebra.enlarged())
         problem = replace(problem, starts=(outcome.theta,))
-    sizes, objective = _enough_for_the_objective(engine, white.outward(outcome.theta), error.objective, tolerance[1])
+    sizes, objective = _enough_for_the_objective(
+        engine, coordinates.engine(outcome.theta), error.objective, tolerance[1]
+    )
     error = replace(error, objective=objective)
     if error.share > tolerance[0] or error.objective > tolerance[1]:
         outcome = still_uncertain(outcome, error.objective, sizes[0])

@@ -1,4 +1,4 @@
-"""The search over psi = (beta, theta, log phi)."""
+"""The search over psi = (beta, theta, log phi), in the coordinates of `laplace.coordinates`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from bigmm.fit.engines import make_engine
 from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.fit.probed import Probed, search_score
+from bigmm.laplace.coordinates import Coordinates, row_frame
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.start import Start
-from bigmm.laplace.whitening import Whitened
+from bigmm.objective.frame import Frame
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.solver import check_optimizer
@@ -42,7 +43,8 @@ class Wishes:
 
 
 class Search:
-    """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say."""
+    """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say; end: the
+    point where the search ended, in its own coordinates."""
 
     def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
         check_optimizer(wishes.optimizer, wishes.solver)
@@ -50,18 +52,22 @@ class Search:
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
         self.parameters = Parameters(p, templates.n_theta, family.has_dispersion, profile, n)
+        roots = templates.square()
+        engine_parameters = replace(self.parameters, n_theta=roots.n_theta)
         self.engine, self.model = make_engine(
-            model, start.beta, nagq, observed, self.parameters, wishes.solver, wishes.seed
+            model, roots, start.beta, nagq, observed, engine_parameters, wishes.solver, wishes.seed
         )
+        frame = row_frame(templates, [term.covariates for term in model.spec.layout.terms], model.column_root)
         given = wishes.theta0
-        self.theta0 = theta_start(model, start.eta) if given is None else _checked_theta0(given, templates)
+        self.theta0 = theta_start(model, frame, start.eta) if given is None else _checked_theta0(given, templates)
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         if not (np.isfinite(start.ll) and np.all(np.isfinite(information))):
             raise DataError(no_start(model, start))
-        self.white = Whitened(self.engine.value, self.engine.evaluate, information, self.parameters.size)
+        self.coordinates = Coordinates(self.engine.value, self.engine.evaluate, information, self.parameters, frame)
         self.iterative = wishes.solver == "iterative"
         self.probed: Probed | None = None
+        self.end = np.full(self.parameters.size, np.nan)
 
     @property
     def fixed_names(self) -> np.ndarray:
@@ -76,12 +82,12 @@ class Search:
 
     def run(self) -> Outcome:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
-        parameters, templates, white = self.parameters, self.model.templates, self.white
+        parameters, templates, coordinates = self.parameters, self.model.templates, self.coordinates
         layout = self.model.spec.layout
         sizes = {layout.groupings[t.grouping].name: layout.groupings[t.grouping].n_levels for t in layout.terms}
         runaway.check_dispersion(self.model.family, sizes, parameters.rows)
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
-        psi = self._first()
+        begin = self._first()
         lower = parameters.lower(templates.lower)
         at = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
 
@@ -94,33 +100,36 @@ class Search:
             self._value,
             self._evaluate,
             lower,
-            (white.inward(psi),),
+            (begin,),
             rectify,
             tolerance=score.stop_below(self.wishes.mc_tol[0]) if self.iterative else SEARCH_TOLERANCE,
             noisy=self.iterative,
         )
         if self.iterative:
             assert isinstance(self.engine, CrossedLaplace)
-            self.probed = search_score(self.engine, white, problem, self.wishes.mc_tol)
+            self.probed = search_score(self.engine, coordinates, problem, self.wishes.mc_tol)
             outcome = self.probed.outcome
         else:
             outcome = self._again(problem, minimize(problem, self.wishes.optimizer))
-        return replace(outcome, theta=white.outward(self._bounded(outcome.theta)))
+        self.end = self._bounded(outcome.theta)
+        return replace(outcome, theta=coordinates.outward(self.end))
 
     def _first(self) -> np.ndarray:
-        psi = self._feasible(self.start.beta)
-        if psi is None:
+        begin = self._feasible(self.start.beta)
+        if begin is None:
             raise DataError(no_start(self.model, self.start))
-        return psi
+        return begin
 
     def _feasible(self, beta: np.ndarray) -> np.ndarray | None:
-        """psi at beta: the random effects are made smaller until all levels have a mode; None where that never is."""
+        """The point with these coefficients; the random effects are made smaller until all levels have a mode. None
+        where that never is."""
         for share in SHARES:
             psi = self.parameters.join(beta, share * self.theta0, float(np.log(self.start.phi)))
+            point = self.coordinates.inward(psi)
             # an estimate is kept: the search begins with it
-            value = self.engine.evaluate(psi).value if self.iterative else self.engine.value(psi)
+            value = self.coordinates.evaluate(point).value if self.iterative else self.coordinates.value(point)
             if np.isfinite(value):
-                return psi
+                return point
         return None
 
     def _again(self, problem: Problem, outcome: Outcome) -> Outcome:
@@ -130,12 +139,11 @@ class Search:
         n, start = self.parameters.n_beta, self.start
         if outcome.converged or n < 2 or not np.all(np.isfinite([*start.constant, *start.ones])):
             return outcome
-        psi = self._feasible(start.constant)
-        if psi is None:
+        origin, size = self._feasible(start.constant), self.parameters.size
+        if origin is None:
             return outcome
-        origin, size = self.white.inward(psi), self.parameters.size
         directions = np.eye(size)[:, n - 1 :]
-        directions[:, 0] = self.white.inward(np.append(start.ones, np.zeros(size - n)))
+        directions[:, 0] = self.coordinates.inward(np.append(start.ones, np.zeros(size - n)))
         origin[n:], held = 0.0, origin[n:].copy()  # the directions lead to theta and log phi themselves
         reduced = along(problem, origin, directions, np.append(0.0, held))
         first = minimize(reduced, self.wishes.optimizer)
@@ -158,11 +166,11 @@ class Search:
 
     def _value(self, working: np.ndarray) -> float:
         """The deviance, flat where log phi is out of bounds."""
-        return self.white.value(self._bounded(working))
+        return self.coordinates.value(self._bounded(working))
 
     def _evaluate(self, working: np.ndarray) -> GlmmEvaluation:
         inside = self._bounded(working)
-        model = self.white.evaluate(inside)
+        model = self.coordinates.evaluate(inside)
         if not self.parameters.with_phi or self.phi_bounds[0] < working[-1] < self.phi_bounds[1]:
             return model
         model.gradient[-1], model.hessian[-1], model.hessian[:, -1] = 0.0, 0.0, 0.0
@@ -218,17 +226,11 @@ def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:
     return theta0
 
 
-def theta_start(model: HeldModel, eta: float) -> np.ndarray:
-    """Template diagonals that give each covariate's effect about half a unit of the linear predictor; less where the
-    link has a domain to stay in (eta: mean size of the linear predictor)."""
-    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(eta, 1e-6)
-    layout, templates = model.spec.layout, model.templates
-    theta = np.where(templates.lower == 0, fraction, 0.0)
-    squares = model.mean_squares
-    at = 0
-    for term, template in zip(layout.terms, templates.terms, strict=True):
-        for row, column in template.entries():
-            if row == column:
-                theta[at] = fraction / np.sqrt(max(squares[term.covariates[row]], 1e-300))
-            at += 1
-    return theta
+def theta_start(model: HeldModel, frame: Frame, size: float) -> np.ndarray:
+    """(n_theta,) theta for which each column of each term adds about half a unit of deviation to the linear predictor.
+
+    Where the link has a domain to stay in the deviation is less; size: mean size of the linear predictor. The start is
+    made in the frame, so that it depends on neither origin nor unit of a covariate.
+    """
+    fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(size, 1e-6)
+    return frame.outward(np.where(model.templates.lower == 0, fraction, 0.0))

@@ -27,16 +27,27 @@ class ProbeError:
         return largest_share(self.psi, self.statistical)
 
 
-def probe_error(engine: CrossedLaplace, psi: np.ndarray) -> ProbeError:
-    """From the spread over probes at psi; raises NotPositiveDefiniteError."""
+def probe_error(
+    engine: CrossedLaplace, psi: np.ndarray, inward: np.ndarray | None = None, outward: np.ndarray | None = None
+) -> ProbeError:
+    """From the spread over probes at psi; raises NotPositiveDefiniteError.
+
+    Parameters
+    ----------
+    psi : the engine's.
+    inward : (engine's P, P) derivative of the engine's psi by the search's point; None: the identity.
+    outward : (P, P) derivative of the parameters that are reported by the search's point; None: the identity.
+    """
     hessian = engine.evaluate(psi).hessian
     gradients, objective = gradient_spread(engine, psi)
-    return ProbeError(objective, *parameter_errors(gradients, hessian))
+    if inward is not None:
+        hessian, gradients = inward.T @ hessian @ inward, gradients @ inward
+    return ProbeError(objective, *parameter_errors(gradients, hessian, outward=outward))
 
 
 def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray, float]:
-    """((t, P) the gradient as each single probe would have it, up to what they have in common; standard error of
-    log|M|)."""
+    """((t, P) the gradient by the engine's psi as each single probe would have it, up to what they have in common;
+    standard error of log|M|)."""
     at, parameters = engine.at_mode(psi, True), engine.parameters
     found = engine.algebra.leverages(at.complete)
     assert found.start is not None and found.rest is not None

@@ -84,8 +84,8 @@ class Frame:
             if term.width == 1:
                 out[term.start] = own[0, 0] * lam[0, 0]
             else:
-                found = lower_factor(own @ lam)
-                out[term.start : term.start + term.size] = [found[r, c] for r, c in term.entries()]
+                template = lower_factor(own @ lam)
+                out[term.start : term.start + term.size] = [template[r, c] for r, c in term.entries()]
         return out
 
     @cached_property
@@ -125,7 +125,7 @@ def frame_of(
         if term.width == 1:
             own, inverse = np.diag(1.0 / size), np.diag(size)
         else:
-            own, inverse = _orthonormal(columns)
+            own, inverse = orthonormal(columns)
         factors.append(own)
         inverses.append(inverse)
         units.append(size)
@@ -140,7 +140,7 @@ def _units(columns: np.ndarray, rows: float) -> np.ndarray:
     return np.where(unusual, np.exp2(np.round(np.log2(np.where(unusual, size, 1.0)))), 1.0)
 
 
-def _orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(F, R): columns F has orthonormal columns, and zeros for a column that depends on earlier ones; columns = Q R."""
     inverse = lower_factor(columns.T, NO_COLUMN).T
     kept = np.flatnonzero(np.diagonal(inverse))

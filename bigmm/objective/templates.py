@@ -6,7 +6,8 @@ k) matrix. A theta element is then one entry (row, column) of one joint matrix.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,13 +18,16 @@ from bigmm.errors import FormulaError
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """One user term: its joint term, the places (k,) of its covariates there, its names, and where its theta begin."""
+    """One user term: its joint term, the places (k,) of its covariates there, its names, and where its theta begin.
+
+    square: theta is every element of the template, not only the lower triangle."""
 
     group: str
     names: tuple[str, ...]
     joint: int
     slots: tuple[int, ...]
     start: int
+    square: bool = False
 
     @property
     def width(self) -> int:
@@ -31,11 +35,12 @@ class Template:
 
     @property
     def size(self) -> int:
-        return self.width * (self.width + 1) // 2
+        return self.width**2 if self.square else self.width * (self.width + 1) // 2
 
     def entries(self) -> list[tuple[int, int]]:
         """(row, column) of each theta element in the term's own template, column by column."""
-        return [(row, column) for column in range(self.width) for row in range(column, self.width)]
+        first = [0 if self.square else column for column in range(self.width)]
+        return [(row, column) for column in range(self.width) for row in range(first[column], self.width)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,17 @@ class Templates:
     def lower(self) -> np.ndarray:
         """(n_theta,) 0 for diagonal elements, -inf below the diagonal."""
         return np.array([0.0 if r == c else -np.inf for term in self.terms for r, c in term.entries()])
+
+    def square(self) -> Templates:
+        """The same terms with theta = every element of each template: any square root of a covariance."""
+        starts = np.cumsum([0, *(term.width**2 for term in self.terms)])
+        terms = (replace(term, start=int(at), square=True) for term, at in zip(self.terms, starts, strict=False))
+        return Templates(tuple(terms), self.widths)
+
+    def elements(self, matrices: Sequence[np.ndarray]) -> np.ndarray:
+        """(n_theta,) theta of the templates (k, k) of the user terms."""
+        pairs = zip(self.terms, matrices, strict=True)
+        return np.array([matrix[r, c] for term, matrix in pairs for r, c in term.entries()])
 
     def places(self) -> list[tuple[int, int, int]]:
         """(joint term, row, column) in the joint matrix of each theta element."""

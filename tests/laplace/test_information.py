@@ -7,7 +7,6 @@ import pytest
 
 from bigmm.families import family
 from bigmm.laplace.information import covariance, observed_hessian
-from bigmm.laplace.whitening import Whitened
 from tests.laplace.models import Rows, differences
 
 CASES = [("bernoulli", "logit", "one"), ("poisson", "log", "crossed"), ("gamma", "log", "one slope")]
@@ -60,30 +59,3 @@ def test_covariance_is_the_inverse_of_half_the_hessian():
 @pytest.mark.parametrize("smallest", [0.0, -0.1])
 def test_no_covariance_where_the_hessian_is_not_positive_definite(smallest):
     assert covariance(np.diag([1.0, smallest]), np.ones(2, bool)) is None
-
-
-def test_working_coordinates_turn_the_information_into_the_identity():
-    rng = np.random.default_rng(1)
-    x = np.column_stack([np.ones(50), 1e6 * rng.normal(size=50), 1e4 + rng.normal(size=50)])
-    information = x.T @ x
-    calls = []
-    white = Whitened(calls.append, None, information, 5)
-    psi = np.array([0.3, 2e-6, 0.1, 0.7, -0.2])
-    assert white.outward(white.inward(psi)) == pytest.approx(psi, rel=1e-10)
-    jacobian = white.jacobian()
-    assert jacobian[:3, :3].T @ information @ jacobian[:3, :3] == pytest.approx(np.eye(3), abs=1e-2)
-    assert np.array_equal(jacobian[3:, 3:], np.eye(2))
-    white.value(white.inward(psi))
-    assert calls[0] == pytest.approx(psi, rel=1e-10)
-
-
-def test_gradient_and_curvature_in_working_coordinates():
-    model, engine = engine_of(*CASES[0])
-    information = model.x.T @ (model.x * np.linspace(0.1, 0.3, 60)[:, None])
-    white = Whitened(engine.value, engine.evaluate, information, len(model.psi))
-    at = white.inward(model.psi)
-    found = white.evaluate(at)
-    assert found.value == pytest.approx(engine.value(model.psi), rel=1e-12)
-    assert found.gradient == pytest.approx(differences(white.value, at), rel=1e-6, abs=1e-6)
-    jacobian = white.jacobian()
-    assert found.hessian == pytest.approx(jacobian.T @ engine.evaluate(model.psi).hessian @ jacobian)

@@ -1,0 +1,117 @@
+"""The search's coordinates: any square root of a covariance, orthonormal columns, whitened coefficients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bigmm.families import family
+from bigmm.laplace.coordinates import Coordinates, row_frame
+from bigmm.laplace.evaluation import Parameters
+from bigmm.objective.templates import Template, Templates, lower_factor
+from tests.laplace.models import Rows, differences
+
+CASES = [("one slope", "single"), ("nested slopes", "nested"), ("crossed slopes", "crossed")]
+
+
+class Square(Rows):
+    """The same model for engines that take every element of a square root."""
+
+    @property
+    def templates(self) -> Templates:
+        return super().templates.square()
+
+
+def drawn(kind: str) -> tuple[Rows, Square]:
+    rows = Rows.draw(family("bernoulli", "probit"), kind)
+    return rows, Square(**{name: getattr(rows, name) for name in Rows.__dataclass_fields__})
+
+
+def turned(rows: Rows, square: Square) -> np.ndarray:
+    """The engine's psi with each template times a rotation: not triangular, the same covariance."""
+    angle = 0.7
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    beta, theta, _ = rows.parameters().split(rows.psi)
+    matrices = [lam @ turn if len(lam) == 2 else lam for lam in rows.templates.lambdas(theta)]
+    return np.concatenate([beta, square.templates.elements(matrices)])
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_any_square_root_is_the_same_model(kind, engine):
+    rows, square = drawn(kind)
+    expected = getattr(rows, engine)(False).value(rows.psi)
+    assert getattr(square, engine)(False).value(turned(rows, square)) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_gradient_by_every_element_of_a_square_root(kind, engine):
+    rows, square = drawn(kind)
+    made, psi = getattr(square, engine)(False), turned(rows, square)
+    assert made.evaluate(psi).gradient == pytest.approx(differences(made.value, psi), rel=1e-6, abs=1e-6)
+
+
+def coordinates(kind: str, engine: str) -> tuple[Rows, Coordinates]:
+    rows, square = drawn(kind)
+    made = getattr(square, engine)(False)
+    root = np.linalg.qr(rows.x, mode="r") / np.sqrt(len(rows.y))
+    frame = row_frame(rows.templates, [covariates for _, covariates, _ in rows.terms], root)
+    information = rows.x.T @ (rows.x * np.linspace(0.1, 0.3, len(rows.y))[:, None])
+    return rows, Coordinates(made.value, made.evaluate, information, rows.parameters(), frame)
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_value_and_gradient_at_a_point_of_the_search(kind, engine):
+    rows, found = coordinates(kind, engine)
+    point = found.inward(rows.psi)
+    assert found.outward(point) == pytest.approx(rows.psi, rel=1e-10)
+    model = found.evaluate(point)
+    assert model.value == pytest.approx(getattr(rows, engine)(False).value(rows.psi), rel=1e-10)
+    assert model.gradient == pytest.approx(differences(found.value, point), rel=1e-6, abs=1e-6)
+    assert np.allclose(model.hessian, model.hessian.T)
+    step = 1e-6 * np.eye(len(point))
+    expected = np.array([(found.outward(point + s) - found.outward(point - s)) / 2e-6 for s in step]).T
+    assert found.user_jacobian(point) == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_the_rotation_leads_to_the_users_template(kind, engine):
+    rows, found = coordinates(kind, engine)
+    point = found.inward(rows.psi)
+    joint = rows.templates.joint(rows.parameters().split(rows.psi)[1])
+    for root, rotation, lam in zip(found.square_roots(point), found.rotations(point), joint, strict=True):
+        np.testing.assert_allclose(rotation @ rotation.T, np.eye(len(lam)), atol=1e-12)
+        np.testing.assert_allclose(lam @ rotation, root, atol=1e-12)
+
+
+def test_the_rotation_of_a_singular_template():
+    """A column of zeros leaves a row of the rotation free: it stays orthogonal, and the product right."""
+    templates = Templates((Template("g", ("1", "x"), 0, (0, 1), 0),), (2,))
+    frame = row_frame(templates, [(0, 1)], np.array([[1.0, 3.0], [0.0, 2.0]]))
+    found = Coordinates(None, None, np.zeros((0, 0)), Parameters(0, 3, False, True, 9), frame)
+    point = np.array([0.0, 0.0, 0.7])
+    root, rotation = found.square_roots(point)[0], found.rotations(point)[0]
+    np.testing.assert_allclose(rotation @ rotation.T, np.eye(2), atol=1e-14)
+    lam = templates.joint(found.outward(point))[0]
+    np.testing.assert_allclose(lam @ lam.T, root @ root.T, atol=1e-14)
+    np.testing.assert_allclose(lower_factor(root), lam, atol=1e-14)
+
+
+def test_coefficients_are_searched_where_the_information_is_the_identity():
+    rng = np.random.default_rng(1)
+    x = np.column_stack([np.ones(50), 1e6 * rng.normal(size=50), 1e4 + rng.normal(size=50)])
+    information, calls = x.T @ x, []
+    templates = Templates((Template("g", ("1",), 0, (0,), 0), Template("h", ("1",), 1, (0,), 1)), (1, 1))
+    found = Coordinates(
+        calls.append,
+        None,
+        information,
+        Parameters(3, 2, False, False, 50),
+        row_frame(templates, [(0,), (0,)], x[:1, :1]),
+    )
+    psi = np.array([0.3, 2e-6, 0.1, 0.7, 0.2])
+    assert found.outward(found.inward(psi)) == pytest.approx(psi, rel=1e-10)
+    jacobian = found.jacobian()
+    assert jacobian[:3, :3].T @ information @ jacobian[:3, :3] == pytest.approx(np.eye(3), abs=1e-2)
+    assert np.array_equal(jacobian[3:, 3:], np.eye(2))
+    found.value(found.inward(psi))
+    assert calls[0] == pytest.approx(psi, rel=1e-10)
