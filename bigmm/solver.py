@@ -269,7 +269,7 @@ def frame_for(algebra: Algebra, templates: Templates) -> Frame:
     """The coordinates of the search."""
     gram = algebra.structure.gram
     bases = [term.basis for term in gram.terms if term.penalized]
-    return frame_of(templates, bases, algebra.squares(), [gram.n / levels for levels in algebra.levels()])
+    return frame_of(templates, bases, algebra.squares(), [gram.n / levels for levels in algebra.level_counts()])
 
 
 def _problem(search: Restricted, first: tuple[np.ndarray, ...], **how: Any) -> Problem:

@@ -167,7 +167,7 @@ class HeldAlgebra(ExactAlgebra):
 
     def __init__(self, levels: HeldLevels):
         super().__init__(levels.columns.shell, chain_structure(levels.columns.shell))
-        self.there, self.held, self.columns = levels, levels.held, levels.columns
+        self.levels, self.held, self.columns = levels, levels.held, levels.columns
         self._here: tuple[Factor, ExactAlgebra, Factor] | None = None
         self._lock = Lock()
 
@@ -206,7 +206,7 @@ class HeldAlgebra(ExactAlgebra):
         """Fetched when asked for."""
 
         def fetch(term: int) -> Modes:
-            score = self.there.gathered(term, shards.scores, lams, solution.beta)
+            score = self.levels.gathered(term, shards.scores, lams, solution.beta)
             return modes_from([score], (lams[term],), (joint[term],))
 
         count = len(lams)
@@ -214,7 +214,7 @@ class HeldAlgebra(ExactAlgebra):
 
     def covariances(self, factor: Factor) -> tuple[np.ndarray | None, ...]:
         """See `ExactAlgebra.covariances`."""
-        return tuple(self.there.gathered(term, shards.covariances, factor.lams) for term in range(len(factor.lams)))
+        return tuple(self.levels.gathered(term, shards.covariances, factor.lams) for term in range(len(factor.lams)))
 
     def start(self, templates: Templates) -> np.ndarray:
         """See `moment_start`."""
@@ -225,11 +225,11 @@ class HeldAlgebra(ExactAlgebra):
     def squares(self) -> tuple[np.ndarray, ...]:
         """See `LevelsHere.squares`."""
         found = self.held.map(shards.summed_squares, self.columns)
-        return tuple(sum(own) / size for own, size in zip(zip(*found, strict=True), self.there.sizes, strict=True))
+        return tuple(sum(own) / size for own, size in zip(zip(*found, strict=True), self.levels.sizes, strict=True))
 
-    def levels(self) -> tuple[int, ...]:
-        """See `LevelsHere.levels`."""
-        return self.there.sizes
+    def level_counts(self) -> tuple[int, ...]:
+        """See `LevelsHere.level_counts`."""
+        return self.levels.sizes
 
     def compressed(self) -> Gram | None:
         """Classes of identical levels of all shards together, for a single factor."""
@@ -248,11 +248,11 @@ class HeldAlgebra(ExactAlgebra):
         """See `ExactAlgebra.rows`; brings all levels to the driver, where they then stay."""
         with self._lock:
             if self._here is None or self._here[0] is not factor:
-                algebra = ExactAlgebra(self.there.whole_gram()) if self._here is None else self._here[1]
+                algebra = ExactAlgebra(self.levels.whole_gram()) if self._here is None else self._here[1]
                 self._here = factor, algebra, algebra.factor(factor.lams)
             here = self._here[2]
         return row_quadratics(here, x, refs, z)
 
     def gathered_gram(self) -> Gram:
         """All blocks on the driver; MemoryLimitError when that is too much."""
-        return self.there.whole_gram()
+        return self.levels.whole_gram()

@@ -76,7 +76,7 @@ class LevelsHere:
         """Per penalized term (k, k) Z'WZ of an average level, working basis."""
         return level_squares(self.structure.gram)
 
-    def levels(self) -> tuple[int, ...]:
+    def level_counts(self) -> tuple[int, ...]:
         """Per penalized term how many levels there are."""
         terms = (term for term in self.structure.gram.terms if term.penalized)
         return tuple(t.n_levels if t.multiplicity is None else int(t.multiplicity.sum()) for t in terms)

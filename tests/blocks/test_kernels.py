@@ -71,7 +71,7 @@ def test_every_kernel_was_called():
     if SEEN:  # empty when this test is selected alone
         everything = {**vars(factor_kernels), **vars(solve_kernels), **vars(inverse_kernels)}
         public = {name for name, value in everything.items() if hasattr(value, "py_func") and name[0] != "_"}
-        assert public - {"inverse_plus_identity", "times_own_transpose"} == SEEN
+        assert public - {"inverse_plus_identity", "times_own_transpose", "units_of"} == SEEN
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 5])
@@ -80,7 +80,7 @@ def test_inverse_plus_identity(k):
     root, lam = rng.normal(size=(k + 2, k)), np.tril(rng.normal(size=(k, k)))
     lam[0] = 0.0
     found, expected = np.empty((k, k)), np.empty((k, k))
-    inverse_kernels.inverse_plus_identity(root.T @ root, lam @ lam.T, np.empty((k, 2 * k)), found)
+    inverse_kernels.inverse_plus_identity(root.T @ root, lam @ lam.T, np.ones(k), np.empty((k, 2 * k)), found)
     twins.inverse_plus_identity(root.T @ root, lam @ lam.T, None, expected)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -90,9 +90,32 @@ def test_inverse_plus_identity_pivots():
     diagonal, sigma = np.array([[1.0, -1.0], [-1.0, 2.0]]), np.array([[1.0, 2.0], [2.0, 5.0]])
     assert (np.eye(2) + diagonal @ sigma)[0, 0] == 0.0
     found, expected = np.empty((2, 2)), np.empty((2, 2))
-    inverse_kernels.inverse_plus_identity(diagonal, sigma, np.empty((2, 4)), found)
+    inverse_kernels.inverse_plus_identity(diagonal, sigma, np.ones(2), np.empty((2, 4)), found)
     twins.inverse_plus_identity(diagonal, sigma, None, expected)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1e9, 1e12])
+def test_inverse_plus_identity_of_covariates_of_any_unit(size):
+    """S (I + D sigma)^-1 S^-1 is the inverse in units of the covariates, S = diag(1, size)."""
+    rng = np.random.default_rng(3)
+    root, lam, unit = rng.normal(size=(9, 2)), np.tril(rng.normal(size=(2, 2))), np.array([1.0, size])
+    diagonal, sigma = root.T @ root, lam @ lam.T
+    scaled = diagonal * np.outer(unit, unit)
+    units = inverse_kernels.units_of(0, 1, scaled[None])
+    found = np.empty((2, 2))
+    inverse_kernels.inverse_plus_identity(scaled, sigma / np.outer(unit, unit), units, np.empty((2, 4)), found)
+    expected = np.linalg.inv(np.eye(2) + diagonal @ sigma)
+    np.testing.assert_allclose(found / unit[:, None] * unit, expected, rtol=1e-10)
+
+
+def test_no_inverse_is_not_a_number():
+    """Sums that have overflowed the digits: the search goes on elsewhere instead of ending with an error."""
+    found = np.empty((2, 2))
+    inverse_kernels.inverse_plus_identity(
+        np.array([[1e20, 1e20], [1e20, 1e20]]), np.eye(2), np.ones(2), np.empty((2, 4)), found
+    )
+    assert np.isnan(found).any()
 
 
 def test_sum_moments():
