@@ -98,7 +98,7 @@ def main(place: Path, command: str, overwrite: bool, fractions: list[float]) -> 
             folder.mkdir()
             if overwrite:
                 shutil.copytree(place / "old", out)
-            stop = min(stop - 1, 1 + int(fraction * total))
+            stop = min(stop - 1 - total // 50, 1 + int(fraction * total))
             code = command_process(line, folder, stop)
         before = state(place, out)
         try:
