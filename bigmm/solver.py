@@ -15,11 +15,11 @@ from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
 from bigmm.objective import Criterion, Templates, twofold
-from bigmm.objective.algebra import Algebra, ExactAlgebra, IterativeAlgebra
+from bigmm.objective.algebra import Algebra, IterativeAlgebra
 from bigmm.objective.boundary import square_root
 from bigmm.objective.frame import Frame, Framed, frame_of
 from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
-from bigmm.objective.saturation import Restricted, restricted
+from bigmm.objective.saturation import Restricted, has_levels, restricted
 from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.optimize.minimize import BOUNDARY
 
@@ -260,7 +260,7 @@ def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray 
     begin = starts(criterion.algebra.start(templates), templates, theta0, frame.identity)
     first = (search.start(frame.inward(start)) for start in begin)
     cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
-    exact = cheap and isinstance(criterion.algebra, ExactAlgebra) and twofold.is_affordable(criterion.gram)
+    exact = cheap and has_levels(criterion) and twofold.is_affordable(criterion.gram)
     gradient = replace(search, framed=Framed(criterion, frame)).exact_gradient if exact else None
     return _outward(search, minimize(_problem(search, tuple(first), cheap=cheap, exact_gradient=gradient), optimizer))
 

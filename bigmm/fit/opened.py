@@ -120,7 +120,7 @@ def first_rows(source: Source, spec: DesignSpec) -> DesignChunk:
     head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
     places = np.unique(np.linspace(0, len(source.partitions) - 1, LOOKS).astype(int)) if source.partitions else ()
     for place in places:
-        if _counted(head) >= ENOUGH_ROWS:
+        if _counted(head) >= min(ENOUGH_ROWS, max(head.rows_read, 2)):
             break
         partition = source.partitions[place]
         chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)

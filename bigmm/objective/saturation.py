@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.objective.algebra import ExactAlgebra
+from bigmm.objective.algebra import ExactAlgebra, IterativeAlgebra
 from bigmm.objective.criterion import Criterion, Evaluation
 from bigmm.objective.frame import Frame, Framed
 from bigmm.objective.start import summed_diagonal
@@ -120,7 +120,7 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
     """{joint term: (k, k) sum over levels of Z'W(I - projection on X)Z}, where X has enough columns to reproduce Z."""
     gram = criterion.gram
     random = [j for j, term in enumerate(gram.terms) if term.penalized and term.n_levels <= criterion.rank]
-    if not (criterion.reml and random):
+    if not (criterion.reml and random and has_levels(criterion)):
         return {}
     if all(term.penalized for term in gram.terms):
         return {j: summed_diagonal(gram.terms[j]) - _explained(criterion, j) for j in random}
@@ -128,6 +128,12 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
         return {}
     projected = criterion.algebra.projected(criterion.factor(np.zeros(criterion.n_theta)), True)
     return {j: own for j in random if (own := projected[j]) is not None}
+
+
+def has_levels(criterion: Criterion) -> bool:
+    """Whether the Gram holds the blocks of its levels, exactly; those that stay with workers leave it empty."""
+    terms = [term for term in criterion.gram.terms if term.penalized]
+    return isinstance(criterion.algebra, (ExactAlgebra, IterativeAlgebra)) and all(term.n_levels for term in terms)
 
 
 def _explained(criterion: Criterion, joint: int) -> np.ndarray:

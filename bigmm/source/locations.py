@@ -11,8 +11,9 @@ from pathlib import PurePath
 
 from pyarrow import fs
 
+from bigmm.atomic.ownership import MARK
 from bigmm.errors import DataError, UsageError
-from bigmm.source.faults import absolute_path
+from bigmm.source.faults import absolute_path, readable
 from bigmm.source.formats import refuse_tables_above, refuse_tables_below
 from bigmm.source.listing import Entry, entries_below, look_up
 from bigmm.source.names import Pattern
@@ -101,8 +102,8 @@ def _check_spelling(place: str) -> None:
     try:
         place.encode()
     except UnicodeEncodeError:
-        shown = os.fsencode(place).decode(errors="replace")
-        raise DataError(f"cannot read {shown}: its name is not UTF-8, which Arrow needs. Rename it.") from None
+        message = f"cannot read {readable(place)}: its name is not UTF-8, which Arrow needs. Rename it."
+        raise DataError(message) from None
 
 
 def is_remote(filesystem: fs.FileSystem) -> bool:
@@ -163,6 +164,8 @@ def _divided(
     chosen, left_out = [], []
     for entry in seen:
         parts = entry.path[len(base) :].strip("/").split("/")
+        if parts[-1] == MARK:  # bigmm's own, in every data set that it wrote
+            continue
         if entry.folder:
             if entry.problem:
                 raise DataError(f"cannot read {show(entry.path)}: {entry.problem}. Mend it, or name the files to read.")
