@@ -21,6 +21,7 @@ from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
 from bigmm.design.layout import JointTerm, Layout, joint_terms
+from bigmm.design.rows import ZERO_WEIGHT
 from bigmm.errors import DataError
 from bigmm.execute.memory import give_back
 
@@ -113,7 +114,7 @@ def _why_none(cross: CrossProducts) -> str:
     if not cross.rows_read:
         return "none was read, or the weights of all are zero; check the data and the filter"
     dropped = dict(cross.dropped)
-    zero = dropped.pop("(zero weight)", 0)
+    zero = dropped.pop(ZERO_WEIGHT, 0)
     if zero == cross.rows_read:
         return f"the weights of all {zero:,} rows are zero"
     parts = [f"{count:,} where {name!r} is missing" for name, count in dropped.items() if count]

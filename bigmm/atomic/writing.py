@@ -297,14 +297,20 @@ def settled_path(path: Name) -> Path:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock."""
+    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock.
+
+    What an exchange has put aside is finished, so its mark lists its files: with another file in it, it stays.
+    """
     pattern = re.compile(re.escape(hidden_name(target, "").name) + r"-[0-9a-f]{8}(-old)?")
     with os.scandir(target.parent) as entries:
         drafts = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
     for draft in drafts:
         if draft.is_dir():
-            if _is_abandoned(draft / MARK) or (not (draft / MARK).exists() and foreign_file(draft) is None):
-                _remove_tree(draft)
+            mark = draft / MARK
+            finished = not mark.exists() or mark.stat().st_size > 0
+            if (mark.exists() and not _is_abandoned(mark)) or (finished and foreign_file(draft) is not None):
+                continue
+            _remove_tree(draft)
         elif _is_abandoned(draft):
             draft.unlink(missing_ok=True)
 

@@ -23,9 +23,8 @@ from bigmm.design.equality import (
     canonical_type,
     equal_values,
     integer_keys,
-    is_instant,
     is_integer_like,
-    is_number,
+    is_numeric_level,
     label_strings,
     numerals,
     printed,
@@ -33,6 +32,7 @@ from bigmm.design.equality import (
 )
 from bigmm.design.lookup import IntegerIndex, ValueIndex
 from bigmm.errors import DataError
+from bigmm.source.kinds import is_instant
 
 _SHORT_LABEL = 24  # characters up to which a fixed-width array is smaller than one of objects
 
@@ -133,7 +133,7 @@ class Levels:
         for same in equal_values(values, self.values.type):
             _find_more(self._index, same, out)
         kinds = (values.type, self.values.type)
-        if all(map(is_number, kinds)):
+        if all(map(is_numeric_level, kinds)):
             if any(map(pt.is_decimal, kinds)):
                 _find_more(self._numeral_index, numerals(values), out)
         elif not all(map(is_instant, kinds)):

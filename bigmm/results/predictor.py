@@ -12,12 +12,12 @@ import pyarrow as pa
 from bigmm.design.encode import Cells, response_values
 from bigmm.design.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
+from bigmm.design.newdata import NEW_LEVELS
 from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.objective.conditional import RowVariance, Variances, row_variance
 from bigmm.results.fitted import FittedLmm
 
-NEW_LEVELS = ("population", "raise", "missing")
 BLOCK_BYTES = 32 * 2**20
 
 

@@ -20,8 +20,9 @@ import pyarrow.types as pt
 
 from bigmm.errors import UsageError
 from bigmm.source.filter_text import Arithmetic, Column, Comparison, Constant, Constants, Joined, Negation, Tree, slip
-from bigmm.source.filter_values import Neighbours, is_bytes, is_instant, is_number, is_text, neighbours
-from bigmm.source.schema import did_you_mean
+from bigmm.source.filter_values import Neighbours, neighbours
+from bigmm.source.kinds import is_bytes, is_instant, is_number, is_text
+from bigmm.source.schema import column_hint
 
 _WIDEST = 76  # digits of Arrow's decimals
 _MISSING = pa.scalar(None, pa.bool_())
@@ -156,7 +157,7 @@ class _Binder:
 
     def column(self, node: Column) -> Operand:
         if node.name not in self.schema.names:
-            hint = did_you_mean(node.name, self.schema.names)
+            hint = column_hint(node.name, self.schema.names)
             if self.text:
                 raise self.fail(f"no column {node.name!r} in the data{hint}", node)
             raise UsageError(f"the filter names a column that is not in the data: {node.name!r}{hint}")

@@ -82,6 +82,14 @@ class Tail:
         """
         return self.metadata.serialized_size != len(self.content) - 8
 
+    def readable(self) -> pq.FileMetaData:
+        """The footer, without Arrow's own notes on types where Arrow cannot read these."""
+        try:
+            self.metadata.schema.to_arrow_schema()
+        except (pa.ArrowException, OSError):
+            return self.without_arrow_schema()
+        return self.metadata
+
     def without_arrow_schema(self) -> pq.FileMetaData:
         """The footer without Arrow's own notes on types, which can name types that Arrow cannot read."""
         return _parsed(_nameless(self.content))
@@ -167,11 +175,8 @@ def _read_footer(location: Location, entry: Entry, keys: Keys, look: bool) -> Fo
 
 
 def open_schema(stream: Any, tail: Tail) -> pa.Schema:
-    """The Arrow schema of a file; Arrow's own notes on types are left aside where they cannot be read."""
-    try:
-        return pq.ParquetFile(stream, metadata=tail.metadata, pre_buffer=False, **INT96).schema_arrow
-    except (pa.ArrowException, OSError):
-        return pq.ParquetFile(stream, metadata=tail.without_arrow_schema(), pre_buffer=False, **INT96).schema_arrow
+    """The Arrow schema of a file, timestamps of Spark to the microsecond."""
+    return pq.ParquetFile(stream, metadata=tail.readable(), pre_buffer=False, **INT96).schema_arrow
 
 
 def _row_groups(metadata: pq.FileMetaData, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -99,7 +99,10 @@ class ParquetSource:
         mark, table = partition.fingerprint, pa.table({})
         if own:
             whole = partition.rows == sum(partition.group_rows)
-            table = self.reader.groups(mark, own, text) if whole else part_of_group(self.reader, mark, own, text)
+            if whole:
+                table = self.reader.groups(mark, own, text)
+            else:
+                table = part_of_group(self.reader, mark, own, text, sum(partition.group_rows))
         return with_keys(table, partition.rows, partition.keys, needed, self.schema)
 
     def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:

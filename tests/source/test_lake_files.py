@@ -283,7 +283,7 @@ def test_a_working_directory_that_is_gone(parts, tmp_path, monkeypatch):
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
-    with pytest.raises(DataError, match="the working directory is gone"):
+    with pytest.raises(DataError, match="the working directory was deleted"):
         locate(["lake"])
     assert rows(parts) == 1000
 
