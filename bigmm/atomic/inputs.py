@@ -56,20 +56,20 @@ def check_apart(out: str | os.PathLike[str], inputs: Iterable[str], *, option: s
         resolved(local_path(out)),
         cache(_identity),
     )  # the files of a lake have few directories above them
-    for given in inputs:
-        for place in _places(given, target):
-            _check_one(out, target, given, place, option, identity)
+    for data in inputs:
+        for place in _places(data, target):
+            _check_one(out, target, data, place, option, identity)
 
 
 def _check_one(
     out: str | os.PathLike[str],
     target: Path,
-    given: str,
+    data: str,
     place: Path,
     option: str,
     identity: Callable[[Path], Identity],
 ) -> None:
-    shown = f"{option} {os.fspath(out)}", f"the data {shown_url(given)}"
+    shown = f"{option} {os.fspath(out)}", f"the data {shown_url(data)}"
     real = resolved(place)
     if identity(target) in {identity(path) for path in (real, *real.parents)}:
         raise UsageError(f"{shown[0]} holds {shown[1]}: results would replace them; choose another place")
@@ -82,9 +82,9 @@ def _check_one(
             raise UsageError(f"{shown[0]} is where a link in {shown[1]} leads; choose another place")
 
 
-def _places(given: str, target: Path) -> Iterator[Path]:
+def _places(data: str, target: Path) -> Iterator[Path]:
     """The paths that an input stands for: itself, or what a glob matches; an output that it would match is refused."""
-    path = local_path(given, "read")
+    path = local_path(data, "read")
     if path.exists() or not _WILD.search(os.fspath(path)):
         yield path
         return
@@ -95,9 +95,9 @@ def _places(given: str, target: Path) -> Iterator[Path]:
         fixed = fixed.parent
     base = resolved(fixed)
     if target == base:
-        raise UsageError(f"{target} holds the data {given}: results would replace them; choose another place")
+        raise UsageError(f"{target} holds the data {data}: results would replace them; choose another place")
     if target.is_relative_to(base) and _would_match(target.relative_to(base).parts, path.relative_to(fixed).parts):
-        raise UsageError(f"{target} is inside the data {given}: the next run would read it; choose another place")
+        raise UsageError(f"{target} is inside the data {data}: the next run would read it; choose another place")
 
 
 def _would_match(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:

@@ -28,8 +28,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 def is_url(place: str | os.PathLike[str]) -> bool:
     """Whether a place is on another file system than those of this machine."""
-    found = _URL.match(os.fspath(place))
-    return found is not None and found[1].lower() not in _LOCAL_SCHEMES
+    match = _URL.match(os.fspath(place))
+    return match is not None and match[1].lower() not in _LOCAL_SCHEMES
 
 
 def local_path(place: str | os.PathLike[str], verb: str = "write to") -> Path:

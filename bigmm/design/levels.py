@@ -204,11 +204,11 @@ class Combinations:
     def _member_texts(self) -> list[pa.Array]:
         """Labels of each member's levels, in quotes where joined labels would not tell two combinations apart."""
         texts = [levels.texts for levels in self.members]
-        if sum(bool(pc.any(pc.match_substring(own, ":")).as_py()) for own in texts) < 2:
+        if sum(bool(pc.any(pc.match_substring(labels, ":")).as_py()) for labels in texts) < 2:
             return texts
         if len(self) < MANY and pc.count_distinct(_joined(texts, self.codes)).as_py() == len(self):
             return texts
-        return [_quoted(own) for own in texts]
+        return [_quoted(labels) for labels in texts]
 
     def numbers(self, codes: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) int32 number of each row's combination from its members' level numbers; -1 if it never occurred."""
@@ -220,7 +220,7 @@ class Combinations:
 
 
 def _joined(texts: Sequence[pa.Array], codes: np.ndarray) -> pa.Array:
-    taken = [own.take(pa.array(code)) for own, code in zip(texts, codes.T, strict=True)]
+    taken = [labels.take(pa.array(code)) for labels, code in zip(texts, codes.T, strict=True)]
     return pc.binary_join_element_wise(*taken, pa.scalar(":", pa.large_string()))
 
 

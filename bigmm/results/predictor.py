@@ -101,10 +101,10 @@ def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
     """Grouping -> (n_levels,) bool, the levels without a row that counts, of the groupings that have such levels."""
     empty = {}
     for number, joint in enumerate(fitted.joints):
-        n_levels, kept = fitted.layout.groupings[joint.grouping].n_levels, fitted.kept_levels(number)
-        if len(kept) < n_levels:
+        n_levels, filled = fitted.layout.groupings[joint.grouping].n_levels, fitted.kept_levels(number)
+        if len(filled) < n_levels:
             empty[joint.grouping] = np.ones(n_levels, dtype=bool)
-            empty[joint.grouping][kept] = False
+            empty[joint.grouping][filled] = False
     return empty
 
 

@@ -37,11 +37,11 @@ class FileOrders:
         lost: dict[str, str] = {}
         for name in columns:
             if any(self._declares(footer, name) for footer in self.footers):
-                found = self._order(name)
-                if isinstance(found, str):
-                    lost[name] = f"{found}. {_HOW.format(name=name)}"
-                elif found is not None:
-                    levels[name] = found
+                order = self._order(name)
+                if isinstance(order, str):
+                    lost[name] = f"{order}. {_HOW.format(name=name)}"
+                elif order is not None:
+                    levels[name] = order
         return Orders(levels, lost)
 
     def _declares(self, footer: Footer, name: str) -> bool:
@@ -80,10 +80,10 @@ class FileOrders:
         groups = [number for number, rows in enumerate(footer.rows) if rows]
         if name in footer.pandas:
             groups = groups[:1]
-        found = {self._in_group(footer, group, name) for group in groups}
-        if len(found) != 1:
+        orders = {self._in_group(footer, group, name) for group in groups}
+        if len(orders) != 1:
             return None
-        values = found.pop()
+        values = orders.pop()
         count = footer.pandas.get(name, (None,))[0]
         return values if count is None or values is None or len(values) == count else None
 

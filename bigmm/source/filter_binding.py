@@ -233,8 +233,8 @@ class _Binder:
         expression, low, high = left.expression, place.low, place.high
         prunes = left.bare and any(test(left.kind) for test in _PRUNING)
         if place.exact:
-            own = _COMPARE[operator](expression, low)
-            return Bound(own, own if prunes and operator != "!=" else None)
+            comparison = _COMPARE[operator](expression, low)
+            return Bound(comparison, comparison if prunes and operator != "!=" else None)
         if operator in ("==", "!="):
             return Bound(_unless_missing(expression, operator == "!="))
         below = operator in ("<", "<=")
@@ -242,8 +242,8 @@ class _Binder:
         always, never = (high is None, low is None) if below else (low is None, high is None)
         if always or never:
             return Bound(_unless_missing(expression, always))
-        own = _COMPARE[compare](expression, edge)
-        return Bound(own, own if prunes else None)
+        comparison = _COMPARE[compare](expression, edge)
+        return Bound(comparison, comparison if prunes else None)
 
     def beside_column(self, left: Operand, operator: str, right: Operand) -> Bound:
         if pt.is_null(left.kind) or pt.is_null(right.kind):

@@ -137,8 +137,8 @@ def read_footers(location: Location, keys: Mapping[str, Keys] | None = None) -> 
         looks = set(location.files[:: max(1, len(location.files) // _REMOTE_LOOKS)])
 
     def one(entry: Entry) -> Footer:
-        own = hive_keys(entry.path) if keys is None else keys[entry.path]
-        return _read_footer(location, entry, own, entry in looks)
+        file_keys = hive_keys(entry.path) if keys is None else keys[entry.path]
+        return _read_footer(location, entry, file_keys, entry in looks)
 
     if len(location.files) == 1:
         return (one(location.files[0]),)
@@ -202,13 +202,13 @@ def _refuse_false_rows(stream: Any, metadata: pq.FileMetaData, rows: Sequence[in
             continue
         smallest = min(flat, key=lambda column: column.total_compressed_size)
         try:
-            held = counted_values(stream.read_at, smallest)
+            counted = counted_values(stream.read_at, smallest)
         except ValueError as error:
             raise DataError(f"{where}, row group {number} is damaged: {error}") from error
-        if held != count:
+        if counted != count:
             raise DataError(
-                f"{where} is damaged: row group {number} claims {count:,} rows, but its pages hold {held:,} values of "
-                f"column {smallest.path_in_schema!r}. Write the file again from its origin."
+                f"{where} is damaged: row group {number} claims {count:,} rows, but its pages hold {counted:,} values "
+                f"of column {smallest.path_in_schema!r}. Write the file again from its origin."
             )
 
 
@@ -238,10 +238,10 @@ def pandas_categories(schema: pa.Schema) -> dict[str, tuple[int, bool]]:
     """{column: (number of categories, whether they are ordered)} of the categoricals that pandas noted in a schema."""
     try:
         noted = (schema.pandas_metadata or {}).get("columns", ())
-        found = {entry.get("field_name") or entry.get("name"): entry for entry in noted}
+        entries = {entry.get("field_name") or entry.get("name"): entry for entry in noted}
         return {
             name: (int(entry["metadata"]["num_categories"]), bool(entry["metadata"]["ordered"]))
-            for name, entry in found.items()
+            for name, entry in entries.items()
             if entry.get("pandas_type") == "categorical" and entry.get("metadata")
         }
     except (ValueError, TypeError, KeyError, AttributeError):  # notes of another program

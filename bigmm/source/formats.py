@@ -52,11 +52,11 @@ def refuse_tables_below(
 
     paths: of everything that was seen below ``base``, folders and files; files: of the data.
     """
-    found: dict[tuple[str, str], None] = {}
+    roots: dict[tuple[str, str], None] = {}
     for path in paths:
         parts = path[len(base) :].strip("/").split("/")
-        found |= {("/".join([base.rstrip("/"), *parts[:i]]), p): None for i, p in enumerate(parts) if p in _READERS}
-    for root, marker in sorted(found):
+        roots |= {("/".join([base.rstrip("/"), *parts[:i]]), p): None for i, p in enumerate(parts) if p in _READERS}
+    for root, marker in sorted(roots):
         if not any(path.startswith(root.rstrip("/") + "/") for path in files):
             continue
         if marker != ICEBERG or _is_iceberg(filesystem, f"{root}/{marker}"):

@@ -151,7 +151,7 @@ def part_of_group(
     """
     key = (mark.path, mark.stamp, mark.digest, mark.row_groups, tuple(names), tuple(text))
     cursors: list[Cursor] = _cursors.__dict__.setdefault("kept", [])
-    cursor = next((own for own in cursors if own.key == key), None)
+    cursor = next((place for place in cursors if place.key == key), None)
     if cursor is not None:
         cursors.remove(cursor)
     if cursor is not None and cursor.row > mark.start:

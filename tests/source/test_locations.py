@@ -139,9 +139,7 @@ def test_a_file_url_is_the_local_path_that_it_means_for_inputs_as_for_outputs(la
 
 
 def test_a_file_url_of_another_host_is_refused(lake):
-    with pytest.raises(
-        UsageError, match=r"cannot read file://elsewhere/lake: a local path follows"
-    ):
+    with pytest.raises(UsageError, match=r"cannot read file://elsewhere/lake: a local path follows"):
         locate(["file://elsewhere/lake"])
 
 
