@@ -152,13 +152,13 @@ def _misfit(
         said = (_advice(function, name, named[name], known) for name in unknown)
         return "; ".join(f"{function}() has no argument {name!r}: {text}" for name, text in zip(unknown, said))
     places = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    given = len(positional) - ("self" in signature.parameters)
-    if given > len(places):
+    n_positional = len(positional) - ("self" in signature.parameters)
+    if n_positional > len(places):
         return (
-            f"{function}() takes {_listed(places) or 'nothing'} by position, but {given} values were given: write the "
-            f"names of the others, such as {next((n for n in known if n not in places), known[-1])}="
+            f"{function}() takes {_listed(places) or 'nothing'} by position, but {n_positional} values were given: "
+            f"write the names of the others, such as {next((n for n in known if n not in places), known[-1])}="
         )
-    needed = [n for i, (n, p) in enumerate(parameters.items()) if p.default is p.empty and i >= given]
+    needed = [n for i, (n, p) in enumerate(parameters.items()) if p.default is p.empty and i >= n_positional]
     absent = [n for n in needed if n not in named and parameters[n].kind not in _OPEN]
     if absent:
         examples = [f"{name}={EXAMPLES[name]}" for name in absent if name in EXAMPLES]
@@ -174,12 +174,12 @@ EXAMPLES = {"family": "'bernoulli'", "formula": "'y ~ x + (1 | g)'"}
 
 def _advice(function: str, name: str, value: Any, known: list[str]) -> str:
     """What was probably meant by an unknown argument."""
-    spellings = {folded(own): own for own in known}
+    spellings = {folded(argument): argument for argument in known}
     if folded(name) in spellings:
         shown = repr(value) if isinstance(value, (bool, int, float, str)) else "..."
         return f"write {spellings[folded(name)]}={shown if len(shown) <= LONGEST_VALUE else '...'}"
-    for own, advice in NAMES_ELSEWHERE.get(folded(name), {}).items():
-        if advice and (not own or own in known):
+    for argument, advice in NAMES_ELSEWHERE.get(folded(name), {}).items():
+        if advice and (not argument or argument in known):
             return advice
     close = did_you_mean(name, known)
     return close or f"it takes {_listed(known) or 'none'}"
@@ -187,7 +187,7 @@ def _advice(function: str, name: str, value: Any, known: list[str]) -> str:
 
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     """ "did you mean 'x'?" for the nearest of the known names whatever their capitals, "" where none is near."""
-    texts = {str(own).lower(): own for own in known}
+    texts = {str(candidate).lower(): candidate for candidate in known}
     close = get_close_matches(str(name).lower(), list(texts), 1)
     return f"did you mean {texts[close[0]]!r}?" if close else ""
 

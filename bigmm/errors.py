@@ -5,6 +5,8 @@ A message says what is wrong, where (file, row group, column, value) and what to
 
 from __future__ import annotations
 
+_SHOWN = 120  # characters of a long formula that a message shows on either side of the spot
+
 
 class BigmmError(Exception):
     """Base of every error raised on purpose; ``exit_code`` is what the command line returns."""
@@ -16,9 +18,6 @@ class UsageError(BigmmError, ValueError):
     """A call that cannot be meant: unknown option, wrong type, contradictory arguments."""
 
     exit_code = 2
-
-
-_SHOWN = 120  # characters of a long formula that a message shows on either side of the spot
 
 
 class ArgumentError(UsageError, TypeError):

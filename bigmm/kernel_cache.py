@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import stat
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,8 @@ def settle() -> None:
 
 def private_folder() -> str | None:
     """A directory among the temporary files that only this user can write, the same in the next process; else None."""
+    import tempfile
+
     for parent in _temporary_places():
         if not _is_safe_parent(parent):
             continue
@@ -69,6 +69,8 @@ def _holds_bytecode(room: Path) -> bool:
 
 def _is_writable(folder: str) -> bool:
     """As numba finds out, which leaves the directory behind."""
+    import tempfile  # here and below: `import bigmm` costs nothing where the package's own directories can be written
+
     try:
         os.makedirs(folder, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -78,6 +80,8 @@ def _is_writable(folder: str) -> bool:
 
 
 def _temporary_places() -> list[str]:
+    import tempfile
+
     try:
         places = [tempfile.gettempdir()]
     except OSError:  # none of the usual directories is usable
@@ -106,6 +110,8 @@ def _own_folder(folder: str) -> bool:
 
 
 def _remove(folder: str, process: int) -> None:
+    import shutil
+
     if os.getpid() == process:  # not in a child that was forked
         shutil.rmtree(folder, ignore_errors=True)
 

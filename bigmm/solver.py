@@ -283,9 +283,9 @@ def _outward(search: Restricted, outcome: Outcome) -> Outcome:
     frame, criterion = search.frame, search.criterion
     theta = search.outward(outcome.theta)
     at_boundary = _at_boundary(criterion, theta)
-    told = _told(search, outcome)
+    advice = _told(search, outcome)
     if frame.is_trivial:
-        return replace(outcome, at_boundary=at_boundary, advice=told)
+        return replace(outcome, at_boundary=at_boundary, advice=advice)
     gradient = criterion.evaluate(theta).gradient
     return replace(
         outcome,
@@ -294,7 +294,7 @@ def _outward(search: Restricted, outcome: Outcome) -> Outcome:
         gradient_evaluations=outcome.gradient_evaluations + 1,
         max_abs_gradient=float(np.abs(gradient[~(at_boundary & (theta == 0))]).max(initial=0.0)),
         at_boundary=at_boundary,
-        advice=told,
+        advice=advice,
     )
 
 

@@ -64,7 +64,7 @@ def _parts(place: str) -> tuple[str, str, str, str]:
         return "", "", place, ""
     scheme, rest = place[: match.end()], place[match.end() :]
     user, rest = _cut_user(match[0].partition(":")[0], rest)
-    end = min((at for at in (rest.find("?"), rest.find("#")) if at >= 0), default=len(rest))
+    end = min((index for index in (rest.find("?"), rest.find("#")) if index >= 0), default=len(rest))
     return scheme, user, rest[:end], rest[end:]
 
 

@@ -148,15 +148,15 @@ def x_basis(shift: Shift, layout: Layout, fixed: FixedPart) -> tuple[np.ndarray,
         one[fixed.order] = layout.one
         one = m @ one / (1.0 - s @ one)
     whole = m if one is None else m + np.outer(one, s)
-    given = y if one is None else y + back[0, -1] * one
+    y_coefficients = y if one is None else y + back[0, -1] * one
     for column in np.flatnonzero(~fixed.rank.kept):
         place, expansion = fixed.order[column], np.zeros(p)
         expansion[fixed.order] = fixed.rank.coefficients(column)
         others = np.arange(p) != place
         whole[:, others] += np.outer(expansion, whole[place, others])
         whole[place, others] = 0.0
-        for vector in (given,) if one is None else (given, one):
+        for vector in (y_coefficients,) if one is None else (y_coefficients, one):
             vector += vector[place] * expansion
             vector[place] = 0.0
-    solved = np.linalg.solve(whole, np.column_stack([given] if one is None else [given, one]))
+    solved = np.linalg.solve(whole, np.column_stack([y_coefficients] if one is None else [y_coefficients, one]))
     return whole, None if one is None else solved[:, 1], solved[:, 0]

@@ -89,18 +89,21 @@ def _mix(plain: MatrixShift, xy: np.ndarray, may: np.ndarray) -> np.ndarray:
     """(p + 1, p + 1) what earlier columns nearly give, by the rows of xy, which change."""
     mix = np.zeros_like(plain.mix)
     plain.apply(xy)
-    if len(xy) <= xy.shape[1] + 2 or not np.all(np.isfinite(xy)):  # too few to tell
+    if len(xy) <= xy.shape[1] + 2:  # too few to tell
         return mix
-    about = xy - xy.mean(axis=0) if plain.one.any() else xy
-    sizes = np.einsum("ij,ij->j", about, about)
+    with np.errstate(over="ignore", invalid="ignore"):
+        about = xy - xy.mean(axis=0) if plain.one.any() else xy
+        sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):
+        return mix
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
     left = pivots((xy / scale).T @ (xy / scale))
     if not ((left < MIX) & (sizes > 0.0) & (may | (left > ROUNDED))).any():
         return mix
     with one_thread_each():
-        found = taken_off(xy, sizes, may)
-    for column, weights in found.weights.items():
-        if column < len(sizes) - 1 or found.left[column] > NOTHING:
+        nearness = taken_off(xy, sizes, may)
+    for column, weights in nearness.weights.items():
+        if column < len(sizes) - 1 or nearness.left[column] > NOTHING:
             mix[list(weights), column] = list(weights.values())
     return mix
 
@@ -216,12 +219,12 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
     back = np.where(rank.kept, one, 0.0)
     for column in np.flatnonzero(~rank.kept & (one != 0.0)):  # expanded in earlier columns, which are not shifted
         back += one[column] * rank.coefficients(column)
-    whole, given = unmixed[:p, :p].copy(), unmixed[:p, p].copy()
+    whole, y_coefficients = unmixed[:p, :p].copy(), unmixed[:p, p].copy()
     for column in np.flatnonzero(~rank.kept):
         expansion, others = rank.coefficients(column), np.arange(p) != column
         whole[:, others] += np.outer(expansion, whole[column, others])
-        given += given[column] * expansion
-        whole[column, others] = given[column] = 0.0
+        y_coefficients += y_coefficients[column] * expansion
+        whole[column, others] = y_coefficients[column] = 0.0
     unshift = np.eye(p) - np.outer(back, np.where(rank.kept, shift.shift[:p], 0.0))
     to_user = unshift @ np.linalg.inv(whole)[:, kept]
     picked = np.append(kept, p)
@@ -233,7 +236,7 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
         sums.sum_log_w,
         rank.kept,
         to_user,
-        shift.shift[p] * back + unshift @ np.linalg.solve(whole, given),
+        shift.shift[p] * back + unshift @ np.linalg.solve(whole, y_coefficients),
     )
 
 

@@ -40,13 +40,13 @@ def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOf
         if sizes[number] == 0.0 and not values[:, number].any():
             dependent[number] = True
             continue
-        rest, own = values[:, number].copy(), np.zeros(len(base))
+        rest, coefficients = values[:, number].copy(), np.zeros(len(base))
         for _ in range(2):
-            step = solve_triangular(r, q.T @ rest) if len(base) else own
-            own, rest = own + step, rest - values[:, np.array(base, int)] @ step
+            step = solve_triangular(r, q.T @ rest) if len(base) else coefficients
+            coefficients, rest = coefficients + step, rest - values[:, np.array(base, int)] @ step
         left[number] = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
         if left[number] < MIX and (may[number] or left[number] > NOTHING):
-            weights[number] = dict(zip(base, own, strict=True))
+            weights[number] = dict(zip(base, coefficients, strict=True))
             values[:, number] = rest
         dependent[number] = left[number] <= NOTHING
         if not dependent[number]:

@@ -12,6 +12,7 @@ import numpy as np
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
 from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.overflow import check_size
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -56,7 +57,10 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
         return plain_shift(layout, numbers)
     else:
         moments = moments_of(head)
-    with one_thread_each():  # the bits must not depend on how many threads BLAS has
+    with (
+        one_thread_each(),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):  # the bits must not depend on how many threads BLAS has
         shift, dependent = _chosen(layout, head, numbers, moments, early=True)
         if dependent:  # then the order of columns decides which of them are dropped
             shift, _ = _chosen(layout, head, numbers, moments, early=False)
@@ -67,7 +71,8 @@ def moments_of(chunk: DesignChunk) -> Moments:
     """Of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
-    each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
+    with np.errstate(over="ignore", invalid="ignore"):
+        each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
     return Moments(*(np.array(values) for values in zip(*each, strict=True)))
 
 
@@ -83,10 +88,14 @@ def moments_from(cross: CrossProducts) -> Moments:
 
 
 def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
-    """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
+    """The shift of another pass, where these sums have lost digits because the first rows are not like the others.
+
+    Raises DataError for sums of which no shift makes numbers; see `overflow.check_size`.
+    """
     shift, gram = cross.shift, cross.gram
     if cross.n < 2:
         return None
+    check_size(cross, layout)
     mean = gram[0] / gram[0, 0]
     deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
     base = np.append(np.arange(1, len(layout.columns)), len(mean) - 1)
@@ -138,11 +147,12 @@ def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndar
     place = {name: column for column, name in enumerate(layout.columns)}
     parts = {column: tuple(place.get(name, -1) for name in layout.columns[column].split(":")) for column in used}
     by_parts = {frozenset(own): column for column, own in parts.items() if len(set(own)) == len(own) and min(own) > 0}
-    wanted = [
-        column
-        for own, column in by_parts.items()
-        if len(own) > 1 and any(far[c] and shift.numbers[c] != 0.0 for c in own) and _is_product(head, column, own)
-    ]
+
+    def is_wanted(factors: frozenset, column: int) -> bool:
+        moved = any(far[c] and shift.numbers[c] != 0.0 for c in factors)
+        return len(factors) > 1 and moved and _is_product(head, column, factors)
+
+    wanted = [column for factors, column in by_parts.items() if is_wanted(factors, column)]
     made: dict[int, dict[int, float]] = {}
     for column in sorted(wanted, key=lambda c: len(parts[c])):
         _expand(column, parts, by_parts, shift.numbers, head, layout, made)
@@ -162,10 +172,10 @@ def _expand(
     """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
     if column in made:
         return True
-    own, margins = parts[column], {}
-    for size in range(len(own)):
-        for some in combinations(own, size):
-            weight = float(np.prod([numbers[c] for c in own if c not in some]))
+    factors, margins = parts[column], {}
+    for size in range(len(factors)):
+        for some in combinations(factors, size):
+            weight = float(np.prod([numbers[c] for c in factors if c not in some]))
             if weight == 0.0:
                 continue
             margin = by_parts.get(frozenset(some), -1) if some else 0
@@ -194,10 +204,10 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]
     original = values + shift.plain[[*columns, m - 1]]
-    if not np.all(np.isfinite(values)):
-        return shift, False
     about = values - values.mean(axis=0) if layout.one is not None else values
     sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):  # the pass names such a column
+        return shift, False
     binary = [is_binary(column) for column in values.T]
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
     left = pivots((values / scale).T @ (values / scale))
@@ -205,24 +215,24 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     if not few.any():
         return shift, bool(np.any(left[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
-    found = taken_off(values, sizes, ~np.array(binary))
-    for number, weights in found.weights.items():
-        if number == last and found.left[number] <= NOTHING:
+    nearness = taken_off(values, sizes, ~np.array(binary))
+    for number, weights in nearness.weights.items():
+        if number == last and nearness.left[number] <= NOTHING:
             continue  # effects that reproduce the response are reported as such
         column = m - 1 if number == last else columns[number]
         for other, weight in weights.items():
             mix[columns[other], column] = weight
         share[column] = _within(original[:, number], sizes[number])
         order.append(column)
-    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(found.dependent[:-1].any())
+    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(nearness.dependent[:-1].any())
 
 
 def _within(values: np.ndarray, size: float) -> float:
     """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies
     by what the covariate does."""
     some = values[values != 0.0]
-    own = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
-    return min(own / size, 1.0) if own > 0.0 and size > 0.0 else 1.0
+    variation = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
+    return min(variation / size, 1.0) if variation > 0.0 and size > 0.0 else 1.0
 
 
 def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
@@ -250,7 +260,7 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     places_of: dict[tuple[int, float], int] = {}
     mixed: list[tuple[int, list[int], list[float]]] = []
     for term in joint_terms(layout):
-        own = []
+        term_places = []
         numbers_of = partial(_number, term, numbers=numbers, means=means, far=far)
         for column in term.covariates:
             number = numbers_of(column)
@@ -262,12 +272,12 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
                 else:
                     places_of[column, number] = len(layout.columns) + len(copies)
                     copies.append((column, number))
-            own.append(places_of[column, number] if column else 0)
+            term_places.append(places_of[column, number] if column else 0)
         for place, weights in _related(head, term, [numbers_of(c) for c in term.covariates]).items():
-            own[place] = len(layout.columns) + len(copies)
+            term_places[place] = len(layout.columns) + len(copies)
             copies.append((term.covariates[place], numbers_of(term.covariates[place])))
-            mixed.append((own[place], [own[other] for other in weights], list(weights.values())))
-        covariates.append(np.array(own, np.int64))
+            mixed.append((term_places[place], [term_places[other] for other in weights], list(weights.values())))
+        covariates.append(np.array(term_places, np.int64))
     if not copies:
         return replace(shift, origin=origin, covariates=tuple(covariates))
     m, more = len(shift), len(copies)
@@ -291,13 +301,13 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     rows = np.unique(np.linspace(0, head.rows - 1, ROWS).astype(np.int64))
     some = [head.columns[c - 1][rows] - s if c else np.ones(len(rows)) for c, s in zip(term.covariates, numbers)]
     values = np.column_stack(some)
-    if not np.all(np.isfinite(values)):
-        return {}
     about = values - values.mean(axis=0) if has_constant(term) else values
     sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):
+        return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
-    found = taken_off(values, sizes, may)
-    return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
+    nearness = taken_off(values, sizes, may)
+    return {place: weights for place, weights in nearness.weights.items() if not nearness.dependent[place]}
 
 
 def _number(term: JointTerm, column: int, *, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
@@ -312,11 +322,11 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     shift, gram, m = cross.shift, cross.gram, len(cross.shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
     columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
-    own = gram[np.ix_(columns, columns)]
-    diagonal = np.diagonal(own)
+    block = gram[np.ix_(columns, columns)]
+    diagonal = np.diagonal(block)
     scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
-    own, original = own / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
-    left = pivots(own)
+    block, original = block / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
+    left = pivots(block)
     about = 1.0 - (gram[0, columns] / scale) ** 2 / gram[0, 0] if layout.one is not None else np.ones(len(columns))
     zeros_and_ones = diagonal == gram[0, columns]
     close = (left < RETAKE**2 * about) & ~zeros_and_ones & (diagonal > NOTHING * original) & (diagonal > 0.0)
@@ -327,7 +337,7 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     base: list[int] = []
     for number, column in enumerate(columns):
         if close[number] and base:
-            weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
+            weights = np.linalg.lstsq(block[np.ix_(base, base)], block[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []
         elif left[number] > MIX * RETAKE:

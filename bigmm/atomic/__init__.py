@@ -5,11 +5,9 @@ second writer out (`lock`). What is left after a kill is hidden, and the next wr
 Every failure is an `OutputError` that names the path and the reason.
 """
 
-import os as os
-
 from bigmm.atomic.inputs import check_apart, local_files, local_inputs
 from bigmm.atomic.ownership import TABLE_MARK, is_record, is_table
-from bigmm.atomic.places import is_url, local_path, shown_path, without_secrets
+from bigmm.atomic.places import is_url, local_path, shown_path
 from bigmm.atomic.reasons import output_error
 from bigmm.atomic.shield import shielded, watched
 from bigmm.atomic.writing import (
@@ -21,9 +19,6 @@ from bigmm.atomic.writing import (
     whole_directory,
     whole_file,
     write_text,
-)
-from bigmm.atomic.writing import (
-    _sweep as _sweep,
 )
 
 __all__ = [
@@ -46,6 +41,5 @@ __all__ = [
     "watched",
     "whole_directory",
     "whole_file",
-    "without_secrets",
     "write_text",
 ]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bigmm.atomic.places import is_url, local_path, resolved, without_secrets
+from bigmm.atomic.places import is_url, local_path, resolved
 from bigmm.errors import UsageError
+from bigmm.urls import shown_url
 
 _WILD = re.compile(r"[*?\[]")
 Identity = tuple[int, int] | Path
@@ -50,30 +52,39 @@ def local_files(paths: Iterable[str]) -> list[str]:
 
 def check_apart(out: str | os.PathLike[str], inputs: Iterable[str], *, option: str = "out") -> None:
     """Refuse an output that is, holds or lies in one of the inputs (UsageError that names both)."""
-    target = resolved(local_path(out))
-    lineage = [_identity(path) for path in (target, *target.parents)]
-    for given in inputs:
-        for place in _places(given, target):
-            _check_one(out, target, lineage, given, place, option)
+    target, identity = (
+        resolved(local_path(out)),
+        cache(_identity),
+    )  # the files of a lake have few directories above them
+    for data in inputs:
+        for place in _places(data, target):
+            _check_one(out, target, data, place, option, identity)
 
 
 def _check_one(
-    out: str | os.PathLike[str], target: Path, lineage: list[Identity], given: str, place: Path, option: str
+    out: str | os.PathLike[str],
+    target: Path,
+    data: str,
+    place: Path,
+    option: str,
+    identity: Callable[[Path], Identity],
 ) -> None:
-    shown = f"{option} {os.fspath(out)}", f"the data {without_secrets(given)}"
+    shown = f"{option} {os.fspath(out)}", f"the data {shown_url(data)}"
     real = resolved(place)
-    if lineage[0] in {_identity(path) for path in (real, *real.parents)}:
+    if identity(target) in {identity(path) for path in (real, *real.parents)}:
         raise UsageError(f"{shown[0]} holds {shown[1]}: results would replace them; choose another place")
-    if real.is_dir() and any(identity in set(lineage) for identity in _directories(real)):
+    directories, links = _below(real)
+    lineage = {identity(path) for path in (target, *target.parents)}
+    if any(_identity(path) in lineage for path in directories):
         raise UsageError(f"{shown[0]} is inside {shown[1]}: the next run would read it; choose another place")
-    for link in _links(real):
+    for link in map(resolved, links):
         if link == target or target in link.parents or link in target.parents:
             raise UsageError(f"{shown[0]} is where a link in {shown[1]} leads; choose another place")
 
 
-def _places(given: str, target: Path) -> Iterator[Path]:
+def _places(data: str, target: Path) -> Iterator[Path]:
     """The paths that an input stands for: itself, or what a glob matches; an output that it would match is refused."""
-    path = local_path(given, "read")
+    path = local_path(data, "read")
     if path.exists() or not _WILD.search(os.fspath(path)):
         yield path
         return
@@ -84,9 +95,9 @@ def _places(given: str, target: Path) -> Iterator[Path]:
         fixed = fixed.parent
     base = resolved(fixed)
     if target == base:
-        raise UsageError(f"{target} holds the data {given}: results would replace them; choose another place")
+        raise UsageError(f"{target} holds the data {data}: results would replace them; choose another place")
     if target.is_relative_to(base) and _would_match(target.relative_to(base).parts, path.relative_to(fixed).parts):
-        raise UsageError(f"{target} is inside the data {given}: the next run would read it; choose another place")
+        raise UsageError(f"{target} is inside the data {data}: the next run would read it; choose another place")
 
 
 def _would_match(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
@@ -101,23 +112,32 @@ def _would_match(names: tuple[str, ...], patterns: tuple[str, ...]) -> bool:
 
 def _identity(path: Path) -> Identity:
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except OSError:
         return path
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino
 
 
-def _directories(root: Path) -> Iterator[Identity]:
-    yield _identity(root)
-    for folder, names, _ in os.walk(root):
-        for name in names:
-            yield _identity(Path(folder, name))
+def _below(root: Path) -> tuple[list[Path], list[Path]]:
+    """Directories from the root on down, links to directories among them, and all links; of a file there are none.
 
-
-def _links(root: Path) -> Iterator[Path]:
-    """Where links in a directory of data lead."""
-    for folder, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            path = os.path.join(folder, name)
-            if os.path.islink(path):
-                yield Path(os.path.realpath(path))
+    What cannot be listed is passed by: the reading of the data says so.
+    """
+    directories: list[Path] = []
+    links: list[Path] = []
+    pending = [root] if root.is_dir() else []
+    while pending:
+        folder = pending.pop()
+        directories.append(folder)
+        try:
+            with os.scandir(folder) as entries:
+                inside = list(entries)
+        except OSError:
+            continue
+        for entry in inside:
+            if entry.is_symlink():
+                links.append(Path(entry.path))
+                directories += [Path(entry.path)] if os.path.isdir(entry.path) else []
+            elif entry.is_dir(follow_symlinks=False):
+                pending.append(Path(entry.path))
+    return directories, links

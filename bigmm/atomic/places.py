@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 from bigmm.atomic.reasons import output_error
 from bigmm.errors import OutputError, UsageError
+from bigmm.urls import shown_url
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 #: `Path("s3://bucket")` is the local path "s3:/bucket", which nobody means.
@@ -27,17 +28,8 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 def is_url(place: str | os.PathLike[str]) -> bool:
     """Whether a place is on another file system than those of this machine."""
-    found = _URL.match(os.fspath(place))
-    return found is not None and found[1].lower() not in _LOCAL_SCHEMES
-
-
-def without_secrets(place: str | os.PathLike[str]) -> str:
-    """The place as messages may show it: a URL without user, key and options."""
-    text = os.fspath(place)
-    if not _URL.match(text):
-        return text
-    scheme, _, rest = text.partition("?")[0].partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}"
+    match = _URL.match(os.fspath(place))
+    return match is not None and match[1].lower() not in _LOCAL_SCHEMES
 
 
 def local_path(place: str | os.PathLike[str], verb: str = "write to") -> Path:
@@ -72,10 +64,12 @@ def shown_path(place: str | os.PathLike[str]) -> Path:
 def _path_of_url(url: str, verb: str) -> str:
     if is_url(url):
         advice = "name a local directory and copy it up afterwards" if verb == "write to" else "copy it here first"
-        raise UsageError(f"cannot {verb} {without_secrets(url)}: {advice}")
+        raise UsageError(f"cannot {verb} {shown_url(url)}: {advice}")
     parts = urlsplit(url)
     if parts.netloc not in _LOCAL_HOSTS or not parts.path.strip("/ "):
-        raise UsageError(f"cannot {verb} {url}: a local path follows after three slashes, file:// and /data/results")
+        raise UsageError(
+            f"cannot {verb} {shown_url(url)}: a local path follows after three slashes, file:// and /data/results"
+        )
     return unquote(parts.path)
 
 

@@ -28,7 +28,7 @@ from bigmm.errors import BigmmError, OutputError, TemporaryError
 QUIET_CHECKS, QUIET_SECONDS = 5, 0.02
 
 Name = str | os.PathLike[str]
-Own = Callable[[Path], bool]
+Replaceable = Callable[[Path], bool]
 
 
 def check_destination(path: Name, *, overwrite: bool = False) -> Path:
@@ -51,10 +51,10 @@ def check_destination(path: Name, *, overwrite: bool = False) -> Path:
     return place
 
 
-def check_file(path: Name, own: Own = is_record) -> Path:
+def check_file(path: Name, replaceable: Replaceable = is_record) -> Path:
     """Refuse early a file that cannot be written, or holds what bigmm did not write; returns its absolute path.
 
-    A device or a pipe is written into and never replaced. own: whether an existing file is bigmm's to replace.
+    A device or a pipe is written into and never replaced. replaceable: whether an existing file is bigmm's to replace.
     """
     place = local_path(path)
     if _is_stream(place):
@@ -62,7 +62,7 @@ def check_file(path: Name, own: Own = is_record) -> Path:
     check_path(place, path)
     target = resolved(place)
     with _explained(path):
-        _check_file(target, path, own)
+        _check_file(target, path, replaceable)
         _probe(target)
     return place
 
@@ -135,12 +135,13 @@ def whole_directory(path: Name | Reservation, *, overwrite: bool = False) -> Ite
 
 
 @contextmanager
-def whole_file(path: Name, *, own: Own = is_record) -> Iterator[Path]:
+def whole_file(path: Name, *, replaceable: Replaceable = is_record) -> Iterator[Path]:
     """Yield a path to write one file to; it replaces `path` when the block ends without an exception.
 
-    own: whether an existing file is bigmm's to replace. What is written to a device or a pipe goes into it as it is.
+    replaceable: whether an existing file is bigmm's to replace. What is written to a device or a pipe goes into it as
+    it is.
     """
-    place = check_file(path, own)
+    place = check_file(path, replaceable)
     if _is_stream(place):
         with _stream(place, path) as draft:
             yield draft
@@ -155,7 +156,7 @@ def whole_file(path: Name, *, own: Own = is_record) -> Iterator[Path]:
         yield draft
         sync(draft)
         with shielded():
-            _check_file(target, path, own)
+            _check_file(target, path, replaceable)
             if target.exists():
                 shutil.copymode(target, draft)
             os.replace(draft, target)
@@ -163,9 +164,9 @@ def whole_file(path: Name, *, own: Own = is_record) -> Iterator[Path]:
             sync(target.parent)
 
 
-def write_text(path: Name, text: str, *, own: Own = is_record) -> None:
-    """Write one small UTF-8 file, whole or not at all."""
-    with whole_file(path, own=own) as draft:
+def write_text(path: Name, text: str) -> None:
+    """Write one small UTF-8 file, whole or not at all, over nothing but a record of bigmm's."""
+    with whole_file(path) as draft:
         draft.write_text(text, encoding="utf-8")
 
 
@@ -209,14 +210,14 @@ def _check_content(target: Path, name: Name, overwrite: bool) -> None:
         raise OutputError(f"{os.fspath(name)} exists and is not empty: choose another place or say overwrite")
 
 
-def _check_file(target: Path, name: Name, own: Own) -> None:
+def _check_file(target: Path, name: Name, replaceable: Replaceable) -> None:
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "")
     if not os.path.lexists(target):
         return
     if not stat.S_ISREG(os.stat(target).st_mode):
         raise OutputError(f"cannot write {os.fspath(name)}: it is no regular file; choose another place")
-    if not own(target):
+    if not replaceable(target):
         raise OutputError(
             f"{os.fspath(name)} exists and is not what bigmm writes there: it is not replaced; choose another place"
         )
@@ -297,14 +298,20 @@ def settled_path(path: Name) -> Path:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock."""
+    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock.
+
+    What an exchange has put aside is finished, so its mark lists its files: with another file in it, it stays.
+    """
     pattern = re.compile(re.escape(hidden_name(target, "").name) + r"-[0-9a-f]{8}(-old)?")
     with os.scandir(target.parent) as entries:
         drafts = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
     for draft in drafts:
         if draft.is_dir():
-            if _is_abandoned(draft / MARK) or (not (draft / MARK).exists() and foreign_file(draft) is None):
-                _remove_tree(draft)
+            mark = draft / MARK
+            finished = not mark.exists() or mark.stat().st_size > 0
+            if (mark.exists() and not _is_abandoned(mark)) or (finished and foreign_file(draft) is not None):
+                continue
+            _remove_tree(draft)
         elif _is_abandoned(draft):
             draft.unlink(missing_ok=True)
 

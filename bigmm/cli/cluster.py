@@ -8,8 +8,6 @@ from contextlib import contextmanager, suppress
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from bigmm.cli.listener import address_parts, no_answer, refuse_strangers
-
 if TYPE_CHECKING:
     from distributed import Client
 
@@ -33,6 +31,9 @@ def connected(scheduler: str | None) -> Iterator[Client | None]:
     if scheduler is None:
         yield None
         return
+    # Imported where a scheduler is named only: neither TLS nor Dask belongs to the start of every command.
+    from bigmm.cli.listener import address_parts, refuse_strangers
+
     address_parts(scheduler)
     import distributed  # noqa: F401  importing it sets the levels of its loggers
 
@@ -49,6 +50,8 @@ def connected(scheduler: str | None) -> Iterator[Client | None]:
 def _opened(scheduler: str) -> Client:
     """A client, or TemporaryError: distributed has no deadline for some of the steps of connecting."""
     from distributed import Client
+
+    from bigmm.cli.listener import no_answer
 
     outcome: list[Any] = []
 

@@ -174,19 +174,19 @@ def random_choice(random: tuple[str, ...], population: bool) -> bool | list[str]
 
 def model_call(reml: bool | None, family: str, link: str | None, **generalized: Any) -> tuple[str, dict[str, Any]]:
     """("lmm" or "glmm", the options that only that one takes); click.UsageError for options of the other."""
-    given = {name: value for name, value in generalized.items() if value not in (None, ())}
-    if "success" in given:
-        given["success"] = list(given["success"])
+    chosen = {name: value for name, value in generalized.items() if value not in (None, ())}
+    if "success" in chosen:
+        chosen["success"] = list(chosen["success"])
     if family == "gaussian" and link in (None, "identity"):
-        if given:
-            names = ", ".join(f"--{name}" for name in given)
+        if chosen:
+            names = ", ".join(f"--{name}" for name in chosen)
             raise click.UsageError(
                 f"{names}: only for generalized models; say which with --family (bernoulli, poisson, ...) or --link."
             )
         return "lmm", {"reml": reml is not False}
     if reml:
         raise click.UsageError("--reml: a generalized model is fitted by maximum likelihood; leave the option out.")
-    return "glmm", {"family": family, "link": link, **given}
+    return "glmm", {"family": family, "link": link, **chosen}
 
 
 def as_data(paths: tuple[str, ...]) -> str | list[str]:

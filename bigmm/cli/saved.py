@@ -52,7 +52,7 @@ def ranef(console: Console, model: str, group: str | None, condvar: bool, out: s
     if len(chosen) > 1:
         raise UsageError(f"--out writes one table; say which with --group: {', '.join(map(repr, frames))}")
     console.expect(0)
-    with whole_file(out, own=is_table) as draft:
+    with whole_file(out, replaceable=is_table) as draft:
         for frame in chosen.values():
             output.write_frame(output.with_level(frame), draft)
     console.result(out)

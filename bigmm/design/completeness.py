@@ -15,11 +15,9 @@ import pyarrow as pa
 from bigmm.design.encode import Cells, Response, response_values
 from bigmm.design.expression import STATEFUL, Node
 from bigmm.design.levels import Levels
-from bigmm.design.rows import Rows, bad_expressions, complete_rows, zero_weights
+from bigmm.design.rows import ZERO_WEIGHT, Rows, bad_expressions, complete_rows, zero_weights
 from bigmm.design.transforms import Replayer
 from bigmm.errors import DataError
-
-ZERO_WEIGHT = "(zero weight)"
 
 
 @dataclass(frozen=True, slots=True)

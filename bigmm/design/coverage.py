@@ -30,8 +30,8 @@ def levels_with_rows(
     while first < len(source.partitions) and not all(mask.all() for mask in masks.values()):
         wanted = {columns: ~mask for columns, mask in masks.items() if not mask.all()}
         batch = source.partitions[first : first + size]
-        for found in workers.map(partial(covered_levels, source, spec, wanted), batch, label="levels"):
-            for columns, numbers in found.items():
+        for covered in workers.map(partial(covered_levels, source, spec, wanted), batch, label="levels"):
+            for columns, numbers in covered.items():
                 masks[columns][numbers] = True
         first, size = first + size, max(2 * size, workers.n_workers)
     return masks, first >= len(source.partitions) > 0

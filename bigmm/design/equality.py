@@ -17,16 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from bigmm.errors import DataError
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Types of text."""
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Types of bytes, whatever their length."""
-    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind)
+from bigmm.source.kinds import is_bytes, is_instant, is_number, is_text
 
 
 def is_label(kind: pa.DataType) -> bool:
@@ -35,14 +26,9 @@ def is_label(kind: pa.DataType) -> bool:
     return bare or pt.is_dictionary(kind)
 
 
-def is_number(kind: pa.DataType) -> bool:
-    """Types whose values are compared as numbers."""
-    return pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind) or pt.is_decimal(kind)
-
-
-def is_instant(kind: pa.DataType) -> bool:
-    """Types whose values are compared as points in time."""
-    return pt.is_date(kind) or pt.is_timestamp(kind)
+def is_numeric_level(kind: pa.DataType) -> bool:
+    """Types whose levels are compared as numbers: True is 1."""
+    return is_number(kind) or pt.is_boolean(kind)
 
 
 def is_integer_like(kind: pa.DataType) -> bool:

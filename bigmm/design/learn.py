@@ -60,7 +60,7 @@ def learn(
     orders = source.orders(sorted(used))
     declared = {**orders.levels, **(categories or {})}
     _refuse_lost_orders(parsed, orders.lost, declared)
-    text = frozenset(name for name in used if _is_text(source.schema.field(name).type))
+    text = frozenset(name for name in used if is_label(source.schema.field(name).type))
     chosen = Settings(
         parsed.text,
         weights,
@@ -101,10 +101,6 @@ def _refuse_lost_orders(parsed: ParsedFormula, lost: Mapping[str, str], declared
     for name in dict.fromkeys(name for node in nodes for name in columns_of(node)):
         if name in lost and name not in declared:
             raise DataError(lost[name])
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return is_label(kind)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,8 @@ from bigmm.design.equality import (
     canonical_type,
     equal_values,
     integer_keys,
-    is_instant,
     is_integer_like,
-    is_number,
+    is_numeric_level,
     label_strings,
     numerals,
     printed,
@@ -33,6 +32,7 @@ from bigmm.design.equality import (
 )
 from bigmm.design.lookup import IntegerIndex, ValueIndex
 from bigmm.errors import DataError
+from bigmm.source.kinds import is_instant
 
 _SHORT_LABEL = 24  # characters up to which a fixed-width array is smaller than one of objects
 
@@ -133,7 +133,7 @@ class Levels:
         for same in equal_values(values, self.values.type):
             _find_more(self._index, same, out)
         kinds = (values.type, self.values.type)
-        if all(map(is_number, kinds)):
+        if all(map(is_numeric_level, kinds)):
             if any(map(pt.is_decimal, kinds)):
                 _find_more(self._numeral_index, numerals(values), out)
         elif not all(map(is_instant, kinds)):
@@ -204,11 +204,11 @@ class Combinations:
     def _member_texts(self) -> list[pa.Array]:
         """Labels of each member's levels, in quotes where joined labels would not tell two combinations apart."""
         texts = [levels.texts for levels in self.members]
-        if sum(bool(pc.any(pc.match_substring(own, ":")).as_py()) for own in texts) < 2:
+        if sum(bool(pc.any(pc.match_substring(labels, ":")).as_py()) for labels in texts) < 2:
             return texts
         if len(self) < MANY and pc.count_distinct(_joined(texts, self.codes)).as_py() == len(self):
             return texts
-        return [_quoted(own) for own in texts]
+        return [_quoted(labels) for labels in texts]
 
     def numbers(self, codes: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) int32 number of each row's combination from its members' level numbers; -1 if it never occurred."""
@@ -220,7 +220,7 @@ class Combinations:
 
 
 def _joined(texts: Sequence[pa.Array], codes: np.ndarray) -> pa.Array:
-    taken = [own.take(pa.array(code)) for own, code in zip(texts, codes.T, strict=True)]
+    taken = [labels.take(pa.array(code)) for labels, code in zip(texts, codes.T, strict=True)]
     return pc.binary_join_element_wise(*taken, pa.scalar(":", pa.large_string()))
 
 

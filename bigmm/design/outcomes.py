@@ -40,8 +40,8 @@ def success_labels(success: Any) -> tuple[str, ...] | None:
     """``success=`` (a level or a list of levels) as labels, None when it was not given; raises UsageError."""
     if success is None:
         return None
-    given = success.tolist() if hasattr(success, "tolist") else success  # arrays, Series and NumPy's scalars
-    values = list(given) if isinstance(given, (list, tuple, set, frozenset)) else [given]
+    plain = success.tolist() if hasattr(success, "tolist") else success  # arrays, Series and NumPy's scalars
+    values = list(plain) if isinstance(plain, (list, tuple, set, frozenset)) else [plain]
     try:
         labels = label_strings(pa.array(values)).to_pylist() if values else []
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):

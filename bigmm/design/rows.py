@@ -11,6 +11,9 @@ import pyarrow as pa
 from bigmm.design.cells import floats, missing_rows
 from bigmm.errors import DataError
 
+ZERO_WEIGHT = "(zero weight)"
+"""Name under which rows of weight zero are counted, where others have that of a column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:
@@ -56,7 +59,7 @@ def complete_rows(table: pa.Table, names: tuple[str, ...], weights: str | None, 
         zero = zero_weights(weights, floats(table.column(weights)), where)
         if zero is not None:
             bad, count = _add(bad, zero)
-            dropped += [("(zero weight)", count)] if count else []
+            dropped += [(ZERO_WEIGHT, count)] if count else []
     if bad is None:
         return Rows(table, None, ())
     keep = ~bad

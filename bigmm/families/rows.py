@@ -112,10 +112,10 @@ SIMULATORS: dict[str, Callable[[np.random.Generator, np.ndarray, np.ndarray, flo
 
 def _over(kernel: Callable, numbers: tuple[int, ...], columns: tuple[Any, ...], outputs: int = 1) -> np.ndarray:
     """(outputs, *shape): the kernel over the broadcast columns."""
-    given = [np.asarray(c, dtype=np.float64) for c in columns]
-    shape = np.broadcast_shapes(*(a.shape for a in given))
+    floats = [np.asarray(c, dtype=np.float64) for c in columns]
+    shape = np.broadcast_shapes(*(a.shape for a in floats))
     # not broadcast_arrays: numba asks whether its arrays are writeable, of which NumPy warns
-    arrays = [a if a.shape == shape else np.broadcast_to(a, shape) for a in given]
+    arrays = [a if a.shape == shape else np.broadcast_to(a, shape) for a in floats]
     out = np.empty((outputs, math.prod(shape)))
     kernel(*numbers, *(np.ascontiguousarray(a).ravel() for a in arrays), out)
     return out.reshape((outputs, *shape))

@@ -47,8 +47,10 @@ def _with_vector(data: Any, values: Any, name: str, argument: str) -> tuple[Any,
 
 def _check_index(data: Any, values: Any, argument: str) -> None:
     """A pandas Series beside a DataFrame has the same index: pandas would align by it, and rows are taken in order."""
-    own, other = getattr(data, "index", None), getattr(values, "index", None)
-    if isinstance(own, pd.Index) and isinstance(other, pd.Index) and len(own) == len(other) and not own.equals(other):
+    index, other_index = getattr(data, "index", None), getattr(values, "index", None)
+    if not (isinstance(index, pd.Index) and isinstance(other_index, pd.Index)):
+        return
+    if len(index) == len(other_index) and not index.equals(other_index):
         raise UsageError(
             f"{argument} is a Series whose index is not that of the data: align it by {argument}.reindex(data.index), "
             f"or give {argument}.to_numpy() where its rows are in the order of the data"

@@ -68,8 +68,8 @@ def complete_design(
         states, passes = learn_states(spec, source, workers, progress)
     masks = dict(counts.levels)
     unknown = [(name,) for name in spec.coded_columns if (name,) not in masks]
-    found, everywhere = levels_with_rows(spec, source, workers, unknown)
-    masks |= found
+    covered, everywhere = levels_with_rows(spec, source, workers, unknown)
+    masks |= covered
     coded = all(masks[name,].all() for name in spec.coded_columns)
     passes += everywhere
     if coded and states == spec.states and _same_order(spec, masks):
@@ -102,5 +102,5 @@ def _same_order(spec: DesignSpec, masks: Masks) -> bool:
     bars = [bar.variables for bar in spec.parsed.bars]
     if not all(variables in masks for variables in bars):
         return True
-    kept = [int(np.count_nonzero(masks[variables])) for variables in bars]
-    return lme4_order(kept) == lme4_order([spec.level_count(variables) for variables in bars])
+    sizes = [int(np.count_nonzero(masks[variables])) for variables in bars]
+    return lme4_order(sizes) == lme4_order([spec.level_count(variables) for variables in bars])

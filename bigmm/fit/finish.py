@@ -61,12 +61,12 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     _, theta, phi = parameters.split(outcome.theta)
     covered = observed_covariance(search, outcome, se)
     if isinstance(engine, SingleFactor):
-        at = level_blocks(engine, search)
+        mode = level_blocks(engine, search)
     elif isinstance(engine, NestedFactors):
-        at = chain_blocks(engine, search)
+        mode = chain_blocks(engine, search)
     else:
-        at = term_blocks(engine, search)
-    working = working_model(at.assembled.gram, model.templates, probe_sizes(search))
+        mode = term_blocks(engine, search)
+    working = working_model(mode.assembled.gram, model.templates, probe_sizes(search))
     try:
         read = working.estimates(theta)
     except NotPositiveDefiniteError as error:
@@ -74,20 +74,20 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
             "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
             f"for separation, and for covariates or offsets that overflow{wide_offset(model)}"
         ) from error
-    advice = runaway_advice(search, at.beta, read.vcov)
+    advice = runaway_advice(search, mode.beta, read.vcov)
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
     record = None
     if search.probed is not None:
         # of a deflation basis made here, which the search could not have: a saved fit finds the same
-        outcome = replace(outcome, value=at.penalized + read.logdet_z)
+        outcome = replace(outcome, value=mode.penalized + read.logdet_z)
         record = error_record(search, search.probed.error, working, theta, outcome.value)
     vcov, method = coefficient_covariance(search, covered, read.vcov)
-    b = tuple(u_j @ lam.T for u_j, lam in zip(at.u, model.templates.joint(theta), strict=True))
+    b = tuple(u_j @ lam.T for u_j, lam in zip(mode.u, model.templates.joint(theta), strict=True))
     beta = np.full(len(read.beta), np.nan)
-    beta[np.isfinite(read.beta)] = at.beta
-    estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, at.u, b)
-    return FinishedSearch(outcome, at.assembled, working, theta, phi, estimates, method, at.penalized, record)
+    beta[np.isfinite(read.beta)] = mode.beta
+    estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, mode.u, b)
+    return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, mode.penalized, record)
 
 
 def probe_sizes(search: Search) -> dict | None:
@@ -213,17 +213,17 @@ def chain_blocks(engine: NestedFactors, search: Search) -> AtMode:
     """From the engine that goes tree by tree."""
     model = search.model
     assert model.chain is not None
-    found = engine.blocks(search.coordinates.engine(search.end))
+    blocks = engine.blocks(search.coordinates.engine(search.end))
     layout = model.spec.layout
     names = [layout.groupings[joint_terms(layout)[j].grouping].name for j in model.chain]
     terms = tuple(
         TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
-        for name, diagonal, dense in zip(names, found.diagonal, found.dense, strict=True)
+        for name, diagonal, dense in zip(names, blocks.diagonal, blocks.dense, strict=True)
     )
-    gram = restored(replace(model.assembled.gram, terms=terms, cross=found.cross, xy=found.xy), model.assembled.gram)
-    penalized = -2.0 * found.ll + sum(float((u**2).sum()) for u in found.u) + model.constant
-    assembled = Assembled(gram, model.chain, found.kept, model.assembled.dropped_columns)
-    return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, found.u), penalized)
+    gram = restored(replace(model.assembled.gram, terms=terms, cross=blocks.cross, xy=blocks.xy), model.assembled.gram)
+    penalized = -2.0 * blocks.ll + sum(float((u**2).sum()) for u in blocks.u) + model.constant
+    assembled = Assembled(gram, model.chain, blocks.kept, model.assembled.dropped_columns)
+    return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, blocks.u), penalized)
 
 
 def grouping_name(model: HeldModel) -> str:

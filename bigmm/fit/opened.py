@@ -78,7 +78,8 @@ def opened(
         source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=limit)
         workers = executor(client, n_workers)
     if limit is not None:
-        check_look_memory(source, required_columns(parse(formula)), workers, limit)
+        read = {*required_columns(parse(formula)), *(name for name in (weights, offset) if name is not None)}
+        check_look_memory(source, read, workers, limit)
     with clock("learn"):
         spec = learn(
             formula,

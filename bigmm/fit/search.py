@@ -89,11 +89,11 @@ class Search:
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         begin = self._first()
         lower = parameters.lower(templates.lower)
-        at = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
+        theta_part = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
 
         def rectify(working: np.ndarray) -> np.ndarray:
             out = np.array(working, float)
-            out[at] = templates.rectified(out[at])
+            out[theta_part] = templates.rectified(out[theta_part])
             return out
 
         problem = Problem(
@@ -144,8 +144,8 @@ class Search:
             return outcome
         directions = np.eye(size)[:, n - 1 :]
         directions[:, 0] = self.coordinates.inward(np.append(start.ones, np.zeros(size - n)))
-        origin[n:], held = 0.0, origin[n:].copy()  # the directions lead to theta and log phi themselves
-        reduced = along(problem, origin, directions, np.append(0.0, held))
+        origin[n:], covariances = 0.0, origin[n:].copy()  # the directions lead to theta and log phi themselves
+        reduced = along(problem, origin, directions, np.append(0.0, covariances))
         first = minimize(reduced, self.wishes.optimizer)
         other = minimize(replace(problem, starts=(origin + directions @ first.theta,)), self.wishes.optimizer)
         ends = (outcome, other)
@@ -182,22 +182,22 @@ def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: n
     """The problem at origin (P,) + directions (P, r) point (r,), from start (r,); the first direction is free, the
     others are the last coordinates of the problem."""
 
-    def at(point: np.ndarray) -> np.ndarray:
+    def whole_point(point: np.ndarray) -> np.ndarray:
         return origin + directions @ point
 
     def evaluate(point: np.ndarray) -> GlmmEvaluation:
         assert problem.evaluate is not None
-        model = problem.evaluate(at(point))
+        model = problem.evaluate(whole_point(point))
         return GlmmEvaluation(model.value, directions.T @ model.gradient, directions.T @ model.hessian @ directions)
 
     last = len(origin) + 1 - len(start)
     return replace(
         problem,
-        value=lambda point: problem.value(at(point)),
+        value=lambda point: problem.value(whole_point(point)),
         evaluate=evaluate,
         lower=np.append(-np.inf, problem.lower[last:]),
         starts=(start,),
-        rectify=lambda point: np.append(point[0], problem.rectify(at(point))[last:]),
+        rectify=lambda point: np.append(point[0], problem.rectify(whole_point(point))[last:]),
     )
 
 

@@ -28,7 +28,7 @@ def row_frame(templates: Templates, covariates: Sequence[Sequence[int]], root: n
     covariates : per user term (k,) numbers of its columns.
     root : (c, c), root'root = C'WC / sum W of all columns C, the constant first.
     """
-    pairs = [orthonormal(root[:, list(own)]) for own in covariates]
+    pairs = [orthonormal(root[:, list(columns)]) for columns in covariates]
     return Frame(templates, tuple(factor for factor, _ in pairs), tuple(inverse for _, inverse in pairs))
 
 

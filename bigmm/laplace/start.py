@@ -127,25 +127,25 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
     first, level = (_added([part[i] for part in known]) for i in range(2))
     phi = _dispersion(family, first.totals, rows - len(xc)) if family.name == "negative_binomial" else 1.0
 
-    def at(*betas: np.ndarray) -> list[Sums]:
+    def sums_at(*betas: np.ndarray) -> list[Sums]:
         return [_added(list(each)) for each in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
 
     candidates = (_least_squares(first.xwx, first.xwz), _constant(family, level))
-    both = list(zip(candidates, at(*candidates), strict=True))
+    both = list(zip(candidates, sums_at(*candidates), strict=True))
     beta, sums = max(both, key=lambda one: (np.isfinite(one[1].ll), np.nan_to_num(one[1].ll, nan=-np.inf)))
     passes, settled = 2, not np.isfinite(sums.ll)
     while passes < STEPS and not settled:
         trial = _least_squares(sums.xwx, sums.xwz)
-        found = at(trial)[0]
+        trial_sums = sums_at(trial)[0]
         passes += 1
-        while passes < STEPS and not found.ll >= sums.ll - 1e-8 * (1.0 + abs(sums.ll)):
+        while passes < STEPS and not trial_sums.ll >= sums.ll - 1e-8 * (1.0 + abs(sums.ll)):
             trial = 0.5 * (trial + beta)  # overshot, or left the domain
-            found = at(trial)[0]
+            trial_sums = sums_at(trial)[0]
             passes += 1
-        if not found.ll >= sums.ll - 1e-8 * (1.0 + abs(sums.ll)):
+        if not trial_sums.ll >= sums.ll - 1e-8 * (1.0 + abs(sums.ll)):
             break
-        settled = found.ll - sums.ll <= SETTLED * (1.0 + abs(found.ll))
-        beta, sums = trial, found
+        settled = trial_sums.ll - sums.ll <= SETTLED * (1.0 + abs(trial_sums.ll))
+        beta, sums = trial, trial_sums
     return Start(
         beta,
         _dispersion(family, sums.totals, rows - len(xc)),

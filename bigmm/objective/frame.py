@@ -44,7 +44,7 @@ class Frame:
     @cached_property
     def is_trivial(self) -> bool:
         """Are all terms scalar and of ordinary size, so that theta itself is searched for?"""
-        return all(len(own) < 2 and np.all(own == 1.0) for own in self.factors)
+        return all(len(factor) < 2 and np.all(factor == 1.0) for factor in self.factors)
 
     @property
     def identity(self) -> np.ndarray:
@@ -123,10 +123,10 @@ def frame_of(
         columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
         size = np.ones(term.width) if rows is None else _units(columns, rows[term.joint])
         if term.width == 1:
-            own, inverse = np.diag(1.0 / size), np.diag(size)
+            factor, inverse = np.diag(1.0 / size), np.diag(size)
         else:
-            own, inverse = orthonormal(columns)
-        factors.append(own)
+            factor, inverse = orthonormal(columns)
+        factors.append(factor)
         inverses.append(inverse)
         units.append(size)
     return Frame(templates, tuple(factors), tuple(inverses), tuple(units))

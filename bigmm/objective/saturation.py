@@ -37,11 +37,12 @@ class Restricted:
     def curvature_noise(self) -> np.ndarray:
         """(n_theta,) curvature at zero that rounding may leave: a share of what it would be without fixed effects."""
         out, gram = np.zeros(len(self.free)), self.criterion.gram
-        for own, factor in zip(self.criterion.templates.terms, self.frame.factors, strict=True):
-            term = gram.terms[own.joint]
-            basis = term.basis[:, own.slots] @ factor
+        for user_term, factor in zip(self.criterion.templates.terms, self.frame.factors, strict=True):
+            term = gram.terms[user_term.joint]
+            basis = term.basis[:, user_term.slots] @ factor
             whole = np.einsum("ab,ac,cb->b", basis, summed_diagonal(term), basis)
-            out[own.start : own.start + own.size] = 2.0 * ROUNDING * whole[[row for row, _ in own.entries()]]
+            rows = [row for row, _ in user_term.entries()]
+            out[user_term.start : user_term.start + user_term.size] = 2.0 * ROUNDING * whole[rows]
         return out
 
     @property
@@ -60,12 +61,12 @@ class Restricted:
         """(n_theta,) theta of eta, the variances of saturated covariates 0: the same criterion."""
         theta = np.array(self.frame.outward(self.start(eta)))
         templates = self.criterion.templates
-        for own, lam in zip(templates.terms, templates.lambdas(theta), strict=True):
-            rows = [own.names.index(name) for term, name in self.saturated if term is own]
+        for user_term, lam in zip(templates.terms, templates.lambdas(theta), strict=True):
+            rows = [user_term.names.index(name) for term, name in self.saturated if term is user_term]
             if rows:
                 lam[rows] = 0.0
-                lam = lower_factor(np.column_stack([lam, np.zeros(own.width)]))  # a column more: no short cut
-                theta[own.start : own.start + own.size] = [lam[r, c] for r, c in own.entries()]
+                lam = lower_factor(np.column_stack([lam, np.zeros(user_term.width)]))  # a column more: no short cut
+                theta[user_term.start : user_term.start + user_term.size] = [lam[r, c] for r, c in user_term.entries()]
         return theta
 
     def value(self, eta: np.ndarray) -> float:
@@ -74,13 +75,13 @@ class Restricted:
 
     def evaluate(self, eta: np.ndarray) -> Evaluation:
         """See `Criterion.evaluate`; gradient 0 and curvature 1 where nothing depends on eta."""
-        found, out = self.framed.evaluate(self.start(eta)), ~self.free
-        if not out.any():
-            return found
-        gradient, hessian = found.gradient.copy(), found.hessian.copy()
-        gradient[out], hessian[out], hessian[:, out] = 0.0, 0.0, 0.0
-        hessian[out, out] = 1.0
-        return Evaluation(found.value, gradient, hessian)
+        model, flat = self.framed.evaluate(self.start(eta)), ~self.free
+        if not flat.any():
+            return model
+        gradient, hessian = model.gradient.copy(), model.hessian.copy()
+        gradient[flat], hessian[flat], hessian[:, flat] = 0.0, 0.0, 0.0
+        hessian[flat, flat] = 1.0
+        return Evaluation(model.value, gradient, hessian)
 
     def exact_gradient(self, eta: np.ndarray) -> np.ndarray:
         """See `Framed.exact_gradient`."""
@@ -90,18 +91,18 @@ class Restricted:
 def restricted(framed: Framed) -> Restricted:
     """The criterion, and which of its elements are free."""
     criterion, frame = framed.criterion, framed.frame
-    free, found = np.ones(criterion.n_theta, bool), []
+    free, saturated = np.ones(criterion.n_theta, bool), []
     for joint, left in _remainders(criterion).items():
         term = criterion.gram.terms[joint]
         whole = summed_diagonal(term)
-        for own, inward, outward in zip(criterion.templates.terms, frame.inverses, frame.factors, strict=True):
-            if own.joint == joint:
-                basis = term.basis[:, own.slots] @ outward
+        for user_term, inward, outward in zip(criterion.templates.terms, frame.inverses, frame.factors, strict=True):
+            if user_term.joint == joint:
+                basis = term.basis[:, user_term.slots] @ outward
                 flat = _reproduced(basis.T @ left @ basis, basis.T @ whole @ basis, inward)
-                rows = np.array([row for row, _ in own.entries()])
-                free[own.start : own.start + own.size] = ~flat[rows]
-                found += [(own, name) for name, is_flat in zip(own.names, flat, strict=True) if is_flat]
-    return Restricted(framed, free, tuple(found))
+                rows = np.array([row for row, _ in user_term.entries()])
+                free[user_term.start : user_term.start + user_term.size] = ~flat[rows]
+                saturated += [(user_term, name) for name, is_flat in zip(user_term.names, flat, strict=True) if is_flat]
+    return Restricted(framed, free, tuple(saturated))
 
 
 def _reproduced(left: np.ndarray, whole: np.ndarray, inward: np.ndarray) -> np.ndarray:
@@ -112,8 +113,8 @@ def _reproduced(left: np.ndarray, whole: np.ndarray, inward: np.ndarray) -> np.n
     size = np.where(size > 0.0, size, 1.0)
     values, vectors = np.linalg.eigh(left / size[:, None] / size)
     outside = vectors[:, values > NOTHING].T @ (size[:, None] * inward)
-    own = size * np.diagonal(inward)  # 0 for what depends on other covariates
-    return (np.linalg.norm(outside, axis=0) <= APART * own) & (own > 0.0)
+    remainder = size * np.diagonal(inward)  # 0 for what depends on other covariates
+    return (np.linalg.norm(outside, axis=0) <= APART * remainder) & (remainder > 0.0)
 
 
 def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
@@ -127,7 +128,7 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
     if not isinstance(criterion.algebra, ExactAlgebra):
         return {}
     projected = criterion.algebra.projected(criterion.factor(np.zeros(criterion.n_theta)), True)
-    return {j: own for j in random if (own := projected[j]) is not None}
+    return {j: left for j in random if (left := projected[j]) is not None}
 
 
 def has_levels(criterion: Criterion) -> bool:
@@ -142,6 +143,6 @@ def _explained(criterion: Criterion, joint: int) -> np.ndarray:
     squares, rows = gram.xy[:-1, :-1], term.dense[:, :, :-1]
     scale = np.sqrt(np.maximum(np.diagonal(squares), 1e-300))
     values, vectors = np.linalg.eigh(squares / scale[:, None] / scale)
-    kept = values > 0.0
-    half = (rows / scale) @ (vectors[:, kept] / np.sqrt(values[kept]))
+    positive = values > 0.0
+    half = (rows / scale) @ (vectors[:, positive] / np.sqrt(values[positive]))
     return np.einsum("lap,lbp->ab", half, half)  # rows that stand for several levels have the sums of their squares

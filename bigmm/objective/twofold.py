@@ -63,7 +63,7 @@ def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, ro
     scores = [weighted @ contrast for weighted in whole.weighted]
     if criterion.reml:
         projected = tuple(
-            own - _fixed_part(weighted, root) for own, weighted in zip(projected, whole.weighted, strict=True)
+            left - _fixed_part(weighted, root) for left, weighted in zip(projected, whole.weighted, strict=True)
         )
     return criterion.gradient_of(frames, roots, projected, [tall_product(s, s) for s in scores], sigma2)
 
@@ -81,19 +81,23 @@ def refined(structure: Structure, factor: Factor) -> Whole:
     gram, m = structure.gram, structure.m
     u = [_twofold(np.zeros_like(term.dense)) for term in gram.terms]
     for step in range(REFINEMENTS + 1):
-        effects = tuple(_product(lam, own) for lam, own in zip(factor.lams, u, strict=True))
+        effects = tuple(_product(lam, solution) for lam, solution in zip(factor.lams, u, strict=True))
         weighted = _remainders(structure, effects)
         if step == REFINEMENTS:
             break
-        rest = [_shrunk(lam, s, own) for lam, s, own in zip(factor.lams, weighted, u, strict=True)]
+        rest = [_shrunk(lam, s, solution) for lam, s, solution in zip(factor.lams, weighted, u, strict=True)]
         moves = _solved(factor, rest)
-        u = [_sum(own, move) for own, move in zip(u, moves, strict=True)]
-        if all(np.abs(move).max(initial=0.0) <= SETTLED * np.abs(own[0]).max() for own, move in zip(u, moves)):
+        u = [_sum(solution, move) for solution, move in zip(u, moves, strict=True)]
+        if all(_is_settled(solution, move) for solution, move in zip(u, moves, strict=True)):
             break
     squares = _twofold(gram.xy)
     for term, effect in zip(gram.terms, effects, strict=True):
         subtract_products(term.dense, effect, squares)
     return Whole(tuple(s[0] for s in weighted), squares[0].reshape(m, m))
+
+
+def _is_settled(solution: np.ndarray, move: np.ndarray) -> bool:
+    return bool(np.abs(move).max(initial=0.0) <= SETTLED * np.abs(solution[0]).max())
 
 
 def _twofold(values: np.ndarray) -> np.ndarray:
@@ -137,9 +141,9 @@ def _remainders(structure: Structure, effects: Matrices) -> list[np.ndarray]:
     """Per term Z'W([X y] - Z b), twofold; effects: per term b (2, q, k, m)."""
     gram = structure.gram
     out = [_twofold(term.dense) for term in gram.terms]
-    for own, term, effect in zip(out, gram.terms, effects, strict=True):
+    for remainder, term, effect in zip(out, gram.terms, effects, strict=True):
         levels = np.arange(term.n_levels + 1)
-        subtract_blocks(levels, levels[:-1], term.diagonal, effect, own)
+        subtract_blocks(levels, levels[:-1], term.diagonal, effect, remainder)
     for (j, k), block in gram.cross.items():
         subtract_blocks(block.indptr, block.indices, block.data, effects[k], out[j])
         turned = structure.turned[j, k]

@@ -51,12 +51,12 @@ def confidence_level(bare: Any = None, *, level: Any = None, alpha: Any = None) 
 
     Returns a number between 0 and 1, `USUAL_LEVEL` when nothing was given. Raises UsageError.
     """
-    given = {"": bare, "level=": level, "alpha=": alpha}
-    given = {name: value for name, value in given.items() if value is not None}
-    if len(given) > 1:
-        shown = " and ".join(f"{name}{value!r}" for name, value in given.items())
+    choices = {"": bare, "level=": level, "alpha=": alpha}
+    choices = {name: value for name, value in choices.items() if value is not None}
+    if len(choices) > 1:
+        shown = " and ".join(f"{name}{value!r}" for name, value in choices.items())
         raise UsageError(f"give the confidence level once: level=0.95 and alpha=0.05 mean the same, got {shown}")
-    for name, value in given.items():
+    for name, value in choices.items():
         number = _share(name or "level=", value)
         if not name and number < LEAST_BARE:
             raise UsageError(

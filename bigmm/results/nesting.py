@@ -57,9 +57,9 @@ def warn_unless_nested(ordered: Sequence[FittedLmm], chisq: np.ndarray) -> None:
 def _lost_covariates(small: FittedLmm, large: FittedLmm) -> set[str]:
     """Columns of the smaller one's fixed effects that the larger one lacks; none where it has a further factor, whose
     levels may tell them (a linear trend against a factor of the same values)."""
-    own, other = _fixed_columns(small), _fixed_columns(large)
+    small_columns, large_columns = _fixed_columns(small), _fixed_columns(large)
     factors = {n for node in large.spec.parsed.fixed.factors if large.spec.is_factor(node) for n in columns_of(node)}
-    return set() if factors - own else {repr(name) for name in own - other}
+    return set() if factors - small_columns else {repr(name) for name in small_columns - large_columns}
 
 
 def _fixed_columns(fit: FittedLmm) -> set[str]:

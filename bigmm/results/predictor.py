@@ -12,12 +12,12 @@ import pyarrow as pa
 from bigmm.design.encode import Cells, response_values
 from bigmm.design.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
+from bigmm.design.newdata import NEW_LEVELS
 from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.objective.conditional import RowVariance, Variances, row_variance
 from bigmm.results.fitted import FittedLmm
 
-NEW_LEVELS = ("population", "raise", "missing")
 BLOCK_BYTES = 32 * 2**20
 
 
@@ -101,10 +101,10 @@ def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
     """Grouping -> (n_levels,) bool, the levels without a row that counts, of the groupings that have such levels."""
     empty = {}
     for number, joint in enumerate(fitted.joints):
-        n_levels, kept = fitted.layout.groupings[joint.grouping].n_levels, fitted.kept_levels(number)
-        if len(kept) < n_levels:
+        n_levels, filled = fitted.layout.groupings[joint.grouping].n_levels, fitted.kept_levels(number)
+        if len(filled) < n_levels:
             empty[joint.grouping] = np.ones(n_levels, dtype=bool)
-            empty[joint.grouping][kept] = False
+            empty[joint.grouping][filled] = False
     return empty
 
 

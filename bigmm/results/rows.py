@@ -61,9 +61,9 @@ class Predict:
 def leverages(variance: Variance, chunk: DesignChunk, parts: Parts, weight: np.ndarray) -> dict[str, np.ndarray]:
     """(n,) .hat, weight (n,) times the variance of the prediction, NaN where that is not known; with its Monte Carlo
     error where it is estimated."""
-    found = variance.of(chunk)
+    spread = variance.of(chunk)
     unknown = parts.unseen | np.isnan(parts.eta)
-    columns = {".hat": found.value} | ({} if found.error is None else {f".hat{ERROR}": found.error})
+    columns = {".hat": spread.value} | ({} if spread.error is None else {f".hat{ERROR}": spread.error})
     return {name: np.where(unknown, np.nan, weight * values) for name, values in columns.items()}
 
 

@@ -77,14 +77,14 @@ def _named(fitted: FittedLmm, name: Any) -> dict[int, set[int]]:
     is_term = "|" in name
     bars = _bars(fitted, name if is_term else f"(1 | {name})", name)
     groups = {frozenset(fitted.layout.groupings[fitted.joints[n].grouping].variables): n for n, _ in whole.values()}
-    found: dict[int, set[int]] = {}
+    places: dict[int, set[int]] = {}
     for bar in bars:
         number = groups.get(frozenset(bar.variables))
         if number is None:
             raise _unknown(fitted, name)
         slots = _slots(fitted, bar, number, name) if is_term else set(range(len(fitted.joints[number].covariates)))
-        found.setdefault(number, set()).update(slots)
-    return found
+        places.setdefault(number, set()).update(slots)
+    return places
 
 
 def _bars(fitted: FittedLmm, text: str, name: str) -> tuple[Bar, ...]:
@@ -102,7 +102,7 @@ def _bars(fitted: FittedLmm, text: str, name: str) -> tuple[Bar, ...]:
 def _slots(fitted: FittedLmm, bar: Bar, number: int, name: str) -> set[int]:
     """Places of a term's covariates among those of the fit's joint term."""
     spec = fitted.spec
-    known = {unparse(node) for own in spec.parsed.bars for node in own.lhs.factors}
+    known = {unparse(node) for fit_bar in spec.parsed.bars for node in fit_bar.lhs.factors}
     if not {unparse(node) for node in bar.lhs.factors} <= known:
         raise _unknown(fitted, name)
     grouping = fitted.layout.groupings[fitted.joints[number].grouping]

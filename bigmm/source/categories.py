@@ -12,7 +12,7 @@ from bigmm.source.faults import guarded
 from bigmm.source.footers import Footer
 from bigmm.source.partition import Fingerprint, Orders
 from bigmm.source.rows import FileReader
-from bigmm.source.schema import is_text
+from bigmm.source.schema import holds_text
 
 #: The order of more categories than this is not looked up: they number a grouping factor, where order has no meaning.
 _MOST_CATEGORIES = 100_000
@@ -37,11 +37,11 @@ class FileOrders:
         lost: dict[str, str] = {}
         for name in columns:
             if any(self._declares(footer, name) for footer in self.footers):
-                found = self._order(name)
-                if isinstance(found, str):
-                    lost[name] = f"{found}. {_HOW.format(name=name)}"
-                elif found is not None:
-                    levels[name] = found
+                order = self._order(name)
+                if isinstance(order, str):
+                    lost[name] = f"{order}. {_HOW.format(name=name)}"
+                elif order is not None:
+                    levels[name] = order
         return Orders(levels, lost)
 
     def _declares(self, footer: Footer, name: str) -> bool:
@@ -54,13 +54,21 @@ class FileOrders:
             return None
         if any(name in f.pandas and _is_no_text(f.schema, name) for f in self.footers):
             return f"column {name!r} was a categorical of pandas, of values that are no text: Parquet loses their order"
-        with ThreadPoolExecutor(_THREADS[self.reader.remote]) as pool:
-            found = list(pool.map(lambda footer: self._in_file(footer, name), self.footers))
-        if None not in found and len(set(found)) == 1:
-            return found[0]
-        if not ordered:
-            return None
+        common = self._common(name)
+        if common is not None or not ordered:
+            return common
         return f"the files do not agree on the order of the categories of column {name!r}, or do not hold it whole"
+
+    def _common(self, name: str) -> tuple | None:
+        """The order in all files; None, and the rest of them unread, as soon as one has another order or none."""
+        common: tuple | None = None
+        with ThreadPoolExecutor(_THREADS[self.reader.remote]) as pool:
+            for number, own in enumerate(pool.map(lambda footer: self._in_file(footer, name), self.footers)):
+                if own is None or (number and own != common):
+                    pool.shutdown(cancel_futures=True)
+                    return None
+                common = own
+        return common
 
     def _in_file(self, footer: Footer, name: str) -> tuple | None:
         """The categories of one file in order, or None where its dictionary does not hold them all."""
@@ -72,10 +80,10 @@ class FileOrders:
         groups = [number for number, rows in enumerate(footer.rows) if rows]
         if name in footer.pandas:
             groups = groups[:1]
-        found = {self._in_group(footer, group, name) for group in groups}
-        if len(found) != 1:
+        orders = {self._in_group(footer, group, name) for group in groups}
+        if len(orders) != 1:
             return None
-        values = found.pop()
+        values = orders.pop()
         count = footer.pandas.get(name, (None,))[0]
         return values if count is None or values is None or len(values) == count else None
 
@@ -98,7 +106,7 @@ def _is_ordered(schema: pa.Schema, name: str) -> bool:
 
 
 def _is_no_text(schema: pa.Schema, name: str) -> bool:
-    return name in schema.names and not is_text(schema.field(name).type)
+    return name in schema.names and not holds_text(schema.field(name).type)
 
 
 def _must_be_known(footer: Footer, name: str) -> bool:
@@ -132,7 +140,7 @@ def table_orders(table: pa.Table, noted: dict[str, tuple[int, bool]], descriptio
             values = _dictionary(table.column(name))
             if len(values) >= noted.get(name, (0, False))[0] or kind.ordered:
                 levels[name] = values
-        elif name in noted and not is_text(kind):
+        elif name in noted and not holds_text(kind):
             lost[name] = (
                 f"column {name!r} of the {description} was a categorical of pandas, and the order was lost. "
                 f"{_HOW.format(name=name)}"

@@ -64,8 +64,7 @@ def guarded(action: Callable[[], T], where: str, remote: bool, secrets_of: str =
         except BigmmError:
             raise
         except UnicodeError as error:  # Arrow knows only names that are UTF-8
-            name = readable(where)
-            raise DataError(f"cannot read {name}: a name that is not UTF-8. Rename the file or directory.") from error
+            raise not_utf8(where) from error
         except Exception as error:
             if not _is_reading_error(error):
                 raise
@@ -77,6 +76,11 @@ def guarded(action: Callable[[], T], where: str, remote: bool, secrets_of: str =
                 raise ReadError(f"{message}. Check the network and the storage service, then run again.") from error
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+
+def not_utf8(name: str) -> DataError:
+    """The error of a name that Arrow cannot be given."""
+    return DataError(f"cannot read {readable(name)}: its name is not UTF-8. Rename the file or directory.")
 
 
 def readable(name: str) -> str:

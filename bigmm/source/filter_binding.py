@@ -20,8 +20,9 @@ import pyarrow.types as pt
 
 from bigmm.errors import UsageError
 from bigmm.source.filter_text import Arithmetic, Column, Comparison, Constant, Constants, Joined, Negation, Tree, slip
-from bigmm.source.filter_values import Neighbours, is_bytes, is_instant, is_number, is_text, neighbours
-from bigmm.source.schema import did_you_mean
+from bigmm.source.filter_values import Neighbours, neighbours
+from bigmm.source.kinds import is_bytes, is_instant, is_number, is_text
+from bigmm.source.schema import column_hint
 
 _WIDEST = 76  # digits of Arrow's decimals
 _MISSING = pa.scalar(None, pa.bool_())
@@ -156,7 +157,7 @@ class _Binder:
 
     def column(self, node: Column) -> Operand:
         if node.name not in self.schema.names:
-            hint = did_you_mean(node.name, self.schema.names)
+            hint = column_hint(node.name, self.schema.names)
             if self.text:
                 raise self.fail(f"no column {node.name!r} in the data{hint}", node)
             raise UsageError(f"the filter names a column that is not in the data: {node.name!r}{hint}")
@@ -232,8 +233,8 @@ class _Binder:
         expression, low, high = left.expression, place.low, place.high
         prunes = left.bare and any(test(left.kind) for test in _PRUNING)
         if place.exact:
-            own = _COMPARE[operator](expression, low)
-            return Bound(own, own if prunes and operator != "!=" else None)
+            comparison = _COMPARE[operator](expression, low)
+            return Bound(comparison, comparison if prunes and operator != "!=" else None)
         if operator in ("==", "!="):
             return Bound(_unless_missing(expression, operator == "!="))
         below = operator in ("<", "<=")
@@ -241,8 +242,8 @@ class _Binder:
         always, never = (high is None, low is None) if below else (low is None, high is None)
         if always or never:
             return Bound(_unless_missing(expression, always))
-        own = _COMPARE[compare](expression, edge)
-        return Bound(own, own if prunes else None)
+        comparison = _COMPARE[compare](expression, edge)
+        return Bound(comparison, comparison if prunes else None)
 
     def beside_column(self, left: Operand, operator: str, right: Operand) -> Bound:
         if pt.is_null(left.kind) or pt.is_null(right.kind):

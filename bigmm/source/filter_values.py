@@ -18,6 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from bigmm.source.kinds import is_bytes, is_instant, is_text
+
 _DAY = 86_400 * 10**9
 _NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 
@@ -35,26 +37,6 @@ class Neighbours:
     @property
     def exact(self) -> bool:
         return self.low is not None and self.high is not None and self.low.equals(self.high)
-
-
-def is_text(kind: pa.DataType) -> bool:
-    """Types of text."""
-    return pt.is_string(kind) or pt.is_large_string(kind) or pt.is_string_view(kind)
-
-
-def is_bytes(kind: pa.DataType) -> bool:
-    """Types of bytes, whatever their length."""
-    return pt.is_binary(kind) or pt.is_large_binary(kind) or pt.is_fixed_size_binary(kind) or pt.is_binary_view(kind)
-
-
-def is_number(kind: pa.DataType) -> bool:
-    """Types that are compared as numbers."""
-    return pt.is_integer(kind) or pt.is_floating(kind) or pt.is_decimal(kind)
-
-
-def is_instant(kind: pa.DataType) -> bool:
-    """Types that are compared as points in time."""
-    return pt.is_date(kind) or pt.is_timestamp(kind)
 
 
 def neighbours(value: Any, kind: pa.DataType) -> Neighbours | None:

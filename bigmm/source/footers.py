@@ -82,6 +82,14 @@ class Tail:
         """
         return self.metadata.serialized_size != len(self.content) - 8
 
+    def readable(self) -> pq.FileMetaData:
+        """The footer, without Arrow's own notes on types where Arrow cannot read these."""
+        try:
+            self.metadata.schema.to_arrow_schema()
+        except (pa.ArrowException, OSError):
+            return self.without_arrow_schema()
+        return self.metadata
+
     def without_arrow_schema(self) -> pq.FileMetaData:
         """The footer without Arrow's own notes on types, which can name types that Arrow cannot read."""
         return _parsed(_nameless(self.content))
@@ -129,8 +137,8 @@ def read_footers(location: Location, keys: Mapping[str, Keys] | None = None) -> 
         looks = set(location.files[:: max(1, len(location.files) // _REMOTE_LOOKS)])
 
     def one(entry: Entry) -> Footer:
-        own = hive_keys(entry.path) if keys is None else keys[entry.path]
-        return _read_footer(location, entry, own, entry in looks)
+        file_keys = hive_keys(entry.path) if keys is None else keys[entry.path]
+        return _read_footer(location, entry, file_keys, entry in looks)
 
     if len(location.files) == 1:
         return (one(location.files[0]),)
@@ -167,11 +175,8 @@ def _read_footer(location: Location, entry: Entry, keys: Keys, look: bool) -> Fo
 
 
 def open_schema(stream: Any, tail: Tail) -> pa.Schema:
-    """The Arrow schema of a file; Arrow's own notes on types are left aside where they cannot be read."""
-    try:
-        return pq.ParquetFile(stream, metadata=tail.metadata, pre_buffer=False, **INT96).schema_arrow
-    except (pa.ArrowException, OSError):
-        return pq.ParquetFile(stream, metadata=tail.without_arrow_schema(), pre_buffer=False, **INT96).schema_arrow
+    """The Arrow schema of a file, timestamps of Spark to the microsecond."""
+    return pq.ParquetFile(stream, metadata=tail.readable(), pre_buffer=False, **INT96).schema_arrow
 
 
 def _row_groups(metadata: pq.FileMetaData, where: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -197,13 +202,13 @@ def _refuse_false_rows(stream: Any, metadata: pq.FileMetaData, rows: Sequence[in
             continue
         smallest = min(flat, key=lambda column: column.total_compressed_size)
         try:
-            held = counted_values(stream.read_at, smallest)
+            counted = counted_values(stream.read_at, smallest)
         except ValueError as error:
             raise DataError(f"{where}, row group {number} is damaged: {error}") from error
-        if held != count:
+        if counted != count:
             raise DataError(
-                f"{where} is damaged: row group {number} claims {count:,} rows, but its pages hold {held:,} values of "
-                f"column {smallest.path_in_schema!r}. Write the file again from its origin."
+                f"{where} is damaged: row group {number} claims {count:,} rows, but its pages hold {counted:,} values "
+                f"of column {smallest.path_in_schema!r}. Write the file again from its origin."
             )
 
 
@@ -233,10 +238,10 @@ def pandas_categories(schema: pa.Schema) -> dict[str, tuple[int, bool]]:
     """{column: (number of categories, whether they are ordered)} of the categoricals that pandas noted in a schema."""
     try:
         noted = (schema.pandas_metadata or {}).get("columns", ())
-        found = {entry.get("field_name") or entry.get("name"): entry for entry in noted}
+        entries = {entry.get("field_name") or entry.get("name"): entry for entry in noted}
         return {
             name: (int(entry["metadata"]["num_categories"]), bool(entry["metadata"]["ordered"]))
-            for name, entry in found.items()
+            for name, entry in entries.items()
             if entry.get("pandas_type") == "categorical" and entry.get("metadata")
         }
     except (ValueError, TypeError, KeyError, AttributeError):  # notes of another program

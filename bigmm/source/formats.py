@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cache, partial
 from typing import NoReturn
 
 from pyarrow import fs
@@ -23,13 +24,22 @@ _READERS = {
 _ICEBERG_FILE = re.compile(r"(\.metadata\.json(\.gz)?|\.avro)$|^version-hint\.text$")
 
 
-def refuse_tables_above(filesystem: fs.FileSystem, base: str, show: Callable[[str], str]) -> None:
+Markers = Callable[[str], list[str]]
+"""Folder -> names of the markers that lie in it."""
+
+
+def markers_of(filesystem: fs.FileSystem) -> Markers:
+    """Looks into each folder once: the files of a long list have few folders above them, and a look is a request."""
+    return cache(partial(_markers, filesystem))
+
+
+def refuse_tables_above(filesystem: fs.FileSystem, base: str, markers: Markers, show: Callable[[str], str]) -> None:
     """Raise `DataError` when ``base`` is, or lies in, a table of another format.
 
     Iceberg's marker is a folder with a common name, so its files have to lie in ``base``, or in ``data`` beside it.
     """
     for folder, child in _ancestors(base):
-        for marker in _markers(filesystem, folder):
+        for marker in markers(folder):
             if marker == ICEBERG and (child not in ("", "data") or not _is_iceberg(filesystem, f"{folder}/{marker}")):
                 continue
             refuse(folder, marker, show)
@@ -42,11 +52,11 @@ def refuse_tables_below(
 
     paths: of everything that was seen below ``base``, folders and files; files: of the data.
     """
-    found: dict[tuple[str, str], None] = {}
+    roots: dict[tuple[str, str], None] = {}
     for path in paths:
         parts = path[len(base) :].strip("/").split("/")
-        found |= {("/".join([base.rstrip("/"), *parts[:i]]), p): None for i, p in enumerate(parts) if p in _READERS}
-    for root, marker in sorted(found):
+        roots |= {("/".join([base.rstrip("/"), *parts[:i]]), p): None for i, p in enumerate(parts) if p in _READERS}
+    for root, marker in sorted(roots):
         if not any(path.startswith(root.rstrip("/") + "/") for path in files):
             continue
         if marker != ICEBERG or _is_iceberg(filesystem, f"{root}/{marker}"):
@@ -63,11 +73,12 @@ def refuse(root: str, marker: str, show: Callable[[str], str]) -> NoReturn:
 
 
 def _ancestors(base: str) -> Iterator[tuple[str, str]]:
-    """(folder, name of the child on the way to ``base``) from ``base`` itself up to the root; hive folders count as
-    none, because they belong to the folder above them."""
-    parts, child = base.rstrip("/").split("/"), ""
+    """(folder, name of the child on the way to ``base``) from ``base`` itself up to the root, or to the host of a URL;
+    hive folders count as none, because they belong to the folder above them."""
+    scheme, mark, rest = base.rstrip("/").rpartition("://")
+    parts, child = rest.split("/"), ""
     while parts:
-        yield "/".join(parts), child
+        yield scheme + mark + "/".join(parts), child
         last = parts.pop()
         child = child if "=" in last else last
 

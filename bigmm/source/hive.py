@@ -32,8 +32,8 @@ def key_types(keys: Iterable[Keys]) -> dict[str, pa.DataType]:
     So ``001``, ``1.0``, ``+1``, ``1e3`` and dates stay text, and two values of the lake never become one.
     """
     values: dict[str, set[str]] = {}
-    for own in keys:
-        for key, value in own:
+    for file_keys in keys:
+        for key, value in file_keys:
             values.setdefault(key, set()).update(() if value is None else (value,))
     return {key: pa.int64() if seen and all(map(_is_int64, seen)) else pa.string() for key, seen in values.items()}
 

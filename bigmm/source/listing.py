@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from pyarrow import fs
 
-from bigmm.source.faults import guarded
+from bigmm.source.faults import guarded, readable
 from bigmm.source.names import Pattern
 
 
@@ -96,5 +96,5 @@ def _named_entry(path: str) -> Entry | None:
     try:
         path.encode()
     except UnicodeEncodeError:
-        return Entry(os.fsencode(path).decode(errors="replace"), False, problem="its name is not UTF-8")
+        return Entry(readable(path), False, problem="its name is not UTF-8")
     return look_up(fs.LocalFileSystem(), path, path, False)

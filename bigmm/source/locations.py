@@ -11,10 +11,11 @@ from pathlib import PurePath
 
 from pyarrow import fs
 
+from bigmm.atomic import is_url, local_path
 from bigmm.atomic.ownership import MARK
 from bigmm.errors import DataError, UsageError
-from bigmm.source.faults import absolute_path, readable
-from bigmm.source.formats import refuse_tables_above, refuse_tables_below
+from bigmm.source.faults import absolute_path, not_utf8
+from bigmm.source.formats import Markers, markers_of, refuse_tables_above, refuse_tables_below
 from bigmm.source.listing import Entry, entries_below, look_up
 from bigmm.source.names import Pattern
 from bigmm.source.remote import open_url
@@ -82,15 +83,16 @@ def locate(places: Sequence[str | PurePath]) -> Location:
             raise UsageError(
                 f"all paths must lie on one filesystem; {shown_place(place)!r} does not lie with {first!r}"
             )
-        filesystem = system
-        taken, passed = _taken(system, prefix, base, glob, shown_place(place))
+        if filesystem is None:
+            filesystem, markers = system, markers_of(system)
+        taken, passed = _taken(filesystem, markers, prefix, base, glob, shown_place(place))
         for entry in taken:
             if entry.path in files:
                 raise UsageError(f"file given twice: {shown_path(entry.path, prefix)} (its rows would count twice)")
             files[entry.path] = entry
         left_out |= dict.fromkeys(passed)
     assert filesystem is not None
-    _refuse_links_into_tables(filesystem, list(files), partial(shown_path, prefix=prefix))
+    _refuse_links_into_tables(filesystem, markers, list(files), partial(shown_path, prefix=prefix))
     description = first if len(places) == 1 else f"{len(places)} paths, {first!r} first"
     chosen = tuple(files[path] for path in sorted(files))
     return Location(filesystem, is_remote(filesystem), chosen, description, prefix, tuple(left_out))
@@ -101,9 +103,8 @@ def _check_spelling(place: str) -> None:
         raise UsageError("no data: a path is empty")
     try:
         place.encode()
-    except UnicodeEncodeError:
-        message = f"cannot read {readable(place)}: its name is not UTF-8, which Arrow needs. Rename it."
-        raise DataError(message) from None
+    except UnicodeEncodeError as error:
+        raise not_utf8(place) from error
 
 
 def is_remote(filesystem: fs.FileSystem) -> bool:
@@ -116,15 +117,14 @@ def is_remote(filesystem: fs.FileSystem) -> bool:
 def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     """Filesystem, prefix for messages, path before the first wildcard, pattern from there on ("" without wildcard)."""
     match = _URL.match(place)
-    if match is None:
-        path = absolute_path(place)
+    if match is None or not is_url(place):
+        path = absolute_path(place) if match is None else str(local_path(place, "read"))
         base, pattern = (path, "") if os.path.exists(path) else _cut_pattern(path, _LOCAL_WILD)
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")
     base, pattern = _cut_pattern(address, _URL_WILD)
     filesystem, path = open_url(base + mark + options)
-    prefix = "" if isinstance(filesystem, fs.LocalFileSystem) else f"{match[1]}://"
-    return filesystem, prefix, path.rstrip("/"), pattern
+    return filesystem, f"{match[1]}://", path.rstrip("/"), pattern
 
 
 def _cut_pattern(path: str, wild: re.Pattern) -> tuple[str, str]:
@@ -133,7 +133,9 @@ def _cut_pattern(path: str, wild: re.Pattern) -> tuple[str, str]:
     return "/".join(segments[:first]), "/".join(segments[first:])
 
 
-def _taken(filesystem: fs.FileSystem, prefix: str, base: str, glob: str, place: str) -> tuple[list[Entry], list[str]]:
+def _taken(
+    filesystem: fs.FileSystem, markers: Markers, prefix: str, base: str, glob: str, place: str
+) -> tuple[list[Entry], list[str]]:
     """The data files that a place means, and the paths that its names leave out."""
     remote = is_remote(filesystem)
     top = look_up(filesystem, base, prefix + base, remote)
@@ -143,14 +145,14 @@ def _taken(filesystem: fs.FileSystem, prefix: str, base: str, glob: str, place: 
         raise DataError(f"cannot read {place}: {top.problem}")
     show = partial(shown_path, prefix=prefix)
     if not (glob or top.folder):
-        refuse_tables_above(filesystem, base.rpartition("/")[0], show)
+        refuse_tables_above(filesystem, base.rpartition("/")[0], markers, show)
         return [top], []
     if not top.folder:
         raise DataError(f"no file matches {place}: {show(base)} is a file")
     pattern = Pattern(tuple(glob.rstrip("/").split("/")) if glob else ())
     seen = list(entries_below(filesystem, base, pattern, prefix + base))
     chosen, left_out = _divided(seen, base, pattern, show)
-    refuse_tables_above(filesystem, base, show)
+    refuse_tables_above(filesystem, base, markers, show)
     refuse_tables_below(filesystem, base, [entry.path for entry in seen], [entry.path for entry in chosen], show)
     if not chosen:
         raise DataError(_nothing(place, glob, seen))
@@ -180,11 +182,13 @@ def _divided(
     return chosen, left_out
 
 
-def _refuse_links_into_tables(filesystem: fs.FileSystem, paths: Sequence[str], show: Callable[[str], str]) -> None:
+def _refuse_links_into_tables(
+    filesystem: fs.FileSystem, markers: Markers, paths: Sequence[str], show: Callable[[str], str]
+) -> None:
     if isinstance(filesystem, fs.LocalFileSystem):
         folders = {(os.path.dirname(path), os.path.dirname(os.path.realpath(path))) for path in paths}
         for real in sorted({real for named, real in folders if real != named}):
-            refuse_tables_above(filesystem, real, show)
+            refuse_tables_above(filesystem, real, markers, show)
 
 
 def _nothing(place: str, glob: str, seen: Sequence[Entry]) -> str:

@@ -91,15 +91,18 @@ class ParquetSource:
     def _own(self, partition: FilePartition, needed: Sequence[str]) -> tuple[list[str], list[str]]:
         """The columns to be read from the file itself, and those of them that are text."""
         elsewhere = dict(partition.keys)
-        own = [name for name in needed if name not in elsewhere]
-        return own, [name for name in own if self.schema.field(name).type.equals(TEXT)]
+        stored = [name for name in needed if name not in elsewhere]
+        return stored, [name for name in stored if self.schema.field(name).type.equals(TEXT)]
 
     def _decode(self, partition: FilePartition, needed: Sequence[str]) -> pa.Table:
-        own, text = self._own(partition, needed)
+        stored, text = self._own(partition, needed)
         mark, table = partition.fingerprint, pa.table({})
-        if own:
+        if stored:
             whole = partition.rows == sum(partition.group_rows)
-            table = self.reader.groups(mark, own, text) if whole else part_of_group(self.reader, mark, own, text)
+            if whole:
+                table = self.reader.groups(mark, stored, text)
+            else:
+                table = part_of_group(self.reader, mark, stored, text, sum(partition.group_rows))
         return with_keys(table, partition.rows, partition.keys, needed, self.schema)
 
     def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:
@@ -117,14 +120,14 @@ class ParquetSource:
 
     def _batches(self, stream: Any, partition: FilePartition, needed: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """The rows of whole row groups in small tables."""
-        own, text = self._own(partition, needed)
-        if not own:
+        stored, text = self._own(partition, needed)
+        if not stored:
             for start in range(0, partition.rows, BATCH_ROWS):
                 count = min(BATCH_ROWS, partition.rows - start)
                 yield with_keys(pa.table({}), count, partition.keys, needed, self.schema)
             return
         size = min(max(rows, _SMALL_BATCH), BATCH_ROWS)
-        for table in self.reader.batches(stream, partition.fingerprint, own, text, size):
+        for table in self.reader.batches(stream, partition.fingerprint, stored, text, size):
             yield with_keys(table, table.num_rows, partition.keys, needed, self.schema)
 
     def _finish(self, table: pa.Table, partition: Partition, columns: Sequence[str]) -> pa.Table:
@@ -225,20 +228,20 @@ def _typed(footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | 
     A column that the file itself has wins over a key of the same name. A column that a dataset declares, and a file
     lacks, is missing in its rows.
     """
-    own = [[(key, value) for key, value in f.keys if key not in f.schema.names] for f in footers]
+    used_keys = [[(key, value) for key, value in f.keys if key not in f.schema.names] for f in footers]
     if schema is not None:
         absent = [
             [(name, None) for name in schema.names if name not in f.schema.names and name not in dict(keys)]
-            for f, keys in zip(footers, own, strict=True)
+            for f, keys in zip(footers, used_keys, strict=True)
         ]
-        full = [replace(f, keys=(*keys, *gone)) for f, keys, gone in zip(footers, own, absent, strict=True)]
+        full = [replace(f, keys=(*keys, *gone)) for f, keys, gone in zip(footers, used_keys, absent, strict=True)]
         return declared(schema), full
     types = key_types(footer.keys for footer in footers)
     schemas = [
         pa.schema([*f.schema, *(pa.field(key, types[key]) for key, _ in keys)]) if keys else f.schema
-        for f, keys in zip(footers, own, strict=True)
+        for f, keys in zip(footers, used_keys, strict=True)
     ]
-    full = [replace(footer, keys=tuple(keys)) for footer, keys in zip(footers, own, strict=True)]
+    full = [replace(footer, keys=tuple(keys)) for footer, keys in zip(footers, used_keys, strict=True)]
     return unify(list(zip(names, schemas, strict=True))), full
 
 
@@ -283,10 +286,10 @@ def _kept_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema,
             return []
         if predicate.bounds is None:
             return groups
-        kept = {group.id for group in part.subset(predicate.bounds, schema=plain).row_groups}
+        numbers = {group.id for group in part.subset(predicate.bounds, schema=plain).row_groups}
     except pa.ArrowException:
         return groups  # pruning only saves time: types that statistics cannot be compared with are read and filtered
-    return [i for i in groups if i in kept]
+    return [i for i in groups if i in numbers]
 
 
 def _keys_expression(footer: Footer, schema: pa.Schema) -> ds.Expression:

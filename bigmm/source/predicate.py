@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from bigmm.errors import DataError, UsageError
 from bigmm.source.filter_binding import bind, tree_of_tuples
 from bigmm.source.filter_text import parse_text
-from bigmm.source.schema import did_you_mean
+from bigmm.source.schema import column_hint
 
 _SHOWN = 200  # characters of a filter in messages
 
@@ -130,7 +130,7 @@ def _used_columns(expression: pc.Expression, schema: pa.Schema, given: Any) -> t
     if problem:
         unknown = re.search(r"No match for FieldRef\.Name\((.*?)\) in", problem)
         if unknown:
-            hint = did_you_mean(unknown[1], schema.names)
+            hint = column_hint(unknown[1], schema.names)
             raise UsageError(f"the filter names a column that is not in the data: {unknown[1]!r}{hint}")
         raise UsageError(f"the filter {given!r} does not fit the data: {problem}")
     without = [(name, schema.remove(i)) for i, name in enumerate(schema.names)]

@@ -15,7 +15,7 @@ from bigmm.errors import DataError
 from bigmm.source.footers import INT96, NotParquet, read_tail
 from bigmm.source.locations import shown_path
 from bigmm.source.partition import Fingerprint
-from bigmm.source.schema import is_text
+from bigmm.source.schema import holds_text
 
 #: Local files are read in pieces that stay in the cache until they are decompressed: a tenth faster than in one piece.
 _BUFFER_BYTES = 1 << 18
@@ -73,18 +73,14 @@ class FileReader:
             "buffer_size": 0 if self.remote else _BUFFER_BYTES,
             "page_checksum_verification": True,
         }
-        metadata = tail.metadata
-        try:
-            schema = metadata.schema.to_arrow_schema()
-        except (pa.ArrowException, OSError):
-            metadata = tail.without_arrow_schema()
-            schema = metadata.schema.to_arrow_schema()
+        metadata = tail.readable()
+        schema = metadata.schema.to_arrow_schema()
         stored = [name for name in names if name in schema.names]
-        written = set() if tail.encrypted else {n for n in stored if is_text(schema.field(n).type)}
+        written = set() if tail.encrypted else {n for n in stored if holds_text(schema.field(n).type)}
         broken = _not_dictionaries(metadata, mark.row_groups, written)
         if any(pa.types.is_dictionary(field.type) and field.name in broken for field in schema):
             metadata = tail.without_arrow_schema()  # it asks for dictionaries, which Arrow cannot make of these pages
-        as_dictionary = [n for n in stored if n in text and n not in broken and is_text(schema.field(n).type)]
+        as_dictionary = [n for n in stored if n in text and n not in broken and holds_text(schema.field(n).type)]
         return pq.ParquetFile(stream, metadata=metadata, read_dictionary=as_dictionary, **options), stored
 
 
@@ -102,7 +98,7 @@ def checked(table: pa.Table) -> pa.Table:
     Flipped bits in pages without a checksum do that, and Arrow trusts what it has decoded.
     """
     for column in table.columns:
-        if is_text(column.type):
+        if holds_text(column.type):
             for chunk in column.chunks:
                 chunk.validate(full=True)
     return table
@@ -141,18 +137,24 @@ class Cursor:
 
 
 _cursors = threading.local()
+_MOST_CURSORS = 2
+"""Places that a thread keeps: the look for levels reads factors of a part, and then all its columns."""
 
 
-def part_of_group(reader: FileReader, mark: Fingerprint, names: Sequence[str], text: Sequence[str]) -> pa.Table:
-    """The rows from ``mark.start`` on of one large row group.
+def part_of_group(
+    reader: FileReader, mark: Fingerprint, names: Sequence[str], text: Sequence[str], rows: int
+) -> pa.Table:
+    """The rows from ``mark.start`` on of one large row group; rows: of the whole group.
 
     Rows of a row group can only be decoded from its first on. A thread therefore keeps its place: parts that are asked
-    for in order, as a lane does, are decoded once.
+    for in order, as a lane does, are decoded once. The last part lets the file go.
     """
     key = (mark.path, mark.stamp, mark.digest, mark.row_groups, tuple(names), tuple(text))
-    cursor = getattr(_cursors, "last", None)
-    _cursors.last = None
-    if cursor is not None and (cursor.key != key or cursor.row > mark.start):
+    cursors: list[Cursor] = _cursors.__dict__.setdefault("kept", [])
+    cursor = next((place for place in cursors if place.key == key), None)
+    if cursor is not None:
+        cursors.remove(cursor)
+    if cursor is not None and cursor.row > mark.start:
         cursor.stream.close()
         cursor = None
     if cursor is None:
@@ -164,5 +166,10 @@ def part_of_group(reader: FileReader, mark: Fingerprint, names: Sequence[str], t
     except BaseException:
         cursor.stream.close()
         raise
-    _cursors.last = cursor
+    if cursor.row < rows:
+        cursors.append(cursor)
+    else:
+        cursor.stream.close()
+    while len(cursors) > _MOST_CURSORS:
+        cursors.pop(0).stream.close()
     return table

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import pyarrow as pa
 
+from bigmm.arguments import did_you_mean
 from bigmm.errors import DataError, UsageError
+from bigmm.source.kinds import is_text
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 _UNITS = ("s", "ms", "us", "ns")
@@ -30,16 +31,16 @@ class Unified:
         """Raise `UsageError` for a column that is nowhere, `DataError` for one that is refused."""
         for name in columns:
             if name not in self.schema.names:
-                raise UsageError(f"no column {name!r} in the data{did_you_mean(name, self.schema.names)}")
+                raise UsageError(f"no column {name!r} in the data{column_hint(name, self.schema.names)}")
             if name in self.refused:
                 raise DataError(self.refused[name])
 
 
-def did_you_mean(name: str, names: Sequence[str]) -> str:
-    """ "; did you mean 'x'?", preferring a name that differs by case only, or the list of names when it is short."""
-    same = [other for other in names if other.lower() == name.lower()] or get_close_matches(name, names, 1)
-    if same:
-        return f"; did you mean {same[0]!r}?"
+def column_hint(name: str, names: Sequence[str]) -> str:
+    """What to say of a column that is not there: the nearest name, or the list of names when it is short."""
+    hint = did_you_mean(name, names)
+    if hint:
+        return f"; {hint}"
     return f"; the columns are {', '.join(map(repr, names))}" if len(names) <= 12 else ""
 
 
@@ -47,12 +48,10 @@ def logical_type(kind: pa.DataType) -> pa.DataType:
     """The type reads return for a stored type: text is a dictionary of strings, other dictionaries their values."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    if any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)):
-        return TEXT
-    return kind
+    return TEXT if is_text(kind) else kind
 
 
-def is_text(kind: pa.DataType) -> bool:
+def holds_text(kind: pa.DataType) -> bool:
     """Whether a type is text, dictionaries of text included."""
     return logical_type(kind).equals(TEXT)
 
@@ -140,7 +139,7 @@ def _column_type(name: str, files: Sequence[tuple[str, pa.Schema]], refused: dic
     kind, origin = None, ("", None)
     for where, schema in files:
         if name not in schema.names:
-            hint = did_you_mean(name, schema.names) if name.lower() in map(str.lower, schema.names) else ""
+            hint = column_hint(name, schema.names) if name.lower() in map(str.lower, schema.names) else ""
             refused.setdefault(name, f"column {name!r} is missing in {where}{hint}")
             continue
         stored = schema.field(schema.get_all_field_indices(name)[0]).type

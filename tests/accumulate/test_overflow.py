@@ -51,11 +51,29 @@ def test_a_whole_column_whose_variance_has_no_square():
         bigmm.lmm("y ~ x + (1 | g)", data)
 
 
-def test_one_weight_that_outweighs_all_others():
+@pytest.mark.parametrize("weight", [1e12, 1e14, 1e16, 1e20, 1e30])
+def test_one_weight_that_outweighs_all_others(weight):
+    """Sums about that row's value look ordinary, and the fit would be another one at every weight."""
     data = rows()
-    data.loc[3, "w"] = 1e30
+    data.loc[3, "w"] = weight
     with pytest.raises(DataError, match="nearly all of the weight is on so few of the 200 rows"):
         bigmm.lmm("y ~ x + (1 | g)", data, weights="w")
+
+
+def test_weights_that_are_large_or_next_to_nothing():
+    """The limit of a large weight is reached, and half of the rows with hardly any weight are no reason to refuse."""
+    data = rows()
+    weighted = [data.assign(w=np.where(data.index == 3, weight, 1.0)) for weight in (1e8, 1e10)]
+    large, larger = (bigmm.lmm("y ~ x + (1 | g)", each, weights="w") for each in weighted)
+    assert larger.params.to_numpy() == pytest.approx(large.params.to_numpy(), abs=1e-4 * large.bse.min())
+    light = data.assign(w=np.where(data.index < 100, 1.0, 1e-20))
+    some, all_rows = (
+        bigmm.lmm("y ~ x + (1 | g)", light[:100], weights="w"),
+        bigmm.lmm("y ~ x + (1 | g)", light, weights="w"),
+    )
+    assert all_rows.nobs == 200
+    assert np.isfinite(all_rows.objective)
+    assert all_rows.theta.shape == some.theta.shape
 
 
 def test_units_of_a_million_millions_are_ordinary():

@@ -27,7 +27,7 @@ LAST = 10**6
 def write(target: Path, text: str, overwrite: bool) -> None:
     """A directory with two files and a folder, or a file when the target has a suffix."""
     if target.suffix:
-        with whole_file(target, own=lambda path: True) as draft:
+        with whole_file(target, replaceable=lambda path: True) as draft:
             draft.write_text(text * 2)
         return
     with whole_directory(target, overwrite=overwrite) as draft:

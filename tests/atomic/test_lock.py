@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from bigmm.atomic import _sweep, reserved, whole_directory
+from bigmm.atomic import reserved, whole_directory
 from bigmm.atomic.lock import hidden_name, locked
+from bigmm.atomic.writing import _sweep
 from bigmm.errors import OutputError, TemporaryError
 
 SECOND = """
@@ -95,3 +97,18 @@ def test_a_live_draft_is_not_swept_even_if_the_lock_file_is_deleted(tmp_path):
 
 def test_names_have_one_length(tmp_path):
     assert len(hidden_name(tmp_path / ("n" * 255), "-12345678-old").name) < 60
+
+
+def test_a_result_that_was_put_aside_is_not_removed_with_a_file_of_somebody_else(tmp_path):
+    """A writer that was killed right after the exchange has not yet looked for such files."""
+    target = tmp_path / "out"
+    with whole_directory(target) as draft:
+        (draft / "first").touch()
+    kept, gone = (hidden_name(target, f"-{number:08x}") for number in (1, 2))
+    for aside in (kept, gone):
+        shutil.copytree(target, aside)
+    (kept / "notes.txt").write_text("mine")
+    with whole_directory(target, overwrite=True) as draft:
+        (draft / "second").touch()
+    assert (kept / "notes.txt").read_text() == "mine"
+    assert not gone.exists()

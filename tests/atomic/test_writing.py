@@ -145,7 +145,10 @@ def test_what_is_no_name(name, tmp_path, monkeypatch):
             check(name)
 
 
-@pytest.mark.parametrize("url", ["s3://key:sec/ret@bucket/out?a=b", "gs://bucket", "http://host/x", "s3:/bucket/out"])
+@pytest.mark.parametrize(
+    "url",
+    ["s3://key:sec/ret@bucket/out?a=b", "s3://key:a?ret@bucket/out", "gs://bucket", "http://host/x", "s3:/bucket/out"],
+)
 def test_object_stores_are_refused(url, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"cannot write to .*name a local directory") as caught:

@@ -136,6 +136,18 @@ def test_a_pass_that_does_not_fit_is_refused_before_it_reads(crossed_by_many):
         bigmm.lmm("y ~ 1 + (1 | a)", crossed_by_many, memory_limit=100_000)
 
 
+def test_partitions_that_do_not_fit_are_refused_before_they_are_read(tmp_path):
+    """Two of 200,000 rows and four columns of 8 bytes: weights are read too, for a fit as for its plan."""
+    n, rng = 400_000, np.random.default_rng(0)
+    frame = pd.DataFrame({"y": rng.normal(size=n), "x": rng.normal(size=n), "g": np.arange(n) % 9, "w": np.ones(n)})
+    frame.to_parquet(tmp_path / "rows.parquet", row_group_size=n // 2)
+    how = {"n_workers": 2, "partition_bytes": 6 << 20, "memory_limit": 10 << 20}
+    message = r"reading partitions needs about 12\.21 MiB with 2 threads but the memory limit is 10 MiB: raise"
+    with pytest.raises(MemoryLimitError, match=message):
+        bigmm.lmm("y ~ x + (1 | g)", tmp_path, weights="w", **how)
+    assert bigmm.plan("y ~ x + (1 | g)", tmp_path, weights="w", **how).refused
+
+
 def test_the_plan_says_so_first(crossed_by_many):
     tight = bigmm.plan("y ~ 1 + (1 | a) + (1 | b)", crossed_by_many, solver="exact", memory_limit="128MiB")
     assert not tight.fits

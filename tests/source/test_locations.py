@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigmm.errors import DataError, UsageError
-from bigmm.source import open_source
+from bigmm.source import formats, open_source
+from bigmm.source.formats import _ancestors
 from bigmm.source.locations import locate
 
 
@@ -127,3 +128,36 @@ def test_an_iceberg_table_is_refused_but_a_folder_named_metadata_is_not(tmp_path
     for place in (tmp_path / "t", data):
         with pytest.raises(DataError, match="is an Iceberg table"):
             locate([place])
+
+
+@pytest.mark.parametrize("start", ["file://", "file://localhost", "FILE://", "local://"])
+@pytest.mark.parametrize("end", ["", "/year=2020/**/*.parquet", "/year=2020/site=a/part.parquet"])
+def test_a_file_url_is_the_local_path_that_it_means_for_inputs_as_for_outputs(lake, start, end):
+    found, expected = locate([f"{start}{lake}{end}"]), locate([f"{lake}{end}"])
+    assert found.files == expected.files
+    assert (found.remote, found.prefix) == (False, "")
+
+
+def test_a_file_url_of_another_host_is_refused(lake):
+    with pytest.raises(UsageError, match=r"cannot read file://elsewhere/lake: a local path follows"):
+        locate(["file://elsewhere/lake"])
+
+
+@pytest.mark.parametrize(
+    ("base", "folders"),
+    [
+        ("http://host/a/b", ["http://host/a/b", "http://host/a", "http://host"]),
+        ("bucket/a", ["bucket/a", "bucket"]),
+        ("/a/x=1", ["/a/x=1", "/a", ""]),
+    ],
+)
+def test_folders_above_end_with_the_host(base, folders):
+    """Above it "http://_delta_log" would be another host."""
+    assert [folder for folder, _ in _ancestors(base)] == folders
+
+
+def test_a_folder_above_many_files_is_looked_into_once(lake, monkeypatch):
+    looks = []
+    monkeypatch.setattr(formats, "_markers", lambda filesystem, folder: looks.append(folder) or [])
+    locate([*sorted(lake.rglob("*.parquet"))])
+    assert len(looks) == len(set(looks))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 
 from bigmm.errors import DataError, MemoryLimitError
 from bigmm.source import open_source
-from bigmm.source.rows import BATCH_ROWS
+from bigmm.source.rows import BATCH_ROWS, FileReader
 
 ROWS = 5 * BATCH_ROWS + 17
 
@@ -77,6 +78,26 @@ def test_parts_in_any_order_are_the_rows_of_the_file(big, columns, given):
     for thread in threads:
         thread.join()
     assert plain(tables[i] for i in range(count)).equals(expected)
+
+
+def test_two_readers_in_turns_decode_no_row_twice_and_let_the_file_go(big, monkeypatch):
+    """The look for levels reads the factors of each part, and then all its columns."""
+    batches, rows = FileReader.batches, []
+
+    def counted(reader, *arguments):
+        for table in batches(reader, *arguments):
+            rows.append(table.num_rows)
+            yield table
+
+    monkeypatch.setattr(FileReader, "batches", counted)
+    source = open_source(big, partition_bytes=1)
+    for part in source.partitions[1:-1]:
+        for columns in (["g"], ["x", "g"]):
+            assert source.read(part, columns).num_rows == part.rows
+    assert sum(rows) == 2 * ROWS
+    assert str(big) not in [
+        os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)
+    ]
 
 
 def test_the_head_of_parts(big):
