@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
 from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.overflow import LARGEST
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -27,6 +29,9 @@ MORE_PASSES = 2
 """So often at most a pass is taken again; nobody has needed more."""
 ROWS = 8192
 """So many of the first rows tell what columns have to do with each other."""
+
+QUIETLY: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+"""Columns whose squares are no numbers are named once all rows are summed (`overflow`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Moments:
         return known & (np.abs(self.means) > FAR * self.deviations)
 
 
+@np.errstate(**QUIETLY)
 def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = None) -> Shift:
     """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
     head = without_zero_weights(head)
@@ -63,6 +69,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
     return shift
 
 
+@np.errstate(**QUIETLY)
 def moments_of(chunk: DesignChunk) -> Moments:
     """Of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
@@ -71,6 +78,7 @@ def moments_of(chunk: DesignChunk) -> Moments:
     return Moments(*(np.array(values) for values in zip(*each, strict=True)))
 
 
+@np.errstate(**QUIETLY)
 def moments_from(cross: CrossProducts) -> Moments:
     """Of all rows, from their sums."""
     back, n = cross.shift.back, cross.gram[0, 0]
@@ -82,6 +90,7 @@ def moments_from(cross: CrossProducts) -> Moments:
     return Moments((mean @ back)[keep], deviations[keep], binary[keep])
 
 
+@np.errstate(**QUIETLY)
 def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
     """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
     shift, gram = cross.shift, cross.gram
@@ -194,10 +203,10 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]
     original = values + shift.plain[[*columns, m - 1]]
-    if not np.all(np.isfinite(values)):
-        return shift, False
     about = values - values.mean(axis=0) if layout.one is not None else values
     sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):  # `overflow` says so once all rows are summed
+        return shift, False
     binary = [is_binary(column) for column in values.T]
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
     left = pivots((values / scale).T @ (values / scale))
@@ -291,10 +300,10 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     rows = np.unique(np.linspace(0, head.rows - 1, ROWS).astype(np.int64))
     some = [head.columns[c - 1][rows] - s if c else np.ones(len(rows)) for c, s in zip(term.covariates, numbers)]
     values = np.column_stack(some)
-    if not np.all(np.isfinite(values)):
-        return {}
     about = values - values.mean(axis=0) if has_constant(term) else values
     sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):
+        return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
     found = taken_off(values, sizes, may)
     return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
@@ -314,6 +323,8 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
     own = gram[np.ix_(columns, columns)]
     diagonal = np.diagonal(own)
+    if not np.all(diagonal <= LARGEST):  # `overflow` says so
+        return None
     scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
     own, original = own / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
     left = pivots(own)

@@ -12,6 +12,8 @@ LARGEST = 1e150
 """Sum of squares whose own square is still a number."""
 OUTWEIGHED = 1e8
 """Arithmetic over geometric mean of the weights, above which few rows are all that counts."""
+LOST = 1e10
+"""The same, above which sums of float64 give the estimates to fewer than four digits of their standard errors."""
 
 
 def check_size(cross: CrossProducts, layout: Layout) -> None:
@@ -37,6 +39,6 @@ def _amount(total: float) -> str:
     return f"add up to {total:.3g}" if np.isfinite(total) else "add up to more than 1.8e308"
 
 
-def are_outweighed(cross: CrossProducts) -> bool:
+def are_outweighed(cross: CrossProducts, limit: float) -> bool:
     """Do so few rows have nearly all of the weight that the others do not count?"""
-    return bool(np.log(cross.gram[0, 0] / cross.n) - cross.sum_log_w / cross.n > np.log(OUTWEIGHED))
+    return bool(np.log(cross.gram[0, 0] / cross.n) - cross.sum_log_w / cross.n > np.log(limit))
