@@ -8,7 +8,7 @@ Every failure is an `OutputError` that names the path and the reason.
 import os as os
 
 from bigmm.atomic.inputs import check_apart, local_files, local_inputs
-from bigmm.atomic.ownership import is_record, is_table, marked_table
+from bigmm.atomic.ownership import TABLE_MARK, is_record, is_table, marked_table
 from bigmm.atomic.places import is_url, local_path, shown_path, without_secrets
 from bigmm.atomic.reasons import output_error
 from bigmm.atomic.shield import shielded, watched
@@ -28,6 +28,7 @@ from bigmm.atomic.writing import (
 )
 
 __all__ = [
+    "TABLE_MARK",
     "Reservation",
     "check_apart",
     "check_destination",

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MARK = ".bigmm"
-#: Key of the metadata of a Parquet file that bigmm wrote.
-TABLE_MARK = b"bigmm"
+#: Keys of the metadata of a Parquet file that bigmm wrote alone, or as a part of a data set.
+TABLE_MARK, PART_MARK = b"bigmm", b"bigmm_part"
 
 #: What file managers and NFS leave in any directory.
 _LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+|\._\..*")
@@ -82,7 +82,7 @@ def _known(folder: Path) -> Callable[[str], bool]:
     place = folder / MARK
     if place.is_file() and not place.is_symlink():
         if place.stat().st_size == 0:
-            return lambda name: _PART.fullmatch(name) is not None and is_table(folder / name)
+            return lambda name: _PART.fullmatch(name) is not None and is_table(folder / name, PART_MARK)
         listed = _json_object(place).get("files")
         if isinstance(listed, dict):
             return lambda name: name in listed and listed[name] == _digest(folder / name)
@@ -128,13 +128,13 @@ def is_record(path: Path) -> bool:
     return path.stat().st_size == 0 or _is_written_record(path)
 
 
-def marked_table(table: pa.Table) -> pa.Table:
+def marked_table(table: pa.Table, key: bytes = PART_MARK) -> pa.Table:
     """The table with the metadata by which `is_table` knows its file."""
-    return table.replace_schema_metadata({**(table.schema.metadata or {}), TABLE_MARK: __version__.encode()})
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), key: __version__.encode()})
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file is a Parquet table that bigmm wrote, alone or as a part of a data set, or empty."""
+def is_table(path: Path, key: bytes = TABLE_MARK) -> bool:
+    """Whether a file is a Parquet table that bigmm wrote alone (or, by its key, as a part of a data set), or empty."""
     if path.is_symlink() or not path.is_file():
         return False
     if path.stat().st_size == 0:
@@ -144,7 +144,7 @@ def is_table(path: Path) -> bool:
 
     try:
         with open(path, "rb") as stream:
-            return TABLE_MARK in (pq.read_metadata(stream).metadata or {})
+            return key in (pq.read_metadata(stream).metadata or {})
     except (OSError, pa.ArrowException):
         return False
 

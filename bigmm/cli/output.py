@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from bigmm.atomic import (
+    TABLE_MARK,
     Reservation,
     check_apart,
     check_destination,
@@ -193,7 +194,7 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = marked_table(pa.Table.from_pandas(frame, preserve_index=False))
+    table = marked_table(pa.Table.from_pandas(frame, preserve_index=False), TABLE_MARK)
     try:
         with open(path, "wb") as stream:  # a path that is no UTF-8 is not for pyarrow
             pq.write_table(table, stream, compression="zstd", write_page_checksum=True)
