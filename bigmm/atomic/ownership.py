@@ -46,6 +46,16 @@ _RECORD_BYTES = 64 << 20
 _END_BYTES = 1 << 16
 
 
+def mark_draft(folder: Path) -> None:
+    """Say in the mark that the directory is unfinished, or on its way out: all of it may be removed."""
+    (folder / MARK).write_bytes(json.dumps({"bigmm": 1, "draft": True}).encode())
+
+
+def is_draft(folder: Path) -> bool:
+    """Whether the mark says so."""
+    return _json_object(folder / MARK).get("draft") is True
+
+
 def write_mark(folder: Path) -> None:
     """List the files of a finished directory in its mark; a directory of numbered parts has an empty one."""
     names = sorted(name for name in files_below(folder) if name != MARK)

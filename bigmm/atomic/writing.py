@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bigmm.atomic.lock import hidden_name, locked, take
-from bigmm.atomic.ownership import MARK, foreign_file, is_record, write_mark
+from bigmm.atomic.ownership import MARK, foreign_file, is_draft, is_record, mark_draft, write_mark
 from bigmm.atomic.places import check_path, existing, local_path, resolved
 from bigmm.atomic.reasons import output_error
 from bigmm.atomic.shield import announce, shielded
@@ -153,6 +153,7 @@ def whole_directory(path: Name | Reservation, *, overwrite: bool = False) -> Ite
         handle = os.open(draft / MARK, os.O_RDWR | os.O_CREAT, 0o666)
         cleanup.callback(os.close, handle)
         take(handle)
+        mark_draft(draft)
         yield draft
         write_mark(draft)
         sync_tree(draft)
@@ -268,7 +269,7 @@ def _discard(draft: Path) -> None:
 def _remove_tree(folder: Path) -> None:
     """Remove a directory of bigmm's, its mark last: should we be stopped, the rest is still known as bigmm's."""
     with suppress(OSError):
-        (folder / MARK).touch()
+        mark_draft(folder)
         for entry in list(os.scandir(folder)):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
@@ -309,11 +310,13 @@ def _remove_leftovers(target: Path) -> None:
     with os.scandir(target.parent) as entries:
         drafts = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
     for draft in drafts:
-        if draft.is_dir():
-            if _is_abandoned(draft / MARK) or (not (draft / MARK).exists() and foreign_file(draft) is None):
+        if not draft.is_dir():
+            if _is_abandoned(draft):
+                draft.unlink(missing_ok=True)
+        elif not (draft / MARK).exists() or _is_abandoned(draft / MARK):
+            # What was at the target until the writer stopped may hold a file that somebody put there meanwhile.
+            if is_draft(draft) or foreign_file(draft) is None:
                 _remove_tree(draft)
-        elif _is_abandoned(draft):
-            draft.unlink(missing_ok=True)
 
 
 def _is_abandoned(path: Path) -> bool:
