@@ -16,12 +16,11 @@ from bigmm.accumulate.fixedpart import (
     response_squares,
     x_basis,
 )
-from bigmm.accumulate.overflow import check_size
+from bigmm.accumulate.overflow import LOST, OUTWEIGHED, are_outweighed, check_size
 from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
 from bigmm.design.layout import JointTerm, Layout, joint_terms
-from bigmm.design.rows import ZERO_WEIGHT
 from bigmm.errors import DataError
 from bigmm.execute.memory import give_back
 
@@ -59,10 +58,10 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     active[fixed.order] = rank.kept
     dense = fixed.dense[active[: len(fixed.dense)]]
     picked = np.append(dense, len(cross.shift) - 1)
-    basis, one, y_coefficients = x_basis(cross.shift, layout, fixed)
+    basis, one, given = x_basis(cross.shift, layout, fixed)
     y_shift = float(cross.shift.numbers[-1])
     if cross.shift.order and cross.shift.order[-1] == len(cross.shift) - 1:  # more than the constant was taken off y
-        y_shift, one = 1.0, y_coefficients
+        y_shift, one = 1.0, given
     terms = tuple(
         _term_block(cross, joint[j], j, levels, picked, fixed, active, layout.groupings[joint[j].grouping].name)
         for j, levels in zip(order, kept)
@@ -94,10 +93,20 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
     if cross.n == 0:
         raise DataError(f"there are no rows to fit: {_why_none(cross)}")
     check_size(cross, layout)
+    if are_outweighed(cross, LOST):
+        raise DataError(
+            f"nearly all of the weight is on so few of the {cross.n} rows that the others are lost in rounding: check "
+            "the largest weights"
+        )
     y = len(cross.shift) - 1
     spread = response_squares(cross)
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
         mean = float(cross.gram[0] @ cross.shift.back[:, y]) / cross.gram[0, 0]
+        if are_outweighed(cross, OUTWEIGHED):
+            raise DataError(
+                f"nearly all of the weight is on so few of the {cross.n} rows that the others do not count, and on "
+                f"these the response {layout.response!r} does not vary: check the largest weights"
+            )
         raise DataError(
             f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
             "so there is no variance to explain; check the response column and the filter"
@@ -109,7 +118,7 @@ def _why_none(cross: CrossProducts) -> str:
     if not cross.rows_read:
         return "none was read, or the weights of all are zero; check the data and the filter"
     dropped = dict(cross.dropped)
-    zero = dropped.pop(ZERO_WEIGHT, 0)
+    zero = dropped.pop("(zero weight)", 0)
     if zero == cross.rows_read:
         return f"the weights of all {zero:,} rows are zero"
     parts = [f"{count:,} where {name!r} is missing" for name, count in dropped.items() if count]

@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
 from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
-from bigmm.accumulate.overflow import check_size
+from bigmm.accumulate.overflow import LARGEST
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -28,6 +29,9 @@ MORE_PASSES = 2
 """So often at most a pass is taken again; nobody has needed more."""
 ROWS = 8192
 """So many of the first rows tell what columns have to do with each other."""
+
+QUIETLY: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
+"""Columns whose squares are no numbers are named once all rows are summed (`overflow`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Moments:
         return known & (np.abs(self.means) > FAR * self.deviations)
 
 
+@np.errstate(**QUIETLY)
 def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = None) -> Shift:
     """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
     head = without_zero_weights(head)
@@ -57,25 +62,23 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
         return plain_shift(layout, numbers)
     else:
         moments = moments_of(head)
-    with (
-        one_thread_each(),
-        np.errstate(over="ignore", invalid="ignore"),
-    ):  # the bits must not depend on how many threads BLAS has
+    with one_thread_each():  # the bits must not depend on how many threads BLAS has
         shift, dependent = _chosen(layout, head, numbers, moments, early=True)
         if dependent:  # then the order of columns decides which of them are dropped
             shift, _ = _chosen(layout, head, numbers, moments, early=False)
     return shift
 
 
+@np.errstate(**QUIETLY)
 def moments_of(chunk: DesignChunk) -> Moments:
     """Of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
-    with np.errstate(over="ignore", invalid="ignore"):
-        each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
+    each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
     return Moments(*(np.array(values) for values in zip(*each, strict=True)))
 
 
+@np.errstate(**QUIETLY)
 def moments_from(cross: CrossProducts) -> Moments:
     """Of all rows, from their sums."""
     back, n = cross.shift.back, cross.gram[0, 0]
@@ -87,15 +90,12 @@ def moments_from(cross: CrossProducts) -> Moments:
     return Moments((mean @ back)[keep], deviations[keep], binary[keep])
 
 
+@np.errstate(**QUIETLY)
 def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
-    """The shift of another pass, where these sums have lost digits because the first rows are not like the others.
-
-    Raises DataError for sums of which no shift makes numbers; see `overflow.check_size`.
-    """
+    """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
     shift, gram = cross.shift, cross.gram
     if cross.n < 2:
         return None
-    check_size(cross, layout)
     mean = gram[0] / gram[0, 0]
     deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
     base = np.append(np.arange(1, len(layout.columns)), len(mean) - 1)
@@ -147,12 +147,11 @@ def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndar
     place = {name: column for column, name in enumerate(layout.columns)}
     parts = {column: tuple(place.get(name, -1) for name in layout.columns[column].split(":")) for column in used}
     by_parts = {frozenset(own): column for column, own in parts.items() if len(set(own)) == len(own) and min(own) > 0}
-
-    def is_wanted(factors: frozenset, column: int) -> bool:
-        moved = any(far[c] and shift.numbers[c] != 0.0 for c in factors)
-        return len(factors) > 1 and moved and _is_product(head, column, factors)
-
-    wanted = [column for factors, column in by_parts.items() if is_wanted(factors, column)]
+    wanted = [
+        column
+        for own, column in by_parts.items()
+        if len(own) > 1 and any(far[c] and shift.numbers[c] != 0.0 for c in own) and _is_product(head, column, own)
+    ]
     made: dict[int, dict[int, float]] = {}
     for column in sorted(wanted, key=lambda c: len(parts[c])):
         _expand(column, parts, by_parts, shift.numbers, head, layout, made)
@@ -172,10 +171,10 @@ def _expand(
     """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
     if column in made:
         return True
-    factors, margins = parts[column], {}
-    for size in range(len(factors)):
-        for some in combinations(factors, size):
-            weight = float(np.prod([numbers[c] for c in factors if c not in some]))
+    own, margins = parts[column], {}
+    for size in range(len(own)):
+        for some in combinations(own, size):
+            weight = float(np.prod([numbers[c] for c in own if c not in some]))
             if weight == 0.0:
                 continue
             margin = by_parts.get(frozenset(some), -1) if some else 0
@@ -206,7 +205,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     original = values + shift.plain[[*columns, m - 1]]
     about = values - values.mean(axis=0) if layout.one is not None else values
     sizes = np.einsum("ij,ij->j", about, about)
-    if not np.all(np.isfinite(sizes)):  # the pass names such a column
+    if not np.all(np.isfinite(sizes)):  # `overflow` says so once all rows are summed
         return shift, False
     binary = [is_binary(column) for column in values.T]
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
@@ -215,24 +214,24 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     if not few.any():
         return shift, bool(np.any(left[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
-    nearness = taken_off(values, sizes, ~np.array(binary))
-    for number, weights in nearness.weights.items():
-        if number == last and nearness.left[number] <= NOTHING:
+    found = taken_off(values, sizes, ~np.array(binary))
+    for number, weights in found.weights.items():
+        if number == last and found.left[number] <= NOTHING:
             continue  # effects that reproduce the response are reported as such
         column = m - 1 if number == last else columns[number]
         for other, weight in weights.items():
             mix[columns[other], column] = weight
         share[column] = _within(original[:, number], sizes[number])
         order.append(column)
-    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(nearness.dependent[:-1].any())
+    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(found.dependent[:-1].any())
 
 
 def _within(values: np.ndarray, size: float) -> float:
     """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies
     by what the covariate does."""
     some = values[values != 0.0]
-    variation = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
-    return min(variation / size, 1.0) if variation > 0.0 and size > 0.0 else 1.0
+    own = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
+    return min(own / size, 1.0) if own > 0.0 and size > 0.0 else 1.0
 
 
 def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
@@ -260,7 +259,7 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     places_of: dict[tuple[int, float], int] = {}
     mixed: list[tuple[int, list[int], list[float]]] = []
     for term in joint_terms(layout):
-        term_places = []
+        own = []
         numbers_of = partial(_number, term, numbers=numbers, means=means, far=far)
         for column in term.covariates:
             number = numbers_of(column)
@@ -272,12 +271,12 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
                 else:
                     places_of[column, number] = len(layout.columns) + len(copies)
                     copies.append((column, number))
-            term_places.append(places_of[column, number] if column else 0)
+            own.append(places_of[column, number] if column else 0)
         for place, weights in _related(head, term, [numbers_of(c) for c in term.covariates]).items():
-            term_places[place] = len(layout.columns) + len(copies)
+            own[place] = len(layout.columns) + len(copies)
             copies.append((term.covariates[place], numbers_of(term.covariates[place])))
-            mixed.append((term_places[place], [term_places[other] for other in weights], list(weights.values())))
-        covariates.append(np.array(term_places, np.int64))
+            mixed.append((own[place], [own[other] for other in weights], list(weights.values())))
+        covariates.append(np.array(own, np.int64))
     if not copies:
         return replace(shift, origin=origin, covariates=tuple(covariates))
     m, more = len(shift), len(copies)
@@ -306,8 +305,8 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     if not np.all(np.isfinite(sizes)):
         return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
-    nearness = taken_off(values, sizes, may)
-    return {place: weights for place, weights in nearness.weights.items() if not nearness.dependent[place]}
+    found = taken_off(values, sizes, may)
+    return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
 
 
 def _number(term: JointTerm, column: int, *, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
@@ -322,11 +321,13 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     shift, gram, m = cross.shift, cross.gram, len(cross.shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
     columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
-    block = gram[np.ix_(columns, columns)]
-    diagonal = np.diagonal(block)
+    own = gram[np.ix_(columns, columns)]
+    diagonal = np.diagonal(own)
+    if not np.all(diagonal <= LARGEST):  # `overflow` says so
+        return None
     scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
-    block, original = block / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
-    left = pivots(block)
+    own, original = own / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
+    left = pivots(own)
     about = 1.0 - (gram[0, columns] / scale) ** 2 / gram[0, 0] if layout.one is not None else np.ones(len(columns))
     zeros_and_ones = diagonal == gram[0, columns]
     close = (left < RETAKE**2 * about) & ~zeros_and_ones & (diagonal > NOTHING * original) & (diagonal > 0.0)
@@ -337,7 +338,7 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     base: list[int] = []
     for number, column in enumerate(columns):
         if close[number] and base:
-            weights = np.linalg.lstsq(block[np.ix_(base, base)], block[base, number], rcond=1e-12)[0]
+            weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []
         elif left[number] > MIX * RETAKE:

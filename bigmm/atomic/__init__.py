@@ -5,8 +5,10 @@ second writer out (`lock`). What is left after a kill is hidden, and the next wr
 Every failure is an `OutputError` that names the path and the reason.
 """
 
+import os as os  # callers may watch the system calls of an exchange through it
+
 from bigmm.atomic.inputs import check_apart, local_files, local_inputs
-from bigmm.atomic.ownership import TABLE_MARK, is_record, is_table
+from bigmm.atomic.ownership import TABLE_MARK, is_record, is_table, marked_table
 from bigmm.atomic.places import is_url, local_path, shown_path
 from bigmm.atomic.reasons import output_error
 from bigmm.atomic.shield import shielded, watched
@@ -15,6 +17,7 @@ from bigmm.atomic.writing import (
     check_destination,
     check_file,
     reserved,
+    reserved_file,
     settled_path,
     whole_directory,
     whole_file,
@@ -33,8 +36,10 @@ __all__ = [
     "local_files",
     "local_inputs",
     "local_path",
+    "marked_table",
     "output_error",
     "reserved",
+    "reserved_file",
     "settled_path",
     "shielded",
     "shown_path",

@@ -33,16 +33,54 @@ def local_inputs(data: Any) -> list[str]:
     if isinstance(data, (list, tuple)):
         return [place for item in data if isinstance(item, (str, os.PathLike)) for place in local_inputs(item)]
     if hasattr(data, "partitions") and hasattr(data, "read"):  # a Source
+        system = getattr(getattr(data, "reader", None), "filesystem", None)
         prints = (getattr(partition, "fingerprint", None) for partition in data.partitions)
-        files = local_files(getattr(each, "path", "") for each in prints)
+        paths = [path for each in prints if (path := getattr(each, "path", ""))]
+        files = local_files(path for path in paths if system is None) or _on_this_machine(system, paths)
         described = str(getattr(data, "description", ""))  # the directory or glob that a user gave
+        if described == "pyarrow dataset":
+            return _with_root(files)
         return [described, *files] if files and described and not is_url(described) else files
+    if hasattr(data, "children") and hasattr(data, "schema"):  # a union of pyarrow datasets
+        return [place for child in data.children for place in local_inputs(child)]
     if hasattr(data, "filesystem") and hasattr(data, "files"):  # a pyarrow dataset
-        return [] if "Local" not in type(data.filesystem).__name__ else list(data.files)
+        return _with_root(_on_this_machine(data.filesystem, data.files))
     if hasattr(data, "expr") and hasattr(data, "map_partitions"):  # a Dask frame that reads Parquet
         reads = (node.operand("path") for node in data.expr.walk() if "path" in getattr(node, "_parameters", ()))
         return [place for path in reads for place in local_inputs(path)]
     return []
+
+
+def _on_this_machine(system: Any, paths: Iterable[str]) -> list[str]:
+    """Absolute paths of those files of a file system, pyarrow's or fsspec's, that is a part of this machine's."""
+    base = ""
+    while system is not None:
+        name = type(system).__name__
+        if name == "LocalFileSystem":
+            return [os.path.abspath(os.path.join(base, path.lstrip("/") if base else path)) for path in paths]
+        if name == "SubTreeFileSystem":
+            base, system = os.path.join(system.base_path, base.lstrip("/")), system.base_fs
+        elif name == "PyFileSystem":
+            system = getattr(system.handler, "fs", None)
+        elif name == "DirFileSystem":
+            base, system = os.path.join(system.path, base.lstrip("/")), system.fs
+        else:
+            break
+    return []
+
+
+def _with_root(files: list[str]) -> list[str]:
+    """The files of a dataset, and the directory that was read if they are all that is in it."""
+    if len(files) < 2:
+        return files
+    root = os.path.commonpath([os.path.dirname(file) for file in files])
+    there = 0
+    for _, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        there += sum(not name.startswith((".", "_")) for name in names)
+        if there > len(files):
+            return files
+    return [root, *files]
 
 
 def local_files(paths: Iterable[str]) -> list[str]:

@@ -1,23 +1,31 @@
 """What bigmm wrote, and may therefore replace.
 
-A directory carries the hidden file ``.bigmm``. It lists the files that were written, so that a file which somebody put
-beside them is never deleted with them. In a data set the file is empty, because polars reads a directory only when all
-files that are not empty are of one kind; there the names of the parts tell. Results of the versions before 0.4, which
-have no such file, are told by their names and by what their record, manifest or columns say.
+A directory carries the hidden file ``.bigmm``. It lists the files that were written, each with a digest of its size,
+beginning and end. So a file which somebody put beside them or wrote over them is never deleted with them, nor is what
+lies in a directory to which somebody copied the mark. In a data set the mark is empty, because polars reads a directory
+only when all files that are not empty are of one kind; there the name of each part and the metadata in its footer tell.
+Results and models of the versions before 0.4, which have no such file, are told by their names and by what their record
+or manifest says. Predictions of these versions look like anybody's Parquet files, and are not replaced.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from bigmm.version import __version__
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MARK = ".bigmm"
-#: Key of the metadata of a Parquet file that bigmm wrote as a table of its own.
-TABLE_MARK = b"bigmm"
+#: Keys of the metadata of a Parquet file that bigmm wrote alone, or as a part of a data set.
+TABLE_MARK, PART_MARK = b"bigmm", b"bigmm_part"
 
 #: What file managers and NFS leave in any directory.
 _LITTER = re.compile(r"\.DS_Store|Thumbs\.db|desktop\.ini|\.nfs[0-9a-f]+|\._\..*")
@@ -33,45 +41,81 @@ _RECORDS = (
     {"formula", "lanes", "partitions", "solver_reason"},
     {"formula", "objective_fit", "objective_exact", "allowed"},
 )
-#: The last columns of predictions, augmented rows and simulated responses.
-_WRITTEN_COLUMNS = re.compile(r"prediction|se|se_mcse|\.offset|\.hat_mcse|sim_\d+|\.cooksd|\.sigma")
 _RECORD_BYTES = 64 << 20
+#: Bytes at either end of a file that its digest covers.
+_END_BYTES = 1 << 16
+
+
+def mark_draft(folder: Path) -> None:
+    """Say in the mark that the directory is unfinished, or on its way out: all of it may be removed."""
+    (folder / MARK).write_bytes(json.dumps({"bigmm": 1, "draft": True}).encode())
+
+
+def is_draft(folder: Path) -> bool:
+    """Whether the mark says so."""
+    return _json_object(folder / MARK).get("draft") is True
 
 
 def write_mark(folder: Path) -> None:
     """List the files of a finished directory in its mark; a directory of numbered parts has an empty one."""
     names = sorted(name for name in files_below(folder) if name != MARK)
     plain = all(_PART.fullmatch(name) for name in names)
-    text = "" if plain else json.dumps({"bigmm": 1, "files": names}, indent=1)
-    (folder / MARK).write_bytes(text.encode())
+    files = {name: _digest(folder / name) for name in names} if not plain else {}
+    (folder / MARK).write_bytes(b"" if plain else json.dumps({"bigmm": 1, "files": files}, indent=1).encode())
 
 
 def foreign_file(folder: Path) -> str | None:
     """A file in the directory that bigmm did not write, None when there is none: then it may be replaced.
 
-    A directory that bigmm did not write has such a file, unless it is empty.
+    A directory that bigmm did not write has such a file, unless it is empty. A directory inside that carries a mark of
+    its own, such as a model in a directory of results, is judged by that: it may have been replaced since.
     """
-    names = [name for name in files_below(folder) if not _LITTER.fullmatch(name.rpartition("/")[2])]
-    known = _known(folder, names)
-    return next((name for name in names if name != MARK and not known(name)), None)
+    inner: list[str] = []
+    names = []
+    for name in files_below(folder):
+        inside, _, last = name.rpartition("/")
+        if last == MARK and inside:
+            inner.append(inside)
+        elif not _LITTER.fullmatch(last) and name != MARK:
+            names.append(name)
+    for inside in inner:
+        found = foreign_file(folder / inside)
+        if found is not None:
+            return f"{inside}/{found}"
+    names = [name for name in names if not name.startswith(tuple(f"{inside}/" for inside in inner))]
+    known = _known(folder)
+    return next((name for name in names if not known(name)), None)
 
 
-def _known(folder: Path, names: list[str]) -> Any:
+def _known(folder: Path) -> Callable[[str], bool]:
     """Tells of a name in the directory whether bigmm wrote it."""
     place = folder / MARK
     if place.is_file() and not place.is_symlink():
         if place.stat().st_size == 0:
-            return _PART.fullmatch
+            return lambda name: _PART.fullmatch(name) is not None and is_table(folder / name, PART_MARK)
         listed = _json_object(place).get("files")
-        if isinstance(listed, list):
-            return {name for name in listed if isinstance(name, str)}.__contains__
+        if isinstance(listed, dict):
+            return lambda name: name in listed and listed[name] == _digest(folder / name)
     if _is_written_record(folder / "fit.json") or _is_manifest(folder / "model" / "manifest.json"):
-        return _RESULT_FILES.fullmatch
+        return lambda name: _RESULT_FILES.fullmatch(name) is not None
     if _is_manifest(folder / "manifest.json"):
-        return _MODEL_FILES.fullmatch
-    if names and "/" not in names[0] and _PART.fullmatch(names[0]) and _are_predictions(folder / names[0]):
-        return _PART.fullmatch
+        return lambda name: _MODEL_FILES.fullmatch(name) is not None
     return lambda name: False
+
+
+def _digest(path: Path) -> str | None:
+    """Of a file's size, its beginning and its end; None for a link, and for what cannot be read."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(handle, "rb") as stream:
+        size = os.fstat(handle).st_size
+        found = hashlib.sha256(b"%d " % size)
+        found.update(stream.read(_END_BYTES))
+        stream.seek(max(size - _END_BYTES, 0))
+        found.update(stream.read(_END_BYTES))
+    return found.hexdigest()[:32]
 
 
 def files_below(folder: Path) -> Iterator[str]:
@@ -94,9 +138,14 @@ def is_record(path: Path) -> bool:
     return path.stat().st_size == 0 or _is_written_record(path)
 
 
-def is_table(path: Path) -> bool:
-    """Whether a file is a Parquet table that bigmm wrote as one file, or empty."""
-    if not path.is_file():
+def marked_table(table: pa.Table, key: bytes = PART_MARK) -> pa.Table:
+    """The table with the metadata by which `is_table` knows its file."""
+    return table.replace_schema_metadata({**(table.schema.metadata or {}), key: __version__.encode()})
+
+
+def is_table(path: Path, key: bytes = TABLE_MARK) -> bool:
+    """Whether a file is a Parquet table that bigmm wrote alone (or, by its key, as a part of a data set), or empty."""
+    if path.is_symlink() or not path.is_file():
         return False
     if path.stat().st_size == 0:
         return True
@@ -105,7 +154,7 @@ def is_table(path: Path) -> bool:
 
     try:
         with open(path, "rb") as stream:
-            return TABLE_MARK in (pq.read_metadata(stream).metadata or {})
+            return key in (pq.read_metadata(stream).metadata or {})
     except (OSError, pa.ArrowException):
         return False
 
@@ -118,18 +167,6 @@ def _is_written_record(path: Path) -> bool:
 def _is_manifest(path: Path) -> bool:
     body = _json_object(path).get("body") if path.is_file() else None
     return isinstance(body, str) and '"format": "bigmm-fit"' in body
-
-
-def _are_predictions(path: Path) -> bool:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with open(path, "rb") as stream:
-            names = pq.read_schema(stream).names
-    except (OSError, pa.ArrowException):
-        return False
-    return bool(names) and _WRITTEN_COLUMNS.fullmatch(names[-1]) is not None
 
 
 def _json_object(path: Path) -> dict[str, Any]:

@@ -8,21 +8,20 @@ import re
 import secrets
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from bigmm.atomic.lock import hidden_name, locked, take
-from bigmm.atomic.ownership import MARK, foreign_file, is_record, write_mark
+from bigmm.atomic.ownership import MARK, foreign_file, is_draft, is_record, mark_draft, write_mark
 from bigmm.atomic.places import check_path, existing, local_path, resolved
 from bigmm.atomic.reasons import output_error
 from bigmm.atomic.shield import announce, shielded
+from bigmm.atomic.streams import check_open, is_stream, open_number, poured
 from bigmm.atomic.switch import is_unsettled, settle, switch, sync, sync_tree
-from bigmm.errors import BigmmError, OutputError, TemporaryError
+from bigmm.errors import BigmmError, OutputError, TemporaryError, UsageError
 
 #: A discarded draft is gone when it has stayed away for so many looks at it, so many seconds apart.
 QUIET_CHECKS, QUIET_SECONDS = 5, 0.02
@@ -54,10 +53,17 @@ def check_destination(path: Name, *, overwrite: bool = False) -> Path:
 def check_file(path: Name, replaceable: Replaceable = is_record) -> Path:
     """Refuse early a file that cannot be written, or holds what bigmm did not write; returns its absolute path.
 
-    A device or a pipe is written into and never replaced. replaceable: whether an existing file is bigmm's to replace.
+    A device, a pipe or an open file (``/dev/stdout``) is written into and never replaced. replaceable: whether an existing file
+    is bigmm's to replace.
     """
     place = local_path(path)
-    if _is_stream(place):
+    if os.path.basename(os.fsdecode(path)) in ("", ".", ".."):
+        raise UsageError(f"{os.fsdecode(path)} is the name of a directory: name a file")
+    number = open_number(place)
+    if number is not None:
+        with _explained(path):
+            check_open(number)
+    if is_stream(place):
         return place
     check_path(place, path)
     target = resolved(place)
@@ -74,6 +80,11 @@ class Reservation:
     name: Name
     target: Path
     overwrite: bool
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the place is written into and not replaced."""
+        return is_stream(self.target)
 
 
 @contextmanager
@@ -92,6 +103,26 @@ def reserved(path: Name | Reservation, *, overwrite: bool = False) -> Iterator[R
         with _explained(path):
             _check_content(target, path, overwrite)
         yield Reservation(path, target, overwrite)
+
+
+@contextmanager
+def reserved_file(path: Name | Reservation, *, replaceable: Replaceable = is_record) -> Iterator[Reservation]:
+    """Hold the lock of a file to be written, so that a second writer is told before its work, not after.
+
+    A device, a pipe or an open file has none. Raises as `reserved`, and as `check_file`.
+    """
+    if isinstance(path, Reservation):
+        yield path
+        return
+    place = check_file(path, replaceable)
+    if is_stream(place):
+        yield Reservation(path, place, overwrite=True)
+        return
+    target = resolved(place)
+    with _alone(target, path):
+        with _explained(path):
+            _check_file(target, path, replaceable)
+        yield Reservation(path, target, overwrite=True)
 
 
 @contextmanager
@@ -122,6 +153,7 @@ def whole_directory(path: Name | Reservation, *, overwrite: bool = False) -> Ite
         handle = os.open(draft / MARK, os.O_RDWR | os.O_CREAT, 0o666)
         cleanup.callback(os.close, handle)
         take(handle)
+        mark_draft(draft)
         yield draft
         write_mark(draft)
         sync_tree(draft)
@@ -135,19 +167,17 @@ def whole_directory(path: Name | Reservation, *, overwrite: bool = False) -> Ite
 
 
 @contextmanager
-def whole_file(path: Name, *, replaceable: Replaceable = is_record) -> Iterator[Path]:
+def whole_file(path: Name | Reservation, *, replaceable: Replaceable = is_record) -> Iterator[Path]:
     """Yield a path to write one file to; it replaces `path` when the block ends without an exception.
 
-    replaceable: whether an existing file is bigmm's to replace. What is written to a device or a pipe goes into it as
-    it is.
+    replaceable: whether an existing file is bigmm's to replace. What is written to a device, a pipe or an open file goes into
+    it as it is.
     """
-    place = check_file(path, replaceable)
-    if _is_stream(place):
-        with _stream(place, path) as draft:
-            yield draft
-        return
-    target = resolved(place)
-    with _alone(target, path), _explained(path), ExitStack() as cleanup:
+    with reserved_file(path, replaceable=replaceable) as place, _explained(place.name), ExitStack() as cleanup:
+        target = place.target
+        if is_stream(target):
+            yield cleanup.enter_context(poured(target))
+            return
         draft = hidden_name(target, f"-{secrets.token_hex(4)}")
         cleanup.callback(draft.unlink, missing_ok=True)
         handle = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
@@ -156,7 +186,7 @@ def whole_file(path: Name, *, replaceable: Replaceable = is_record) -> Iterator[
         yield draft
         sync(draft)
         with shielded():
-            _check_file(target, path, replaceable)
+            _check_file(target, place.name, replaceable)
             if target.exists():
                 shutil.copymode(target, draft)
             os.replace(draft, target)
@@ -164,25 +194,10 @@ def whole_file(path: Name, *, replaceable: Replaceable = is_record) -> Iterator[
             sync(target.parent)
 
 
-def write_text(path: Name, text: str) -> None:
-    """Write one small UTF-8 file, whole or not at all, over nothing but a record of bigmm's."""
-    with whole_file(path) as draft:
+def write_text(path: Name | Reservation, text: str, *, replaceable: Replaceable = is_record) -> None:
+    """Write one small UTF-8 file, whole or not at all."""
+    with whole_file(path, replaceable=replaceable) as draft:
         draft.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def _stream(target: Path, name: Name) -> Iterator[Path]:
-    """A draft elsewhere that is copied into a device or a pipe; a reader that has seen enough is no error."""
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "stream"
-        yield draft
-        with _explained(name), suppress(BrokenPipeError), open(draft, "rb") as content:
-            _pour(content, target)
-
-
-def _pour(content: BinaryIO, target: Path) -> None:
-    with open(target, "wb", buffering=0) as stream:
-        shutil.copyfileobj(content, stream)
 
 
 @contextmanager
@@ -204,8 +219,8 @@ def _check_content(target: Path, name: Name, overwrite: bool) -> None:
         raise OutputError(f"{os.fspath(name)} exists and is a file: name a directory")
     foreign = foreign_file(target)
     if foreign is not None:
-        advice = f"it holds {foreign}, which bigmm did not write, and is not replaced; choose another place"
-        raise OutputError(f"{os.fspath(name)} exists and is not empty: {advice}")
+        reason = f"it holds {foreign}, which bigmm did not write, and is not replaced"
+        raise OutputError(f"{os.fspath(name)} exists and is not empty: {reason}; choose another place or remove it")
     if any(target.iterdir()) and not overwrite:
         raise OutputError(f"{os.fspath(name)} exists and is not empty: choose another place or say overwrite")
 
@@ -223,14 +238,6 @@ def _check_file(target: Path, name: Name, replaceable: Replaceable) -> None:
         )
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "")
-
-
-def _is_stream(target: Path) -> bool:
-    try:
-        mode = os.stat(target).st_mode
-    except OSError:
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
 
 
 def _probe(target: Path) -> None:
@@ -262,7 +269,7 @@ def _discard(draft: Path) -> None:
 def _remove_tree(folder: Path) -> None:
     """Remove a directory of bigmm's, its mark last: should we be stopped, the rest is still known as bigmm's."""
     with suppress(OSError):
-        (folder / MARK).touch()
+        mark_draft(folder)
         for entry in list(os.scandir(folder)):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
@@ -298,22 +305,19 @@ def settled_path(path: Name) -> Path:
 
 
 def _remove_leftovers(target: Path) -> None:
-    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock.
-
-    What an exchange has put aside is finished, so its mark lists its files: with another file in it, it stays.
-    """
+    """Remove drafts whose writer has ended: the lock on them is free. The caller holds the target's lock."""
     pattern = re.compile(re.escape(hidden_name(target, "").name) + r"-[0-9a-f]{8}(-old)?")
     with os.scandir(target.parent) as entries:
         drafts = [Path(entry.path) for entry in entries if pattern.fullmatch(entry.name)]
     for draft in drafts:
-        if draft.is_dir():
-            mark = draft / MARK
-            finished = not mark.exists() or mark.stat().st_size > 0
-            if (mark.exists() and not _is_abandoned(mark)) or (finished and foreign_file(draft) is not None):
-                continue
+        if not draft.is_dir():
+            if _is_abandoned(draft):
+                draft.unlink(missing_ok=True)
+            continue
+        abandoned = not (draft / MARK).exists() or _is_abandoned(draft / MARK)
+        # What was at the target until the writer stopped may hold a file that somebody put there meanwhile.
+        if abandoned and (is_draft(draft) or foreign_file(draft) is None):
             _remove_tree(draft)
-        elif _is_abandoned(draft):
-            draft.unlink(missing_ok=True)
 
 
 def _is_abandoned(path: Path) -> bool:

@@ -64,15 +64,15 @@ def _greeting(scheduler: str, place: tuple[str, int], context: ssl.SSLContext | 
     """The first 8 bytes that a listener sends by itself; fewer when it closes the connection."""
     if context is None:
         with suppress(TimeoutError), _connection(place, min(_SILENCE_SECONDS, _left(deadline))) as plain:
-            return _first_bytes(plain)
+            return _first_bytes(plain, deadline)
         # The silent connection is closed by now: a server with one thread would not take another.
         _refuse_other_protocols(scheduler, place)
     try:
         with _connection(place, _left(deadline)) as plain:
             if context is None:
-                return _first_bytes(plain)
+                return _first_bytes(plain, deadline)
             with context.wrap_socket(plain, server_hostname=place[0]) as wrapped:
-                return _first_bytes(wrapped)
+                return _first_bytes(wrapped, deadline)
     except TimeoutError as error:
         reason = "something takes connections there and says nothing: a scheduler that is stopped, or another service"
         raise no_answer(scheduler, reason) from error
@@ -89,10 +89,12 @@ def _left(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.1)
 
 
-def _first_bytes(connection: socket.socket) -> bytes:
+def _first_bytes(connection: socket.socket, deadline: float) -> bytes:
+    """The deadline is that of all bytes together: some come one a second."""
     content = b""
     while len(content) < 8 and (more := connection.recv(8 - len(content))):
         content += more
+        connection.settimeout(_left(deadline))
     return content
 
 

@@ -20,8 +20,10 @@ from bigmm.atomic import (
     check_file,
     local_inputs,
     local_path,
+    marked_table,
     output_error,
     reserved,
+    reserved_file,
     settled_path,
     shielded,
     shown_path,
@@ -51,12 +53,13 @@ RESULT_NAMES = frozenset({"summary.txt", "coefficients.parquet", "varcorr.parque
 class Destinations:
     """Where a fit's outputs go.
 
-    directory: the reserved place of --out. json_file: the file of --json. inside: that file's path within the
-    directory, when it lies there; it is then written with the directory.
+    directory: the reserved place of --out. json_file: the file of --json. record: that file's reserved place. inside:
+    that file's path within the directory, when it lies there; it has no place of its own then.
     """
 
     directory: Reservation | None = None
     json_file: str | None = None
+    record: Reservation | None = None
     inside: Path | None = None
 
 
@@ -98,13 +101,15 @@ def _inside(out: str, json_file: str) -> Path | None:
 def destinations(
     out: str | None, json_file: str | None, overwrite: bool, data: tuple[str, ...] = ()
 ) -> Iterator[Destinations]:
-    """Check the outputs and keep other writers out of --out while the block runs."""
+    """Check the outputs and keep other writers out of them while the block runs."""
     inside = check_outputs(out, json_file, overwrite, data)
-    if out is None:
-        yield Destinations(None, json_file)
-        return
-    with reserved(out, overwrite=overwrite) as directory:
-        yield Destinations(directory, json_file, inside)
+    with ExitStack() as held:
+        directory = record = None
+        if out is not None:
+            directory = held.enter_context(reserved(out, overwrite=overwrite))
+        if json_file not in (None, STDOUT) and inside is None:
+            record = held.enter_context(reserved_file(str(json_file)))
+        yield Destinations(directory, json_file, record, inside)
 
 
 def as_json(record: dict[str, Any]) -> str:
@@ -145,18 +150,21 @@ def write_results(console: Console, model: Any, record: dict[str, Any], places: 
     Returns what the last line of stdout names: the JSON file, or the directory's fit.json.
     """
     written: str | None = None
+    text = as_json(marked(record))
     with ExitStack() as outputs:
-        if places.json_file not in (None, STDOUT):
-            written = str(places.json_file)
-            if places.inside is None:
-                outputs.enter_context(whole_file(written)).write_text(as_json(marked(record)), encoding="utf-8")
+        if places.record is not None and not places.record.is_stream:
+            outputs.enter_context(whole_file(places.record)).write_text(text, encoding="utf-8")
         if places.directory is not None:
             draft = outputs.enter_context(whole_directory(places.directory))
             write_tables(model, record, draft)
             if places.inside is not None:
                 (draft / places.inside).parent.mkdir(parents=True, exist_ok=True)
-                (draft / places.inside).write_text(as_json(marked(record)), encoding="utf-8")
-            written = written or os.fspath(shown_path(places.directory.name) / "fit.json")
+                (draft / places.inside).write_text(text, encoding="utf-8")
+            written = os.fspath(shown_path(places.directory.name) / "fit.json")
+        if places.json_file not in (None, STDOUT):
+            written = str(places.json_file)
+        if places.record is not None and places.record.is_stream:  # its reader may keep us waiting: signals must arrive
+            write_text(places.record, text)
         with shielded():
             console.expect(code)
             outputs.close()
@@ -186,8 +194,7 @@ def write_frame(frame: pd.DataFrame, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), TABLE_MARK: __version__.encode()})
+    table = marked_table(pa.Table.from_pandas(frame, preserve_index=False), TABLE_MARK)
     try:
         with open(path, "wb") as stream:  # a path that is no UTF-8 is not for pyarrow
             pq.write_table(table, stream, compression="zstd", write_page_checksum=True)

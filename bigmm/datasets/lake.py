@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bigmm.atomic import shown_path, whole_directory
+from bigmm.atomic import marked_table, shown_path, whole_directory
 from bigmm.errors import UsageError
 
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -46,7 +46,7 @@ def write_lake(
             for number, start in enumerate(range(0, part.num_rows, rows_per_file)):
                 name = folder / f"part-{number:05d}.parquet"
                 pq.write_table(
-                    part.slice(start, rows_per_file),
+                    marked_table(part.slice(start, rows_per_file)),
                     draft / name,
                     row_group_size=row_group_rows,
                     compression="zstd",

@@ -126,8 +126,9 @@ def _fill(plan: Plan, cells: Cells, recipe: Recipe, out: np.ndarray) -> None:
         cells.write_number(str(plan.nodes[first.text].value), out)
         return
     out[:] = _atom(plan, cells, first)
-    for atom in recipe[1:]:
-        np.multiply(out, _atom(plan, cells, atom), out=out)
+    with np.errstate(over="ignore", invalid="ignore"):  # such a column is named once its squares are summed
+        for atom in recipe[1:]:
+            np.multiply(out, _atom(plan, cells, atom), out=out)
 
 
 def _atom(plan: Plan, cells: Cells, atom: Numeric | Coded) -> np.ndarray:

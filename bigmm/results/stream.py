@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bigmm.atomic import check_apart, check_destination, local_inputs, output_error, whole_directory
+from bigmm.atomic import check_apart, check_destination, local_inputs, marked_table, output_error, whole_directory
 from bigmm.design.spec import NEW_DATA
 from bigmm.errors import DataError, UsageError
 from bigmm.execute.executor import executor
@@ -215,7 +215,7 @@ def destination(
 
 def _write_part(source: Source, task: RowTask, wanted: list[str], carried: list[str], folder: Path, item: Item) -> int:
     """Write one part by temporary name and rename, so that a task that runs twice is harmless."""
-    result = _table_of(source, task, wanted, carried, item)
+    result = marked_table(_table_of(source, task, wanted, carried, item))
     part = folder / f"part-{item.partition.index:05d}.parquet"
     temporary = part.with_name(f".{part.name}.{secrets.token_hex(6)}")
     try:

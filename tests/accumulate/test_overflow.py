@@ -34,6 +34,20 @@ def test_one_value_that_is_too_large(column, message, value):
             bigmm.glmm("c ~ x + (1 | g)", data, family="poisson", weights="w")
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("value", [3.4e154, -1e155, 1e300, -1.7e308])
+@pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x * z + (1 + x | g)", "y ~ z + x + (z + x || g)"])
+def test_one_value_whose_square_is_too_large(formula, value):
+    """The choice of what is taken off columns before they are summed meets it first: it neither warns nor stops."""
+    data = rows().assign(z=np.random.default_rng(3).normal(size=200))
+    for column in ("x", "y"):
+        for row in (3, 199):
+            changed = data.copy()
+            changed.loc[row, column] = value
+            with pytest.raises(DataError, match="too large to compute with"):
+                bigmm.lmm(formula, changed)
+
+
 @pytest.mark.parametrize("family", ["poisson", "gamma", "inverse_gaussian"])
 def test_a_response_of_a_generalized_model(family):
     data = rows().assign(p=np.random.default_rng(2).gamma(2.0, 1.0, 200))
@@ -51,29 +65,18 @@ def test_a_whole_column_whose_variance_has_no_square():
         bigmm.lmm("y ~ x + (1 | g)", data)
 
 
-@pytest.mark.parametrize("weight", [1e12, 1e14, 1e16, 1e20, 1e30])
-def test_one_weight_that_outweighs_all_others(weight):
-    """Sums about that row's value look ordinary, and the fit would be another one at every weight."""
+def test_one_weight_that_outweighs_all_others():
+    """As it grows the estimates have a limit, which is nearly reached at 1e6; at 1e14 rounding has spoilt them."""
     data = rows()
-    data.loc[3, "w"] = weight
-    with pytest.raises(DataError, match="nearly all of the weight is on so few of the 200 rows"):
-        bigmm.lmm("y ~ x + (1 | g)", data, weights="w")
-
-
-def test_weights_that_are_large_or_next_to_nothing():
-    """The limit of a large weight is reached, and half of the rows with hardly any weight are no reason to refuse."""
-    data = rows()
-    weighted = [data.assign(w=np.where(data.index == 3, weight, 1.0)) for weight in (1e8, 1e10)]
-    large, larger = (bigmm.lmm("y ~ x + (1 | g)", each, weights="w") for each in weighted)
-    assert larger.params.to_numpy() == pytest.approx(large.params.to_numpy(), abs=1e-4 * large.bse.min())
-    light = data.assign(w=np.where(data.index < 100, 1.0, 1e-20))
-    some, all_rows = (
-        bigmm.lmm("y ~ x + (1 | g)", light[:100], weights="w"),
-        bigmm.lmm("y ~ x + (1 | g)", light, weights="w"),
-    )
-    assert all_rows.nobs == 200
-    assert np.isfinite(all_rows.objective)
-    assert all_rows.theta.shape == some.theta.shape
+    fits = []
+    for weight in (1e8, 1e11):
+        data.loc[3, "w"] = weight
+        fits.append(bigmm.lmm("y ~ x + (1 | g)", data, weights="w"))
+    assert np.all(np.abs(fits[0].params - fits[1].params) < 1e-4 * fits[0].bse)
+    for weight in (1e14, 1e20, 1e30):
+        data.loc[3, "w"] = weight
+        with pytest.raises(DataError, match="nearly all of the weight is on so few of the 200 rows"):
+            bigmm.lmm("y ~ x + (1 | g)", data, weights="w")
 
 
 def test_units_of_a_million_millions_are_ordinary():

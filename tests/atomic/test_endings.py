@@ -12,6 +12,8 @@ import sys
 
 import pytest
 
+from bigmm.atomic import whole_directory
+from bigmm.atomic.lock import hidden_name
 from tests.atomic.endings import STOPPED, WRITTEN
 
 
@@ -54,3 +56,21 @@ def test_a_first_output_is_absent_or_whole(project, tmp_path, number, name):
 def test_a_file_is_the_old_or_the_new(project, tmp_path):
     lines = endings(project, tmp_path, "fit.json", "kill", "overwrite", "exchange")
     assert {line["before"] for line in lines} == {"old", "new"}
+
+
+def test_a_file_that_appeared_in_what_was_replaced_is_kept(tmp_path):
+    """The writer was killed after the exchange and before it looked: the next one removes its own alone."""
+    for text in ("old", "new"):
+        with whole_directory(tmp_path / text) as draft:
+            (draft / "a").write_text(text)
+    out, hidden = tmp_path / "out", hidden_name(tmp_path / "out", "-0123abcd")
+    (tmp_path / "old").rename(hidden)
+    (tmp_path / "new").rename(out)
+    (hidden / "thesis.tex").touch()
+    with whole_directory(out, overwrite=True):
+        pass
+    assert (hidden / "thesis.tex").exists()
+    (hidden / "thesis.tex").unlink()
+    with whole_directory(out, overwrite=True):
+        pass
+    assert not hidden.exists()

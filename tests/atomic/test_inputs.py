@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 
+import fsspec
 import pandas as pd
 import pyarrow.dataset as ds
 import pytest
+from pyarrow import fs
 
 from bigmm.atomic import check_apart, local_inputs
 from bigmm.datasets import write_lake
@@ -76,6 +78,26 @@ def test_datasets_sources_and_dask_frames_have_files(place):
             check_apart("lake", local_inputs(data))
         check_apart("results", local_inputs(data))
     assert local_inputs(pd.DataFrame({"x": [1.0]})) == []
+
+
+def test_datasets_of_other_kinds_have_files_too(place):
+    (place / "lake" / "out").unlink()
+    below = fs.SubTreeFileSystem(str(place), fs.LocalFileSystem())
+    directory = fsspec.filesystem("dir", path=str(place), fs=fsspec.filesystem("file"))
+    union = ds.dataset([ds.dataset("lake", partitioning="hive"), ds.dataset("lake", partitioning="hive")])
+    kinds = [ds.dataset("lake", filesystem=system, partitioning="hive") for system in (None, below, directory)]
+    for data in (*kinds, open_source(kinds[0]), open_source(kinds[1]), union):
+        for out in ("lake", "lake/predictions"):
+            with pytest.raises(UsageError):
+                check_apart(out, local_inputs(data))
+        check_apart("results", local_inputs(data))
+
+
+def test_a_dataset_of_some_files_is_no_directory(place):
+    (place / "lake" / "more.parquet").touch()
+    files = sorted(str(path) for path in (place / "lake").rglob("*.parquet") if path.stat().st_size)
+    assert len(files) > 1
+    check_apart("lake/predictions", local_inputs(ds.dataset(files)))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")

@@ -60,9 +60,9 @@ def test_a_directory_that_looks_alike_is_not_ours(tmp_path, files):
 
 
 def test_results_of_earlier_versions_are_ours(tmp_path):
-    """They have no mark: fit.json, the manifest and the columns of predictions tell."""
-    results, model, predictions = (tmp_path / name for name in ("results", "model", "predictions"))
-    for folder in (results / "ranef", results / "model" / "arrays" / "gram", model / "arrays", predictions):
+    """They have no mark: fit.json and the manifest tell."""
+    results, model = tmp_path / "results", tmp_path / "model"
+    for folder in (results / "ranef", results / "model" / "arrays" / "gram", model / "arrays"):
         folder.mkdir(parents=True)
     body = json.dumps({"format": "bigmm-fit", "version": 1}, indent=1)
     manifest = json.dumps({"sha256": "0", "body": body})
@@ -72,12 +72,54 @@ def test_results_of_earlier_versions_are_ours(tmp_path):
     (results / "summary.txt").write_text("x")
     (results / "fit.json").write_text(json.dumps({"formula": "y ~ 1", "bigmm_version": "0.3"}))
     (results / "ranef" / "g.parquet").touch()
-    pq.write_table(pa.table({"x": [1.0], "prediction": [1.0]}), predictions / "part-00000.parquet")
-    for folder in (results, model, predictions):
+    for folder in (results, model):
         check_destination(folder, overwrite=True)
         (folder / "notes").touch()
         with pytest.raises(OutputError, match="it holds notes"):
             check_destination(folder, overwrite=True)
+
+
+def test_files_that_look_like_predictions_are_not_ours(tmp_path):
+    """Versions before 0.4 wrote such directories without a mark; so does anybody with a model and pyarrow."""
+    pq.write_table(pa.table({"id": [1], "prediction": [1.0]}), tmp_path / "part-00000.parquet")
+    with pytest.raises(OutputError, match="part-00000.parquet, which bigmm did not write, .* or remove it"):
+        check_destination(tmp_path, overwrite=True)
+
+
+def test_a_copied_mark_makes_nothing_ours(written, tmp_path):
+    """The mark of a directory lists digests, that of a data set is empty and its parts carry metadata."""
+    mine = tmp_path / "mine"
+    (mine / "deep").mkdir(parents=True)
+    (mine / MARK).write_bytes((written / MARK).read_bytes())
+    (mine / "deep" / "a").write_text("my own text")
+    with pytest.raises(OutputError, match="it holds deep/a, which bigmm did not write"):
+        check_destination(mine, overwrite=True)
+    write_lake(pd.DataFrame({"x": [1.0, 2.0]}), tmp_path / "lake")
+    pq.write_table(pa.table({"x": [3.0]}), tmp_path / "lake" / "part-00001.parquet")
+    with pytest.raises(OutputError, match=r"it holds part-00001\.parquet, which bigmm did not write"):
+        check_destination(tmp_path / "lake", overwrite=True)
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])
+def test_a_file_that_was_written_over_is_not_ours(tmp_path, size):
+    with whole_directory(tmp_path / "out") as draft:
+        (draft / "notes.txt").write_bytes(b"x" * size)
+    check_destination(tmp_path / "out", overwrite=True)
+    (tmp_path / "out" / "notes.txt").write_bytes(b"x" * (size - 1) + b"y")
+    with pytest.raises(OutputError, match=r"it holds notes\.txt, which bigmm did not write"):
+        check_destination(tmp_path / "out", overwrite=True)
+
+
+def test_a_directory_inside_is_judged_by_its_own_mark(tmp_path):
+    """A model within the results that was saved anew is still bigmm's."""
+    with whole_directory(tmp_path / "out") as draft, whole_directory(draft / "model") as inner:
+        (inner / "a").touch()
+    with whole_directory(tmp_path / "out" / "model", overwrite=True) as inner:
+        (inner / "b").touch()
+    check_destination(tmp_path / "out", overwrite=True)
+    (tmp_path / "out" / "model" / "c").touch()
+    with pytest.raises(OutputError, match="it holds model/c, which bigmm did not write"):
+        check_destination(tmp_path / "out", overwrite=True)
 
 
 def test_a_lake_is_ours_when_it_is_marked(tmp_path):

@@ -6,13 +6,23 @@ import errno
 import os
 import stat
 import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
-from bigmm.atomic import check_destination, check_file, output_error, reserved, whole_directory, whole_file, write_text
-from bigmm.errors import OutputError, ReadError, UsageError
+from bigmm.atomic import (
+    check_destination,
+    check_file,
+    output_error,
+    reserved,
+    reserved_file,
+    whole_directory,
+    whole_file,
+    write_text,
+)
+from bigmm.errors import OutputError, ReadError, TemporaryError, UsageError
 
 
 def names(folder):
@@ -104,6 +114,38 @@ def test_a_device_and_a_pipe_are_written_into(tmp_path):
     reader.join()
     assert content == ["1"]
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_an_open_file_is_appended_to(tmp_path, name):
+    """A shell's `>` made the file and keeps it open: replacing it would lose what else is printed."""
+    code = "from bigmm.atomic import write_text\nprint('before')\n" + f"write_text({name!r}, 'text\\n')\nprint('after')"
+    (tmp_path / "file").write_text("mine\n")
+    with open(tmp_path / "file", "a") as stream:
+        subprocess.run([sys.executable, "-c", code], stdout=stream, check=True)
+    assert (tmp_path / "file").read_text() == "mine\nbefore\ntext\nafter\n"
+
+
+def test_an_open_file_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with open(tmp_path / "file") as stream:
+        for name in (f"/dev/fd/{stream.fileno()}", "/dev/fd/987654"):
+            with pytest.raises(OutputError, match="Bad file descriptor"):
+                check_file(name)
+
+
+def test_a_name_with_a_slash_at_its_end_is_no_file(tmp_path):
+    for name in ("new/", "new/.", "."):
+        with pytest.raises(UsageError, match="is the name of a directory: name a file"):
+            check_file(f"{tmp_path}/{name}")
+
+
+def test_a_file_has_one_writer(tmp_path):
+    with reserved_file(tmp_path / "record.json") as place:
+        with pytest.raises(TemporaryError, match="another run is writing"), reserved_file(tmp_path / "record.json"):
+            pass
+        write_text(place, "{}")
+    assert names(tmp_path) == ["record.json"]
 
 
 def test_errors_name_path_reason_and_advice(tmp_path):

@@ -184,6 +184,17 @@ def test_75_a_second_writer(bigmm, lake, saved, tmp_path):
     assert listing(tmp_path) == ["lake"]
 
 
+def test_75_a_second_writer_of_the_record(bigmm, lake, tmp_path, unfitted):
+    """It is told before the fit, as for --out."""
+    from bigmm.atomic import reserved_file
+
+    with reserved_file(tmp_path / "fit.json"):
+        ended = bigmm("fit", SLEEP, lake, "--json", tmp_path / "fit.json", "--out", tmp_path / "out")
+    assert ended.code == 75
+    assert "another run is writing" in ended.err
+    assert listing(tmp_path) == ["lake"]
+
+
 def test_names_of_any_length(bigmm, tmp_path, unfitted, monkeypatch):
     frame = sleepstudy().rename(columns={"Subject": "g" * 300})
     write_lake(frame, tmp_path / "lake")
@@ -254,6 +265,28 @@ def test_files_are_written_before_anything_is_printed(start, saved, sleep_lake, 
         child.stdout.close()
         assert child.wait(120) == 0
         assert child.stderr.read() == ""
+
+
+def test_143_a_pipe_that_nobody_reads(start, sleep_lake, tmp_path):
+    """The fit is done and waits for a reader; it can be told to stop, and nothing is in place then."""
+    os.mkfifo(tmp_path / "pipe")
+    child = start("fit", SLEEP, sleep_lake, "--json", tmp_path / "pipe", "--out", tmp_path / "out", "--log", "json")
+    while '"fitted"' not in child.stderr.readline():
+        assert child.poll() is None
+    child.terminate()
+    assert child.wait(60) == 143
+    assert listing(tmp_path) == ["pipe"]
+
+
+def test_the_record_to_a_redirected_stdout(start, sleep_lake, tmp_path):
+    """`--json /dev/stdout >> log`: the log keeps what it held, and the record stands before the summary."""
+    (tmp_path / "log").write_text("mine\n")
+    with open(tmp_path / "log", "a") as log:
+        assert start("fit", SLEEP, sleep_lake, "--json", "/dev/stdout", stdout=log).wait(120) == 0
+    text = (tmp_path / "log").read_text()
+    assert text.startswith("mine\n{")
+    assert json.JSONDecoder().raw_decode(text, 5)[0]["formula"] == SLEEP
+    assert text.endswith("/dev/stdout\n")
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")

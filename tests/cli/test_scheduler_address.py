@@ -17,7 +17,7 @@ import time
 import dask
 import pytest
 
-from bigmm.cli import cluster
+from bigmm.cli import cluster, listener
 from bigmm.execute import executor
 from tests.cli.cases import SLEEP
 from tests.execute.processes import Processes
@@ -49,6 +49,18 @@ def test_75_a_silent_listener(bigmm, sleep_lake):
             ended = bigmm(*command, SLEEP, sleep_lake, "--scheduler", address)
             assert ended.code == 75
             assert f"answers at {address} (something takes connections there and says nothing" in ended.err
+
+
+def test_75_a_listener_that_says_a_byte_a_second():
+    """The deadline is for the whole greeting, however slowly it comes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.settimeout(30.0)
+        theirs.sendall(b"1")
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError):
+            listener._first_bytes(ours, begun)
+        assert time.monotonic() - begun < 30.0
 
 
 @pytest.mark.parametrize("server", [http.server.HTTPServer, http.server.ThreadingHTTPServer])
@@ -89,7 +101,7 @@ def test_75_a_stopped_scheduler(bigmm, sleep_lake, tmp_path):
 
 SCRIPT = """
 import sys
-from bigmm.cli import cluster
+from bigmm.cli import cluster, listener
 from bigmm.execute import executor
 from tests.cli.cases import SLEEP
 from bigmm.execute import executor, watchdog
