@@ -53,8 +53,8 @@ def check_destination(path: Name, *, overwrite: bool = False) -> Path:
 def check_file(path: Name, replaceable: Replaceable = is_record) -> Path:
     """Refuse early a file that cannot be written, or holds what bigmm did not write; returns its absolute path.
 
-    A device, a pipe or an open file (``/dev/stdout``) is written into and never replaced. replaceable: whether an existing file
-    is bigmm's to replace.
+    A device, a pipe or an open file (``/dev/stdout``) is written into and never replaced. replaceable: whether an
+    existing file is bigmm's to replace.
     """
     place = local_path(path)
     if os.path.basename(os.fsdecode(path)) in ("", ".", ".."):
@@ -170,8 +170,8 @@ def whole_directory(path: Name | Reservation, *, overwrite: bool = False) -> Ite
 def whole_file(path: Name | Reservation, *, replaceable: Replaceable = is_record) -> Iterator[Path]:
     """Yield a path to write one file to; it replaces `path` when the block ends without an exception.
 
-    replaceable: whether an existing file is bigmm's to replace. What is written to a device, a pipe or an open file goes into
-    it as it is.
+    replaceable: whether an existing file is bigmm's to replace. What is written to a device, a pipe or an open file
+    goes into it as it is.
     """
     with reserved_file(path, replaceable=replaceable) as place, _explained(place.name), ExitStack() as cleanup:
         target = place.target
