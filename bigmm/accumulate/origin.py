@@ -194,10 +194,10 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]
     original = values + shift.plain[[*columns, m - 1]]
-    if not np.all(np.isfinite(values)):
-        return shift, False
     about = values - values.mean(axis=0) if layout.one is not None else values
     sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):  # `assemble` names the column
+        return shift, False
     binary = [is_binary(column) for column in values.T]
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
     left = pivots((values / scale).T @ (values / scale))
@@ -291,10 +291,10 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     rows = np.unique(np.linspace(0, head.rows - 1, ROWS).astype(np.int64))
     some = [head.columns[c - 1][rows] - s if c else np.ones(len(rows)) for c, s in zip(term.covariates, numbers)]
     values = np.column_stack(some)
-    if not np.all(np.isfinite(values)):
-        return {}
     about = values - values.mean(axis=0) if has_constant(term) else values
     sizes = np.einsum("ij,ij->j", about, about)
+    if not np.all(np.isfinite(sizes)):
+        return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
     found = taken_off(values, sizes, may)
     return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
