@@ -32,7 +32,7 @@ from bigmm.optimize import Outcome
 @dataclass(frozen=True, slots=True)
 class FinishedSearch:
     """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model;
-    penalized: -2 ll + |u|^2 with constants; error: the record of the iterative solver's Monte Carlo error."""
+    penalized: what the objective has beside log|M|; error: the record of the iterative solver's Monte Carlo error."""
 
     outcome: Outcome
     assembled: Assembled
@@ -83,12 +83,15 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
         # of a deflation basis made here, which the search could not have: a saved fit finds the same
         outcome = replace(outcome, value=at.penalized + read.logdet_z)
         record = error_record(search, search.probed.error, working, theta, outcome.value)
+    penalized = at.penalized
+    if search.is_laplace:  # to the digits of theta: log|M| from theta is less exact where a covariate is far from zero
+        penalized = outcome.value - read.logdet_z
     vcov, method = coefficient_covariance(search, covered, read.vcov)
     b = tuple(u_j @ lam.T for u_j, lam in zip(at.u, model.templates.joint(theta), strict=True))
     beta = np.full(len(read.beta), np.nan)
     beta[np.isfinite(read.beta)] = search.back @ at.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, at.u, b)
-    return FinishedSearch(outcome, at.assembled, working, theta, phi, estimates, method, at.penalized, record)
+    return FinishedSearch(outcome, at.assembled, working, theta, phi, estimates, method, penalized, record)
 
 
 def probe_sizes(search: Search) -> dict | None:

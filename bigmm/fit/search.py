@@ -46,12 +46,12 @@ class Wishes:
 
 class Search:
     """Minimises the deviance; model: as the engine left it; back (rank, rank): from coefficients of working columns to
-    the user's; probed: what the iterative solver's probes say; end: the point where the search ended, in its own
-    coordinates."""
+    the user's; is_laplace: is there no quadrature; probed: what the iterative solver's probes say; end: the point where
+    the search ended, in its own coordinates."""
 
     def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
         check_optimizer(wishes.optimizer, wishes.solver)
-        self.start, self.wishes = start, wishes
+        self.start, self.wishes, self.is_laplace = start, wishes, nagq < 2
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
         self.parameters = Parameters(p, templates.n_theta, family.has_dispersion, profile, n)
