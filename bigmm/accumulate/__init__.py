@@ -1,6 +1,6 @@
 """Rows to sums: `CrossProducts` of a lane, merged by addition, and `assemble`, which makes the blocks of A."""
 
-from bigmm.accumulate.assemble import Assembled, assemble
+from bigmm.accumulate.assemble import Assembled, assemble, term_basis
 from bigmm.accumulate.crossproducts import CrossProducts, merge
 from bigmm.accumulate.fold import accumulator_bytes, fold_lane, has_many_pairs, many_pairs_bytes
 from bigmm.accumulate.origin import MORE_PASSES, first_shift, next_shift
@@ -27,5 +27,6 @@ __all__ = [
     "merge",
     "next_shift",
     "shift_vector",
+    "term_basis",
     "whole",
 ]

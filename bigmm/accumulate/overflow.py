@@ -27,8 +27,10 @@ def check_size(cross: CrossProducts, layout: Layout) -> None:
             f"the weights {_amount(squares[0])}, which is too large to compute with: check their largest values, "
             "or divide all weights by the same number (estimates do not change)"
         )
-    last = len(squares) - 1
-    name = f"the response {layout.response!r}" if large[0] == last else f"column {layout.columns[large[0]]!r}"
+    last, column = len(squares) - 1, int(large[0])
+    if len(layout.columns) <= column < last:
+        column = cross.shift.copies[column - len(layout.columns)]
+    name = f"the response {layout.response!r}" if column == last else f"column {layout.columns[column]!r}"
     raise DataError(
         f"the squares of {name} {_amount(squares[large[0]])}, which is too large to compute with: check its "
         "largest values, or use a larger unit (divide the column by a power of ten)"

@@ -55,6 +55,27 @@ class Shift:
         """(m, m) K with layout columns = v K."""
         return (np.eye(len(self)) + self.mix) @ (np.eye(len(self)) + self.origin)
 
+    @property
+    def of_columns(self) -> Shift:
+        """Without what columns give of y: y less a number at most."""
+        last = len(self) - 1
+        mix, share = self.mix.copy(), self.share.copy()
+        mix[:, last], share[last] = 0.0, 1.0
+        return replace(self, mix=mix, share=share, order=tuple(column for column in self.order if column != last))
+
+    @property
+    def of_moved(self) -> Shift:
+        """What is left to take off rows that are `moved`: the number of y. Sums of such rows are sums about self."""
+        origin = np.zeros_like(self.origin)
+        origin[0, -1] = self.origin[0, -1]
+        m = len(self)
+        return Shift(origin, (), np.zeros((m, m)), np.ones(m), (), (), self.covariates)
+
+    def moved(self, chunk: DesignChunk) -> DesignChunk:
+        """The chunk with v for its columns; y and offset stay. Of a shift `of_columns`."""
+        ready, numbers = self.prepared(chunk), self.plain[1:-1]
+        return replace(ready, columns=ready.columns - numbers[:, None]) if numbers.any() else ready
+
     def same(self, other: Shift) -> bool:
         """Are sums of both of the same columns?"""
         return (

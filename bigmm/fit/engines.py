@@ -51,7 +51,7 @@ def make_engine(
     """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
     joined = joint_terms(model.spec.layout)
     order = model.chain or model.assembled.term_order
-    covariates, groupings = [joined[j].covariates for j in order], [joined[j].grouping for j in order]
+    covariates, groupings = list(model.covariates), [joined[j].grouping for j in order]
     xc, family = model.fixed_columns, model.family
     common = family, templates, parameters, observed
     kind = engine_for(model.spec.layout, model.chain, nagq)

@@ -32,7 +32,7 @@ from bigmm.optimize import Outcome
 @dataclass(frozen=True, slots=True)
 class FinishedSearch:
     """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model;
-    penalized: -2 ll + |u|^2 with constants; error: the record of the iterative solver's Monte Carlo error."""
+    penalized: what the objective has beside log|M|; error: the record of the iterative solver's Monte Carlo error."""
 
     outcome: Outcome
     assembled: Assembled
@@ -47,7 +47,8 @@ class FinishedSearch:
 
 @dataclass(frozen=True, slots=True)
 class AtMode:
-    """The blocks there, beta (rank,), u per term of the Gram (q, k), penalized deviance with constants."""
+    """The blocks there, beta (rank,) of the working columns, u per term of the Gram (q, k), penalized deviance with
+    constants."""
 
     assembled: Assembled
     beta: np.ndarray
@@ -74,7 +75,7 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
             "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
             f"for separation, and for covariates or offsets that overflow{wide_offset(model)}"
         ) from error
-    advice = runaway_advice(search, mode.beta, read.vcov)
+    advice = runaway_advice(search, mode.beta, working.fixed_errors(theta))
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
     record = None
@@ -82,12 +83,15 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
         # of a deflation basis made here, which the search could not have: a saved fit finds the same
         outcome = replace(outcome, value=mode.penalized + read.logdet_z)
         record = error_record(search, search.probed.error, working, theta, outcome.value)
+    penalized = mode.penalized
+    if search.is_laplace:  # to the digits of theta: log|M| from theta is less exact where a covariate is far from zero
+        penalized = outcome.value - read.logdet_z
     vcov, method = coefficient_covariance(search, covered, read.vcov)
     b = tuple(u_j @ lam.T for u_j, lam in zip(mode.u, model.templates.joint(theta), strict=True))
     beta = np.full(len(read.beta), np.nan)
-    beta[np.isfinite(read.beta)] = mode.beta
+    beta[np.isfinite(read.beta)] = search.back @ mode.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, mode.u, b)
-    return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, mode.penalized, record)
+    return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record)
 
 
 def probe_sizes(search: Search) -> dict | None:
@@ -119,11 +123,10 @@ def error_record(search: Search, error: ProbeError, working: WorkingModel, theta
     return record | beta if n else record
 
 
-def runaway_advice(search: Search, beta: np.ndarray, rx: np.ndarray) -> str:
-    """What ran away, "" when nothing did; rx (p, p): covariance of the coefficients given theta."""
+def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
+    """What ran away, "" when nothing did; beta, error (rank,): coefficients of the working columns, and their standard
+    errors given theta."""
     model, templates = search.model, search.model.templates
-    error = np.sqrt(np.abs(np.diagonal(rx)))
-    error = error[np.isfinite(error)]
     lost = runaway.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
         largest = np.max(model.held.map(runaway.largest_values, model.fixed_columns), axis=0)
@@ -156,7 +159,7 @@ def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray
     if inverse is None:
         return None
     n = parameters.n_beta
-    outward = coordinates.jacobian()[:n, :n]
+    outward = coordinates.user_jacobian(point)[:n, :n]
     return outward @ inverse[:n, :n] @ outward.T
 
 
@@ -183,7 +186,7 @@ def term_blocks(engine: CrossedLaplace, search: Search) -> AtMode:
     phi = search.parameters.split(search.end)[2]
     effects = tuple(u @ root.T for u, root in zip(mode.u, coordinates.square_roots(search.end), strict=True))
     sums = engine.sums(mode.beta, effects, phi, engine.observed, True)
-    gram = restored(engine.gram(sums), model.assembled.gram)
+    gram = restored(engine.gram(sums), model)
     penalized = -2.0 * sums.ll + squared_length(mode.u) + model.constant
     return AtMode(replace(model.assembled, gram=gram), mode.beta, turned(search, mode.u), penalized)
 
@@ -202,7 +205,7 @@ def level_blocks(engine: SingleFactor, search: Search) -> AtMode:
     diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
     block = TermBlock(grouping_name(model), diagonal, dense, np.eye(diagonal.shape[1]))
     gram = replace(model.assembled.gram, terms=(block,), cross={}, xy=sum(part[2] for part in parts))
-    gram = restored(gram, model.assembled.gram)
+    gram = restored(gram, model)
     u = engine.u[kept]
     penalized = -2.0 * sum(part[3] for part in parts) + float((u**2).sum()) + model.constant
     assembled = Assembled(gram, (0,), (kept,), model.assembled.dropped_columns)
@@ -220,7 +223,7 @@ def chain_blocks(engine: NestedFactors, search: Search) -> AtMode:
         TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
         for name, diagonal, dense in zip(names, blocks.diagonal, blocks.dense, strict=True)
     )
-    gram = restored(replace(model.assembled.gram, terms=terms, cross=blocks.cross, xy=blocks.xy), model.assembled.gram)
+    gram = restored(replace(model.assembled.gram, terms=terms, cross=blocks.cross, xy=blocks.xy), model)
     penalized = -2.0 * blocks.ll + sum(float((u**2).sum()) for u in blocks.u) + model.constant
     assembled = Assembled(gram, model.chain, blocks.kept, model.assembled.dropped_columns)
     return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, blocks.u), penalized)
@@ -231,12 +234,14 @@ def grouping_name(model: HeldModel) -> str:
     return model.spec.layout.groupings[model.leading].name
 
 
-def restored(gram: Gram, pattern: Gram) -> Gram:
-    """Working blocks in raw columns, with the pattern's bookkeeping of dropped coefficients."""
-    n = len(pattern.active)
+def restored(gram: Gram, model: HeldModel) -> Gram:
+    """Working blocks with the pattern's bookkeeping of dropped coefficients, and with the way back to the user's
+    columns; y* has none, for the linear predictor is the same in both."""
+    pattern, pairs = model.assembled.gram, zip(gram.terms, model.bases, strict=True)
     return replace(
         gram,
-        x_basis=np.eye(n),
+        terms=tuple(replace(term, basis=basis) for term, basis in pairs),
+        x_basis=pattern.x_basis,
         one=None,
         y_shift=0.0,
         active=pattern.active,

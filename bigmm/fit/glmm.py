@@ -121,7 +121,7 @@ def glmm(
         with clock("learn"):
             counts = look_counts(rows, spec)
             complete, more = complete_design(spec, source, workers, counts, how.progress)
-        passes += 1 + more
+        passes += rows.passes + more
         if complete is spec:
             break
         spec = complete

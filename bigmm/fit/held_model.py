@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from bigmm.accumulate import Assembled, CrossProducts, assemble, merge, shift_vector
+from bigmm.accumulate import (
+    MORE_PASSES,
+    Assembled,
+    CrossProducts,
+    Shift,
+    assemble,
+    first_shift,
+    merge,
+    next_shift,
+    term_basis,
+)
 from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
@@ -43,9 +53,9 @@ class HeldModel:
 
     edges (S + 1,): first level of each shard; leading: the grouping that cuts them; constant: -2 sum of the
     log-likelihood's constants; places: per term of the Gram, (q,) global level -> kept level (-1: no rows);
-    column_root (c, c): root'root = C'WC / sum W of all columns C, the constant first; chain: the joint terms, finest
-    first, where an evaluation is one task per shard; compressed_rows: rows after identical ones were counted, None when
-    none were.
+    shift: which working columns the shards have (`Shift.moved`); column_root (c, c): root'root = C'WC / sum W of all
+    of them, C, the constant first; chain: the joint terms, finest first, where an evaluation is one task per shard;
+    compressed_rows: rows after identical ones were counted, None when none were.
     """
 
     held: Held
@@ -59,6 +69,7 @@ class HeldModel:
     rows_read: int
     dropped: tuple[tuple[str, int], ...]
     places: tuple[np.ndarray, ...]
+    shift: Shift
     column_root: np.ndarray
     chain: tuple[int, ...] | None = None
     compressed_rows: int | None = None
@@ -69,22 +80,38 @@ class HeldModel:
         layout, gram = self.spec.layout, self.assembled.gram
         return np.array(layout.fixed_columns, np.int64)[gram.active[gram.fixed_order]]
 
+    @property
+    def covariates(self) -> tuple[tuple[int, ...], ...]:
+        """Per term of the Gram (k,) the working columns that are its Z."""
+        order = self.chain or self.assembled.term_order
+        return tuple(tuple(map(int, self.shift.covariates[j])) for j in order)
 
-def read_rows(source: Source, spec: DesignSpec, family: Family, partition: Any) -> DesignChunk:
-    """One partition encoded, its response checked."""
+    @property
+    def bases(self) -> tuple[np.ndarray, ...]:
+        """Per term of the Gram (k, k) T with Z = Z_working T."""
+        return tuple(term_basis(np.array(own), self.shift) for own in self.covariates)
+
+
+def held_shift(layout: Layout, head: DesignChunk) -> Shift:
+    """What the columns of held rows are moved by: as for a linear model. y stays, whose values a family knows."""
+    return first_shift(layout, head).of_columns
+
+
+def read_rows(source: Source, spec: DesignSpec, family: Family, shift: Shift, partition: Any) -> DesignChunk:
+    """One partition encoded in working columns, its response checked."""
     chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
     fault = check_response(family, chunk.y, chunk.w)
     if fault is not None:
         row, message = fault
         raise DataError(f"{partition.where}: response '{spec.layout.response}', row {row}: {message}")
-    return chunk
+    return shift.moved(chunk)
 
 
 def read_and_split(
-    source: Source, spec: DesignSpec, family: Family, edges: np.ndarray, leading: int, partition: Any
+    read: Callable[[Any], DesignChunk], edges: np.ndarray, leading: int, partition: Any
 ) -> Iterator[DesignChunk]:
-    """One partition cut by shard."""
-    return shards.split(read_rows(source, spec, family, partition), edges, leading)
+    """One partition cut by shard; read: of `read_rows`."""
+    return shards.split(read(partition), edges, leading)
 
 
 def _join(leading: int, finest: int | None, edges: np.ndarray, number: int, pieces: list[DesignChunk]) -> Shard:
@@ -103,10 +130,10 @@ class RowSizes:
     each: int
 
 
-def row_sizes(source: Source, layout: Layout, head: DesignChunk) -> RowSizes:
-    """From the partitions' footers and the first rows."""
+def row_sizes(source: Source, layout: Layout, head: DesignChunk, copies: int = 0) -> RowSizes:
+    """From the partitions' footers and the first rows; copies: columns that a row has twice."""
     weighted, with_offset = head.w is not None, head.offset is not None
-    each = shards.row_bytes(len(layout.columns), len(layout.groupings), weighted, with_offset)
+    each = shards.row_bytes(len(layout.columns) + copies, len(layout.groupings), weighted, with_offset)
     return RowSizes(sum(p.rows for p in source.partitions) or 10**9, weighted, with_offset, each)
 
 
@@ -162,13 +189,15 @@ def hold_rows(
     how: Settings,
     chain: tuple[int, ...] | None,
     head: DesignChunk,
+    shift: Shift,
 ) -> tuple:
     """The rows in shards: (held shards, edges, leading grouping). The one shuffle, unless the files are in order.
 
     chain: the factors of an evaluation that is one task per shard, cut by the last; None: any, cut by the largest.
+    shift: of `held_shift`.
     """
     layout = spec.layout
-    joined, size = joint_terms(layout), row_sizes(source, layout, head)
+    joined, size = joint_terms(layout), row_sizes(source, layout, head, len(shift.copies))
     leading = joined[chain[-1] if chain else 0].grouping
     finest = joined[chain[0]].grouping if chain and len(chain) > 1 else None
     kept = storage(layout, size, chain, workers, how)
@@ -176,13 +205,13 @@ def hold_rows(
     if spills:
         check_disk(size.rows * size.each)
     runs = runs_by_level(source, spec, leading, count, workers)
+    read = partial(read_rows, source, spec, family, shift)
     if runs is not None:
-        read = partial(read_rows, source, spec, family)
         make = partial(make_shard, read, runs.edges, runs.counted, leading, finest)
         return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
-    split = partial(read_and_split, source, spec, family, edges, leading)
-    sizes = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
+    split = partial(read_and_split, read, edges, leading)
+    sizes = len(shift) - 2, len(layout.groupings), size.weighted, size.with_offset
     through = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
     join = partial(_join, leading, finest, edges)
     held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
@@ -218,21 +247,22 @@ class FirstLook:
         )
 
 
-def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> FirstLook:
-    """Cross-products and log-likelihood constants of a shard; a pure task."""
-    accumulator = Accumulator(layout, shift)
+def first_look(shard: Shard, layout: Any, shift: Shift, family: Family) -> FirstLook:
+    """Cross-products and log-likelihood constants of a shard whose rows are `shift.moved`; a pure task."""
+    accumulator = Accumulator(layout, shift.of_moved)
     constant, doubt = 0.0, ""
     for chunk in shards.blocks(shard):
         accumulator.add(chunk)
         constant += float(columnwise.constant(family, chunk.y, 1.0 if chunk.w is None else chunk.w).sum())
         doubt = doubt or (doubt_response(family, chunk.y, chunk.w) or (0, ""))[1]
-    return FirstLook(accumulator.freeze(), shard.rows_read, shard.dropped, constant, doubt)
+    products = replace(accumulator.freeze(), shift=shift)
+    return FirstLook(products, shard.rows_read, shard.dropped, constant, doubt)
 
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
     """The rows in shards, and the one look at them. edges, leading: as in `HeldModel`; summed: the layout of what the
-    look sums; chain: of `chain_of`."""
+    look sums; chain: of `chain_of`; passes: over the source."""
 
     held: Held
     edges: np.ndarray
@@ -240,6 +270,7 @@ class HeldRows:
     summed: Layout
     look: FirstLook
     chain: tuple[int, ...] | None
+    passes: int
 
 
 def looked_rows(
@@ -251,13 +282,32 @@ def looked_rows(
     chain: tuple[int, ...] | None,
     head: DesignChunk,
 ) -> HeldRows:
-    """Hold the rows and look at them once; chain: of `chain_of`; head: the first rows."""
+    """Hold the rows and look at them once; again where they turn out to be unlike the first ones, by which columns are
+    moved. chain: of `chain_of`; head: the first rows."""
     layout = spec.layout
-    held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head)
     # with a chain the pattern is in the shards already: only X is summed
     summed = replace(layout, terms=()) if chain else layout
-    look = held.fold(FirstLook.merge, first_look, summed, shift_vector(layout, head), family)
-    return HeldRows(held, edges, leading, summed, look, chain)
+    shift, passes = held_shift(layout, head), 1
+    while True:
+        held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head, shift)
+        look = held.fold(FirstLook.merge, first_look, summed, shift, family)
+        better = better_shift(layout, head, look.products) if passes <= MORE_PASSES else None
+        if better is None:
+            return HeldRows(held, edges, leading, summed, look, chain, passes)
+        del held, look  # their memory is the next pass's
+        shift, passes = better, passes + 1
+
+
+def better_shift(layout: Layout, head: DesignChunk, products: CrossProducts) -> Shift | None:
+    """The shift that the rows should have been moved by, None where it is the one that they were; as in `next_shift`,
+    for columns alone."""
+    shift, found = products.shift, next_shift(layout, head, products)
+    if found is None:
+        return None
+    origin = found.of_columns.origin.copy()
+    origin[0, -1] = shift.origin[0, -1]
+    better = replace(found.of_columns, origin=origin)
+    return None if better.same(shift) else better
 
 
 def held_model(rows: HeldRows, spec: DesignSpec, family: Family) -> HeldModel:
@@ -278,16 +328,14 @@ def held_model(rows: HeldRows, spec: DesignSpec, family: Family) -> HeldModel:
         templates = templates_for(layout, assembled.term_order)
     return HeldModel(
         held, edges, leading, spec, family, assembled, templates, -2.0 * look.constant, look.rows_read, look.dropped,
-        places, column_root(look.products), chain,
+        places, look.products.shift, column_root(look.products), chain,
     )  # fmt: skip
 
 
 def column_root(products: CrossProducts) -> np.ndarray:
-    """(c, c) root with root'root = C'WC / sum W of all columns C, the constant first, without the squares of their
-    means: the root of the sums about the shift, and then the shift."""
-    shift, gram = products.shift, products.gram[:-1, :-1]
-    columns = len(gram) - len(shift.copies)
-    return square_root(gram / max(gram[0, 0], 1e-300)) @ shift.back[:-1, :columns]
+    """(c, c) root with root'root = C'WC / sum W of all working columns C, the constant first."""
+    gram = products.gram[:-1, :-1]
+    return square_root(gram / max(gram[0, 0], 1e-300))
 
 
 def with_counted_rows(model: HeldModel) -> HeldModel:

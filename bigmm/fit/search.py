@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bigmm.blocks import Gram
 from bigmm.errors import DataError, UsageError
 from bigmm.fit import runaway
 from bigmm.fit.engines import make_engine
@@ -17,6 +18,7 @@ from bigmm.laplace.coordinates import Coordinates, row_frame
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.start import Start
+from bigmm.objective.criterion import fixed_map
 from bigmm.objective.frame import Frame
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.optimize import Outcome, Problem, minimize, score
@@ -43,28 +45,32 @@ class Wishes:
 
 
 class Search:
-    """Minimises the deviance; model: as the engine left it; probed: what the iterative solver's probes say; end: the
-    point where the search ended, in its own coordinates."""
+    """Minimises the deviance; model: as the engine left it; back (rank, rank): from coefficients of working columns to
+    the user's; is_laplace: is there no quadrature; probed: what the iterative solver's probes say; end: the point where
+    the search ended, in its own coordinates."""
 
     def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
         check_optimizer(wishes.optimizer, wishes.solver)
-        self.start, self.wishes = start, wishes
+        self.start, self.wishes, self.is_laplace = start, wishes, nagq < 2
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
         self.parameters = Parameters(p, templates.n_theta, family.has_dispersion, profile, n)
-        roots = templates.square()
-        engine_parameters = replace(self.parameters, n_theta=roots.n_theta)
+        rows = row_frame(templates, model.covariates, model.column_root, model.bases)
+        engine_parameters = replace(self.parameters, n_theta=rows.roots.n_theta)
         self.engine, self.model = make_engine(
-            model, roots, start.beta, nagq, observed, engine_parameters, wishes.solver, wishes.seed
+            model, rows.roots, start.beta, nagq, observed, engine_parameters, wishes.solver, wishes.seed
         )
-        frame = row_frame(templates, [term.covariates for term in model.spec.layout.terms], model.column_root)
         given = wishes.theta0
-        self.theta0 = theta_start(model, frame, start.eta) if given is None else _checked_theta0(given, templates)
+        self.theta0 = theta_start(model, rows.frame, start.eta) if given is None else _checked_theta0(given, templates)
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         if not (np.isfinite(start.ll) and np.all(np.isfinite(information))):
             raise DataError(no_start(model, start))
-        self.coordinates = Coordinates(self.engine.value, self.engine.evaluate, information, self.parameters, frame)
+        self.back = user_map(model.assembled.gram)
+        n = self.parameters.n_beta
+        self.coordinates = Coordinates(
+            self.engine.value, self.engine.evaluate, information, self.parameters, rows, self.back[:n, :n]
+        )
         self.iterative = wishes.solver == "iterative"
         self.probed: Probed | None = None
         self.end = np.full(self.parameters.size, np.nan)
@@ -124,8 +130,7 @@ class Search:
         """The point with these coefficients; the random effects are made smaller until all levels have a mode. None
         where that never is."""
         for share in SHARES:
-            psi = self.parameters.join(beta, share * self.theta0, float(np.log(self.start.phi)))
-            point = self.coordinates.inward(psi)
+            point = self.coordinates.inward(beta, share * self.theta0, float(np.log(self.start.phi)))
             # an estimate is kept: the search begins with it
             value = self.coordinates.evaluate(point).value if self.iterative else self.coordinates.value(point)
             if np.isfinite(value):
@@ -136,14 +141,15 @@ class Search:
         """The outcome, or a better one from the best equal means for all rows, where a search ended without a minimum:
         means that follow the covariates may begin next to the end of a link's domain, where the search gets stuck. The
         end is at least as good as without covariates."""
-        n, start = self.parameters.n_beta, self.start
+        parameters, start = self.parameters, self.start
+        n = parameters.n_beta
         if outcome.converged or n < 2 or not np.all(np.isfinite([*start.constant, *start.ones])):
             return outcome
         origin, size = self._feasible(start.constant), self.parameters.size
         if origin is None:
             return outcome
         directions = np.eye(size)[:, n - 1 :]
-        directions[:, 0] = self.coordinates.inward(np.append(start.ones, np.zeros(size - n)))
+        directions[:, 0] = self.coordinates.inward(start.ones, np.zeros(parameters.n_theta), 0.0)
         origin[n:], covariances = 0.0, origin[n:].copy()  # the directions lead to theta and log phi themselves
         reduced = along(problem, origin, directions, np.append(0.0, covariances))
         first = minimize(reduced, self.wishes.optimizer)
@@ -176,6 +182,11 @@ class Search:
         model.gradient[-1], model.hessian[-1], model.hessian[:, -1] = 0.0, 0.0, 0.0
         model.hessian[-1, -1] = 1.0
         return model
+
+
+def user_map(gram: Gram) -> np.ndarray:
+    """(rank, rank) from coefficients of the working columns to those of the user's that are kept, in their order."""
+    return fixed_map(gram)[gram.fixed_order][gram.active[gram.fixed_order]]
 
 
 def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: np.ndarray) -> Problem:

@@ -130,6 +130,8 @@ class CrossedLaplace:
         theta_beta, theta, phi = self.parameters.split(psi)
         beta = beta if self.profile else theta_beta
         lams = self.templates.joint(theta)
+        if not np.all(np.isfinite(psi)):
+            return Mode(u, beta, np.inf, 0, False)
         inverses = tuple(np.linalg.pinv(lam) for lam in lams)
         u = tuple(within_range(u_j, lam, inverse) for u_j, lam, inverse in zip(u, lams, inverses, strict=True))
         old: tuple | None = None

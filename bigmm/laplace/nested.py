@@ -114,6 +114,8 @@ class NestedFactors:
         lacks where a column of lambda is 0; for log phi the order of its size."""
         p = self.parameters.p
         gram = np.tril(gram) + np.tril(gram, -1).T
+        if not np.all(np.isfinite(gram)):
+            return np.full((self.parameters.size, self.parameters.size), np.nan)
         information, cross = gram[:p, :p], gram[:p, p:]
         theta = gram[p:, p:] - cross.T @ np.linalg.lstsq(information, cross, rcond=None)[0]
         for a, (row, column) in enumerate(self.places):

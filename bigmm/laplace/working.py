@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from bigmm.blocks.gram import Gram
 from bigmm.objective.algebra import IterativeAlgebra
@@ -19,6 +20,12 @@ class WorkingModel(Criterion):
     def residual_variance(self, factor: Any) -> float:
         """1: working weights already hold the variance."""
         return 1.0
+
+    def fixed_errors(self, theta: np.ndarray) -> np.ndarray:
+        """(rank,) standard errors of the coefficients of the working columns at theta."""
+        lower = self.algebra.fixed_root(self.factor(theta))
+        inverse = solve_triangular(lower, np.eye(len(lower)), lower=True)
+        return np.linalg.norm(inverse, axis=0)
 
     def log_determinant(self, theta: np.ndarray) -> float:
         """log|M| at theta, to check a saved fit."""

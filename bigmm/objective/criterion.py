@@ -201,7 +201,7 @@ class Criterion:
         gram = self.gram
         lower = self.algebra.fixed_root(factor)
         inverse = lapack.dtrtri(lower, lower=1)[0] if len(lower) else lower
-        to_user = self._fixed_map()
+        to_user = fixed_map(gram)
         beta = to_user @ solution.beta
         if gram.one is not None:
             beta = beta + gram.y_shift * gram.one
@@ -213,14 +213,6 @@ class Criterion:
         vcov[dropped] = np.nan
         vcov[:, dropped] = np.nan
         return beta, vcov
-
-    def _fixed_map(self) -> np.ndarray:
-        """(p, rank) from the factor's fixed columns (factors', then dense) to the original basis, [dense, factors]."""
-        gram = self.gram
-        kept = np.flatnonzero(gram.active)
-        n_dense = len(gram.xy) - 1
-        columns = np.concatenate([kept[n_dense:], kept[:n_dense]])
-        return _inverse_basis(gram.x_basis)[:, columns]
 
     def conditional_covariances(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
         """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original
@@ -263,7 +255,7 @@ class Criterion:
         user[:, self.gram.fixed_order] = x
         random_terms = [t for t in self.gram.terms if t.penalized]
         z_working = [np.linalg.solve(t.basis.T, zj.T).T for t, zj in zip(random_terms, z, strict=True)]
-        return user @ self._fixed_map(), tuple(refs), tuple(z_working)
+        return user @ fixed_map(self.gram), tuple(refs), tuple(z_working)
 
     def unseen_variance(self, theta: np.ndarray, refs, z) -> np.ndarray:
         """(n,) prior variance over sigma^2 of the effects of levels that were never seen (-1)."""
@@ -272,6 +264,14 @@ class Criterion:
             unseen = ref < 0
             out[unseen] += ((zj[unseen] @ joint) ** 2).sum(axis=1)
         return out
+
+
+def fixed_map(gram: Gram) -> np.ndarray:
+    """(p, rank) from the factor's fixed columns (factors', then dense) to the original basis, [dense, factors]."""
+    kept = np.flatnonzero(gram.active)
+    n_dense = len(gram.xy) - 1
+    columns = np.concatenate([kept[n_dense:], kept[:n_dense]])
+    return _inverse_basis(gram.x_basis)[:, columns]
 
 
 def _inverse_basis(basis: np.ndarray) -> np.ndarray:

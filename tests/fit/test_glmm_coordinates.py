@@ -20,7 +20,7 @@ FORMULAS = {
     "independent": "y ~ x + (x || g)",
     "no intercept": "y ~ x + (1 | h) + (0 + x | g)",
 }
-MOVED = [(0.0, 1e6), (0.0, 1e-6), (100.0, 1.0), (3e-4, 1e-5)]
+MOVED = [(0.0, 1e6), (0.0, 1e-6), (100.0, 1.0), (3e-4, 1e-5), (1e4, 1.0), (1e4, 1e-3), (1e6, 1.0)]
 
 
 def rows(n=1500, seed=3):
@@ -67,6 +67,56 @@ def test_the_fit_is_that_of_the_covariate_itself(frame, plain, name, origin, uni
     group = "m" if name == "many levels" else "g"
     slope = [m.ranef()[group]["x"].to_numpy() for m in (here, there)]
     assert slope[1] * unit == pytest.approx(slope[0], abs=2e-3 * np.abs(slope[0]).max())
+
+
+@pytest.mark.parametrize(
+    ("formula", "nagq"),
+    [
+        ("y ~ x + I(2 * x) + (1 | g)", 9),
+        ("y ~ 0 + f + x + (x | g)", 1),
+        ("y ~ f * x + (x | g) + (1 | h)", 0),
+        ("y ~ x + z + (1 + z | g) + (x | h)", 1),
+    ],
+)
+def test_columns_of_x_and_predictions_far_from_zero(frame, formula, nagq, tmp_path):
+    """Dropped columns, products, no intercept; what is saved is opened again; predictions come from the user's rows."""
+    frame = frame.assign(f=np.array(list("abc"))[frame["k"]], z=np.cos(np.arange(len(frame))))
+    far = moved(frame, 1e6, 1.0)
+    here, there = (bigmm.glmm(formula, data, family="bernoulli", nagq=nagq, compress=False) for data in (frame, far))
+    assert there.objective == pytest.approx(here.objective, abs=1e-5)
+    ours, theirs = (m.params[[name for name in m.params.index if "x" in name]] for m in (here, there))
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)
+    seen = [bigmm.load(there.save(tmp_path / "far")).predict(far, se=True), here.predict(frame, se=True)]
+    np.testing.assert_allclose(*(p.to_numpy(float)[:, 0] for p in seen), atol=1e-5)
+    np.testing.assert_allclose(*(p.to_numpy(float)[:, 1] for p in seen), rtol=2e-3)
+
+
+def test_a_saved_fit_very_far_from_zero_is_opened(frame, tmp_path):
+    m = bigmm.glmm(FORMULAS["crossed"], moved(frame, 1e10, 1.0), family="bernoulli")
+    assert bigmm.load(m.save(tmp_path / "far")).objective == m.objective
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (x || g)", "y ~ x + (0 + x | g)"])
+def test_an_origin_that_is_part_of_the_model(frame, formula):
+    """At 1e4 + x the effects of independent terms are next to a constant per level, of variance s0^2 + 1e8 s1^2."""
+    far = moved(frame, 1e4, 1.0)
+    level, m = (bigmm.glmm(f, far, family="bernoulli") for f in ("y ~ x + (1 | g)", formula))
+    assert m.converged
+    assert m.objective == pytest.approx(level.objective, abs=0.05)
+    size = np.linalg.norm(m.theta * [1.0, 1e4][-len(m.theta) :])
+    assert size == pytest.approx(level.theta[0], rel=1e-3)
+
+
+def test_rows_unlike_the_first_ones(frame):
+    """Rows that weigh nothing do not tell the origin of those that count: all are held again, about the right one."""
+    none = frame.assign(x=0.0, w=1e-20)
+    data = pd.concat([none, none, moved(frame, 1e6, 1.0).assign(w=1.0)], ignore_index=True)
+    here, once = (
+        bigmm.glmm("n ~ x + (x | g)", d, family="poisson", link="sqrt", weights="w")
+        for d in (frame.assign(w=1.0), data)
+    )
+    assert once.objective == pytest.approx(here.objective, abs=1e-5)
+    assert once.bse["x"] == pytest.approx(here.bse["x"], rel=1e-3)
 
 
 @pytest.mark.parametrize("family", ["poisson", "negative_binomial"])

@@ -62,7 +62,8 @@ def coordinates(kind: str, engine: str) -> tuple[Rows, Coordinates]:
 @pytest.mark.parametrize(("kind", "engine"), CASES)
 def test_value_and_gradient_at_a_point_of_the_search(kind, engine):
     rows, found = coordinates(kind, engine)
-    point = found.inward(rows.psi)
+    beta, theta, _ = rows.parameters().split(rows.psi)
+    point = found.inward(beta, theta, 0.0)
     assert found.outward(point) == pytest.approx(rows.psi, rel=1e-10)
     model = found.evaluate(point)
     assert model.value == pytest.approx(getattr(rows, engine)(False).value(rows.psi), rel=1e-10)
@@ -76,7 +77,8 @@ def test_value_and_gradient_at_a_point_of_the_search(kind, engine):
 @pytest.mark.parametrize(("kind", "engine"), CASES)
 def test_the_rotation_leads_to_the_users_template(kind, engine):
     rows, found = coordinates(kind, engine)
-    point = found.inward(rows.psi)
+    beta, theta, _ = rows.parameters().split(rows.psi)
+    point = found.inward(beta, theta, 0.0)
     joint = rows.templates.joint(rows.parameters().split(rows.psi)[1])
     for root, rotation, lam in zip(found.square_roots(point), found.rotations(point), joint, strict=True):
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(len(lam)), atol=1e-12)
@@ -96,6 +98,25 @@ def test_the_rotation_of_a_singular_template():
     np.testing.assert_allclose(lower_factor(root), lam, atol=1e-14)
 
 
+@pytest.mark.parametrize("slots", [((0, 1),), ((0,), (1,))])
+def test_working_columns_are_the_same_model(slots):
+    """Z = Z_working T: T F eta is a square root of T lambda lambda' T', for terms that T maps to themselves and for
+    independent ones, which in working columns are not."""
+    starts = np.cumsum([0, *(len(own) * (len(own) + 1) // 2 for own in slots)])
+    terms = [Template("g", tuple(map(str, own)), 0, own, int(at)) for own, at in zip(slots, starts, strict=False)]
+    templates, basis = Templates(tuple(terms), (2,)), np.array([[1.0, 100.0], [0.0, 1.0]])
+    rows = row_frame(templates, [(0, 1)], np.diag([1.0, 2.0]), [basis])
+    assert [term.slots for term in rows.roots.terms] == [(0, 1)]
+    theta = np.array([0.5, 0.2, 0.3])[: templates.n_theta]
+    eta = rows.frame.inward(theta)
+    assert rows.frame.outward(eta) == pytest.approx(theta, rel=1e-9)
+    found = Coordinates(None, None, np.zeros((0, 0)), Parameters(0, len(theta), False, True, 9), rows)
+    root, lam = found.square_roots(eta)[0], basis @ templates.joint(theta)[0]
+    np.testing.assert_allclose(root @ root.T, lam @ lam.T, rtol=1e-9)
+    np.testing.assert_allclose(lam @ found.rotations(eta)[0], root, rtol=1e-9, atol=1e-9)
+    assert np.array_equal(rows.roots.joint(found.engine(eta))[0], root)
+
+
 def test_coefficients_are_searched_where_the_information_is_the_identity():
     rng = np.random.default_rng(1)
     x = np.column_stack([np.ones(50), 1e6 * rng.normal(size=50), 1e4 + rng.normal(size=50)])
@@ -109,9 +130,10 @@ def test_coefficients_are_searched_where_the_information_is_the_identity():
         row_frame(templates, [(0,), (0,)], x[:1, :1]),
     )
     psi = np.array([0.3, 2e-6, 0.1, 0.7, 0.2])
-    assert found.outward(found.inward(psi)) == pytest.approx(psi, rel=1e-10)
+    point = found.inward(psi[:3], psi[3:], 0.0)
+    assert found.outward(point) == pytest.approx(psi, rel=1e-10)
     jacobian = found.jacobian()
     assert jacobian[:3, :3].T @ information @ jacobian[:3, :3] == pytest.approx(np.eye(3), abs=1e-2)
     assert np.array_equal(jacobian[3:, 3:], np.eye(2))
-    found.value(found.inward(psi))
+    found.value(point)
     assert calls[0] == pytest.approx(psi, rel=1e-10)
