@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED
 from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.overflow import LARGEST, amount
 from bigmm.accumulate.rank import MIXED_TOLERANCE, TOLERANCE, pivots, sequential_rank, squares_of
 from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError
@@ -142,6 +143,11 @@ def _partition_sums(shift: MatrixShift, partition: MatrixPartition) -> MatrixSum
     _refuse_nonfinite(partition, Z, z)
     xy = np.column_stack([x, _response(partition)])
     w = _weights(partition)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is too large is named when all rows are summed
+        return _products(shift, xy, z, w)
+
+
+def _products(shift: MatrixShift, xy: np.ndarray, z: Any, w: np.ndarray | None) -> MatrixSums:
     squares = np.einsum("ij,ij->j", xy, xy if w is None else xy * w[:, None])
     shift.apply(xy)
     weighted = xy if w is None else xy * w[:, None]
@@ -198,9 +204,17 @@ def _refuse_nonfinite(partition: MatrixPartition, name: str, values: Any) -> Non
 def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
     """Drop columns of X that depend on earlier ones, undo the shift.
 
-    Raises DataError for a constant response or as many coefficients as rows.
+    Raises DataError for columns that are too large to square, a constant response, or as many coefficients as rows.
     """
     p, one = len(sums.xy) - 1, shift.one
+    large = np.flatnonzero(~(sums.squares <= LARGEST))
+    if len(large):
+        column = large[-1]
+        name = "y, less any offset," if column == p else f"column {column} of X (counted from 0)"
+        raise DataError(
+            f"the squares of {name} {amount(sums.squares[column])}, times any weights, which is too large to compute "
+            "with: check the largest values, or use a larger unit"
+        )
     spread = _spread(sums, one)
     unmixed = np.eye(p + 1) + shift.mix
     mixed = shift.mix.any(axis=0)

@@ -13,7 +13,7 @@ import numpy as np
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
 from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
-from bigmm.accumulate.overflow import LARGEST
+from bigmm.accumulate.overflow import LARGEST, fits
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -54,6 +54,8 @@ class Moments:
 def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = None) -> Shift:
     """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
     head = without_zero_weights(head)
+    if not fits(head):
+        return plain_shift(layout, np.zeros(len(layout.columns) + 1))
     numbers = shift_vector(layout, head)
     if moments is not None:
         movable = may_shift(layout) & ~moments.binary & np.isfinite(moments.means)
@@ -94,7 +96,7 @@ def moments_from(cross: CrossProducts) -> Moments:
 def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
     """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
     shift, gram = cross.shift, cross.gram
-    if cross.n < 2:
+    if cross.n < 2 or not np.all(np.diagonal(gram) <= LARGEST):
         return None
     mean = gram[0] / gram[0, 0]
     deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))

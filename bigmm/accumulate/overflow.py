@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.design.layout import Layout
+from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import DataError
 
 LARGEST = 1e150
@@ -24,7 +24,7 @@ def check_size(cross: CrossProducts, layout: Layout) -> None:
         return
     if large[0] == 0:
         raise DataError(
-            f"the weights {_amount(squares[0])}, which is too large to compute with: check their largest values, "
+            f"the weights {amount(squares[0])}, which is too large to compute with: check their largest values, "
             "or divide all weights by the same number (estimates do not change)"
         )
     last, column = len(squares) - 1, int(large[0])
@@ -32,13 +32,19 @@ def check_size(cross: CrossProducts, layout: Layout) -> None:
         column = cross.shift.copies[column - len(layout.columns)]
     name = f"the response {layout.response!r}" if column == last else f"column {layout.columns[column]!r}"
     raise DataError(
-        f"the squares of {name} {_amount(squares[large[0]])}, which is too large to compute with: check its "
+        f"the squares of {name} {amount(squares[large[0]])}, which is too large to compute with: check its "
         "largest values, or use a larger unit (divide the column by a power of ten)"
     )
 
 
-def _amount(total: float) -> str:
+def amount(total: float) -> str:
     return f"add up to {total:.3g}" if np.isfinite(total) else "add up to more than 1.8e308"
+
+
+def fits(head: DesignChunk) -> bool:
+    """Can the columns of these rows be computed with? A pass over all rows tells which of them cannot."""
+    rows = [*head.columns, head.y, *([] if head.offset is None else [head.offset])]
+    return all(float(np.max(np.abs(row), initial=0.0)) <= np.sqrt(LARGEST) for row in rows)
 
 
 def are_outweighed(cross: CrossProducts, limit: float) -> bool:

@@ -26,6 +26,7 @@ from bigmm.design.transforms import Replayer, State, absorb, pending, stateful_n
 from bigmm.errors import DataError
 from bigmm.execute import Executor
 from bigmm.source.partition import Source
+from bigmm.source.schema import float_widths
 
 
 def learn(
@@ -83,7 +84,8 @@ def checked(spec: DesignSpec) -> DesignSpec:
     """The design itself; raises DataError for factors with one level, FormulaError for a base that is no level."""
     check_levels(spec.parsed, spec.levels, spec.combinations, spec.settings, spec.text, spec.complete)
     if spec.response.ones is not None:
-        check_outcomes(spec.layout.response, spec.levels[str(spec.response.node.value)], spec.settings.success)
+        name = str(spec.response.node.value)
+        check_outcomes(name, spec.levels[name], spec.settings.success, spec.complete, spec.lost.get(name, ()))
     _ = spec.plan  # every remaining mistake is found here, not on a worker
     return spec
 
@@ -209,6 +211,7 @@ def _number_levels(
         for name in variables:
             if name not in levels:
                 values = unique_values(table.column(name))
+                _refuse_two_widths(name, values, float_widths(source.schema.field(name)))
                 levels[name] = ordered(name, values, needs.declared.get(name))
     combinations = {}
     for variables in needs.interactions:
@@ -216,6 +219,25 @@ def _number_levels(
         codes = [levels[name].numbers(tables[variables].column(name)) for name in variables]
         combinations[variables] = Combinations(members, distinct_codes(codes, [len(levels) for levels in members]))
     return levels, combinations
+
+
+def _refuse_two_widths(name: str, values: pa.Array, files: str) -> None:
+    """Raise DataError where one number, held in single precision by one file and in double by another, is two levels.
+
+    values: distinct, of the wider type; files: which hold which width, empty where there is one.
+    """
+    if not files:
+        return
+    numbers = values.to_numpy(zero_copy_only=False)
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype(np.float32).astype(np.float64)
+    twice = np.flatnonzero((narrow != numbers) & np.isin(narrow, numbers))
+    if twice.size:
+        number, other = numbers[twice[0]], narrow[twice[0]]
+        raise DataError(
+            f"column {name!r} holds {float(number)!r} and, where it is in single precision, {float(other)!r}, which "
+            f"would be two levels: it is {files}. Write the files with one type, or make the levels text or whole numbers."
+        )
 
 
 def _rows_found(source: Source, variables: tuple[str, ...], summary: DistinctRows) -> pa.Table:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from bigmm.arguments import did_you_mean
+from bigmm.design.equality import is_number
 from bigmm.design.levels import Levels, label_strings
 from bigmm.errors import DataError, UsageError
 
@@ -44,7 +48,7 @@ def success_labels(success: Any) -> tuple[str, ...] | None:
     values = list(plain) if isinstance(plain, (list, tuple, set, frozenset)) else [plain]
     try:
         labels = label_strings(pa.array(values)).to_pylist() if values else []
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, UnicodeEncodeError):
         labels = [None]
     if not labels or None in labels:
         raise UsageError(
@@ -57,7 +61,20 @@ def successes(levels: Levels, success: Sequence[str] | None) -> np.ndarray:
     """(n_levels,) True for the levels that count as 1: those named, or all but the first (R's rule)."""
     if success is None:
         return np.arange(len(levels)) > 0
-    return np.isin(np.array(levels.texts.to_pylist(), dtype=object), list(success))
+    ones = np.zeros(len(levels), dtype=bool)
+    ones[[number for number in map(partial(level_number, levels), success) if number >= 0]] = True
+    return ones
+
+
+def level_number(levels: Levels, label: str) -> int:
+    """Number of the level that a label stands for, -1 for none: by its own label, or as the same number or boolean."""
+    candidates = [pa.array([label])]
+    if is_number(levels.values.type):
+        word = {"True": "1", "False": "0"}.get(label, label)
+        with suppress(InvalidOperation, pa.ArrowInvalid):
+            candidates.append(pa.array([Decimal(word)]))
+    found = [int(levels.numbers(pa.chunked_array([values]))[0]) for values in candidates]
+    return max(found)
 
 
 def outcomes(levels: Levels, success: Sequence[str] | None) -> Outcomes:
@@ -78,13 +95,20 @@ def displayed(levels: Levels) -> list[str]:
     return [repr(text) for text in texts] if is_text(levels) else texts
 
 
-def check_outcomes(name: str, levels: Levels, success: Sequence[str] | None) -> None:
-    """Raise UsageError unless it is said which levels count as 1, and DataError for a response with one level."""
+def check_outcomes(
+    name: str, levels: Levels, success: Sequence[str] | None, complete: bool = True, lost: Sequence[str] = ()
+) -> None:
+    """Raise UsageError unless it is said which levels count as 1, and DataError for a response with one level.
+
+    complete: whether the levels are those of the rows that count. Else there may be fewer of them, and more than two
+    are no error yet. lost: labels of levels without such rows, which `success` may name beside others.
+    """
     labels = displayed(levels)
+    rows = " with complete rows" if lost else ""
     if len(labels) < 2:
-        raise DataError(f"the response {name!r} has one level ({shown(labels)}): there is nothing to model")
+        raise DataError(f"the response {name!r} has one level{rows} ({shown(labels)}): there is nothing to model")
     if success is None:
-        if len(labels) > 2:
+        if len(labels) > 2 and complete:
             rest = f"[{', '.join(labels[1:])}]" if len(labels) <= MOST_SHOWN else "[...]"
             raise UsageError(
                 f"the response {name!r} has {len(labels)} levels ({shown(labels)}), and a binomial response has two: "
@@ -93,12 +117,13 @@ def check_outcomes(name: str, levels: Levels, success: Sequence[str] | None) -> 
             )
         return
     texts = levels.texts.to_pylist()
+    ones = successes(levels, success)
     for label in success:
-        if label not in texts:
+        if level_number(levels, label) < 0 and not (ones.any() and label in lost):
             hint = did_you_mean(label, texts)
             raise UsageError(
-                f"success={label!r} is no level of the response {name!r}; {hint + ' ' if hint else ''}"
+                f"success={label!r} is no level{rows} of the response {name!r}; {hint + ' ' if hint else ''}"
                 f"its levels are {shown(labels)}"
             )
-    if set(texts) <= set(success):
+    if ones.all():
         raise UsageError(f"success= names all levels of the response {name!r} ({shown(labels)}): leave one to be 0")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bigmm.accumulate import CrossProducts
 from bigmm.design import DesignSpec
@@ -20,6 +21,8 @@ from bigmm.design.coverage import Masks, levels_with_rows
 from bigmm.design.expression import columns_of, unparse
 from bigmm.design.layout import joint_terms
 from bigmm.design.learn import checked, learn_states
+from bigmm.design.levels import Levels
+from bigmm.design.outcomes import check_outcomes
 from bigmm.design.transforms import stateful_nodes
 from bigmm.execute import Executor
 from bigmm.fit.held_model import HeldRows
@@ -77,9 +80,24 @@ def complete_design(
     return checked(spec.with_levels(masks, states)), passes
 
 
+def check_response(spec: DesignSpec, source: Source, workers: Executor) -> int:
+    """Look whether more than two levels of the response have rows that count where nobody said which of them are 1.
+
+    Returns the passes over all rows that it took to know. Raises UsageError.
+    """
+    response = spec.response
+    if response.ones is None or spec.settings.success is not None or len(response.ones) <= 2:
+        return 0
+    name = str(response.node.value)
+    masks, everywhere = levels_with_rows(spec, source, workers, [(name,)])
+    check_outcomes(name, Levels(name, spec.levels[name].values.filter(pa.array(masks[name,]))), None)
+    return int(everywhere)
+
+
 def planned_design(spec: DesignSpec, source: Source, workers: Executor) -> DesignSpec:
     """The design of the rows that count for a plan, which makes no pass: without levels of coded factors that have no
     such row, and without such levels of the grouping factors in small data. States stay: no size depends on them."""
+    check_response(spec, source, workers)
     factors: list[tuple[str, ...]] = [(name,) for name in spec.coded_columns]
     if sum(partition.rows for partition in source.partitions) <= PLANNED_ROWS:
         factors += spec.plan.groupings

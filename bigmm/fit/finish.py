@@ -32,7 +32,8 @@ from bigmm.optimize import Outcome
 @dataclass(frozen=True, slots=True)
 class FinishedSearch:
     """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model;
-    penalized: what the objective has beside log|M|; error: the record of the iterative solver's Monte Carlo error."""
+    penalized: what the objective has beside log|M|; error: the record of the iterative solver's Monte Carlo error;
+    observed: whether the blocks have observed working weights, else expected ones."""
 
     outcome: Outcome
     assembled: Assembled
@@ -43,6 +44,7 @@ class FinishedSearch:
     se_method: str
     penalized: float
     error: dict | None = None
+    observed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,23 +60,10 @@ class AtMode:
 
 def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     """Blocks at the mode, covariance of the coefficients, modes. Raises DataError where the working weights vanish."""
-    model, parameters, engine = search.model, search.parameters, search.engine
+    model, parameters = search.model, search.parameters
     _, theta, phi = parameters.split(outcome.theta)
     covered = observed_covariance(search, outcome, se)
-    if isinstance(engine, SingleFactor):
-        mode = level_blocks(engine, search)
-    elif isinstance(engine, NestedFactors):
-        mode = chain_blocks(engine, search)
-    else:
-        mode = term_blocks(engine, search)
-    working = working_model(mode.assembled.gram, model.templates, probe_sizes(search))
-    try:
-        read = working.estimates(theta)
-    except NotPositiveDefiniteError as error:
-        raise DataError(
-            "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
-            f"for separation, and for covariates or offsets that overflow{wide_offset(model)}"
-        ) from error
+    mode, working, read, observed = readable_blocks(search, theta)
     advice = runaway_advice(search, mode.beta, working.fixed_errors(theta))
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
@@ -91,7 +80,39 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     beta = np.full(len(read.beta), np.nan)
     beta[np.isfinite(read.beta)] = search.back @ mode.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, mode.u, b)
-    return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record)
+    return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record, observed)
+
+
+def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingModel, Estimates, bool]:
+    """(blocks at the mode, their model, what is read off it, whether their weights are the observed ones).
+
+    The blocks have the weights of log|M|. Coefficients end at the maximum of the integral, where observed weights need
+    not make the blocks of effects and coefficients together positive definite: of a gamma response of small shape with
+    an identity link, most are negative. The blocks then have expected weights, which are never negative. DataError
+    where these vanish too.
+    """
+    exact = search.engine.observed
+    for observed in (True, False) if exact and search.probed is None else (exact,):
+        mode = blocks_at_mode(search, observed)
+        working = working_model(mode.assembled.gram, search.model.templates, probe_sizes(search))
+        try:
+            return mode, working, working.estimates(theta), observed
+        except NotPositiveDefiniteError as error:
+            failure = error
+    raise DataError(
+        "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
+        f"for separation, and for covariates or offsets that overflow{wide_offset(search.model)}"
+    ) from failure
+
+
+def blocks_at_mode(search: Search, observed: bool) -> AtMode:
+    """From the engine of the search, with observed or expected working weights."""
+    engine = search.engine
+    if isinstance(engine, SingleFactor):
+        return level_blocks(engine, search, observed)
+    if isinstance(engine, NestedFactors):
+        return chain_blocks(engine, search, observed)
+    return term_blocks(engine, search, observed)
 
 
 def probe_sizes(search: Search) -> dict | None:
@@ -179,7 +200,7 @@ def turned(search: Search, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...
     return tuple(u @ rotation.T for u, rotation in zip(modes, rotations, strict=True))
 
 
-def term_blocks(engine: CrossedLaplace, search: Search) -> AtMode:
+def term_blocks(engine: CrossedLaplace, search: Search, observed: bool) -> AtMode:
     """From the blocked factor's engine."""
     model, coordinates = search.model, search.coordinates
     mode = engine.mode(coordinates.engine(search.end))
@@ -191,7 +212,7 @@ def term_blocks(engine: CrossedLaplace, search: Search) -> AtMode:
     return AtMode(replace(model.assembled, gram=gram), mode.beta, turned(search, mode.u), penalized)
 
 
-def level_blocks(engine: SingleFactor, search: Search) -> AtMode:
+def level_blocks(engine: SingleFactor, search: Search, observed: bool) -> AtMode:
     """From the engine that goes level by level."""
     model, coordinates = search.model, search.coordinates
     engine.value(coordinates.engine(search.end))
@@ -199,7 +220,7 @@ def level_blocks(engine: SingleFactor, search: Search) -> AtMode:
     root = coordinates.square_roots(search.end)[0]
     modes = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
     parts = model.held.map(
-        working_blocks, engine.xc, engine.zc, model.family, beta, root, phi, engine.observed, per_shard=modes
+        working_blocks, engine.xc, engine.zc, model.family, beta, root, phi, observed, per_shard=modes
     )
     kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
     diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
@@ -212,11 +233,11 @@ def level_blocks(engine: SingleFactor, search: Search) -> AtMode:
     return AtMode(assembled, beta, turned(search, (u,)), penalized)
 
 
-def chain_blocks(engine: NestedFactors, search: Search) -> AtMode:
+def chain_blocks(engine: NestedFactors, search: Search, observed: bool) -> AtMode:
     """From the engine that goes tree by tree."""
     model = search.model
     assert model.chain is not None
-    blocks = engine.blocks(search.coordinates.engine(search.end))
+    blocks = engine.blocks(search.coordinates.engine(search.end), observed)
     layout = model.spec.layout
     names = [layout.groupings[joint_terms(layout)[j].grouping].name for j in model.chain]
     terms = tuple(

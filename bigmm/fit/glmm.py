@@ -10,7 +10,7 @@ from bigmm.arguments import strict
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.completion import complete_design, look_counts
+from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
 from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
 from bigmm.fit.needs import check_ahead, chosen_solver
@@ -109,6 +109,7 @@ def glmm(
         success=success,
     )
     source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    passes += check_response(spec, source, workers)
     while True:
         check_terms(spec, options.nagq)
         with clock("shard"):
@@ -172,6 +173,7 @@ def glmm(
             phi=fitted.phi,
             nagq=options.nagq,
             laplace="observed" if options.observed else "expected",
+            working_weights="observed" if fitted.observed else "expected",
             se_method=fitted.se_method,
             penalized=fitted.penalized,
             compressed_rows=model.compressed_rows,

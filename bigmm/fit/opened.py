@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -70,7 +70,7 @@ def opened(
             raise UsageError(f"{name} must be a dict by column, such as {EXAMPLES[name]}, got {value!r}")
     check_order(formula, data)
     for name, levels in (categories or {}).items():
-        if isinstance(levels, str):
+        if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
             raise UsageError(f"categories[{name!r}] must be a list of levels in their order, got {levels!r}")
     with clock("open"):
         data, weights, offset = with_vectors(data, weights, offset)

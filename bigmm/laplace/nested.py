@@ -124,10 +124,11 @@ class NestedFactors:
                     theta[a, b] += 2.0 * pull[row, row2]
         return self.parameters.blocks(2.0 * information, theta, 0.5 * self.parameters.rows)
 
-    def blocks(self, psi: np.ndarray) -> NestedBlocks:
-        """The working blocks at the modes."""
+    def blocks(self, psi: np.ndarray, observed: bool) -> NestedBlocks:
+        """The working blocks at the modes, with observed or expected weights."""
         self.value(psi)
         beta, theta, phi = self.parameters.split(psi)
-        parts = self.map_shards(blocks_of_shard, self.model, beta, self.lam(theta), phi, per_shard=self.u)
+        model = (*self.model[:5], observed, self.model[6])
+        parts = self.map_shards(blocks_of_shard, model, beta, self.lam(theta), phi, per_shard=self.u)
         self.passes += 1
         return joined(parts)

@@ -22,7 +22,8 @@ class FittedGlmm(FittedLmm):
     criterion: a `laplace.working.WorkingModel`, the blocks at the mode (residual variance 1); estimates.objective: -2
     log L on R's scale, estimates.sigma: 1, so theta is on the scale of the linear predictor; phi: dispersion
     (`families.family.DISPERSION_MEANING`), 1 without; nagq: 0 fast, 1 Laplace, k quadrature points; laplace: "expected"
-    or "observed" weights in log|M|; se_method: "hessian" or "rx"; penalized: -2 sum ll + |u|^2 + constants at the mode;
+    or "observed" weights in log|M|; working_weights: those of the blocks, "expected" also where observed ones leave the
+    blocks without a factor; se_method: "hessian" or "rx"; penalized: -2 sum ll + |u|^2 + constants at the mode;
     compressed_rows: rows after identical ones were counted, None when that did not pay.
     """
 
@@ -34,6 +35,7 @@ class FittedGlmm(FittedLmm):
     phi: float = 1.0
     nagq: int = 1
     laplace: str = "expected"
+    working_weights: str = "expected"
     se_method: str = "hessian"
     penalized: float = 0.0
     compressed_rows: int | None = None

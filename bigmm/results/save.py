@@ -57,7 +57,7 @@ PLAIN = (
 )
 
 
-GENERALIZED = ("phi", "nagq", "laplace", "se_method", "penalized", "compressed_rows")
+GENERALIZED = ("phi", "nagq", "laplace", "working_weights", "se_method", "penalized", "compressed_rows")
 """Plain fields that `FittedGlmm` adds; its family is kept by name and link."""
 
 
@@ -210,7 +210,9 @@ def _generalized(
 ) -> FittedGlmm:
     working = working_model(shared["assembled"].gram, _templates(body["templates"]), body["monte_carlo_error"])
     log_determinant = working.log_determinant(shared["theta"])
-    if body["nagq"] > 1:  # the integral needs the rows again, the curvature at the mode does not
+    body.setdefault("working_weights", body["laplace"])  # older fits have none of other weights
+    # the integral, and log|M| of other weights than the blocks', need the rows; the curvature at the mode does not
+    if body["nagq"] > 1 or body["working_weights"] != body["laplace"]:
         check_objective(folder, body["numbers"]["logdet_z"], log_determinant, "log|M|")
     else:
         check_objective(folder, body["objective"], body["penalized"] + log_determinant, tolerance=SAME_LAPLACE)

@@ -45,7 +45,7 @@ def open_pandas(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSour
 def _pandas_column(series: Any) -> tuple[pa.Array | pa.ChunkedArray, str]:
     try:
         return pa.Array.from_pandas(series), ""
-    except (pa.ArrowException, TypeError, ValueError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         return pa.nulls(len(series)), " ".join(str(error).split())
 
 

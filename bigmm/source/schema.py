@@ -18,6 +18,7 @@ from bigmm.source.kinds import is_text
 
 TEXT = pa.dictionary(pa.int32(), pa.string())
 _UNITS = ("s", "ms", "us", "ns")
+_WIDTHS = b"float widths"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,25 @@ def unify(files: Sequence[tuple[str, pa.Schema]]) -> Unified:
             refused |= duplicates(schema.names, where)
             distinct.append((where, schema))
     names = list(dict.fromkeys(name for _, schema in distinct for name in schema.names))
-    fields = [pa.field(name, _column_type(name, distinct, refused)) for name in names]
+    fields = [pa.field(name, _column_type(name, distinct, refused), metadata=_widths(name, distinct)) for name in names]
     return Unified(pa.schema(fields), refused)
+
+
+def _widths(name: str, files: Sequence[tuple[str, pa.Schema]]) -> dict[bytes, bytes] | None:
+    """The note of a column that files hold as floats of more than one width."""
+    kinds: dict[pa.DataType, str] = {}
+    for where, schema in files:
+        if name in schema.names:
+            kinds.setdefault(logical_type(schema.field(schema.get_all_field_indices(name)[0]).type), where)
+    floats = {kind: where for kind, where in kinds.items() if pa.types.is_floating(kind)}
+    if len(floats) < 2:
+        return None
+    return {_WIDTHS: ", ".join(f"{kind} in {where}" for kind, where in floats.items()).encode(errors="replace")}
+
+
+def float_widths(field: pa.Field) -> str:
+    """Which files hold a column as floats of which width, for messages; empty where there is one width."""
+    return (field.metadata or {}).get(_WIDTHS, b"").decode()
 
 
 def _column_type(name: str, files: Sequence[tuple[str, pa.Schema]], refused: dict[str, str]) -> pa.DataType:

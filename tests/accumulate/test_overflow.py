@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import bigmm
 from bigmm.errors import DataError
@@ -84,3 +85,25 @@ def test_units_of_a_million_millions_are_ordinary():
     one = bigmm.lmm("y ~ x + (1 | g)", data)
     other = bigmm.lmm("y ~ x + (1 | g)", data.assign(y=data.y * 1e12, x=data.x * 1e-12))
     assert other.params["x"] == pytest.approx(one.params["x"] * 1e24, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [1e300, 1e200, 1e160])
+def test_matrices(value):
+    data = rows()
+    far = np.where(np.arange(200) == 3, value, data.x)
+    z = sp.csr_array((np.ones(200), (np.arange(200), data.g)))
+    x, one = data[["x"]].to_numpy(), np.ones(200)
+    with pytest.raises(DataError, match=r"the squares of column 1 of X \(counted from 0\) add up to"):
+        bigmm.lmm_from_arrays(data.y.to_numpy(), np.column_stack([one, far]), z)
+    with pytest.raises(DataError, match="the squares of y, less any offset, add up to"):
+        bigmm.lmm_from_arrays(far, np.column_stack([one, x]), z)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+@pytest.mark.parametrize("place", [3, 180])
+def test_a_value_that_is_too_large_says_nothing_else(place):
+    """In the first rows, by which columns are shifted, as after them; no warning of NumPy's beside the error."""
+    data = rows()
+    data.loc[place, "x"] = 1e200
+    with pytest.raises(DataError, match="the squares of column 'x' add up to"):
+        bigmm.lmm("y ~ x + (1 + x | g)", data, partition_bytes=1000)

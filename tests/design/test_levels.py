@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import bigmm
 from bigmm.design import learn
 from bigmm.design.levels import Combinations, JoinedLabels, Levels, sorted_distinct
 from bigmm.errors import DataError
@@ -283,3 +284,18 @@ def test_labels_of_very_many_combinations_are_made_when_asked_for(monkeypatch):
     assert lazy[np.array([2, 0])].tolist() == ["y:30", "x:20"]
     assert lazy[np.array([], int)].tolist() == []
     assert np.asarray(lazy).tolist() == eager.tolist()
+
+
+def test_a_factor_in_two_widths_is_refused(tmp_path):
+    """0.1 in single precision is another number than 0.1: two levels, or a column that is no factor, never silently."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(1, 8, 200) / 10
+    frame = pd.DataFrame({"y": rng.normal(size=200), "x": x, "half": 5 * x // 1, "g": np.arange(200) % 9})
+    for number, kind in enumerate(["float32", "float64"]):
+        part = frame.iloc[number * 100 : number * 100 + 100]
+        part.astype({"x": kind, "half": kind}).to_parquet(tmp_path / f"{number}.parquet")
+    for formula in ("y ~ 1 + (1 | x)", "y ~ C(x) + (1 | g)", "y ~ 1 + (1 | g:x)"):
+        with pytest.raises(DataError, match=r"'x' holds 0\.\d and, .* float in .*0\.parquet, double in .*1\.par"):
+            bigmm.lmm(formula, tmp_path)
+    assert bigmm.lmm("y ~ x + (1 | g)", tmp_path).nobs == 200
+    assert bigmm.lmm("y ~ 1 + (1 | half)", tmp_path).n_groups == bigmm.lmm("y ~ 1 + (1 | half)", frame).n_groups

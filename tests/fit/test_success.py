@@ -160,3 +160,54 @@ def test_numbers_beyond_one_name_the_option(three):
     with pytest.raises(DataError, match="response 2: a bernoulli response is 0 or 1; .* with success="):
         fit(three, "number ~ x + (1 | g)")
     same(fit(three, "number ~ x + (1 | g)", success=[1, 2]), coded(three, [1, 2]))
+
+
+def lost_third(how):
+    """Two levels and a third, `na`, of rows that do not count, and the options that leave these rows out."""
+    frame = levelled(["no", "yes"])
+    third = np.arange(len(frame)) % 4 == 0
+    frame = frame.assign(out=frame["out"].where(~third, "na"), w=np.where(third, 0.0, 1.0))
+    if how == "weight":
+        return frame, frame[~third], {"weights": "w"}
+    if how == "filter":
+        return frame, frame[~third], {"filter": "out != 'na'"}
+    return frame.assign(x=frame["x"].where(~third)), frame[~third], {}
+
+
+@pytest.mark.parametrize("how", ["missing", "weight", "filter"])
+@pytest.mark.parametrize("success", [None, "yes", ["na", "yes"]])
+def test_a_third_level_without_rows_that_count_is_no_level(how, success):
+    """The truth is the fit of the rows that count."""
+    frame, rest, options = lost_third(how)
+    if how == "filter" and success == ["na", "yes"]:
+        with pytest.raises(UsageError, match="success='na' is no level of the response 'out'"):
+            fit(frame, success=success, **options)
+        return
+    model, truth = fit(frame, success=success, **options), fit(rest, success="yes")
+    assert model.objective == pytest.approx(truth.objective, rel=1e-12)
+    np.testing.assert_allclose(model.params, truth.params, rtol=1e-8)
+    bigmm.plan(FORMULA, frame, family="bernoulli", success=success, **options)
+
+
+def test_success_names_a_level_without_rows_that_count():
+    frame, _, _ = lost_third("missing")
+    message = "success='na' is no level with complete rows of the response 'out'; .*'no', 'yes'"
+    with pytest.raises(UsageError, match=message):
+        fit(frame, success="na")
+
+
+@pytest.mark.parametrize("success", [1, True, 1.0, "1", "True", np.int64(1), np.bool_(True)])
+@pytest.mark.parametrize("kind", ["int8", "bool", "float32", "category", "Int64", "boolean"])
+def test_numbers_and_booleans_that_are_the_same_number(success, kind):
+    """docs/levels.md: True and 1 are one level, also in success=."""
+    frame = levelled([0, 1]).drop(columns="out")
+    truth = fit(frame, "number ~ x + (1 | g)")
+    same(fit(frame.assign(number=frame["number"].astype(kind)), "number ~ x + (1 | g)", success=success), truth)
+
+
+def test_success_that_is_no_text():
+    """The command line hands over bytes that are no UTF-8 as lone surrogates."""
+    with pytest.raises(UsageError, match="name the level of the response"):
+        fit(levelled(["no", "yes"]), success="\udce9")
+    with pytest.raises(UsageError, match="name the level of the response"):
+        fit(levelled([0, 1]), success=2**70)
