@@ -24,6 +24,9 @@ from bigmm.design.layout import JointTerm, Layout, joint_terms
 from bigmm.errors import DataError
 from bigmm.execute.memory import give_back
 
+UNHEARD = 1e-12
+"""Share of the response's weighted squares that is about its mean, below which few rows have all that counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
@@ -94,14 +97,16 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
         raise DataError(f"there are no rows to fit: {_why_none(cross)}")
     check_size(cross, layout)
     y = len(cross.shift) - 1
-    spread = response_squares(cross)
-    if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
+    spread, original = response_squares(cross), original_squares(cross, y)
+    constant = spread <= max(ROUNDING_SQUARED * original, 1e-14 * cross.gram[y, y])
+    # about the mean of the heaviest rows the response keeps its digits, but the other rows of their levels do not
+    if are_outweighed(cross) and (constant or spread <= UNHEARD * original):
+        raise DataError(
+            f"nearly all of the weight is on so few of the {cross.n} rows that the others do not count, and on "
+            f"these the response {layout.response!r} does not vary: check the largest weights"
+        )
+    if constant:
         mean = float(cross.gram[0] @ cross.shift.back[:, y]) / cross.gram[0, 0]
-        if are_outweighed(cross):
-            raise DataError(
-                f"nearly all of the weight is on so few of the {cross.n} rows that the others do not count, and on "
-                f"these the response {layout.response!r} does not vary: check the largest weights"
-            )
         raise DataError(
             f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
             "so there is no variance to explain; check the response column and the filter"

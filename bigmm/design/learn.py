@@ -239,8 +239,8 @@ def _refuse_two_widths(name: str, values: pa.Array, files: str) -> None:
     if twice.size:
         number, other = numbers[twice[0]], narrow[twice[0]]
         raise DataError(
-            f"column {name!r} holds {float(number)!r} and, where it is in single precision, {float(other)!r}, which would be two "
-            f"levels: it is {files}. Write the files with one type, or make the levels text or whole numbers."
+            f"column {name!r} holds {float(number)!r} and, where it is in single precision, {float(other)!r}, which "
+            f"would be two levels: it is {files}. Write the files with one type, or make the levels text or whole numbers."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from functools import partial
@@ -70,10 +71,8 @@ def level_number(levels: Levels, label: str) -> int:
     candidates = [pa.array([label])]
     if is_number(levels.values.type):
         word = {"True": "1", "False": "0"}.get(label, label)
-        try:
+        with suppress(InvalidOperation, pa.ArrowInvalid):
             candidates.append(pa.array([Decimal(word)]))
-        except (InvalidOperation, pa.ArrowInvalid):
-            pass
     found = [int(levels.numbers(pa.chunked_array([values]))[0]) for values in candidates]
     return max(found)
 

@@ -211,7 +211,7 @@ def _generalized(
     working = working_model(shared["assembled"].gram, _templates(body["templates"]), body["monte_carlo_error"])
     log_determinant = working.log_determinant(shared["theta"])
     body.setdefault("working_weights", body["laplace"])  # older fits have none of other weights
-    # the integral, and log|M| of other weights than the blocks', need the rows again; the curvature at the mode does not
+    # the integral, and log|M| of other weights than the blocks', need the rows again
     if body["nagq"] > 1 or body["working_weights"] != body["laplace"]:
         check_objective(folder, body["numbers"]["logdet_z"], log_determinant, "log|M|")
     else:

@@ -295,7 +295,9 @@ def test_a_factor_in_two_widths_is_refused(tmp_path):
         part = frame.iloc[number * 100 : number * 100 + 100]
         part.astype({"x": kind, "half": kind}).to_parquet(tmp_path / f"{number}.parquet")
     for formula in ("y ~ 1 + (1 | x)", "y ~ C(x) + (1 | g)", "y ~ 1 + (1 | g:x)"):
-        with pytest.raises(DataError, match=r"column 'x' holds 0\.\d and, .* float in .*0\.parquet, double in .*1\.par"):
+        with pytest.raises(
+            DataError, match=r"column 'x' holds 0\.\d and, .* float in .*0\.parquet, double in .*1\.par"
+        ):
             bigmm.lmm(formula, tmp_path)
     assert bigmm.lmm("y ~ x + (1 | g)", tmp_path).nobs == 200
     assert bigmm.lmm("y ~ 1 + (1 | half)", tmp_path).n_groups == bigmm.lmm("y ~ 1 + (1 | half)", frame).n_groups

@@ -68,7 +68,7 @@ def without_positive_blocks() -> pd.DataFrame:
 def laplace_deviance(model, data) -> float:
     """-2 log L by Laplace's method level by level, with the curvature itself, at the estimates (log link)."""
     total, sd, phi = 0.0, model.theta[0], model.fitted.phi
-    for g, rows in data.groupby("g"):
+    for _, rows in data.groupby("g"):
         y, line = rows.y.to_numpy(), model.params["Intercept"] + model.params["x"] * rows.x.to_numpy()
 
         def penalized(b, y=y, line=line):
