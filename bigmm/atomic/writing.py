@@ -43,7 +43,7 @@ def check_destination(path: Name, *, overwrite: bool = False) -> Path:
     with _explained(path):
         if is_unsettled(target):
             _sweep(target)
-        _check_content(target, path, overwrite)
+        _check_early(target, path, overwrite)
         if target.is_dir() and not os.access(target, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "")
         _probe(target)
@@ -211,6 +211,20 @@ def _explained(name: Name) -> Iterator[None]:
         raise output_error(name, error) from error
 
 
+def _check_early(target: Path, name: Name, overwrite: bool) -> None:
+    """`_check_content` by one who does not hold the lock: the steps of a writer look like somebody else's files."""
+    try:
+        _check_content(target, name, overwrite)
+    except OSError as error:
+        try:
+            with locked(target, name):
+                _check_content(target, name, overwrite)
+        except BigmmError:
+            raise
+        except OSError:  # no lock can be had there, and so nothing be written
+            raise error from None
+
+
 def _check_content(target: Path, name: Name, overwrite: bool) -> None:
     """The directory must be absent, empty, or bigmm's own with `overwrite`."""
     if not os.path.lexists(target):
@@ -251,7 +265,8 @@ def _probe(target: Path) -> None:
             raise PermissionError(errno.EPERM, "")
     probe = hidden_name(there / target.name, f"-{secrets.token_hex(4)}")
     probe.mkdir()
-    probe.rmdir()
+    with suppress(FileNotFoundError):  # the holder of the lock took it for a leftover
+        probe.rmdir()
 
 
 def _discard(draft: Path) -> None:
@@ -313,11 +328,11 @@ def _remove_leftovers(target: Path) -> None:
         if not draft.is_dir():
             if _is_abandoned(draft):
                 draft.unlink(missing_ok=True)
-            continue
-        abandoned = not (draft / MARK).exists() or _is_abandoned(draft / MARK)
-        # What was at the target until the writer stopped may hold a file that somebody put there meanwhile.
-        if abandoned and (is_draft(draft) or foreign_file(draft) is None):
-            _remove_tree(draft)
+        elif not (draft / MARK).exists() or _is_abandoned(draft / MARK):
+            # What was at the target until the writer stopped may hold a file that somebody put there meanwhile.
+            with suppress(FileNotFoundError):  # it was somebody's probe, and is gone
+                if is_draft(draft) or foreign_file(draft) is None:
+                    _remove_tree(draft)
 
 
 def _is_abandoned(path: Path) -> bool:

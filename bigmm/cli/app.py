@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:  # remarks go nowhere; a closed stdout stays None, for a record that was asked for is missed
+        sys.stderr = os.fdopen(2, "w")
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -134,6 +134,19 @@ def test_an_open_file_that_cannot_be_written(tmp_path):
                 check_file(name)
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_the_steps_of_a_writer_are_not_taken_for_somebody_elses_files(tmp_path, overwrite):
+    """Whoever comes while another run writes is told so, whatever the directory looks like just then."""
+    with reserved(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "half").touch()
+        with pytest.raises(TemporaryError, match="another run is writing"):
+            check_destination(tmp_path / "out", overwrite=overwrite)
+    with pytest.raises(OutputError, match="it holds half, which bigmm did not write"):
+        check_destination(tmp_path / "out", overwrite=overwrite)
+    assert names(tmp_path) == ["out"]
+
+
 def test_a_name_with_a_slash_at_its_end_is_no_file(tmp_path):
     for name in ("new/", "new/.", "."):
         with pytest.raises(UsageError, match="is the name of a directory: name a file"):

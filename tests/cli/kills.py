@@ -92,8 +92,9 @@ def main(place: Path, command: str, overwrite: bool, fractions: list[float]) -> 
     line = arguments(place, command, "new", out) + ["--overwrite"] * overwrite
     command_process(line, folder, float("inf"))
     for fraction in fractions:
-        code, stop, total = 0, float("inf"), int((place / "events").read_text())
-        while code == 0:  # the number of events differs a little between runs; this one got through
+        code, stop = 0, float("inf")
+        while code == 0:  # the number of events differs between runs; this one got through
+            total = int((place / "events").read_text())
             shutil.rmtree(folder)
             folder.mkdir()
             if overwrite:

@@ -313,6 +313,7 @@ def test_closed_streams(saved, sleep_lake, tmp_path, project):
     assert ended(">&-", "fit", SLEEP, sleep_lake, "--out", tmp_path / "out") == 0
     assert listing(tmp_path) == ["out"]
     assert ended("2>&-", "summary", saved / "nosuch") == 2
+    assert ended("2>&-", "fit", SLEEP, sleep_lake) == 0
     assert ended(">&- 2>&- <&-", "summary", saved) == 0
     assert ended(">&-", "summary", saved, "--json", "-") == 73
 
