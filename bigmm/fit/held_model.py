@@ -231,8 +231,10 @@ def first_look(shard: Shard, layout: Any, shift: np.ndarray, family: Family) -> 
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """The rows in shards, and the one look at them. edges, leading: as in `HeldModel`; summed: the layout of what the
-    look sums; chain: of `chain_of`."""
+    """The rows in shards, and what one look at them has told.
+
+    edges, leading, chain: as in `HeldModel`; summed: the layout of what the look sums.
+    """
 
     held: Held
     edges: np.ndarray
@@ -251,7 +253,13 @@ def looked_rows(
     chain: tuple[int, ...] | None,
     head: DesignChunk,
 ) -> HeldRows:
-    """Hold the rows and look at them once; chain: of `chain_of`; head: the first rows."""
+    """Hold the rows in shards and look at them once.
+
+    Parameters
+    ----------
+    chain: the joint terms of `chain_of`, finest first, None where terms are crossed.
+    head: the first rows, which tell about what numbers the columns are summed.
+    """
     layout = spec.layout
     held, edges, leading = hold_rows(source, spec, family, workers, how, chain, head)
     # with a chain the pattern is in the shards already: only X is summed
