@@ -29,8 +29,17 @@ class TakenOff:
 
 
 def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
-    """What to take off the columns of values (n, p), which change; sizes (p,): their sums of squares; may (p,): may
-    what depends on others become a residual of nothing but rounding?"""
+    """What to take off columns so that each is what earlier ones leave of it.
+
+    Parameters
+    ----------
+    values: (n, p) the columns, in their order. A column that earlier ones nearly give is replaced by its residual.
+    sizes: (p,) sums of squares of the columns, about their means where a constant is among them.
+    may: (p,) whether a column that depends on earlier ones exactly may be replaced too, by what rounding leaves of it.
+        Columns of zeros and ones may not, so that their sums stay counts.
+
+    Returns what is taken off, and how much each column keeps.
+    """
     weights: dict[int, dict[int, float]] = {}
     p = values.shape[1]
     base: list[int] = []

@@ -36,8 +36,10 @@ QUIETLY: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ign
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """means (m,) and deviations (m,), the standard deviations, of [1, columns..., y - offset]; binary (m,): columns of
-    zeros and ones."""
+    """Where the columns [1, columns..., y - offset] lie.
+
+    means: (m,); deviations: (m,) standard deviations; binary: (m,) whether a column has zeros and ones only.
+    """
 
     means: np.ndarray
     deviations: np.ndarray
@@ -52,7 +54,14 @@ class Moments:
 
 @np.errstate(**QUIETLY)
 def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = None) -> Shift:
-    """The shift by the complete rows of `head`; moments: of all rows, where they are known to differ."""
+    """The shift that the first rows suggest.
+
+    Parameters
+    ----------
+    layout: of the design.
+    head: the first rows, complete ones only; rows of weight zero do not count.
+    moments: of all rows, where a pass has told that they differ from those of the head.
+    """
     head = without_zero_weights(head)
     if not fits(head):
         return plain_shift(layout, np.zeros(len(layout.columns) + 1))
@@ -94,7 +103,16 @@ def moments_from(cross: CrossProducts) -> Moments:
 
 @np.errstate(**QUIETLY)
 def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift | None:
-    """The shift of another pass, where these sums have lost digits because the first rows are not like the others."""
+    """The shift of another pass, where a pass has lost digits because the first rows are not like the others.
+
+    Parameters
+    ----------
+    layout: of the design.
+    head: the first rows, which tell what columns have to do with each other.
+    cross: the sums of the pass, which tell where the columns are.
+
+    Returns None where the sums are good as they are, and where their squares are no numbers, which `overflow` says.
+    """
     shift, gram = cross.shift, cross.gram
     if cross.n < 2 or not np.all(np.diagonal(gram) <= LARGEST):
         return None

@@ -23,8 +23,16 @@ Masks = dict[tuple[str, ...], np.ndarray]
 def levels_with_rows(
     spec: DesignSpec, source: Source, workers: Executor, factors: Sequence[tuple[str, ...]]
 ) -> tuple[Masks, bool]:
-    """({columns of a factor: (n_levels,) bool, whether the level has a row that counts}, whether this looked at all
-    partitions)."""
+    """Which levels have a row that counts.
+
+    Partitions are looked at in growing batches until every level has such a row.
+
+    Parameters
+    ----------
+    factors: columns of each factor that is asked about.
+
+    Returns {columns of a factor: (n_levels,) bool}, and whether all partitions were looked at: that is a pass.
+    """
     masks = {columns: np.zeros(spec.level_count(columns), dtype=bool) for columns in factors}
     first, size = 0, 1
     while first < len(source.partitions) and not all(mask.all() for mask in masks.values()):
@@ -40,7 +48,10 @@ def levels_with_rows(
 def covered_levels(
     source: Source, spec: DesignSpec, wanted: Mapping[tuple[str, ...], np.ndarray], partition: Partition
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """Numbers of the wanted levels (n_levels,) bool that have a row of the partition that counts; a pure task."""
+    """Numbers of the wanted levels that have a row of the partition that counts; a pure task.
+
+    wanted: columns of a factor -> (n_levels,) bool. All columns are read only where a wanted level occurs.
+    """
     names = list(dict.fromkeys(name for columns in wanted for name in columns))
     table = source.read(partition, names)
     if not any(len(_numbers(spec, columns, table, mask)) for columns, mask in wanted.items()):

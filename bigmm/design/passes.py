@@ -36,7 +36,10 @@ def fold_summaries(
     tick: Callable[[int], None],
     complete: Completeness | None = None,
 ) -> dict:
-    """Fold the partitions of a lane, in order, into every requested summary; complete: of the rows that count only."""
+    """Fold the partitions of a lane, in order, into every requested summary.
+
+    complete: leaves out rows that do not count, for which all used columns are read; None: all rows.
+    """
     columns = list(dict.fromkeys(column for request in requests.values() for column in request.columns))
     if complete is not None:
         columns = list(complete.columns)

@@ -34,8 +34,11 @@ PLANNED_ROWS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What a pass tells: n rows that count, dropped: {reason: rows}, levels: columns of a grouping factor ->
-    (n_levels,) bool, whether the level has rows; only of the factors that the pass counted."""
+    """What a pass tells.
+
+    n: rows that count; dropped: {reason: rows}; levels: columns of a grouping factor -> (n_levels,) bool, whether the
+    level has rows, for the factors that the pass has counted.
+    """
 
     n: int
     dropped: Mapping[str, int]
@@ -58,10 +61,16 @@ def look_counts(rows: HeldRows, spec: DesignSpec) -> RowCounts:
 def complete_design(
     spec: DesignSpec, source: Source, workers: Executor, counts: RowCounts, progress: Any = None
 ) -> tuple[DesignSpec, int]:
-    """(the design of the rows that count, which is `spec` itself where that is the one; passes that it took to know).
+    """The design of the rows that count, after a pass with a design that was learned from all rows.
 
-    counts: what the pass with `spec` found. Raises DataError for a factor that has one level left, FormulaError for a
-    base level without rows.
+    Parameters
+    ----------
+    spec: the design of the pass.
+    source, workers: where the rows are, and who looks at them again where that is needed.
+    counts: what the pass has counted.
+
+    Returns the design, which is `spec` itself where nothing changes, and the number of passes that it took to know.
+    Raises DataError for a factor that has one level left, FormulaError for a base level without rows.
     """
     dropped = {name for name, rows in counts.dropped.items() if rows}
     if not dropped or not counts.n or (spec.complete and not spec.completeness.needs_states):

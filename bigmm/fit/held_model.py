@@ -261,8 +261,10 @@ def first_look(shard: Shard, layout: Any, shift: Shift, family: Family) -> First
 
 @dataclass(frozen=True, slots=True)
 class HeldRows:
-    """The rows in shards, and the one look at them. edges, leading: as in `HeldModel`; summed: the layout of what the
-    look sums; chain: of `chain_of`; passes: over the source."""
+    """The rows in shards, and what one look at them has told.
+
+    edges, leading, chain: as in `HeldModel`; summed: the layout of what the look sums; passes: over the source.
+    """
 
     held: Held
     edges: np.ndarray
@@ -282,8 +284,13 @@ def looked_rows(
     chain: tuple[int, ...] | None,
     head: DesignChunk,
 ) -> HeldRows:
-    """Hold the rows and look at them once; again where they turn out to be unlike the first ones, by which columns are
-    moved. chain: of `chain_of`; head: the first rows."""
+    """Hold the rows in shards and look at them once; again where they turn out to be unlike the first ones.
+
+    Parameters
+    ----------
+    chain: the joint terms of `chain_of`, finest first, None where terms are crossed.
+    head: the first rows, which tell about what numbers the columns are moved and summed.
+    """
     layout = spec.layout
     # with a chain the pattern is in the shards already: only X is summed
     summed = replace(layout, terms=()) if chain else layout

@@ -47,7 +47,17 @@ class Whole:
 
 
 def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, roots: Matrices) -> np.ndarray:
-    """(n_theta,) gradient as in `Criterion.evaluate_along`; NaN where there is no factor."""
+    """The gradient of `Criterion.evaluate_along`, to the last digit.
+
+    Parameters
+    ----------
+    criterion: of an exact algebra.
+    theta: (n_theta,) where the gradient is taken.
+    frames: per joint term (k, k) F, of Z F.
+    roots: per joint term (k, k) the template of Z F at theta.
+
+    Returns (n_theta,), NaN where there is no factor.
+    """
     algebra = criterion.algebra
     assert isinstance(algebra, ExactAlgebra)
     try:

@@ -72,10 +72,10 @@ class Parts:
 class Predictor:
     """What prediction needs of a fit, small enough to travel to workers.
 
-    beta: (p,) with zeros for dropped columns; modes: per joint term (n_levels + 1, k), the last row (level -1) and the
-    levels without rows being zero, None for factors among the fixed effects; chosen: the random effects that count;
-    empty: grouping -> (n_levels,) bool, the levels without rows, of the groupings that have some; of_fit: the rows are
-    those of the fit, so that rows which the fit could not use have NaN.
+    beta: (p,), zero for dropped columns; modes: per joint term (n_levels + 1, k), None for a factor among the fixed
+    effects. The last row, which is that of level -1, and the rows of levels without data are zero. chosen: the random
+    effects that count; empty: grouping -> (n_levels,) bool, its levels without rows, for groupings that have such
+    levels; of_fit: whether rows are those of the fit. Then rows that the fit could not use have NaN.
     """
 
     spec: DesignSpec

@@ -17,8 +17,9 @@ from bigmm.source.names import Pattern
 class Entry:
     """One name in a folder.
 
-    ``folder``: whether it is one; ``stamp``: see `stamp_of`; ``inode``: (device, number) of a local file, None else;
-    ``problem``: why it can be neither read nor entered, "" where it can.
+    ``folder``: whether it is one; ``stamp``: times of writing and of change of a local file, of writing of a remote
+    one, in nanoseconds; ``inode``: (device, number) of a local file, None else; ``problem``: why it can be neither read
+    nor entered, "" where it can.
     """
 
     path: str
@@ -30,7 +31,7 @@ class Entry:
 
 
 def look_up(filesystem: fs.FileSystem, path: str, where: str, remote: bool) -> Entry | None:
-    """The entry of one path; None when there is nothing."""
+    """The entry of one path, None when there is nothing; where: how messages name it; remote: look again on failure."""
     if isinstance(filesystem, fs.LocalFileSystem):
         try:
             return _local_entry(path, os.stat(path))
