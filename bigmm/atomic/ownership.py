@@ -1,7 +1,7 @@
 """What bigmm wrote, and may therefore replace.
 
 A directory carries the hidden file ``.bigmm``. It lists the files that were written, each with a digest of its size,
-beginning and end. So a file which somebody put beside them or wrote over them is never deleted with them, nor is what
+beginning and end (a damaged model can be saved again: the names in it are nobody else's). So a file which somebody put beside them or wrote over them is never deleted with them, nor is what
 lies in a directory to which somebody copied the mark. In a data set the mark is empty, because polars reads a directory
 only when all files that are not empty are of one kind; there the name of each part and the metadata in its footer tell.
 Results and models of the versions before 0.4, which have no such file, are told by their names and by what their record
@@ -95,7 +95,13 @@ def _known(folder: Path) -> Callable[[str], bool]:
             return lambda name: _PART.fullmatch(name) is not None and is_table(folder / name, PART_MARK)
         listed = _json_object(place).get("files")
         if isinstance(listed, dict):
-            return lambda name: name in listed and listed[name] == _digest(folder / name)
+            return lambda name: (
+                name in listed
+                and (
+                    _MODEL_FILES.fullmatch(name.removeprefix("model/")) is not None
+                    or listed[name] == _digest(folder / name)
+                )
+            )
     if _is_written_record(folder / "fit.json") or _is_manifest(folder / "model" / "manifest.json"):
         return lambda name: _RESULT_FILES.fullmatch(name) is not None
     if _is_manifest(folder / "manifest.json"):

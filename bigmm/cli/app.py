@@ -27,6 +27,7 @@ from bigmm.version import __version__
 
 #: Exit codes that no error class carries; the others are `exit_code` of the classes in bigmm.errors.
 BUG, INTERRUPTED = 70, 130
+INTERRUPTION = ("interrupted", INTERRUPTED)
 
 #: Nothing more can be written, wherever it was to go: a spilled array, the text of --help.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -70,8 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def run(arguments: Sequence[str]) -> int:
     """Run one command in this process; returns the exit code of CONTRACT's table and never raises."""
     console = Console(json_lines=asks_for_json_lines(arguments))
+    arrived: list[BaseException] = []
     try:
-        with termination(), console.warnings_shown(), watched(console.settled_at):
+        with termination(arrived), console.warnings_shown(), watched(console.settled_at):
             code = bigmm.main(list(arguments), prog_name="bigmm", standalone_mode=False, obj=console)
         flush()
         return code if isinstance(code, int) else 0
@@ -80,13 +82,16 @@ def run(arguments: Sequence[str]) -> int:
     except BigmmError as error:
         return failed(error, error.exit_code, console)
     except (click.Abort, KeyboardInterrupt, Interrupted):
-        return stopped("interrupted", INTERRUPTED, console)
+        return stopped(*INTERRUPTION, console)
     except Terminated as error:
         return stopped("terminated", error.exit_code, console)
     except SystemExit:  # click's answer to a reader that has seen enough of a --help
         silence(sys.stdout)
         return 0
     except Exception as error:
+        if arrived:
+            last = arrived[-1]
+            return stopped(*(("terminated", last.exit_code) if isinstance(last, Terminated) else INTERRUPTION), console)
         if isinstance(error, OSError) and error.errno in FULL:
             silence(sys.stdout)
             return failed(

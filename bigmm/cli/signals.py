@@ -21,23 +21,23 @@ class Interrupted(BaseException):
 
 
 @contextmanager
-def termination() -> Iterator[None]:
-    """Raise Terminated or Interrupted in the main thread while the block runs; ignored signals stay ignored."""
+def termination(arrived: list[BaseException]) -> Iterator[None]:
+    """Raise Terminated or Interrupted in the main thread while the block runs; ignored signals stay ignored.
+
+    arrived: takes what was raised. A compiler that it came through may have made another exception of it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def handle(number: int, frame: object) -> None:
+        arrived.append(Interrupted() if number == signal.SIGINT else Terminated(number))
+        raise arrived[-1]
+
     with ExitStack() as handlers:
-        for number, handler in ((signal.SIGINT, _interrupt), (signal.SIGTERM, _terminate), (signal.SIGHUP, _terminate)):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
             if before is not None and before != signal.SIG_IGN:
                 handlers.callback(signal.signal, number, before)
-                signal.signal(number, handler)
+                signal.signal(number, handle)
         yield
-
-
-def _terminate(number: int, frame: object) -> None:
-    raise Terminated(number)
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise Interrupted

@@ -68,7 +68,7 @@ def writer(target: Path, event: int, number: int, overwrite: bool) -> None:
     """Write with an end at an event; the exit code is that of the command line."""
     settled: list[Path] = []
     try:
-        with termination(), watched(settled.append):
+        with termination([]), watched(settled.append):
             events = end_at(event, number)
             write(target, "new", overwrite)
             if event == LAST:

@@ -249,6 +249,21 @@ def test_a_signal_in_the_switch_does_not_change_the_code(bigmm, lake, saved, tmp
     assert listing(tmp_path) == (["fit.json"] if command == "fit" else []) + ["lake", "out"]
 
 
+def test_a_signal_that_comes_out_as_another_error(bigmm, lake, monkeypatch):
+    """numba's compiler catches what a signal raises within it, and raises an error of its own."""
+
+    def lmm(*arguments, **settings):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as error:
+            raise RuntimeError("failed in nopython mode") from error
+
+    monkeypatch.setattr(package, "lmm", lmm)
+    ended = bigmm("fit", SLEEP, lake)
+    assert ended.code == 143
+    assert "nothing is half-written" in ended.err
+
+
 # Streams
 
 
