@@ -269,3 +269,31 @@ def test_matrices(origin, columns):
     assert found.objective == pytest.approx(expected.objective, abs=1e-7)
     assert found.params.iloc[slope] == pytest.approx(expected.params.iloc[slope], rel=1e-6)
     assert found.bse.iloc[slope] == pytest.approx(expected.bse.iloc[slope], rel=1e-6)
+
+
+@pytest.mark.parametrize("origin", [3e5, 3e6])
+@pytest.mark.parametrize("formula", ["b ~ f * x + (1 | g)", "b ~ 0 + f + f:x + (1 | g)", "b ~ 0 + x + f + (1 | g)"])
+def test_products_of_a_generalized_model_far_from_zero(formula, origin):
+    """The columns span the same space, and R's rule (1e-7 of a column is left) drops none of them."""
+    rng = np.random.default_rng(4)
+    g, x, f = np.arange(900) % 30, rng.normal(size=900), np.array(list("abc"))[np.arange(900) % 3]
+    eta = 0.3 + 0.5 * x * (f != "b") + (0.7 * rng.normal(size=30))[g]
+    data = pd.DataFrame({"b": (rng.random(900) < 1 / (1 + np.exp(-eta))) * 1, "x": x, "g": g, "f": f})
+    near, far = (bigmm.glmm(formula, data.assign(x=x + s), family="bernoulli", se="rx") for s in (0.0, origin))
+    assert far.npar == near.npar and far.converged
+    assert far.objective == pytest.approx(near.objective, abs=1e-5)
+    np.testing.assert_allclose(far.predict(), near.predict(), atol=1e-5)
+
+
+def test_a_generalized_model_sorted_by_a_covariate():
+    """The first rows, by which columns are shifted, are not like the others: the sums are made again."""
+    rng = np.random.default_rng(5)
+    t, g = np.sort(rng.uniform(size=900)), np.arange(900) % 30
+    f, eta = np.array(list("abc"))[np.arange(900) % 3], 2 * t - 1 + (0.7 * rng.normal(size=30))[g]
+    data = pd.DataFrame({"b": (rng.random(900) < 1 / (1 + np.exp(-eta))) * 1, "g": g, "f": f})
+    near, far = (
+        bigmm.glmm("b ~ f * t + (1 | g)", data.assign(t=t * u + s), family="bernoulli", partition_bytes=2000, se="rx")
+        for u, s in ((1.0, 0.0), (1e8, 1.7e12))
+    )
+    assert far.npar == near.npar
+    assert far.objective == pytest.approx(near.objective, abs=1e-5)
