@@ -1,9 +1,10 @@
 """What bigmm wrote, and may therefore replace.
 
 A directory carries the hidden file ``.bigmm``. It lists the files that were written, each with a digest of its size,
-beginning and end (a damaged model can be saved again: the names in it are nobody else's). So a file which somebody put beside them or wrote over them is never deleted with them, nor is what
-lies in a directory to which somebody copied the mark. In a data set the mark is empty, because polars reads a directory
-only when all files that are not empty are of one kind; there the name of each part and the metadata in its footer tell.
+beginning and end. A damaged model can be saved again, because the names in it are nobody else's. So a file which
+somebody put beside them or wrote over them is never deleted with them, nor is what lies in a directory to which
+somebody copied the mark. In a data set the mark is empty, because polars reads a directory only when all files that are
+not empty are of one kind; there the name of each part and the metadata in its footer tell.
 Results and models of the versions before 0.4, which have no such file, are told by their names and by what their record
 or manifest says. Predictions of these versions look like anybody's Parquet files, and are not replaced.
 """
