@@ -89,19 +89,21 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingM
     The blocks have the weights of log|M|. Coefficients end at the maximum of the integral, where observed weights need
     not make the blocks of effects and coefficients together positive definite: of a gamma response of small shape with
     an identity link, most are negative. The blocks then have expected weights, which are never negative. DataError
-    where these vanish too.
+    where these vanish too, and where an offset ends the search at the edge.
     """
-    exact = search.engine.observed
+    exact, offset = search.engine.observed, ""
     for observed in (True, False) if exact and search.probed is None else (exact,):
         mode = blocks_at_mode(search, observed)
         working = working_model(mode.assembled.gram, search.model.templates, probe_sizes(search))
         try:
             return mode, working, working.estimates(theta), observed
         except NotPositiveDefiniteError as error:
-            failure = error
+            failure, offset = error, wide_offset(search.model)
+            if offset:
+                break
     raise DataError(
         "the working weights vanish where the search ended: means are at the edge of what the family allows; check "
-        f"for separation, and for covariates or offsets that overflow{wide_offset(search.model)}"
+        f"for separation, and for covariates or offsets that overflow{offset}"
     ) from failure
 
 
