@@ -104,7 +104,9 @@ def test_without_any_place_to_write_kernels_are_compiled_each_time(project):
     """A read-only file system: nothing to write at all."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"]).returncode:
         pytest.skip("no mount namespace")
-    mounts = "; ".join(f"mount -t tmpfs -o ro none {place}" for place in ("/tmp", "/var/tmp", "/dev/shm"))
+    places = ("/tmp", "/var/tmp", "/dev/shm")
+    # the places stay as they are but for writing: the checkout may lie in one of them
+    mounts = "; ".join(f"mount --bind {place} {place}; mount -o remount,bind,ro {place}" for place in places)
     inner = ["unshare", "-m", "sh", "-c", f'mount --make-rprivate /; {mounts}; cd /; exec "$@"', "sh"]
     drop = ["setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", sys.executable, "-c", KERNEL]
     environment = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": str(project)}

@@ -16,7 +16,7 @@ from bigmm.accumulate.fixedpart import (
     response_squares,
     x_basis,
 )
-from bigmm.accumulate.overflow import LOST, OUTWEIGHED, are_outweighed, check_size
+from bigmm.accumulate.overflow import OUTWEIGHED, are_outweighed, check_size
 from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
@@ -93,11 +93,6 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
     if cross.n == 0:
         raise DataError(f"there are no rows to fit: {_why_none(cross)}")
     check_size(cross, layout)
-    if are_outweighed(cross, LOST):
-        raise DataError(
-            f"nearly all of the weight is on so few of the {cross.n} rows that the others are lost in rounding: check "
-            "the largest weights"
-        )
     y = len(cross.shift) - 1
     spread = response_squares(cross)
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):

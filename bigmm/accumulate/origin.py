@@ -13,7 +13,7 @@ import numpy as np
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
 from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
-from bigmm.accumulate.overflow import LARGEST, fits
+from bigmm.accumulate.overflow import LARGEST, check_weights, fits
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
 from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
@@ -116,6 +116,7 @@ def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift
     shift, gram = cross.shift, cross.gram
     if cross.n < 2 or not np.all(np.diagonal(gram) <= LARGEST):
         return None
+    check_weights(cross)
     mean = gram[0] / gram[0, 0]
     deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
     base = np.append(np.arange(1, len(layout.columns)), len(mean) - 1)

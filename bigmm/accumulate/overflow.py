@@ -13,7 +13,11 @@ LARGEST = 1e150
 OUTWEIGHED = 1e8
 """Arithmetic over geometric mean of the weights, above which few rows are all that counts."""
 LOST = 1e10
-"""The same, above which sums of float64 give the estimates to fewer than four digits of their standard errors."""
+"""The same, above which sums of float64 give the estimates to fewer than four digits of their standard errors where the
+heavy rows are few."""
+SAME = 1e-6
+"""Share of its sum of squares about the first rows' mean that a response varies by in rows that agree on it. By this
+few heavy rows are told from many."""
 
 
 def check_size(cross: CrossProducts, layout: Layout) -> None:
@@ -38,7 +42,21 @@ def check_size(cross: CrossProducts, layout: Layout) -> None:
 
 
 def amount(total: float) -> str:
+    """A sum in words."""
     return f"add up to {total:.3g}" if np.isfinite(total) else "add up to more than 1.8e308"
+
+
+def check_weights(cross: CrossProducts) -> None:
+    """Raises DataError where few rows have so much of the weight that the others are lost in rounding.
+
+    cross: of a first pass, whose response is summed about the mean of the first rows, whatever they weigh.
+    """
+    spread = cross.gram[-1, -1] - cross.gram[0, -1] ** 2 / cross.gram[0, 0]
+    if are_outweighed(cross, LOST) and spread <= SAME * cross.gram[-1, -1]:
+        raise DataError(
+            f"nearly all of the weight is on so few of the {cross.n} rows that the others are lost in rounding: check "
+            "the largest weights"
+        )
 
 
 def fits(head: DesignChunk) -> bool:

@@ -69,7 +69,7 @@ def successes(levels: Levels, success: Sequence[str] | None) -> np.ndarray:
 def level_number(levels: Levels, label: str) -> int:
     """Number of the level that a label stands for, -1 for none: by its own label, or as the same number or boolean."""
     candidates = [pa.array([label])]
-    if is_number(levels.values.type):
+    if is_number(levels.values.type) or pt.is_boolean(levels.values.type):
         word = {"True": "1", "False": "0"}.get(label, label)
         with suppress(InvalidOperation, pa.ArrowInvalid):
             candidates.append(pa.array([Decimal(word)]))
