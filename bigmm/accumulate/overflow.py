@@ -11,13 +11,14 @@ from bigmm.errors import DataError
 LARGEST = 1e150
 """Sum of squares whose own square is still a number."""
 OUTWEIGHED = 1e8
-"""Arithmetic over geometric mean of the weights, above which few rows are all that counts."""
+"""Limit of the ratio of the arithmetic to the geometric mean of the weights. Above it, few rows may be all that
+counts."""
 LOST = 1e10
-"""The same, above which sums of float64 give the estimates to fewer than four digits of their standard errors where the
-heavy rows are few."""
+"""Limit of the same ratio. Above it, and where the heavy rows are few, sums in float64 give estimates to fewer than
+four digits of their standard errors."""
 SAME = 1e-6
-"""Share of its sum of squares about the first rows' mean that a response varies by in rows that agree on it. By this
-few heavy rows are told from many."""
+"""Limit of the weighted variation of the response, as a share of its sum of squares about the mean of the first rows.
+Few heavy rows agree on the response to within this share; many do not."""
 
 
 def check_size(cross: CrossProducts, layout: Layout) -> None:

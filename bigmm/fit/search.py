@@ -45,9 +45,16 @@ class Wishes:
 
 
 class Search:
-    """Minimises the deviance; model: as the engine left it; back (rank, rank): from coefficients of working columns to
-    the user's; is_laplace: is there no quadrature; probed: what the iterative solver's probes say; end: the point where
-    the search ended, in its own coordinates."""
+    """The minimisation of the deviance.
+
+    Attributes
+    ----------
+    model : the model as the engine left it.
+    back : (rank, rank) map from the coefficients of working columns to those of the user's columns.
+    is_laplace : whether the integral is Laplace's, not a quadrature.
+    probed : errors that come from the probes of the iterative solver; None for the exact one.
+    end : (P,) point where the search ended, in its own coordinates; NaN before `run`.
+    """
 
     def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
         check_optimizer(wishes.optimizer, wishes.solver)
@@ -138,9 +145,11 @@ class Search:
         return None
 
     def _again(self, problem: Problem, outcome: Outcome) -> Outcome:
-        """The outcome, or a better one from the best equal means for all rows, where a search ended without a minimum:
-        means that follow the covariates may begin next to the end of a link's domain, where the search gets stuck. The
-        end is at least as good as without covariates."""
+        """The outcome, or a better one of a second search, where the first one ended without a minimum.
+
+        Means that follow the covariates may begin next to the edge of a link's domain, where a search gets stuck. The
+        second search begins with the same mean for all rows, so its end is at least as good as without covariates.
+        """
         parameters, start = self.parameters, self.start
         n = parameters.n_beta
         if outcome.converged or n < 2 or not np.all(np.isfinite([*start.constant, *start.ones])):
