@@ -7,7 +7,6 @@ from collections.abc import Collection
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor
 from bigmm.execute.memory import in_units
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.source import Source
 
 SMALL_BYTES = 8 << 20
@@ -19,7 +18,7 @@ def look_bytes(source: Source, columns: Collection[str], workers: Executor) -> i
 
     0 for tables, which are in memory already, and for workers of a cluster, which have limits of their own.
     """
-    if source.inventory is None or not isinstance(workers, ThreadExecutor):
+    if source.inventory is None or not workers.shares_memory:
         return 0
     share = len(columns) / max(len(source.schema), 1)
     largest = max(partition.nbytes for partition in source.partitions)

@@ -14,7 +14,6 @@ from bigmm.design.layout import DesignChunk, Layout, joint_terms
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor
 from bigmm.execute.memory import in_units
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.foreseen import Foreseen, foreseen, of_order
 from bigmm.fit.held_model import Storage
 from bigmm.fit.settings import Settings
@@ -40,7 +39,7 @@ def effects_of(layout: Layout) -> int:
 
 def resident_bytes(workers: Executor, kept: Storage) -> int:
     """Bytes of a generalized model's rows in this process: none where a cluster or a file has them."""
-    return 0 if kept.in_files or not isinstance(workers, ThreadExecutor) else kept.nbytes
+    return 0 if kept.in_files or not workers.shares_memory else kept.nbytes
 
 
 def summing_bytes(layout: Layout, entries: int, pairs: int) -> int:
