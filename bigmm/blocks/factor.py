@@ -1,4 +1,6 @@
-"""The blocked Cholesky factor of Omega(theta) = [Lambda'A_ZZ Lambda + I, Lambda'A_Z,Xy; ., A_Xy,Xy] (DESIGN section 4).
+"""The blocked Cholesky factor of Omega(theta) = [Lambda'A_ZZ Lambda + I, Lambda'A_Z,Xy; ., A_Xy,Xy].
+
+The elimination is described in docs/theory/elimination.md.
 
 `factorize` eliminates the stages of a `Structure` and factors the dense tail. What is read off it: log|M|,
 log|X'V^-1X|, the penalized weighted residual sum of squares, the solution (`solve`), quadratic forms with Omega^-1,

@@ -1,4 +1,4 @@
-"""The iterative solver: the tail's Schur complement S is applied, never formed (DESIGN section 4b).
+"""The iterative solver: the tail's Schur complement S is applied, never formed (docs/theory/iterative.md).
 
 One chain of nested terms is eliminated level by level, with the same code as for the dense factor. On the rest S is
 normalised by its own diagonal blocks and those between nested terms, S_hat = L^-1 S L^-T (`preconditioner`), and

@@ -3,7 +3,7 @@
     log|M| = log|stages| + log|P| + tr(S_hat - I) + tr f(S_hat),   f(s) = log s + 1 - s
 
 The first moment, tr(S_hat - I), is known: zero where P has all diagonal blocks of S and no others (a free control
-variate: ALGORITHMS section 2). tr f is estimated as in `probes`.
+variate: docs/theory/iterative.md). tr f is estimated as in `probes`.
 """
 
 from __future__ import annotations
