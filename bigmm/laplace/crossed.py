@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.execute.held import Held
 from bigmm.families import Family

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.structure import Structure
 from bigmm.objective.algebra import Algebra, ExactAlgebra

@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from bigmm.blocks.iterative import IterativeFactor
-from bigmm.blocks.krylov import Solved, conjugate_gradients, lanczos_quadrature
-from bigmm.blocks.probes import Probes, standard_error
+from bigmm.blocks.iterative.factor import IterativeFactor
+from bigmm.blocks.iterative.krylov import Solved, conjugate_gradients, lanczos_quadrature
+from bigmm.blocks.iterative.probes import Probes, standard_error
 
 
 @dataclass(frozen=True, slots=True)

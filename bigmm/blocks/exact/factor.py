@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks import factor_kernels as kernels
-from bigmm.blocks.coordinates import scalar_scale, scale_tail
+from bigmm.blocks.exact import factor_kernels as kernels
+from bigmm.blocks.exact.coordinates import scalar_scale, scale_tail
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Stage, Structure
 
