@@ -1,4 +1,4 @@
-# make demo | test | kernels | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+# make demo | test | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,12 +14,13 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test kernels check check-slow format lint types contracts bench bench-large constraints clean
+.PHONY: help demo test kernels check check-slow format lint types contracts dials bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
 	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
+	@echo 'make dials       how the package is written, in figures, with the limits that the tests hold'
 	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
 	@echo 'make check-slow  the same with the slow tests'
 	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
@@ -70,6 +71,9 @@ types: $(VENV)/.dev
 
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
+
+dials: $(VENV)/.dev
+	@$(BIN)/python .ci/dials --types
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks

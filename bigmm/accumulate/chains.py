@@ -9,7 +9,7 @@ import numpy as np
 
 from bigmm.accumulate.fold import Accumulator, without_zero_weights
 from bigmm.accumulate.shift import Shift
-from bigmm.blocks.chains import ChainSums, tree_order
+from bigmm.blocks.nested import ChainSums, tree_order
 from bigmm.design.layout import DesignChunk, Layout
 
 

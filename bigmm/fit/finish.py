@@ -9,8 +9,8 @@ import numpy as np
 
 from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
-from bigmm.blocks.factor import NotPositiveDefiniteError
-from bigmm.blocks.probes import keys_of
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
+from bigmm.blocks.iterative.probes import keys_of
 from bigmm.errors import DataError
 from bigmm.fit import runaway
 from bigmm.fit.held_model import HeldModel

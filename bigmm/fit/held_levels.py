@@ -16,8 +16,8 @@ import numpy as np
 from bigmm.accumulate import MORE_PASSES, Assembled, CrossProducts, Shift, assemble, first_shift, next_shift
 from bigmm.accumulate.assemble import term_basis
 from bigmm.accumulate.chains import chain_sums
-from bigmm.blocks.chains import ChainColumns, ChainSums
 from bigmm.blocks.gram import CrossBlock, TermBlock
+from bigmm.blocks.nested import ChainColumns, ChainSums
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError

@@ -1,4 +1,4 @@
-"""theta <-> the lower-triangular templates lambda_j (DESIGN section 3), in lme4's order.
+"""theta <-> the lower-triangular templates lambda_j (docs/notation.md), in lme4's order.
 
 User terms that share a grouping factor are joined for the algebra: their templates are placed side by side in one (k,
 k) matrix. A theta element is then one entry (row, column) of one joint matrix.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks.coordinates import scale_rows
-from bigmm.blocks.factor import Factor, StageFactor, triangular
+from bigmm.blocks.exact.coordinates import scale_rows
+from bigmm.blocks.exact.factor import Factor, StageFactor, triangular
 from bigmm.blocks.structure import Structure
 
 ROWS_AT_ONCE = 1024

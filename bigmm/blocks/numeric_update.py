@@ -8,7 +8,7 @@ import numpy as np
 
 from bigmm.blocks.analysis import analyse
 from bigmm.blocks.gram import CrossBlock, Gram
-from bigmm.blocks.row_structure import IterativeStructure, analyse_iterative, elimination_order
+from bigmm.blocks.iterative.structure import IterativeStructure, analyse_iterative, elimination_order
 from bigmm.blocks.structure import Structure
 
 

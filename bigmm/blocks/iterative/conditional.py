@@ -16,14 +16,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks import conditional_kernels as kernels
-from bigmm.blocks.iterative import IterativeFactor, fixed_effects_of_levels, fixed_part
-from bigmm.blocks.krylov import conjugate_gradients, effects_of
+from bigmm.blocks.exact.rows import sweep_rows
+from bigmm.blocks.exact.sweeps import ROWS
+from bigmm.blocks.iterative import conditional_kernels as kernels
+from bigmm.blocks.iterative.factor import IterativeFactor, fixed_effects_of_levels, fixed_part
+from bigmm.blocks.iterative.krylov import conjugate_gradients, effects_of
+from bigmm.blocks.iterative.probes import Probes
+from bigmm.blocks.iterative.sampled import SampledFactor
 from bigmm.blocks.parallel import run
-from bigmm.blocks.probes import Probes
-from bigmm.blocks.rows import sweep_rows
-from bigmm.blocks.sampled import SampledFactor
-from bigmm.blocks.sweeps import ROWS
 
 ROW_TOLERANCE = 1e-6
 """Relative residual of a row's solve: its quadratic form is then good to the square."""

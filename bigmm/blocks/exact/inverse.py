@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks import inverse_kernels as kernels
-from bigmm.blocks.coordinates import scalar_scale, scale_rows, unscale_tail
-from bigmm.blocks.factor import TAIL_GRAIN, Factor, NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact import inverse_kernels as kernels
+from bigmm.blocks.exact.coordinates import scalar_scale, scale_rows, unscale_tail
+from bigmm.blocks.exact.factor import TAIL_GRAIN, Factor, NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.pattern import pair_inverses
 from bigmm.blocks.parallel import run
-from bigmm.blocks.pattern import pair_inverses
 from bigmm.blocks.structure import TailTerm
 
 NEARLY_SINGULAR = 1e-6

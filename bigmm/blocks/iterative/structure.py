@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 
 from bigmm.blocks.analysis import analyse, place_tail
-from bigmm.blocks.factor import GRAIN
+from bigmm.blocks.exact.factor import GRAIN
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Stage, Structure, TailTerm, containing_chain, cross, is_nested

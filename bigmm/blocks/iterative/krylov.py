@@ -1,4 +1,4 @@
-"""The iterative solver: the tail's Schur complement S is applied, never formed (DESIGN section 4b).
+"""The iterative solver: the tail's Schur complement S is applied, never formed (docs/theory/iterative.md).
 
 One chain of nested terms is eliminated level by level, with the same code as for the dense factor. On the rest S is
 normalised by its own diagonal blocks and those between nested terms, S_hat = L^-1 S L^-T (`preconditioner`), and
@@ -12,16 +12,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bigmm.blocks import coupling_kernels, solve_kernels
-from bigmm.blocks import krylov_kernels as kernels
-from bigmm.blocks.factor import GRAIN, NotPositiveDefiniteError, StageFactor
+from bigmm.blocks.exact import solve_kernels
+from bigmm.blocks.exact.factor import GRAIN, NotPositiveDefiniteError, StageFactor
+from bigmm.blocks.exact.scatter import both_ways, scattered
+from bigmm.blocks.exact.sweeps import ROWS, back_substitute
 from bigmm.blocks.gram import CrossBlock
+from bigmm.blocks.iterative import coupling_kernels
+from bigmm.blocks.iterative import krylov_kernels as kernels
+from bigmm.blocks.iterative.preconditioner import ChainFactor, factor_chain, first_moment
+from bigmm.blocks.iterative.structure import IterativeStructure
 from bigmm.blocks.parallel import run
-from bigmm.blocks.preconditioner import ChainFactor, factor_chain, first_moment
-from bigmm.blocks.row_structure import IterativeStructure
-from bigmm.blocks.scatter import both_ways, scattered
 from bigmm.blocks.structure import Structure, TailTerm
-from bigmm.blocks.sweeps import ROWS, back_substitute
 
 TOLERANCE = 1e-8
 """Relative residual of data solves; quadratic forms are then good to its square."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks import solve_kernels as kernels
-from bigmm.blocks.coordinates import scale_rows, unscale_rows
-from bigmm.blocks.factor import GRAIN, TAIL_GRAIN, Factor, StageFactor, triangular
+from bigmm.blocks.exact import solve_kernels as kernels
+from bigmm.blocks.exact.coordinates import scale_rows, unscale_rows
+from bigmm.blocks.exact.factor import GRAIN, TAIL_GRAIN, Factor, StageFactor, triangular
+from bigmm.blocks.exact.scatter import both_ways
+from bigmm.blocks.exact.sweeps import subtract_levels
 from bigmm.blocks.parallel import run
-from bigmm.blocks.scatter import both_ways
 from bigmm.blocks.structure import Structure
-from bigmm.blocks.sweeps import subtract_levels
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.blocks import coupling_kernels
-from bigmm.blocks.factor import StageFactor
+from bigmm.blocks.exact.factor import StageFactor
+from bigmm.blocks.exact.scatter import scattered
+from bigmm.blocks.iterative import coupling_kernels
 from bigmm.blocks.parallel import run
-from bigmm.blocks.scatter import scattered
 from bigmm.blocks.structure import Stage, Structure
 
 ROWS = 512

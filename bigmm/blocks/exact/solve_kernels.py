@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bigmm.blocks.inverse_kernels import inverse_plus_identity, times_own_transpose, units_of
+from bigmm.blocks.exact.inverse_kernels import inverse_plus_identity, times_own_transpose, units_of
 
 
 @njit(cache=True, nogil=True)

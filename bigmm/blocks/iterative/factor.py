@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.factor import StageFactor, eliminate_stages
-from bigmm.blocks.krylov import TailOperator, conjugate_gradients, effects_of, lower_root, tail_operator
-from bigmm.blocks.row_structure import IterativeStructure
-from bigmm.blocks.solve import Solution, forward
+from bigmm.blocks.exact.factor import StageFactor, eliminate_stages
+from bigmm.blocks.exact.solve import Solution, forward
+from bigmm.blocks.exact.sweeps import subtract_levels
+from bigmm.blocks.iterative.krylov import TailOperator, conjugate_gradients, effects_of, lower_root, tail_operator
+from bigmm.blocks.iterative.structure import IterativeStructure
 from bigmm.blocks.structure import Structure
-from bigmm.blocks.sweeps import subtract_levels
 
 
 @dataclass(frozen=True, slots=True)

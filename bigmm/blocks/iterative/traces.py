@@ -13,14 +13,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks import krylov_kernels, scatter_kernels
-from bigmm.blocks.factor import GRAIN, Factor, StageFactor
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.iterative import IterativeFactor, effects, fixed_effects_of_levels, fixed_part
+from bigmm.blocks.exact import scatter_kernels
+from bigmm.blocks.exact.factor import GRAIN, Factor, StageFactor
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.sweeps import ROWS
+from bigmm.blocks.iterative import krylov_kernels
+from bigmm.blocks.iterative.factor import IterativeFactor, effects, fixed_effects_of_levels, fixed_part
+from bigmm.blocks.iterative.probes import sum_and_spread
+from bigmm.blocks.iterative.sampled import SampledFactor
 from bigmm.blocks.parallel import run
-from bigmm.blocks.probes import sum_and_spread
-from bigmm.blocks.sampled import SampledFactor
-from bigmm.blocks.sweeps import ROWS
 
 Pairs = dict[tuple[int, int], np.ndarray]
 

@@ -19,10 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from bigmm.blocks import level3, solve_kernels, tile_kernels
-from bigmm.blocks.factor import NotPositiveDefiniteError, StageFactor, eliminate_stages
+from bigmm.blocks.exact import solve_kernels
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, StageFactor, eliminate_stages
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Structure, TailTerm
+from bigmm.blocks.tiles import kernels as tile_kernels
+from bigmm.blocks.tiles import level3
 
 ROWS = 512
 SMALLEST, LARGEST, GRAIN = 1024, 4096, 256

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks.krylov import TailOperator, padded
+from bigmm.blocks.iterative.krylov import TailOperator, padded
 from bigmm.blocks.structure import Structure
 
 Keys = tuple[tuple[str, int, int], ...]

@@ -3,7 +3,7 @@
     log|M| = log|stages| + log|P| + tr(S_hat - I) + tr f(S_hat),   f(s) = log s + 1 - s
 
 The first moment, tr(S_hat - I), is known: zero where P has all diagonal blocks of S and no others (a free control
-variate: ALGORITHMS section 2). tr f is estimated as in `probes`.
+variate: docs/theory/iterative.md). tr f is estimated as in `probes`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from bigmm.blocks.iterative import IterativeFactor
-from bigmm.blocks.krylov import Solved, conjugate_gradients, lanczos_quadrature
-from bigmm.blocks.probes import Probes, standard_error
+from bigmm.blocks.iterative.factor import IterativeFactor
+from bigmm.blocks.iterative.krylov import Solved, conjugate_gradients, lanczos_quadrature
+from bigmm.blocks.iterative.probes import Probes, standard_error
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks import scatter_kernels as kernels
+from bigmm.blocks.exact import scatter_kernels as kernels
 from bigmm.blocks.parallel import in_order
 
 PIECES = 16

@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from scipy.linalg import lapack
 from scipy.sparse.linalg import splu
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 
 DENSE_SIZE = 256
 """Up to this size a dense factor takes under a millisecond, less than SuperLU needs to order the columns."""

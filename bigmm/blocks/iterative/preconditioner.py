@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks import krylov_kernels, preconditioner_kernels, scatter_kernels, solve_kernels
-from bigmm.blocks.factor import GRAIN, Factor, NotPositiveDefiniteError, StageFactor, eliminate_stages
-from bigmm.blocks.inverse import SelectedInverse, selected_inverse
+from bigmm.blocks.exact import scatter_kernels, solve_kernels
+from bigmm.blocks.exact.factor import GRAIN, Factor, NotPositiveDefiniteError, StageFactor, eliminate_stages
+from bigmm.blocks.exact.inverse import SelectedInverse, selected_inverse
+from bigmm.blocks.exact.scatter import scattered
+from bigmm.blocks.exact.sweeps import ROWS, back_substitute
+from bigmm.blocks.iterative import krylov_kernels, preconditioner_kernels
+from bigmm.blocks.iterative.structure import TailChain
 from bigmm.blocks.parallel import run
-from bigmm.blocks.row_structure import TailChain
-from bigmm.blocks.scatter import scattered
 from bigmm.blocks.structure import Structure, TailTerm, cross
-from bigmm.blocks.sweeps import ROWS, back_substitute
 
 Pairs = dict[tuple[int, int], np.ndarray]
 

@@ -1,4 +1,6 @@
-"""The blocked Cholesky factor of Omega(theta) = [Lambda'A_ZZ Lambda + I, Lambda'A_Z,Xy; ., A_Xy,Xy] (DESIGN section 4).
+"""The blocked Cholesky factor of Omega(theta) = [Lambda'A_ZZ Lambda + I, Lambda'A_Z,Xy; ., A_Xy,Xy].
+
+The elimination is described in docs/theory/elimination.md.
 
 `factorize` eliminates the stages of a `Structure` and factors the dense tail. What is read off it: log|M|,
 log|X'V^-1X|, the penalized weighted residual sum of squares, the solution (`solve`), quadratic forms with Omega^-1,
@@ -12,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks import factor_kernels as kernels
-from bigmm.blocks.coordinates import scalar_scale, scale_tail
+from bigmm.blocks.exact import factor_kernels as kernels
+from bigmm.blocks.exact.coordinates import scalar_scale, scale_tail
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Stage, Structure
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.blocks.coordinates import scale_rows
-from bigmm.blocks.factor import Factor, triangular
-from bigmm.blocks.solve import backward, forward
+from bigmm.blocks.exact.coordinates import scale_rows
+from bigmm.blocks.exact.factor import Factor, triangular
+from bigmm.blocks.exact.solve import backward, forward
 
 
 def solve_for(
