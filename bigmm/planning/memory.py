@@ -1,9 +1,9 @@
 """The memory model: bytes of the arrays that a fit holds, as functions of sizes.
 
-Every formula of bytes stands in this file, and says which arrays it counts. Symbols: a grouping factor has q levels and
-k covariates per level, X has p columns, and y is one more, so that a row of [X y] has m = p + 1 numbers. The columns of
-a layout are the different ones of X and all Z, without y. Numbers are float64 (8 bytes), counts int64, and level numbers
-int32, if nothing else is said.
+Every formula of bytes stands in this file, and says which arrays it counts. A grouping factor has q levels and k
+covariates per level. X has p columns, and y is one more, so that a row of [X y] has m = p + 1 numbers. The columns of a
+layout are the different ones of X and of all Z, without y. Numbers are float64 (8 bytes), counts int64, and level
+numbers int32, if nothing else is said.
 """
 
 from __future__ import annotations
