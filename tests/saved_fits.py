@@ -1,7 +1,8 @@
 """Saved fits of released versions, kept as files: every later version loads them and answers the same questions.
 
 A fit is one zip archive of the directory that `save` writes, in `tests/reference/saved/<version>/`. `numbers.json`
-beside the archives has what each fit answered when it was saved. Fits of `lmm_from_arrays` are not here: they cannot be saved.
+beside the archives has what each fit answered when it was saved. Fits of `lmm_from_arrays` are not here: they cannot be
+saved.
 
     python -m tests.saved_fits --write      fit and save with this version, on purpose, once for each release
 """
