@@ -15,7 +15,7 @@ from typing import Any
 from bigmm.blocks.structure import containing_chain
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, JointTerm, Layout
-from bigmm.design.nesting import all_nested, undecided
+from bigmm.design.levels.nesting import all_nested, undecided
 from bigmm.execute import Executor
 from bigmm.solver import Sizes, choose_solver, named_factors
 from bigmm.source import Source

@@ -8,7 +8,7 @@ from bigmm.accumulate import accumulator_bytes
 from bigmm.accumulate.kernels import padded
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.nesting import nested_chain
+from bigmm.design.levels.nesting import nested_chain
 from bigmm.execute import Executor
 from bigmm.fit.held_model import row_sizes
 from bigmm.fit.opened import first_rows
