@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 PYTEST := $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
 NUMERICAL := tests/fit/test_nist.py tests/objective/test_twofold.py tests/objective/test_saturation.py \
 	$(addprefix tests/test_reference.py::test_,objective fixed_effects variance_components conditional_modes)
-SOURCES := bigmm tests $(wildcard benchmarks)
+SOURCES := bigmm tests examples .ci/dials .ci/kernels $(wildcard benchmarks)
 
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 export PIP_NO_INPUT := 1
@@ -50,7 +50,7 @@ demo: $(VENV)/.core
 	@env -u NUMBA_CACHE_DIR $(BIN)/bigmm demo --out build/demo --overwrite
 
 test: $(VENV)/.dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' --record-durations build/durations.txt
 
 kernels: $(VENV)/.dev
 	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
@@ -58,7 +58,7 @@ kernels: $(VENV)/.dev
 check: format lint types contracts test kernels
 
 check-slow: format lint types contracts kernels
-	$(PYTEST)
+	$(PYTEST) --record-durations build/durations-slow.txt
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)
@@ -87,4 +87,4 @@ constraints: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	find bigmm tests $(wildcard benchmarks) -name __pycache__ -prune -exec rm -rf {} +
+	find bigmm tests examples $(wildcard benchmarks) -name __pycache__ -prune -exec rm -rf {} +

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bigmm.design import DesignSpec
-from bigmm.design.first_rows import first_rows
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Layout
 from bigmm.execute import Executor
 from bigmm.execute.threads import ThreadExecutor

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bigmm.arguments import strict
-from bigmm.design.first_rows import first_rows
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes

@@ -25,7 +25,7 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.nesting import nested_chain
+from bigmm.design.levels.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Held, hold, hold_each
 from bigmm.execute.spill import check_disk

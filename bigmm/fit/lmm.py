@@ -25,7 +25,7 @@ from bigmm.accumulate import (
 )
 from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
-from bigmm.design.first_rows import first_rows
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes, exchange
 from bigmm.execute.memory import give_back

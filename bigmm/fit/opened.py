@@ -9,7 +9,7 @@ from typing import Any
 
 from bigmm.arguments import true_or_false
 from bigmm.design import DesignSpec, learn
-from bigmm.design.formula import parse, required_columns
+from bigmm.design.formula.parser import parse, required_columns
 from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock

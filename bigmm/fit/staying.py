@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bigmm.design import DesignSpec
-from bigmm.design.first_rows import first_rows
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import DesignChunk
-from bigmm.design.nesting import nested_chain
+from bigmm.design.levels.nesting import nested_chain
 from bigmm.execute import Executor
 from bigmm.fit.held_model import row_sizes
 from bigmm.fit.settings import Settings

@@ -14,7 +14,7 @@ from typing import Any
 from bigmm.blocks.structure import containing_chain
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.nesting import all_nested, undecided
+from bigmm.design.levels.nesting import all_nested, undecided
 from bigmm.execute import Executor
 from bigmm.planning.memory import cross_bytes, level_bytes
 from bigmm.planning.solver_choice import BlockSizes, choose_solver, named_factors

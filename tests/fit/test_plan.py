@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bigmm
-from bigmm.design.first_rows import first_rows
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
