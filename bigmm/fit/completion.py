@@ -24,7 +24,7 @@ from bigmm.design.levels.numbering import Levels
 from bigmm.design.outcomes import check_outcomes
 from bigmm.design.transforms.stateful import stateful_nodes
 from bigmm.execute import Executor
-from bigmm.fit.held_model import HeldRows
+from bigmm.laplace.glmm_data import ShardedRows
 from bigmm.source import Source
 
 PLANNED_ROWS = 1 << 22
@@ -51,7 +51,7 @@ def row_counts(cross: CrossProducts, spec: DesignSpec) -> RowCounts:
     return RowCounts(cross.n, cross.dropped, levels)
 
 
-def look_counts(rows: HeldRows, spec: DesignSpec) -> RowCounts:
+def look_counts(rows: ShardedRows, spec: DesignSpec) -> RowCounts:
     """Of the look at the rows of a generalized model."""
     counts = row_counts(rows.look.products, spec)
     return replace(counts, dropped=dict(rows.look.dropped))

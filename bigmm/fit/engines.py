@@ -9,10 +9,10 @@ import numpy as np
 
 from bigmm.blocks import Gram
 from bigmm.design.layout import Layout
-from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.algebra import ExactAlgebra, IterativeAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import Parameters
+from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
@@ -28,7 +28,7 @@ FEW_LEVELS = 500
 
 
 def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[Engine]:
-    """One factor goes level by level, nested ones tree by tree, others by blocks; chain: as in `HeldModel`.
+    """One factor goes level by level, nested ones tree by tree, others by blocks; chain: as in `GlmmData`.
 
     Few levels go tree by tree too (Laplace), for the sake of a curvature that is no sum of few outer products.
     """
@@ -39,7 +39,7 @@ def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type
 
 
 def make_engine(
-    model: HeldModel,
+    model: GlmmData,
     templates: Templates,
     beta0: np.ndarray,
     nagq: int,
@@ -47,7 +47,7 @@ def make_engine(
     parameters: Parameters,
     solver: str,
     seed: int,
-) -> tuple[Engine, HeldModel]:
+) -> tuple[Engine, GlmmData]:
     """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
@@ -56,17 +56,18 @@ def make_engine(
     common = family, templates, parameters, observed
     kind = engine_for(model.spec.layout, model.chain, nagq)
     if kind is SingleFactor:
-        return SingleFactor(model.held.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
+        return SingleFactor(model.shards.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
     if kind is NestedFactors:
-        held = model.held.replaced(partial(grow, groupings=groupings))
-        return NestedFactors(held.map, held.n_shards, xc, covariates, *common, model.constant), model
+        shards = model.shards.replaced(partial(grow, groupings=groupings))
+        return NestedFactors(shards.map, shards.n_shards, xc, covariates, *common, model.constant), model
     wiring = wire(model.assembled.gram, xc, covariates)
-    held = model.held.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=list(model.places)))
+    places = list(model.level_index)
+    shards = model.shards.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=places))
     # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
-    model = replace(model, held=held, assembled=bare)
+    model = replace(model, shards=shards, assembled=bare)
     chosen = algebra(wiring.pattern, solver, seed)
-    return CrossedLaplace(held, wiring, *common, model.constant, beta0, chosen), model
+    return CrossedLaplace(shards, wiring, *common, model.constant, beta0, chosen), model
 
 
 def algebra(pattern: Gram, solver: str, seed: int) -> LaplaceAlgebra:

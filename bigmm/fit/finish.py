@@ -13,10 +13,10 @@ from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.iterative.probes import keys_of
 from bigmm.errors import DataError
 from bigmm.fit import runaway
-from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.fit.search import Search
 from bigmm.laplace.crossed import CrossedLaplace, squared_length
+from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.information import NOISY_STEP, STEP, covariance, observed_hessian
 from bigmm.laplace.montecarlo import ProbeError
 from bigmm.laplace.nested import NestedFactors
@@ -151,7 +151,7 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
     model, templates = search.model, search.model.templates
     lost = runaway.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
-        largest = np.max(model.held.map(runaway.largest_values, model.fixed_columns), axis=0)
+        largest = np.max(model.shards.map(runaway.largest_values, model.fixed_columns), axis=0)
         found = runaway.without_estimate(lost, error, largest, search.fixed_names)
         if found:
             return found
@@ -220,7 +220,7 @@ def level_blocks(engine: SingleFactor, search: Search, observed: bool) -> AtMode
     beta, phi = coordinates.coefficients(search.end), search.parameters.split(search.end)[2]
     root = coordinates.square_roots(search.end)[0]
     modes = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
-    parts = model.held.map(
+    parts = model.shards.map(
         working_blocks, engine.xc, engine.zc, model.family, beta, root, phi, observed, per_shard=modes
     )
     kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
@@ -251,12 +251,12 @@ def chain_blocks(engine: NestedFactors, search: Search, observed: bool) -> AtMod
     return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, blocks.u), penalized)
 
 
-def grouping_name(model: HeldModel) -> str:
+def grouping_name(model: GlmmData) -> str:
     """Name of the factor that cuts the shards."""
     return model.spec.layout.groupings[model.leading].name
 
 
-def restored(gram: Gram, model: HeldModel) -> Gram:
+def restored(gram: Gram, model: GlmmData) -> Gram:
     """Working blocks with the pattern's bookkeeping of dropped coefficients, and with the way back to the user's
     columns; y* has none, for the linear predictor is the same in both."""
     pattern, pairs = model.assembled.gram, zip(gram.terms, model.bases, strict=True)

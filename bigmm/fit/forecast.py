@@ -13,17 +13,17 @@ from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Layout
 from bigmm.execute import Executor
 from bigmm.fit.engines import engine_for
-from bigmm.fit.held_levels import WORKING_COPIES, held_bytes
-from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, Storage, chain_of, row_sizes, storage
 from bigmm.fit.settings import Settings
 from bigmm.fit.staying import staying
 from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.laplace.glmm_data import chain_of
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
 from bigmm.planning.block_bounds import BlockBounds, block_bounds, bounds_of_order, entries
 from bigmm.planning.limits import pass_bytes
 from bigmm.planning.memory import VECTORS, accumulator_bytes, effects, working_sums_bytes
 from bigmm.planning.solver_choice import solver_bytes
+from bigmm.shards.sizes import SHUFFLE_COPIES, WORKING_COPIES, RowSizes, Storage, level_sum_bytes, row_sizes, storage
 from bigmm.source import Source
 
 BLOCKS, LEVELS = "blocks", "levels"
@@ -86,7 +86,7 @@ def forecast_linear(source: Source, spec: DesignSpec, workers: Executor, how: Se
     stays = staying(source, spec, workers, how)
     if stays is not None:
         terms, flops = terms_of_chain(layout)
-        summing, evaluating = held_bytes(source, spec, stays.head, how, workers.n_workers)
+        summing, evaluating = level_sum_bytes(source, spec, stays.head, how, workers.n_workers)
         fits = max(summing, evaluating) <= limit
         refused = not fits and workers.shares_memory
         return Forecast(LEVELS, "exact", stays.why, terms, summing, evaluating, flops, fits, refused)

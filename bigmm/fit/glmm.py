@@ -13,15 +13,16 @@ from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
-from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
 from bigmm.fit.opened import opened
 from bigmm.fit.search import Search, Wishes
 from bigmm.fit.settings import settings, start_values
+from bigmm.laplace.glmm_data import chain_of, glmm_data, shard_rows, with_counted_rows
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.planning.limits import check_fewest_pairs, checked_solver
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
+from bigmm.shards.sizes import row_sizes, storage
 from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
 from bigmm.version import __version__
 
@@ -119,7 +120,7 @@ def glmm(
             kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
             if chain is None:
                 check_fewest_pairs(source, spec, workers, how, head, kept.resident)
-            rows = looked_rows(source, spec, options.family, workers, how, chain, head)
+            rows = shard_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
             counts = look_counts(rows, spec)
             complete, more = complete_design(spec, source, workers, counts, how.progress)
@@ -129,11 +130,11 @@ def glmm(
         spec = complete
         del rows  # their memory is the next pass's
     with clock("shard"):
-        model = held_model(rows, spec, options.family)
+        model = glmm_data(rows, spec, options.family)
         gram = model.assembled.gram
         solved_by, why = checked_solver(gram, spec.layout, how, kept.resident if chain is None else None)
     with clock("start"):
-        start = glm_start(model.held.map, options.family, model.fixed_columns, model.assembled.gram.n)
+        start = glm_start(model.shards.map, options.family, model.fixed_columns, model.assembled.gram.n)
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):

@@ -29,20 +29,20 @@ from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes
 from bigmm.execute.memory import give_back
-from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.completion import complete_design, row_counts
-from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
 from bigmm.fit.opened import Opened, opened
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
 from bigmm.fit.staying import Staying, staying
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.algebra import Algebra
+from bigmm.objective.identification import check_identified
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
 from bigmm.planning.memory import accumulator_bytes, has_many_pairs
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
+from bigmm.shards.level_sums import LevelModel, level_model, sum_by_level
 from bigmm.solver import checked_seed, checked_tolerance, solve_model
 from bigmm.source import Source
 from bigmm.version import __version__
@@ -145,7 +145,7 @@ def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpe
     while True:
         with clock("accumulate"):
             stays = staying(source, spec, workers, how)
-            held = None if stays is None else hold_sums(source, spec, stays.chain, stays.head, workers, how)
+            held = None if stays is None else sum_by_level(source, spec, stays.chain, stays.head, workers, how)
         cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
         with clock("learn"):
             complete, more = complete_design(spec, source, workers, row_counts(cross, spec), how.progress)
@@ -160,7 +160,7 @@ def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpe
         give_back()  # the sums of which the blocks were made
     else:
         with clock("accumulate"):
-            ready = assembled_there(levels_model(held, how), spec, stays)
+            ready = assembled_there(level_model(held, how), spec, stays)
     return replace(ready, passes=passes), spec
 
 
@@ -216,7 +216,7 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 
 
-def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, stays: Staying) -> Ready:
+def assembled_there(held: LevelModel, spec: DesignSpec, stays: Staying) -> Ready:
     """The blocks of levels that stay with the workers."""
     templates, facts = templates_for(spec.layout, stays.chain), held.facts
     return Ready(held.assembled, templates, "exact", stays.why, facts.rows_read, facts.dropped, held.algebra)

@@ -11,8 +11,8 @@ import numpy as np
 from bigmm.errors import DataError
 from bigmm.families import Family
 from bigmm.families.family import UNIT_LINKS
-from bigmm.laplace.shards import Shard
 from bigmm.laplace.start import Start
+from bigmm.shards.shard import Shard
 
 SEPARABLE = ("bernoulli", "binomial", "poisson", "negative_binomial")
 """Families whose responses can be all one value in some corner of the covariates."""

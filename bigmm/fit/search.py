@@ -11,12 +11,12 @@ from bigmm.blocks import Gram
 from bigmm.errors import DataError, UsageError
 from bigmm.fit import runaway
 from bigmm.fit.engines import make_engine
-from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.fit.probed import Probed, search_score
 from bigmm.laplace.coordinates import Coordinates, row_frame
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.start import Start
 from bigmm.objective.criterion import fixed_map
 from bigmm.objective.frame import Frame
@@ -56,7 +56,7 @@ class Search:
     end : (P,) point where the search ended, in its own coordinates; NaN before `run`.
     """
 
-    def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, wishes: Wishes):
+    def __init__(self, model: GlmmData, start: Start, nagq: int, observed: bool, wishes: Wishes):
         check_optimizer(wishes.optimizer, wishes.solver)
         self.start, self.wishes, self.is_laplace = start, wishes, nagq < 2
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
@@ -221,7 +221,7 @@ def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: n
     )
 
 
-def no_start(model: HeldModel, start: Start) -> str:
+def no_start(model: GlmmData, start: Start) -> str:
     """Why there is nowhere to start from, and what to do."""
     family = model.family
     if np.isfinite(start.ll) or family.link in UNBOUNDED_LINKS:
@@ -246,7 +246,7 @@ def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:
     return theta0
 
 
-def theta_start(model: HeldModel, frame: Frame, size: float) -> np.ndarray:
+def theta_start(model: GlmmData, frame: Frame, size: float) -> np.ndarray:
     """(n_theta,) theta for which each column of each term adds about half a unit of deviation to the linear predictor.
 
     Where the link has a domain to stay in the deviation is less; size: mean size of the linear predictor. The start is

@@ -9,10 +9,9 @@ from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import DesignChunk
 from bigmm.design.levels.nesting import nested_chain
 from bigmm.execute import Executor
-from bigmm.fit.held_model import row_sizes
 from bigmm.fit.settings import Settings
-from bigmm.laplace.shards import enough_trees
 from bigmm.planning.memory import driver_bytes
+from bigmm.shards.sizes import enough_trees, row_sizes
 from bigmm.source import Source
 
 SHARE = 2

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from bigmm.families import Family
-from bigmm.laplace.shards import Shard
+from bigmm.shards.shard import Shard
 
 COUNTABLE = ("bernoulli", "binomial", "poisson")
 WORTHWHILE = 0.5

@@ -10,8 +10,8 @@ from bigmm.families import Family
 from bigmm.laplace import levelwise, passes
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.quadrature import gauss_hermite
-from bigmm.laplace.shards import Shard
 from bigmm.objective.templates import Templates
+from bigmm.shards.shard import Shard
 
 
 def evaluate_shard(

@@ -1,6 +1,6 @@
 """What gradient, curvature and modes need of the levels, reduced to a few numbers or left as arrays per level.
 
-`LevelsHere` computes it where all levels are on the driver; `objective.held` asks shards for their parts and adds.
+`LevelsHere` computes it where all levels are on the driver; `shards.algebra` asks shards for their parts and adds.
 """
 
 from __future__ import annotations

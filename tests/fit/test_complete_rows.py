@@ -16,7 +16,7 @@ import pytest
 import bigmm
 from bigmm.errors import DataError, FormulaError
 from bigmm.fit import completion, staying
-from bigmm.laplace import shards
+from bigmm.shards import sizes
 from bigmm.source.parquet import ParquetSource
 from tests.fit.conftest import write
 
@@ -160,7 +160,7 @@ def lake(tmp_path):
 
 
 def test_levels_that_stay_with_the_workers(lake, monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 20)
+    monkeypatch.setattr(sizes, "SMALL_ROWS", 20)
     monkeypatch.setattr(staying, "SHARE", 10**9)
     model = bigmm.lmm(FORMULA, lake, n_workers=2)
     assert model.fitted.solver_reason.startswith("levels stay with the workers")

@@ -19,10 +19,10 @@ from bigmm.fit.clock import Clock
 from bigmm.fit.forecast import ENGINES, LOOKS
 from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings
-from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.planning import memory, solver_choice
 from bigmm.planning.block_bounds import block_bounds, bounds_of_order, entries
+from bigmm.shards import sizes
 from tests.fit.conftest import write
 
 solution, generalized = (importlib.import_module(f"bigmm.fit.{name}") for name in ("lmm", "glmm"))
@@ -103,8 +103,8 @@ GENERALIZED = {
 def test_plan_and_fit_of_generalized_models_agree(name, lake, made, monkeypatch):
     terms, options, engine, solver = GENERALIZED[name]
     if "trees" in name:
-        monkeypatch.setattr(shards, "SMALL_ROWS", 100)
-        monkeypatch.setattr(shards, "MINIMUM_SHARDS", 30)
+        monkeypatch.setattr(sizes, "SMALL_ROWS", 100)
+        monkeypatch.setattr(sizes, "MINIMUM_SHARDS", 30)
     looks = looks_of(monkeypatch)
     how = {"family": "bernoulli", "n_workers": 2, **options}
     planned = bigmm.plan(f"y ~ x + {terms}", lake, **how)

@@ -16,7 +16,6 @@ from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
-from bigmm.laplace import shards
 from bigmm.laplace.algebra import ExactAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import Parameters
@@ -26,6 +25,7 @@ from bigmm.laplace.tree import Forest, grow
 from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.objective import Templates
 from bigmm.objective.templates import Template
+from bigmm.shards import shard as shards
 from tests.oracle import all_levels, cross_block, nested_levels, term_block
 from tests.results.oracle import indicator, relative_factor
 

@@ -17,8 +17,8 @@ import pytest
 import bigmm
 from bigmm.errors import OutputError
 from bigmm.execute import spill
-from bigmm.fit import held_model
-from bigmm.laplace import shards
+from bigmm.laplace import glmm_data
+from bigmm.shards import sizes
 
 FORMULAS = [
     ("y ~ x + (1 | g)", {}),
@@ -50,14 +50,14 @@ def lake(tmp_path_factory):
 @pytest.fixture
 def spill_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sizes, "SMALL_ROWS", 100)
     return tmp_path
 
 
 @pytest.fixture
 def shuffles(monkeypatch):
-    made, plain = [], held_model.ShardFiles
-    monkeypatch.setattr(held_model, "ShardFiles", lambda *args, **how: made.append(plain(*args, **how)) or made[-1])
+    made, plain = [], glmm_data.ShardFiles
+    monkeypatch.setattr(glmm_data, "ShardFiles", lambda *args, **how: made.append(plain(*args, **how)) or made[-1])
     return made
 
 
@@ -109,8 +109,8 @@ def test_temporary_files_are_where_tmpdir_says_and_have_no_name(lake, spill_fold
 FULL = """
 import json, resource, sys, os, signal
 import bigmm
-from bigmm.laplace import shards
-shards.SMALL_ROWS = 100
+from bigmm.shards import sizes
+sizes.SMALL_ROWS = 100
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -147,8 +147,8 @@ MEASURED = """
 import json, sys, threading, time, gc
 import bigmm
 from benchmarks.bench_glmm_memory import AnonymousMemory, anonymous_bytes
-from bigmm.laplace import shards
-shards.SHARD_BYTES = 1 << 20  # scaled down as the rest: there are more shards, not larger ones
+from bigmm.shards import sizes
+sizes.SHARD_BYTES = 1 << 20  # scaled down as the rest: there are more shards, not larger ones
 formula = "y ~ x + x1 + x2 + x3 + x4 + (1 | g)"
 how = dict(family="bernoulli", n_workers=2, partition_bytes=1 << 20, memory_limit=3_000_000)
 bigmm.glmm(formula, sys.argv[1], **how)

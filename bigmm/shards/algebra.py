@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,49 +24,38 @@ from bigmm.blocks.exact.solve import Solution
 from bigmm.blocks.gram import CrossBlock, Gram
 from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure
 from bigmm.errors import MemoryLimitError
-from bigmm.objective import shards
+from bigmm.execute import Sharded
 from bigmm.objective.algebra import ExactAlgebra
 from bigmm.objective.information import Changes
 from bigmm.objective.moments import Lams, LevelMoments, Modes, modes_from
 from bigmm.objective.start import fixed_coefficients, start_from
 from bigmm.objective.templates import Templates
+from bigmm.shards import level_tasks
 
 T = TypeVar("T")
 
 
-class Shards(Protocol):
-    """Where tasks of (shard, arguments) are answered: `execute.Sharded`."""
-
-    def map(self, task: Callable, *args: Any) -> list:
-        """``task(shard, *args)`` of every shard, in their order."""
-        ...
-
-    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any) -> Any:
-        """``reduce(merge, map(task, *args))`` with few results alive at a time."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class HeldLevels:
+class ShardedLevels:
     """Where the levels are, and how arrays per level come to the driver.
 
-    held: shards, each a `ChainSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
+    shards: each a `ChainSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
     that a gathered Gram may take.
     """
 
-    held: Shards
+    shards: Sharded
     columns: ChainColumns
     sizes: tuple[int, ...]
     memory_limit: int
 
     def numbers(self, term: int) -> np.ndarray:
         """(q,) numbers of the levels of a factor that have rows, increasing."""
-        return np.sort(np.concatenate(self.held.map(_levels_of, term)))
+        return np.sort(np.concatenate(self.shards.map(_levels_of, term)))
 
     def gathered(self, term: int, task: Callable[..., tuple], *args: Any) -> np.ndarray:
         """(q, ...) what ``task(shard, columns, *args)[term]`` gives per level, in the order of `numbers`."""
-        order = np.argsort(np.concatenate(self.held.map(_levels_of, term)), kind="stable")
-        values = np.concatenate(self.held.map(_picked, term, task, self.columns, args))
+        order = np.argsort(np.concatenate(self.shards.map(_levels_of, term)), kind="stable")
+        values = np.concatenate(self.shards.map(_picked, term, task, self.columns, args))
         return values if np.all(order[1:] > order[:-1]) else values[order]
 
     def whole_gram(self) -> Gram:
@@ -82,16 +71,16 @@ class HeldLevels:
                 f"about {-(-needed // 2**20):,} MiB, but the memory limit is {self.memory_limit >> 20:,} MiB: fit with "
                 "a larger memory_limit"
             )
-        parts = self.held.map(chain_gram, self.columns)
-        numbers = [np.concatenate(self.held.map(_levels_of, term)) for term in range(len(self.sizes))]
+        parts = self.shards.map(chain_gram, self.columns)
+        numbers = [np.concatenate(self.shards.map(_levels_of, term)) for term in range(len(self.sizes))]
         return joined_gram(parts, numbers, self.columns.shell)
 
 
 @dataclass(frozen=True, slots=True)
 class LevelNumbers:
-    """`HeldLevels.numbers` of one factor, as an array when NumPy asks for one; its length is known without."""
+    """`ShardedLevels.numbers` of one factor, as an array when NumPy asks for one; its length is known without."""
 
-    levels: HeldLevels
+    levels: ShardedLevels
     term: int
 
     def __len__(self) -> int:
@@ -165,15 +154,15 @@ class HeldAlgebra(ExactAlgebra):
 
     name = "held"
 
-    def __init__(self, levels: HeldLevels):
+    def __init__(self, levels: ShardedLevels):
         super().__init__(levels.columns.shell, chain_structure(levels.columns.shell))
-        self.levels, self.held, self.columns = levels, levels.held, levels.columns
+        self.levels, self.shards, self.columns = levels, levels.shards, levels.columns
         self._here: tuple[Factor, ExactAlgebra, Factor] | None = None
         self._lock = Lock()
 
     def factor(self, lams: Lams) -> Factor:
         """Round one."""
-        found = self.held.fold(shards.Eliminated.merge, shards.eliminated, self.columns, lams)
+        found = self.shards.fold(level_tasks.Eliminated.merge, level_tasks.eliminated, self.columns, lams)
         stages, _, _ = eliminate_stages(self.structure, lams)  # without levels
         schur, lower = self.structure.base.copy(), np.tril_indices(self.structure.m)
         schur[lower] -= found.vv[lower]
@@ -184,15 +173,15 @@ class HeldAlgebra(ExactAlgebra):
     ) -> LevelMoments:
         """Round two."""
         beta, inverse = solution.beta, self._fixed_inverse(factor, with_fixed)
-        task, merge = shards.part_moments, shards.PartMoments.merge
-        found = self.held.fold(merge, task, self.columns, lams, beta, inverse, changes)
+        task, merge = level_tasks.part_moments, level_tasks.PartMoments.merge
+        found = self.shards.fold(merge, task, self.columns, lams, beta, inverse, changes)
         through = triangular(factor.tail[:-1, :-1], np.asfortranarray(found.through))
         return LevelMoments(found.outer, found.projected, found.information - through.T @ through)
 
     def projected(self, factor: Factor, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
         """See `ExactAlgebra.projected`."""
         inverse = self._fixed_inverse(factor, with_fixed)
-        found = self.held.map(shards.projected, self.columns, factor.lams, inverse)
+        found = self.shards.map(level_tasks.projected, self.columns, factor.lams, inverse)
         return tuple(sum(own) for own in zip(*found, strict=True))
 
     def _fixed_inverse(self, factor: Factor, with_fixed: bool) -> np.ndarray:
@@ -206,7 +195,7 @@ class HeldAlgebra(ExactAlgebra):
         """Fetched when asked for."""
 
         def fetch(term: int) -> Modes:
-            score = self.levels.gathered(term, shards.scores, lams, solution.beta)
+            score = self.levels.gathered(term, level_tasks.scores, lams, solution.beta)
             return modes_from([score], (lams[term],), (joint[term],))
 
         count = len(lams)
@@ -214,17 +203,19 @@ class HeldAlgebra(ExactAlgebra):
 
     def covariances(self, factor: Factor) -> tuple[np.ndarray | None, ...]:
         """See `ExactAlgebra.covariances`."""
-        return tuple(self.levels.gathered(term, shards.covariances, factor.lams) for term in range(len(factor.lams)))
+        return tuple(
+            self.levels.gathered(term, level_tasks.covariances, factor.lams) for term in range(len(factor.lams))
+        )
 
     def start(self, templates: Templates) -> np.ndarray:
         """See `moment_start`."""
         shell = self.columns.shell
-        found = self.held.map(shards.start_sums, self.columns, fixed_coefficients(shell))
+        found = self.shards.map(level_tasks.start_sums, self.columns, fixed_coefficients(shell))
         return start_from(reduce(lambda a, b: a.merge(b), found), shell, templates)
 
     def squares(self) -> tuple[np.ndarray, ...]:
         """See `LevelsHere.squares`."""
-        found = self.held.map(shards.summed_squares, self.columns)
+        found = self.shards.map(level_tasks.summed_squares, self.columns)
         return tuple(sum(own) / size for own, size in zip(zip(*found, strict=True), self.levels.sizes, strict=True))
 
     def level_counts(self) -> tuple[int, ...]:
@@ -236,7 +227,9 @@ class HeldAlgebra(ExactAlgebra):
         shell = self.columns.shell
         if len(shell.terms) != 1:
             return None
-        found = [own for own in self.held.map(shards.shard_classes, self.columns) if own is None or len(own.counts)]
+        found = [
+            own for own in self.shards.map(level_tasks.shard_classes, self.columns) if own is None or len(own.counts)
+        ]
         if not found or any(own is None for own in found):
             return None
         joined = reduce(Classes.merge, found)

@@ -9,8 +9,9 @@ import pytest
 
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.spill import SpillFile, looked_up
-from bigmm.laplace import shards
-from bigmm.laplace.shard_files import ShardFiles
+from bigmm.shards import shard as shards
+from bigmm.shards import sizes
+from bigmm.shards.files import RowShape, ShardFiles
 
 
 def chunk(seed, n, levels=40, weighted=True, in_order=False):
@@ -53,7 +54,7 @@ def test_every_row_is_in_the_shard_of_its_level_in_order(weighted, count, in_ord
 def test_shards_through_files_are_those_in_memory(weighted):
     chunks = [chunk(seed, n, 90, weighted) for seed, n in ((1, 4000), (2, 0), (3, 6007), (4, 1))]
     edges = shards.bounds(90, 7)
-    files, target = ShardFiles(edges, 1, 3, 2, weighted, weighted), SpillFile()
+    files, target = ShardFiles(1, RowShape(3, 2, weighted, weighted), None, edges), SpillFile()
     for item in (2, 0, 3, 1):  # threads finish in any order
         files.add(item, shards.split(chunks[item], edges, 1))
     placed = [files.joined(number, target) for number in range(7)]
@@ -76,11 +77,11 @@ def test_pieces_of_a_sorted_chunk_are_views_and_empty_ones_keep_nothing():
 
 
 def test_the_number_of_shards_is_a_function_of_the_data():
-    assert shards.shard_count(49_999, 60, 1000) == 1
-    assert shards.shard_count(50_000, 60, 1000) == 8
-    assert shards.shard_count(50_000, 60, 3) == 3
-    assert shards.shard_count(50_000_000, 52, 10**6) == 78
-    assert shards.shard_count(10**10, 52, 10**6) == 512
+    assert sizes.shard_count(49_999, 60, 1000) == 1
+    assert sizes.shard_count(50_000, 60, 1000) == 8
+    assert sizes.shard_count(50_000, 60, 3) == 3
+    assert sizes.shard_count(50_000_000, 52, 10**6) == 78
+    assert sizes.shard_count(10**10, 52, 10**6) == 512
 
 
 def test_blocks_hold_every_row_once():
