@@ -18,7 +18,8 @@ from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.foreseen import Foreseen, foreseen, of_order
 from bigmm.fit.held_model import Storage
 from bigmm.fit.settings import Settings
-from bigmm.solver import FIRST_DEFLATION, FIRST_PROBES, Sizes, choose_solver, sizes_of, solver_bytes
+from bigmm.objective.solvers import FIRST_DEFLATION, FIRST_PROBES
+from bigmm.solver import Sizes, choose_solver, sizes_of, solver_bytes
 from bigmm.source import Source
 
 VECTORS = FIRST_PROBES + FIRST_DEFLATION

@@ -12,7 +12,7 @@ from bigmm.blocks.krylov import conjugate_gradients, lanczos_quadrature
 from bigmm.blocks.probes import deflation_basis, make_probes
 from bigmm.blocks.row_structure import analyse_iterative
 from bigmm.blocks.solve import quadratic, solve
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
 SHAPES = {

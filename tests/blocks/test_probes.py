@@ -5,7 +5,7 @@ import numpy as np
 from bigmm.blocks import iterative, sampled
 from bigmm.blocks.probes import deflation_basis, keys_of, make_probes
 from bigmm.blocks.row_structure import analyse_iterative
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
 NONE = np.zeros((50, 0))

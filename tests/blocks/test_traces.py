@@ -9,7 +9,7 @@ from bigmm.blocks.factor import factorize
 from bigmm.blocks.inverse import selected_inverse
 from bigmm.blocks.iterative import factorize_iteratively
 from bigmm.blocks.row_structure import analyse_iterative, chain_gram
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
 ONE_STAGE = {

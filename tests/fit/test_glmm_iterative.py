@@ -133,8 +133,8 @@ def test_another_seed_is_another_estimate(fits, frame):
 
 
 def test_probes_grow_until_the_tolerance_is_met(frame, monkeypatch):
-    monkeypatch.setattr("bigmm.fit.engines.FIRST_PROBES", 2)
-    monkeypatch.setattr("bigmm.fit.engines.FIRST_DEFLATION", 1)
+    monkeypatch.setattr("bigmm.objective.solvers.FIRST_PROBES", 2)
+    monkeypatch.setattr("bigmm.objective.solvers.FIRST_DEFLATION", 1)
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative", mc_tol=(0.001, 0.0005))
     assert found.monte_carlo_error["probes"] > 2 and found.monte_carlo_error["objective"] <= 0.0005
     monkeypatch.setattr(probed, "MOST_PROBES", 2)
