@@ -9,10 +9,10 @@ import numpy as np
 import pyarrow as pa
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.kernels import add_rows, count_levels, padded, zero_records
+from bigmm.accumulate.kernels import add_rows, count_levels, zero_records
 from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer, pairs_of_terms
 from bigmm.accumulate.shift import Shift, as_shift
-from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.errors import DataError
 from bigmm.execute.lanes import Lane
 from bigmm.source.partition import Source
@@ -45,52 +45,18 @@ def fold_lane(
     return accumulator.freeze()
 
 
-def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
-    """Bytes of one accumulator; ``rows`` bounds the number of different pairs of levels where they are not tabulated.
-
-    Such pairs are counted at 2 x 8 (1 + k_j k_k) bytes: runs are added up into a new one.
-    """
-    m = len(layout.columns) + 1
-    total = 8 * m * m + sum(8 * q * (k * padded(m) + 1) for q, k in _shapes(layout))
-    for pairs, width in _pairs(layout):
-        table = 8 * pairs * width
-        total += table if table <= DENSE_BYTES else 16 * min(rows, pairs) * (1 + width)
-    return total
-
-
-def many_pairs_bytes(layout: Layout, rows: int) -> int:
-    """Bytes that the pairs that are not tabulated take at the end of a pass, when their runs are added up."""
-    return accumulator_bytes(layout, rows) - accumulator_bytes(layout)
-
-
-def has_many_pairs(layout: Layout) -> bool:
-    """Whether the pairs of levels of some two terms are too many for a table."""
-    return any(8 * pairs * width > DENSE_BYTES for pairs, width in _pairs(layout))
-
-
-def _shapes(layout: Layout) -> list[tuple[int, int]]:
-    """(levels, covariates) of each joint term."""
-    return [(layout.groupings[t.grouping].n_levels, len(t.covariates)) for t in joint_terms(layout)]
-
-
-def _pairs(layout: Layout) -> list[tuple[int, int]]:
-    """(pairs of levels, numbers per pair) of each pair of joint terms."""
-    shapes = _shapes(layout)
-    return [(q_j * q_k, w_j * w_k) for k, (q_k, w_k) in enumerate(shapes) for q_j, w_j in shapes[:k]]
-
-
 class Accumulator:
     """The buffers of one lane; `add` mutates them, `freeze` hands them over; without ``pairs`` none are summed."""
 
     def __init__(self, layout: Layout, shift: Shift | np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True):
-        self.layout, self.how, self.terms = layout, as_shift(layout, shift), joint_terms(layout)
+        self.layout, self.how, self.terms = layout, as_shift(layout, shift), layout.joint
         self.shift, self.covariates = np.ascontiguousarray(self.how.plain), self.how.covariates
         m = len(self.shift)
-        sizes = [layout.groupings[term.grouping].n_levels for term in self.terms]
+        sizes = [term.n_levels for term in self.terms]
         self.high, self.low = np.zeros((m, m)), np.zeros((m, m))
-        self.records = [zero_records(q, len(term.covariates), m) for q, term in zip(sizes, self.terms)]
+        self.records = [zero_records(q, term.width, m) for q, term in zip(sizes, self.terms)]
         self.counts = [np.zeros(q, np.int64) for q in sizes]
-        widths = [len(term.covariates) for term in self.terms]
+        widths = [term.width for term in self.terms]
         self.pairs = {
             (j, k): PairBuffer((sizes[j], sizes[k]), (widths[j], widths[k]), dense_bytes)
             for j, k in pairs_of_terms(sizes if pairs else ())

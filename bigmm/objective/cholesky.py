@@ -9,13 +9,13 @@ from typing import Any, Self
 import numpy as np
 
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import Factor, factorize
+from bigmm.blocks.exact.factor import Factor, factorize
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.rhs import solve_for
+from bigmm.blocks.exact.rows import row_quadratics
+from bigmm.blocks.exact.solve import Solution, quadratic, solve
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.refill import Refill
-from bigmm.blocks.rhs import solve_for
-from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.solve import Solution, quadratic, solve
+from bigmm.blocks.numeric_update import Refill
 from bigmm.blocks.structure import Structure, elimination_order
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels, ExactFactor
 from bigmm.objective.factorization import Lams, Leverages, Terms

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.conditional import RowEstimator
+from bigmm.blocks.iterative.conditional import RowEstimator
 from bigmm.objective.criterion import Criterion
 from bigmm.objective.factorization import Variances
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bigmm.blocks.compress import compress
+from bigmm.blocks.exact.solve import Solution, multiply, residual_products, tall_product
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.solve import Solution, multiply, residual_products, tall_product
 from bigmm.blocks.structure import Structure
 from bigmm.objective.factorization import Lams, LevelMoments, Modes, Terms, Variances
 from bigmm.objective.information import Changes, average_information

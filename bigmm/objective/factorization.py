@@ -23,9 +23,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from bigmm.blocks.conditional import RowEstimator
+from bigmm.blocks.exact.solve import Solution
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.solve import Solution
+from bigmm.blocks.iterative.conditional import RowEstimator
 from bigmm.blocks.structure import Structure
 from bigmm.objective.information import Changes
 from bigmm.objective.refinement import Refined

@@ -13,16 +13,17 @@ from typing import Any, Self
 
 import numpy as np
 
-from bigmm.blocks import conditional, iterative, sampled
+from bigmm.blocks.exact.solve import Solution
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.iterative import IterativeFactor, Precision, fixed_part
-from bigmm.blocks.probes import Probes, draw_probes, keys_of, make_probes, most_deflation
-from bigmm.blocks.refill import RowRefill
-from bigmm.blocks.row_structure import IterativeStructure, Order, analyse_iterative
-from bigmm.blocks.sampled import SampledFactor
-from bigmm.blocks.solve import Solution
+from bigmm.blocks.iterative import conditional, sampled
+from bigmm.blocks.iterative import factor as iterative
+from bigmm.blocks.iterative.factor import IterativeFactor, Precision, fixed_part
+from bigmm.blocks.iterative.probes import Probes, draw_probes, keys_of, make_probes, most_deflation
+from bigmm.blocks.iterative.sampled import SampledFactor
+from bigmm.blocks.iterative.structure import IterativeStructure, Order, analyse_iterative
+from bigmm.blocks.iterative.traces import EstimatedCovariances, Inverse, inverse, summed_covariances
+from bigmm.blocks.numeric_update import RowRefill
 from bigmm.blocks.structure import Structure
-from bigmm.blocks.traces import EstimatedCovariances, Inverse, inverse, summed_covariances
 from bigmm.objective.boundary import Projections, extrapolated
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels
 from bigmm.objective.factorization import Lams, Leverages, Probing, Terms, Variances

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.solve import residual_products, tall_product
+from bigmm.blocks.exact.solve import residual_products, tall_product
 from bigmm.objective.criterion import Criterion
 from bigmm.objective.factorization import Probing
 from bigmm.objective.saturation import Restricted

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks.coordinates import scale_rows
-from bigmm.blocks.factor import Factor, triangular
-from bigmm.blocks.solve import backward, forward
+from bigmm.blocks.exact.coordinates import scale_rows
+from bigmm.blocks.exact.factor import Factor, triangular
+from bigmm.blocks.exact.solve import backward, forward
+from bigmm.blocks.exact.twofold_kernels import subtract_blocks, subtract_products
 from bigmm.blocks.structure import Structure
-from bigmm.blocks.twofold_kernels import subtract_blocks, subtract_products
 
 Matrices = tuple[np.ndarray, ...]
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.blocks.factor import NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.solve import tall_product
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.solve import tall_product
 from bigmm.objective.criterion import Criterion, Matrices
 
 LARGEST = 1_000_000

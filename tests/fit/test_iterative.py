@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 import bigmm
-from bigmm import solver as choice
 from bigmm.datasets import insteval
 from bigmm.errors import UsageError
 from bigmm.objective import solvers
+from bigmm.planning import solver_choice
 
 FORMULA = "y ~ service + (1 | s) + (1 | d) + (1 | dept)"
 
@@ -92,7 +92,7 @@ def test_two_chains_of_nested_factors_agree_with_the_exact_solver():
 def test_auto_chooses_by_size_and_says_why(monkeypatch):
     frame = insteval()
     assert "small" in bigmm.lmm(FORMULA, frame.head(3000)).fitted.solver_reason
-    monkeypatch.setattr(choice, "EXACT_TAIL", 100)
+    monkeypatch.setattr(solver_choice, "EXACT_TAIL", 100)
     chosen = bigmm.lmm(FORMULA, frame.head(3000))
     assert chosen.solver == "iterative"
     assert "Gflop" in chosen.fitted.solver_reason
