@@ -47,7 +47,7 @@ Sum = Callable[[Sequence[DesignChunk]], ChainSums]
 
 @dataclass(frozen=True, slots=True)
 class HeldModelOfLevels:
-    """algebra: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
+    """solver: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
 
     solver: ShardedSolver
     assembled: Assembled

@@ -11,7 +11,7 @@ import pytest
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
 from bigmm.fit import probed
-from bigmm.laplace import algebra
+from bigmm.objective import krylov
 from bigmm.planning import solver_choice
 
 BERNOULLI = "y ~ 1 + x + (1 | user) + (1 | movie)"
@@ -117,7 +117,7 @@ def test_the_same_bits_on_any_number_of_threads_and_on_a_cluster(frame, client, 
 
 
 def test_single_precision_of_large_blocks(fits, frame, monkeypatch):
-    monkeypatch.setattr(algebra, "SINGLE_PRECISION", 100)
+    monkeypatch.setattr(krylov, "SINGLE_PRECISION", 100)
     ours = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative")
     assert ours.fitted.assembled.gram.cross[0, 1].data.dtype == np.float32
     assert ours.objective == pytest.approx(fits[0].objective, abs=0.02)
