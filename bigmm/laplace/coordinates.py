@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import block_diag, solve_triangular
 
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.objective import EnginePoint, Parameters
 from bigmm.objective.boundary import square_root
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame, orthonormal
 from bigmm.objective.templates import Template, Templates
 
@@ -160,6 +161,11 @@ class Coordinates:
         """The engine's psi at the search's point."""
         return self._jacobian @ point
 
+    def engine_point(self, point: np.ndarray) -> EnginePoint:
+        """All that the engine knows of the search's point."""
+        phi = self.parameters.split(point)[2]
+        return EnginePoint(self.engine(point), self.coefficients(point), self.square_roots(point), phi)
+
     def engine_parameters(self) -> Parameters:
         """What the engine's psi holds."""
         return replace(self.parameters, n_theta=self.roots.n_theta)
@@ -191,10 +197,10 @@ class Coordinates:
         """The deviance at the search's point."""
         return self._value(self.engine(point))
 
-    def evaluate(self, point: np.ndarray) -> GlmmEvaluation:
+    def evaluate(self, point: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at the search's point."""
         model, jacobian = self._evaluate(self.engine(point)), self._jacobian
-        return GlmmEvaluation(model.value, jacobian.T @ model.gradient, jacobian.T @ model.hessian @ jacobian)
+        return Evaluation(model.value, jacobian.T @ model.gradient, jacobian.T @ model.hessian @ jacobian)
 
 
 def _root(information: np.ndarray) -> np.ndarray:

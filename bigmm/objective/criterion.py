@@ -19,21 +19,12 @@ from bigmm.blocks.gram import Gram
 from bigmm.blocks.iterative.probes import standard_error
 from bigmm.blocks.structure import Structure
 from bigmm.objective.cholesky import CholeskySolver
+from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Factorization, Solver
 from bigmm.objective.information import changes_of
 from bigmm.objective.templates import Templates
 
 Matrices = tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """value: the criterion; gradient (n_theta,); hessian (n_theta, n_theta): average information for the covariance
-    plus the exact curvature of the template; both None where the criterion is not finite."""
-
-    value: float
-    gradient: np.ndarray
-    hessian: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +135,7 @@ class Criterion:
             factor = self.factor(theta)
             value = self.value_of(factor)  # a solver with probes solves for them here
         except NotPositiveDefiniteError:
-            return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
+            return no_evaluation(self.n_theta)
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
         places = self.templates.places()

@@ -18,7 +18,8 @@ from functools import cached_property
 import numpy as np
 
 from bigmm.objective.boundary import square_root
-from bigmm.objective.criterion import Criterion, Evaluation
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.templates import Template, Templates, lower_factor
 from bigmm.objective.twofold import exact_gradient
 
