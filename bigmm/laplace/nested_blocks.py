@@ -15,7 +15,8 @@ from bigmm.laplace.tree import Forest
 
 @dataclass(frozen=True, slots=True)
 class ShardBlocks:
-    """`ModeBlocks` of one shard, per factor, finest first: levels (q,) in the order of its nodes; above {(i, j): (q_i,)} the level
+    """`ModeBlocks` of one shard, per factor, finest first: levels (q,) in the order of its
+    nodes; above {(i, j): (q_i,)} the level
     of j that each of i lies in, cross {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two."""
 
     levels: tuple[np.ndarray, ...]
