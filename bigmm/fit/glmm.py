@@ -183,5 +183,5 @@ def glmm(
 
 def is_singular(search: Search) -> bool:
     """Is some variance zero, or some correlation one? The search's coordinates know no unit of a covariate."""
-    scales = search.coordinates.eta(search.end)[search.model.templates.lower == 0]
-    return bool(np.any(np.abs(scales) < SINGULAR))
+    coordinates = search.coordinates
+    return bool(coordinates.frame.at_boundary(coordinates.eta(search.end), SINGULAR).any())

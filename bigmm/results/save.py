@@ -25,8 +25,8 @@ from bigmm.errors import DataError, VersionError
 from bigmm.families import family
 from bigmm.laplace.working import working_model
 from bigmm.objective.algebra import IterativeAlgebra
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from bigmm.objective.criterion import Criterion, Estimates
-from bigmm.objective.templates import Template, Templates
 from bigmm.optimize.outcome import Outcome
 from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
@@ -245,9 +245,11 @@ def check_objective(
         )
 
 
-def _templates(entry: dict[str, Any]) -> Templates:
-    terms = [t | {"names": tuple(t["names"]), "slots": tuple(t["slots"])} for t in entry["terms"]]
-    return Templates(tuple(Template(**term) for term in terms), tuple(entry["widths"]))
+def _templates(entry: dict[str, Any]) -> ModelCovariance:
+    terms = [{k: tuple(v) if isinstance(v, list) else v for k, v in term.items()} for term in entry["terms"]]
+    for term in terms:
+        term.pop("square", None)  # fits of version 0.9 and before have this constant
+    return ModelCovariance(tuple(TermCovariance(**term) for term in terms), tuple(entry["widths"]))
 
 
 def _outcome(entry: dict[str, Any]) -> Outcome:

@@ -24,8 +24,8 @@ from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import Forest, grow
 from bigmm.laplace.wiring import ready_rows, wire
-from bigmm.objective import Templates
-from bigmm.objective.templates import Template
+from bigmm.objective import ModelCovariance, TermCovariance
+from bigmm.objective.covariances import RootElements
 from tests.oracle import all_levels, cross_block, nested_levels, term_block
 from tests.results.oracle import indicator, relative_factor
 
@@ -87,16 +87,16 @@ class Rows:
         return cls(family, terms, x, tuple(refs), y, w, offset, psi)
 
     @property
-    def templates(self) -> Templates:
+    def templates(self) -> ModelCovariance:
         found, start = [], 0
         for j, (_, covariates, _) in enumerate(self.terms):
             k = len(covariates)
-            found.append(Template(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
+            found.append(TermCovariance(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
             start += found[-1].size
-        return Templates(tuple(found), tuple(len(c) for _, c, _ in self.terms))
+        return ModelCovariance(tuple(found), tuple(len(c) for _, c, _ in self.terms))
 
     def parameters(self, profile: bool = False) -> Parameters:
-        return Parameters(self.x.shape[1], self.templates.n_theta, self.family.has_dispersion, profile, len(self.y))
+        return Parameters(self.x.shape[1], self.roots.n_theta, self.family.has_dispersion, profile, len(self.y))
 
     @property
     def chunk(self) -> DesignChunk:
@@ -133,7 +133,7 @@ class Rows:
             np.arange(self.x.shape[1]),
             [c for _, c, _ in self.terms],
             self.family,
-            self.templates,
+            self.roots,
             self.parameters(),
             observed,
             self.constant,
@@ -150,12 +150,17 @@ class Rows:
             xc,
             self.terms[0][1],
             self.family,
-            self.templates,
+            self.roots,
             self.parameters(),
             observed,
             nagq,
             self.constant,
         )
+
+    @property
+    def roots(self) -> RootElements:
+        """The engine's parameters: the elements of theta."""
+        return self.templates.root_elements
 
     @property
     def pattern(self) -> Gram:
@@ -183,7 +188,7 @@ class Rows:
             HeldByThreads(held, 1),
             wiring,
             self.family,
-            self.templates,
+            self.roots,
             self.parameters(profile),
             observed,
             self.constant,
