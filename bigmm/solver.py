@@ -24,7 +24,7 @@ from bigmm.optimize import Outcome, Problem, minimize, score
 
 SMALL_TAIL = 2500
 EXACT_TAIL = 5000
-"""Above this a dense factorization costs minutes on a laptop (ALGORITHMS section 7)."""
+"""Above this a dense factorization costs minutes on a laptop (docs/theory/iterative.md)."""
 FIRST_PROBES, FIRST_DEFLATION, MOST_PROBES = 8, 24, 256
 BLOCK = 16
 """Right-hand sides that the iterative solver handles at once; fewer cost as much."""
@@ -298,7 +298,7 @@ def _outward(search: Restricted, outcome: Outcome) -> Outcome:
 
 
 def _at_boundary(search: Restricted, point: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """(n_theta,) parameters at a bound: lme4's rule, but for scales that are small only because a covariate is large."""
+    """(n_theta,) parameters at a bound: lme4's rule, but for scales that are small because a covariate is large."""
     criterion = search.criterion
     small = search.frame.at_boundary(search.start(point))
     for term in criterion.templates.terms:

@@ -1,4 +1,4 @@
-"""Structures of the covariance of one random term, over its columns. `registry` lists them by their names in formulas."""
+"""Structures of the covariance of one random term over its columns; `registry` names them."""
 
 from bigmm.covariance.protocol import Covariance
 from bigmm.covariance.registry import STRUCTURES, covariance

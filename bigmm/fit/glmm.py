@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bigmm.arguments import strict
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms

@@ -11,7 +11,7 @@ import numpy as np
 
 from bigmm.arguments import true_or_false
 from bigmm.design import DesignSpec, learn
-from bigmm.design.formula import parse, required_columns
+from bigmm.design.formula.parser import parse, required_columns
 from bigmm.design.layout import DesignChunk
 from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor

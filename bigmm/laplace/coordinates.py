@@ -36,6 +36,11 @@ class RowFrame:
     roots: RootElements
     factors: tuple[np.ndarray, ...]
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the engine's parameters are linear in the search point."""
+        return all(term.covariance.is_invariant for term in self.frame.templates.terms)
+
     def matrices(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
         """Per joint term (k, k) T F R; point (n_theta,): a search point of the covariances."""
         templates = self.frame.templates
@@ -159,6 +164,7 @@ class Coordinates:
         self.parameters, self.rows, self.frame, self.roots = parameters, rows, rows.frame, rows.roots
         self.matrix = _root(information)
         self.back = np.eye(len(self.matrix)) if back is None else back
+        self._jacobian: np.ndarray | None = None
         self._coefficients = solve_triangular(self.matrix, np.eye(len(self.matrix)))
 
     def inward(self, beta: np.ndarray, theta: np.ndarray, log_phi: float) -> np.ndarray:
@@ -183,8 +189,15 @@ class Coordinates:
 
     def engine(self, point: np.ndarray) -> np.ndarray:
         """The engine's psi at the search's point."""
-        elements = self.roots.values(self.square_roots(point))
-        return np.concatenate([self._coefficients @ point[: self.parameters.n_beta], elements, self._dispersion(point)])
+        psi = self.jacobian(point) @ point
+        if not self.rows.is_linear:
+            psi[self._elements] = self.roots.values(self.square_roots(point))
+        return psi
+
+    @property
+    def _elements(self) -> slice:
+        """Where the roots' elements stand in the engine's psi."""
+        return slice(self.parameters.n_beta, self.parameters.n_beta + self.roots.n_theta)
 
     def _dispersion(self, point: np.ndarray) -> np.ndarray:
         """(0 or 1,) log phi."""
@@ -196,8 +209,11 @@ class Coordinates:
 
     def jacobian(self, point: np.ndarray) -> np.ndarray:
         """(engine's P, P): derivative of the engine's psi by the search's point."""
+        if self._jacobian is not None and self.rows.is_linear:
+            return self._jacobian
         elements = self.rows.jacobian(self.eta(point))
-        return block_diag(self._coefficients, elements, np.eye(len(self._dispersion(point))))
+        self._jacobian = block_diag(self._coefficients, elements, np.eye(len(self._dispersion(point))))
+        return self._jacobian
 
     def user_jacobian(self, point: np.ndarray) -> np.ndarray:
         """(P, P): derivative of the user's psi by the search's point."""
@@ -227,8 +243,7 @@ class Coordinates:
         model, jacobian = self._evaluate(self.engine(point)), self.jacobian(point)
         n, end = self.parameters.n_beta, self.parameters.n_beta + self.parameters.n_theta
         hessian = jacobian.T @ model.hessian @ jacobian
-        elements = model.gradient[n : n + self.roots.n_theta]
-        hessian[n:end, n:end] += self.rows.curvature(self.eta(point), elements)
+        hessian[n:end, n:end] += self.rows.curvature(self.eta(point), model.gradient[self._elements])
         return GlmmEvaluation(model.value, jacobian.T @ model.gradient, hessian)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from bigmm.blocks.gram import Gram
 from bigmm.covariance import Covariance, covariance
-from bigmm.design.layout import Layout, joint_terms
+from bigmm.design.layout import Layout
 from bigmm.errors import FormulaError
 
 Matrices = tuple[np.ndarray, ...]
@@ -197,12 +197,12 @@ class ModelCovariance:
 
 
 def covariances_for(layout: Layout, order: tuple[int, ...]) -> ModelCovariance:
-    """Covariance of a layout's random terms; ``order`` lists `joint_terms(layout)` indices as they stand in the Gram
+    """Covariance of a layout's random terms; ``order`` lists `layout.joint` indices as they stand in the Gram
     matrix.
 
     Raises FormulaError when one covariate appears twice for the same grouping factor (its variance is not identified).
     """
-    joined = joint_terms(layout)
+    joined = layout.joint
     positions = {
         member: (position, slots)
         for position, number in enumerate(order)
@@ -216,13 +216,13 @@ def covariances_for(layout: Layout, order: tuple[int, ...]) -> ModelCovariance:
         used = [slot for slots in joined[number].slots for slot in slots]
         if len(set(used)) < len(used):
             column = next(slot for slot in used if used.count(slot) > 1)
-            group = layout.groupings[joined[number].grouping].name
+            group = joined[number].name
             name = layout.columns[joined[number].covariates[column]]
             raise FormulaError(
                 f"the random effect of {'the intercept' if name == '1' else repr(name)} appears twice for grouping "
                 f"factor {group!r}: the two variances cannot be told apart; keep one of the terms"
             )
-    widths = tuple(len(joined[number].covariates) for number in order if joined[number].fixed_factor is None)
+    widths = tuple(joined[number].width for number in order if joined[number].fixed_factor is None)
     return ModelCovariance(tuple(terms), widths)
 
 

@@ -130,7 +130,7 @@ class Frame:
         return np.concatenate(starts) if starts else np.zeros(0)
 
     def deviations(self, point: np.ndarray) -> np.ndarray:
-        """(n_theta,) deviation that a scale gives to its columns, in units of the covariates; 0 for other parameters."""
+        """(n_theta,) deviation of the columns of a scale, in units of the covariates; 0 for other parameters."""
         lambdas = self.templates.lambdas(self.unit_free(point))
         out = np.zeros(len(point))
         for term, lam in zip(self.templates.terms, lambdas, strict=True):

@@ -246,9 +246,12 @@ def check_objective(
 
 
 def _templates(entry: dict[str, Any]) -> ModelCovariance:
-    terms = [{k: tuple(v) if isinstance(v, list) else v for k, v in term.items()} for term in entry["terms"]]
+    terms: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in term.items()}
+        for term in entry["terms"]
+    ]
     for term in terms:
-        term.pop("square", None)  # fits of version 0.9 and before have this constant
+        term.pop("square", None)  # a constant of older saves
     return ModelCovariance(tuple(TermCovariance(**term) for term in terms), tuple(entry["widths"]))
 
 

@@ -5,9 +5,9 @@ import pytest
 
 from bigmm.blocks import Gram
 from bigmm.objective import Criterion
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from bigmm.objective.frame import Frame, Framed, frame_of
 from bigmm.objective.start import level_squares
-from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from tests.oracle import SHAPES, Rows
 
 WIDE = ("crossed slope", "one wide", "nested")
