@@ -16,8 +16,8 @@ from bigmm.laplace import nested_kernels
 from bigmm.laplace.nested_blocks import blocks_of_shard, joined
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.tree import Forest
+from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation, no_evaluation
-from bigmm.objective.templates import Templates
 
 
 def evaluate_shard(
@@ -60,7 +60,7 @@ class NestedFactors:
         xc: np.ndarray,
         covariates: list[tuple[int, ...]],
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,

@@ -11,8 +11,8 @@ from bigmm.laplace import levelwise, passes
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.quadrature import gauss_hermite
 from bigmm.laplace.shards import Shard
+from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation
-from bigmm.objective.templates import Templates
 
 
 def evaluate_shard(
@@ -77,7 +77,7 @@ class SingleFactor:
         xc,
         zc,
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         nagq: int,

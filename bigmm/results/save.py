@@ -24,9 +24,9 @@ from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError, VersionError
 from bigmm.families import family
 from bigmm.laplace.working import working_model
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.solvers import recorded_solver
-from bigmm.objective.templates import Template, Templates
 from bigmm.optimize.outcome import Outcome
 from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
@@ -244,9 +244,14 @@ def check_objective(
         )
 
 
-def _templates(entry: dict[str, Any]) -> Templates:
-    terms = [t | {"names": tuple(t["names"]), "slots": tuple(t["slots"])} for t in entry["terms"]]
-    return Templates(tuple(Template(**term) for term in terms), tuple(entry["widths"]))
+def _templates(entry: dict[str, Any]) -> ModelCovariance:
+    terms: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in term.items()}
+        for term in entry["terms"]
+    ]
+    for term in terms:
+        term.pop("square", None)  # a constant of older saves
+    return ModelCovariance(tuple(TermCovariance(**term) for term in terms), tuple(entry["widths"]))
 
 
 def _outcome(entry: dict[str, Any]) -> Outcome:
