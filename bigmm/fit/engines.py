@@ -7,27 +7,22 @@ from functools import partial
 
 import numpy as np
 
-from bigmm.blocks import Gram
 from bigmm.design.layout import Layout
-from bigmm.laplace.algebra import ExactAlgebra, IterativeAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
-from bigmm.objective import Templates
-from bigmm.planning.memory import FIRST_DEFLATION, FIRST_PROBES
-
-Engine = SingleFactor | NestedFactors | CrossedLaplace
-
+from bigmm.objective.covariances import RootElements
+from bigmm.objective.solvers import WORKING_SOLVERS
 
 FEW_LEVELS = 500
 """Levels from which on their outer products make a good curvature (measured)."""
 
 
-def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[Engine]:
+def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[LaplaceObjective]:
     """One factor goes level by level, nested ones tree by tree, others by blocks; chain: as in `GlmmData`.
 
     Few levels go tree by tree too (Laplace), for the sake of a curvature that is no sum of few outer products.
@@ -40,14 +35,14 @@ def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type
 
 def make_engine(
     model: GlmmData,
-    templates: Templates,
+    templates: RootElements,
     beta0: np.ndarray,
     nagq: int,
     observed: bool,
     parameters: Parameters,
     solver: str,
     seed: int,
-) -> tuple[Engine, GlmmData]:
+) -> tuple[LaplaceObjective, GlmmData]:
     """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
@@ -66,10 +61,5 @@ def make_engine(
     # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
     model = replace(model, shards=shards, assembled=bare)
-    chosen = algebra(wiring.pattern, solver, seed)
-    return CrossedLaplace(shards, wiring, *common, model.constant, beta0, chosen), model
-
-
-def algebra(pattern: Gram, solver: str, seed: int) -> LaplaceAlgebra:
-    """The algebra of that solver; probes and deflation may grow later."""
-    return IterativeAlgebra(pattern, FIRST_PROBES, FIRST_DEFLATION, seed) if solver == "iterative" else ExactAlgebra()
+    working_solver = WORKING_SOLVERS[solver](wiring.pattern, seed)
+    return CrossedLaplace(shards, wiring, *common, model.constant, beta0, working_solver), model

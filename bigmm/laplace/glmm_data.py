@@ -29,7 +29,7 @@ from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Executor, Sharded
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
-from bigmm.laplace.identical import COUNTABLE, counted
+from bigmm.laplace.identical import counted
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.boundary import square_root
 from bigmm.planning.settings import Settings
@@ -299,7 +299,7 @@ def column_root(products: CrossProducts) -> np.ndarray:
 
 def with_counted_rows(model: GlmmData) -> GlmmData:
     """The model with identical rows counted once, where that pays; after all that needs the original rows is known."""
-    if model.family.name not in COUNTABLE:
+    if not model.family.distribution.countable:
         return model
     smaller = model.shards.replaced(partial(counted, family=model.family))
     rows, before = sum(smaller.map(_rows)), sum(model.shards.map(_rows))

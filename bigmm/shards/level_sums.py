@@ -26,10 +26,10 @@ from bigmm.objective import templates_for
 from bigmm.objective.identification import check_factor, widest
 from bigmm.planning.settings import Settings
 from bigmm.shards import sizes
-from bigmm.shards.algebra import HeldAlgebra, LevelNumbers, ShardedLevels
 from bigmm.shards.files import RowShape, ShardFiles, unpacked
 from bigmm.shards.level_tasks import ChainFacts, chain_facts
 from bigmm.shards.sharding import Recipe, shard
+from bigmm.shards.solver import LevelNumbers, ShardedLevels, ShardedSolver
 from bigmm.source import Partition, Source
 
 Sum = Callable[[Sequence[DesignChunk]], ChainSums]
@@ -37,9 +37,9 @@ Sum = Callable[[Sequence[DesignChunk]], ChainSums]
 
 @dataclass(frozen=True, slots=True)
 class LevelModel:
-    """algebra: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
+    """solver: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
 
-    algebra: HeldAlgebra
+    solver: ShardedSolver
     assembled: Assembled
     facts: ChainFacts
 
@@ -98,7 +98,7 @@ def level_model(sums: LevelSums, how: Settings) -> LevelModel:
         check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return LevelModel(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+    return LevelModel(ShardedSolver(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
 
 
 def without_labels(layout: Layout) -> Layout:
