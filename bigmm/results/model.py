@@ -195,9 +195,9 @@ class MixedModelResults(FitResults):
         newdata : table, path or Dask DataFrame, optional
             Rows, in any form that `bigmm.lmm` takes. None means the rows of the fit.
         random : bool or sequence of str
-            True adds all random effects, False none. A list of groups and terms of the fit, such as ``["g"]`` or ``["(1
-            | h)"]``, adds those alone, in the standard error too (lme4's re.form). A column that only the others use
-            may then be absent.
+            True adds all random effects, False none. A list of groups and terms of the fit, such as ``["g"]`` or
+            ``["(1 | h)"]``, adds those alone, in the standard error too (lme4's re.form). A column that only the others
+            use may then be absent.
         new_levels : {"population", "raise", "missing"}
             Levels that the fit has not met count as an average level, are an error, or give NaN. A new level within a
             level that the fit has met still uses the mode of the latter.
