@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from bigmm.covariance.compound_symmetry import CompoundSymmetry
 from bigmm.covariance.diagonal import Diagonal
 from bigmm.covariance.protocol import Covariance
 from bigmm.covariance.unstructured import Unstructured
@@ -13,6 +14,7 @@ STRUCTURES: dict[str, type[Covariance]] = {
     for structure in (
         Unstructured,
         Diagonal,
+        CompoundSymmetry,
     )
 }
 
