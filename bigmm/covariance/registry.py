@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+from bigmm.covariance.ar1 import Autoregression
 from bigmm.covariance.compound_symmetry import CompoundSymmetry
 from bigmm.covariance.diagonal import Diagonal
 from bigmm.covariance.protocol import Covariance
@@ -15,6 +16,7 @@ STRUCTURES: dict[str, type[Covariance]] = {
         Unstructured,
         Diagonal,
         CompoundSymmetry,
+        Autoregression,
     )
 }
 
