@@ -10,22 +10,19 @@ import numpy as np
 from bigmm.design.layout import Layout
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.solvers import WORKING_SOLVERS
 
-Engine = SingleFactor | NestedFactors | CrossedLaplace
-
-
 FEW_LEVELS = 500
 """Levels from which on their outer products make a good curvature (measured)."""
 
 
-def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[Engine]:
+def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[LaplaceObjective]:
     """One factor goes level by level, nested ones tree by tree, others by blocks; chain: as in `HeldModel`.
 
     Few levels go tree by tree too (Laplace), for the sake of a curvature that is no sum of few outer products.
@@ -45,7 +42,7 @@ def make_engine(
     parameters: Parameters,
     solver: str,
     seed: int,
-) -> tuple[Engine, HeldModel]:
+) -> tuple[LaplaceObjective, HeldModel]:
     """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
