@@ -11,7 +11,7 @@ import bigmm
 from bigmm.execute import held
 from bigmm.fit import held_model
 from bigmm.fit.runs import cut_runs, level_range
-from bigmm.laplace import shards
+from bigmm.planning import sharding
 from bigmm.source import open_source
 from bigmm.source.partition import Fingerprint, Partition
 
@@ -20,7 +20,7 @@ FORMULA = "y ~ x + (1 | g)"
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
 
 
 @pytest.fixture
