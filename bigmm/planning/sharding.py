@@ -84,7 +84,11 @@ class Storage:
 def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, workers: Executor, limit: int) -> Storage:
     """Decide how the rows are kept, from their sizes, the memory limit (bytes), and who works.
 
-    Workers of a cluster keep rows in memory. chain: joint terms whose last one cuts the shards, so that they hold whole trees; None for crossed terms.
+    Workers of a cluster keep rows in memory.
+
+    Parameters
+    ----------
+    chain: joint terms whose last one cuts the shards, so that they hold whole trees; None for crossed terms.
     """
     leading = layout.joint[chain[-1] if chain else 0]
     count, each = shard_count(size.rows, size.each, leading.n_levels), size.each
