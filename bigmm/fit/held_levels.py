@@ -20,9 +20,8 @@ from bigmm.blocks.gram import CrossBlock, TermBlock
 from bigmm.blocks.nested import ChainColumns, ChainSums
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.execute import Executor, Held, Lane, hold, hold_each
+from bigmm.execute import Executor, Lane, Sharded
 from bigmm.execute.spill import SpillFile, check_disk, moved
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.checks import check_factor, widest
 from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
 from bigmm.fit.settings import Settings
@@ -59,7 +58,7 @@ class HeldSums:
     """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `hold_sums`;
     shift: what the columns are summed about."""
 
-    held: Held
+    held: Sharded
     layout: Layout
     chain: tuple[int, ...]
     shift: Shift
@@ -117,25 +116,25 @@ def without_labels(layout: Layout) -> Layout:
 def _held(
     source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], workers: Executor, how: Settings,
     size: RowSizes, total: Sum,
-) -> Held:  # fmt: skip
+) -> Sharded:  # fmt: skip
     leading = layout.joint[chain[-1]].grouping
     count = shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
-    here = isinstance(workers, ThreadExecutor)
+    here = workers.shares_memory
     runs = runs_by_level(source, spec, leading, count, workers, how.progress)
     if runs is not None:
         make = partial(sums_of_lane, source, spec, runs, leading, total)
         in_files = here and sums_in_files(layout, how.memory_limit)
-        return hold_each(workers, make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
+        return workers.shard_sorted(make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, source, spec, edges, leading)
-    through = None
+    files = None
     if here and shuffles_in_files(size.nbytes, how.memory_limit):
         check_disk(size.nbytes + level_sums_bytes(layout))
         known = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
-        through = partial(SumFiles, total, edges, leading, *known)
+        files = partial(SumFiles, total, edges, leading, *known)
     join = partial(sums_of_pieces, total)
-    return hold(
-        workers, split, source.partitions, join, count, through=through, label="accumulate", progress=how.progress
+    return workers.shuffle(
+        split, source.partitions, join, count, files=files, label="accumulate", progress=how.progress
     )
 
 

@@ -26,7 +26,7 @@ from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import BigmmWarning, DataError
-from bigmm.execute import Held, hold, hold_each
+from bigmm.execute import Sharded
 from bigmm.execute.spill import check_disk
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
@@ -53,7 +53,7 @@ class HeldModel:
     compressed_rows: rows after identical ones were counted, None when none were.
     """
 
-    held: Held
+    held: Sharded
     edges: np.ndarray
     leading: int
     spec: DesignSpec
@@ -141,13 +141,13 @@ def hold_rows(
     read = partial(read_rows, source, spec, family, shift)
     if runs is not None:
         make = partial(make_shard, read, runs.edges, runs.counted, leading, finest)
-        return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
+        return workers.shard_sorted(make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, read, edges, leading)
     sizes = len(shift) - 2, len(layout.groupings), size.weighted, size.with_offset
-    through = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
+    files = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
     join = partial(_join, leading, finest, edges)
-    held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
+    held = workers.shuffle(split, source.partitions, join, count, files=files, progress=how.progress)
     return held, edges, leading
 
 
@@ -193,7 +193,7 @@ class HeldRows:
     edges, leading, chain: as in `HeldModel`; summed: the layout of what the look sums; passes: over the source.
     """
 
-    held: Held
+    held: Sharded
     edges: np.ndarray
     leading: int
     summed: Layout

@@ -27,7 +27,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
-from bigmm.execute import Executor, cut_lanes, exchange
+from bigmm.execute import Executor, cut_lanes
 from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
@@ -187,11 +187,9 @@ def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, 
     rows = sum(p.rows for p in source.partitions)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
     fold, label = partial(fold_lane, source, spec, shift), "accumulate"
-    if has_many_pairs(spec.layout):
+    if has_many_pairs(spec.layout) and not workers.shares_memory:  # in one memory the parts would only be copied
         cut = partial(fold_in_parts, fold)
-        parts = exchange(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
-        if parts is not None:
-            return whole(parts)
+        return whole(workers.shuffle_once(cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress))
     return workers.map_reduce(fold, lanes, merge, label=label, rows_total=rows, progress=how.progress)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
-from bigmm.execute.held import Held
+from bigmm.execute import Sharded
 from bigmm.families import Family
 from bigmm.laplace.algebra import LaplaceAlgebra, Terms
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
@@ -63,7 +63,7 @@ class CrossedLaplace:
 
     def __init__(
         self,
-        held: Held,
+        held: Sharded,
         wiring: Wiring,
         family: Family,
         templates: Templates,

@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Shards(Protocol):
-    """Where tasks of (shard, arguments) are answered: `execute.Held`."""
+    """Where tasks of (shard, arguments) are answered: `execute.Sharded`."""
 
     def map(self, task: Callable, *args: Any) -> list:
         """``task(shard, *args)`` of every shard, in their order."""

@@ -12,7 +12,6 @@ from bigmm.design import DesignSpec
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Layout
 from bigmm.execute import Executor
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.planning import memory
 from bigmm.planning.block_bounds import BlockBounds, block_bounds, bounds_of_order, entries
 from bigmm.planning.limits import pass_bytes
@@ -102,7 +101,7 @@ def _forecast_levels(
     terms, flops = terms_of_chain(spec.layout)
     summing, evaluating = level_model_bytes(source, spec, placement.head, workers.n_workers, limit)
     fits = max(summing, evaluating) <= limit
-    refused = not fits and isinstance(workers, ThreadExecutor)
+    refused = not fits and workers.shares_memory
     return Forecast(LEVELS, "exact", placement.why, terms, summing, evaluating, flops, fits, refused)
 
 
@@ -121,7 +120,7 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
     bounds = bounds_of_order(layout, (chain, ()), size.rows)
     solver, why = bounds.solver(how.solver, how.memory_limit)
     terms = tuple(_with_shards(term) for term in _terms(layout, bounds, solver))
-    at_once = min(workers.n_workers, rows.n_shards) if isinstance(workers, ThreadExecutor) else 0
+    at_once = min(workers.n_workers, rows.n_shards) if workers.shares_memory else 0
     needed = rows.resident + memory.shard_work_bytes(at_once * rows.nbytes, rows.n_shards)
     needed += 3 * sum(term.bytes for term in terms)  # modes now, modes of the best theta, and a step
     flops = INNER_STEPS * max(nagq, 1) * _look_flops(layout, size)

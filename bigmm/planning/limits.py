@@ -14,7 +14,6 @@ from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor
 from bigmm.execute.memory import in_units
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.planning import memory
 from bigmm.planning.block_bounds import BlockBounds, block_bounds, bounds_of_order, entries
 from bigmm.planning.settings import Settings
@@ -31,7 +30,7 @@ def reading_bytes(source: Source, columns: Collection[str], workers: Executor, t
     Tables are in memory already, and workers of a cluster have limits of their own: 0 for both. threads: as many as
     there are workers by default.
     """
-    if source.inventory is None or not isinstance(workers, ThreadExecutor):
+    if source.inventory is None or not workers.shares_memory:
         return 0
     rows = max(partition.rows for partition in source.partitions)
     text = sum(source.text_bytes.get(name, 0) for name in columns)

@@ -12,7 +12,6 @@ from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor
 from bigmm.execute.spill import free_disk
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.planning import memory
 from bigmm.planning.memory import SHUFFLE_COPIES
 from bigmm.source import Source
@@ -94,7 +93,7 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
     count, each = shard_count(size.rows, size.each, leading.n_levels), size.each
     if chain is None:
         count, each = min(count, MINIMUM_SHARDS), each + memory.pattern_bytes(len(layout.joint))
-    nbytes, shared = size.rows * each, isinstance(workers, ThreadExecutor)
+    nbytes, shared = size.rows * each, workers.shares_memory
     in_files = shared and nbytes > limit // SHUFFLE_COPIES
     return Storage(count, nbytes, in_files, nbytes if shared and not in_files else 0)
 
@@ -134,7 +133,7 @@ def level_model_bytes(
 def check_level_memory(source: Source, spec: DesignSpec, head: DesignChunk, workers: Executor, limit: int) -> None:
     """Raise MemoryLimitError, which names what to change, when this process would need more than the limit (bytes) for
     `level_model_bytes`. Workers of a cluster have limits of their own."""
-    if not isinstance(workers, ThreadExecutor):
+    if not workers.shares_memory:
         return
     needed = max(level_model_bytes(source, spec, head, workers.n_workers, limit))
     if needed > limit:
@@ -157,7 +156,7 @@ def shuffle_bytes(
     at_once = min(workers.n_workers, max(len(source.partitions), 1))
     names, accumulator = memory.label_bytes(layout), memory.accumulator_bytes(layout, size.rows // kept.n_shards)
     sums = (2 * at_once + 1) * accumulator if crossed else 0
-    if not isinstance(workers, ThreadExecutor):
+    if not workers.shares_memory:
         return names + sums
     moving = 0 if kept.in_files else SHUFFLE_COPIES * size.nbytes
     shard = kept.nbytes // kept.n_shards

@@ -14,7 +14,7 @@ import pytest
 
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
-from bigmm.execute.held_cluster import HeldByCluster
+from bigmm.execute.dask.shards import ClusterShards
 from bigmm.fit import held_levels
 from bigmm.objective import shards as tasks
 from bigmm.planning import placement, sharding
@@ -216,7 +216,7 @@ def test_no_label_travels_and_no_level_is_kept_on_the_driver(lake, stay):
 @pytest.mark.parametrize("name", ["intercept", "nested slopes, weights"])
 def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(client, lake, name, stay, monkeypatch):
     expected = bits(fit(lake, name))
-    asked, plain, killed = [], HeldByCluster._in_order, []
+    asked, plain, killed = [], ClusterShards._in_order, []
 
     def deadly(self, task, *more):
         asked.append(task)
@@ -225,6 +225,6 @@ def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(client, lake
             os.kill(killed[0], signal.SIGKILL)
         return plain(self, task, *more)
 
-    monkeypatch.setattr(HeldByCluster, "_in_order", deadly)
+    monkeypatch.setattr(ClusterShards, "_in_order", deadly)
     assert bits(fit(lake, name, n_workers=None, client=client)) == expected
     assert killed and len(asked) > 5

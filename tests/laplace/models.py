@@ -14,7 +14,7 @@ import numpy as np
 
 from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
-from bigmm.execute.held import HeldByThreads
+from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
 from bigmm.laplace import shards
 from bigmm.laplace.algebra import ExactAlgebra, LaplaceAlgebra
@@ -180,7 +180,7 @@ class Rows:
         prepare = partial(ready_rows, wiring=wiring, groupings=list(range(len(own))), places=own)
         held = [prepare(shard) for shard in self.shards(self.edges(count))]
         return CrossedLaplace(
-            HeldByThreads(held, 1),
+            ThreadShards(held, 1),
             wiring,
             self.family,
             self.templates,
