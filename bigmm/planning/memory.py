@@ -177,8 +177,8 @@ def row_bytes(n_columns: int, n_groupings: int, weighted: bool, with_offset: boo
 
 def pattern_bytes(terms: int) -> int:
     """Bytes that crossed terms add to a row of a shard: numbers of its levels among those with rows, and for each pair
-    of terms, both ways round, the entry of the block that the row adds to."""
-    return 4 * terms + 4 * terms * (terms - 1)
+    of terms the entry of the block that the row adds to."""
+    return 4 * terms + 4 * terms * (terms - 1) // 2
 
 
 def label_bytes(layout: Layout) -> int:
@@ -225,7 +225,7 @@ def working_sums_bytes(layout: Layout, entries: int, pairs: int) -> int:
 
 def matrix_accumulator_bytes(q: int, p: int, entries: int) -> int:
     """Bytes of the sums of `lmm_from_arrays`: [Z X y]'[X y] dense, and Z'Z sparse with a number and an index for each
-    entry; a row of Z meets as many columns of Z as it has entries."""
+    entry. Z'Z is taken to have about as many entries as Z has, and at most (q, q)."""
     return 8 * (q + p + 1) * (p + 1) + 12 * q * min(q, max(1, entries // max(q, 1)))
 
 

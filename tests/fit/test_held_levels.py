@@ -151,8 +151,8 @@ def test_the_same_bits_in_files_and_with_any_number_of_workers(lake, name, stay,
     seen = []
     plain = held_levels.moved
     monkeypatch.setattr(held_levels, "moved", lambda *given: seen.append(given) or plain(*given))
-    monkeypatch.setattr(held_levels, "SUMS_SHARE", 10**9)
-    monkeypatch.setattr(held_levels, "SHUFFLE_COPIES", 10**9)
+    monkeypatch.setattr(sharding, "SUMS_SHARE", 10**9)
+    monkeypatch.setattr(sharding, "SHUFFLE_COPIES", 10**9)
     assert bits(fit(lake, name, n_workers=3)) == expected
     assert seen or "sorted" in str(lake)
 
