@@ -28,7 +28,7 @@ from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
 from bigmm.laplace.shard_files import ShardFiles, unpacked
 from bigmm.objective import templates_for
-from bigmm.objective.held import HeldAlgebra, HeldLevels, LevelNumbers
+from bigmm.objective.held import HeldLevels, LevelNumbers, ShardedSolver
 from bigmm.objective.shards import ChainFacts, chain_facts
 from bigmm.planning.memory import level_sums_bytes
 from bigmm.planning.sharding import (
@@ -46,9 +46,9 @@ Sum = Callable[[Sequence[DesignChunk]], ChainSums]
 
 @dataclass(frozen=True, slots=True)
 class HeldModelOfLevels:
-    """algebra: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
+    """solver: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
 
-    algebra: HeldAlgebra
+    solver: ShardedSolver
     assembled: Assembled
     facts: ChainFacts
 
@@ -105,7 +105,7 @@ def levels_model(sums: HeldSums, how: Settings) -> HeldModelOfLevels:
         check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
     levels = HeldLevels(sums.held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return HeldModelOfLevels(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+    return HeldModelOfLevels(ShardedSolver(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
 
 
 def without_labels(layout: Layout) -> Layout:

@@ -37,7 +37,7 @@ from bigmm.fit.opened import Opened, opened
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
 from bigmm.objective import Templates, templates_for
-from bigmm.objective.algebra import Algebra
+from bigmm.objective.factorization import Solver
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
 from bigmm.planning.memory import accumulator_bytes, has_many_pairs
 from bigmm.planning.placement import LevelPlacement, level_placement
@@ -195,8 +195,8 @@ def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that a fit needs of the rows: blocks (algebra: where they are not on the driver), templates, which solver and
-    why, what was counted, and passes over the rows."""
+    """All that a fit needs of the rows: blocks, templates, the name of the solver and the reason for it, counts of
+    rows, and the number of passes. linear_solver: None where the blocks are on the driver."""
 
     assembled: Assembled
     templates: Templates
@@ -204,7 +204,7 @@ class Ready:
     why: str
     rows_read: int
     dropped: dict[str, int]
-    algebra: Algebra | None = None
+    linear_solver: Solver | None = None
     passes: int = 0
 
 
@@ -221,7 +221,7 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
 def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
     templates, facts = templates_for(spec.layout, placement.chain), held.facts
-    return Ready(held.assembled, templates, "exact", placement.why, facts.rows_read, facts.dropped, held.algebra)
+    return Ready(held.assembled, templates, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
 
 
 def fit_assembled(
@@ -242,7 +242,7 @@ def fit_assembled(
     gram = ready.assembled.gram
     with clock("optimize"):
         search = {"optimizer": how.optimizer, "theta0": theta0, "seed": seed, "tolerance": mc_tol}
-        solved = solve_model(gram, ready.templates, reml, ready.solver, algebra=ready.algebra, **search)
+        solved = solve_model(gram, ready.templates, reml, ready.solver, linear_solver=ready.linear_solver, **search)
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(
