@@ -126,11 +126,9 @@ def test_the_iterative_solver():
     """What a factor with probes has beside A is within the model, and the model is not far above it."""
     rows = Rows.draw(Shape(((120, 1, False), (90, 1, False)), n=600), 1)
     gram = rows.gram
-    factor = Criterion(gram, rows.templates, True, LINEAR_SOLVERS["iterative"](gram, 0)).factor(
-        np.full(rows.templates.n_theta, 0.5)
-    )
-    sizes = sizes_of(gram)
-    found = nbytes(factor) - nbytes(gram)
+    criterion = Criterion(gram, rows.templates, True, LINEAR_SOLVERS["iterative"](gram, 0))
+    sizes, sample = sizes_of(gram), criterion.factor(np.full(rows.templates.n_theta, 0.5)).sample
+    found = nbytes(sample) - nbytes(gram)
     assert found <= memory.iterative_bytes(sizes.sparse, 210, sizes.dense) <= 12 * found
 
 
