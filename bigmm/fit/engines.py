@@ -9,8 +9,8 @@ import numpy as np
 
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
@@ -18,10 +18,11 @@ from bigmm.objective.covariances import RootElements
 from bigmm.objective.solvers import WORKING_SOLVERS
 from bigmm.planning.placement import engine_name
 
-Engine = SingleFactor | NestedFactors | CrossedLaplace
-
-
-ENGINES: dict[str, type[Engine]] = {"single": SingleFactor, "nested": NestedFactors, "crossed": CrossedLaplace}
+ENGINES: dict[str, type[LaplaceObjective]] = {
+    "single": SingleFactor,
+    "nested": NestedFactors,
+    "crossed": CrossedLaplace,
+}
 """The engine of each name that `planning.placement.engine_name` gives."""
 
 
@@ -34,7 +35,7 @@ def make_engine(
     parameters: Parameters,
     solver: str,
     seed: int,
-) -> tuple[Engine, HeldModel]:
+) -> tuple[LaplaceObjective, HeldModel]:
     """(the engine of `engine_name`, the model from now on); templates, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
