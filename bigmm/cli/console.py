@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import click
 
 from bigmm.cli.progress import Lines
-from bigmm.display import Bar
+from bigmm.display import ProgressBar
 from bigmm.errors import ConvergenceWarning, OutputError, SingularFitWarning
 from bigmm.urls import shown_value, without_secrets
 
@@ -93,7 +93,7 @@ class Console:
         elif self.quiet or not sys.stderr.isatty():
             yield None
         else:
-            with Bar() as bar:
+            with ProgressBar() as bar:
                 yield bar
 
     @contextmanager
