@@ -13,13 +13,19 @@ from numba import njit
 from bigmm.blocks.exact.inverse_kernels import inverse_plus_identity, times_own_transpose, units_of
 
 
-@njit(cache=True, nogil=True)
-def backsolve(lo, hi, h, f, v, indptr, columns, solution, coefficients, out):
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
     """Random effects of levels lo..hi: out = h'(v coefficients - f solution).
 
-    coefficients (m,) = (-beta, 1); solution: values of all global columns (later stages and tail), unscaled; out (q,
-    k).
+    Parameters
+    ----------
+    factor: `StageFactor`.
+    indptr, columns: (q + 1,) and (nnz,), the stage's rows.
+    solution: values of all global columns (later stages and tail), unscaled.
+    coefficients: (m,) (-beta, 1).
+    out: (q, k), written.
     """
+    h, f, v = factor.h, factor.f, factor.v
     k, m = h.shape[1], v.shape[2]
     w = np.empty(k)
     for i in range(lo, hi):
@@ -37,7 +43,7 @@ def backsolve(lo, hi, h, f, v, indptr, columns, solution, coefficients, out):
             out[i, b] = t
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def forward_levels(lo, hi, h, v, rhs, w):
     """w = h rhs for levels lo..hi; returns (sum of v'w (m, nr), sum of w'w (nr, nr)). rhs, w: (q, k, nr)."""
     k, m, nr = h.shape[1], v.shape[2], rhs.shape[2]
@@ -59,7 +65,7 @@ def forward_levels(lo, hi, h, v, rhs, w):
     return vw, ww
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def forward_tail(lo, hi, colptr, entry, level, f, w, rhs):
     """rhs[r] -= sum over levels f_r'w for tail columns lo..hi; rhs (r_raw, nr)."""
     k, nr = f.shape[1], w.shape[2]
@@ -71,7 +77,7 @@ def forward_tail(lo, hi, colptr, entry, level, f, w, rhs):
                     rhs[r, c] -= f[e, a] * w[i, a, c]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def forward_parent(lo, hi, order, start, block, f, w, rhs):
     """rhs of parents lo..hi -= their children's f'w; rhs (q, k, nr)."""
     k, nr, kp = f.shape[1], w.shape[2], rhs.shape[1]
@@ -85,7 +91,7 @@ def forward_parent(lo, hi, order, start, block, f, w, rhs):
                         rhs[p, r, c] -= x * w[i, a, c]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def multiply(lo, hi, indptr, indices, data, x, out):
     """out[i] += sum over entries data x[indices]: block-CSR (nnz, kj, kk) times x (qk, kk, nr) into out (qj, kj,
     nr)."""
@@ -100,7 +106,7 @@ def multiply(lo, hi, indptr, indices, data, x, out):
                         out[i, a, c] += t * x[j, b, c]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def multiply_own(lo, hi, diagonal, x, out):
     """out[i] += diagonal[i] x[i]: (q, k, k) times (q, k, nr)."""
     k, nr = diagonal.shape[1], x.shape[2]
@@ -113,10 +119,12 @@ def multiply_own(lo, hi, diagonal, x, out):
                 out[i, a, c] += t
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def score_levels(lo, hi, lam, diagonal, dense, residual, out):
-    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]); dense (q, k, m), residual (m,), out (q,
-    k)."""
+    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]), for widths above 1.
+
+    lam (k, k); diagonal (q, k, k); dense (q, k, m); residual (m,); out (q, k).
+    """
     k, m = lam.shape[0], len(residual)
     sigma = times_own_transpose(lam)
     units = units_of(lo, hi, diagonal)
@@ -129,9 +137,6 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
             for j in range(m):
                 t += dense[i, a, j] * residual[j]
             rhs[a] = t
-        if k == 1:
-            out[i, 0] = rhs[0] / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
-            continue
         inverse_plus_identity(diagonal[i], sigma, units, work, inverse)
         for a in range(k):
             t = 0.0
@@ -140,7 +145,18 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
             out[i, a] = t
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+def score_scalars(lo, hi, lam, diagonal, dense, residual, out):
+    """`score_levels` for width 1."""
+    sigma = lam[0, 0] * lam[0, 0]
+    for i in range(lo, hi):
+        t = -out[i, 0]
+        for j in range(len(residual)):
+            t += dense[i, 0, j] * residual[j]
+        out[i, 0] = t / (1.0 + diagonal[i, 0, 0] * sigma)
+
+
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def tall_product(lo, hi, a, b):
     """a[lo:hi]'b[lo:hi] for tall arrays (n, i) and (n, j)."""
     ni, nj = a.shape[1], b.shape[1]
