@@ -109,7 +109,7 @@ def joint_inverse(i, indptr, columns, r_raw, p, parents, tail):
     return np.triu(out) + np.triu(out, 1).T
 
 
-def invert(lo, hi, lam, rows, factor, tail, parents, own):
+def invert_levels(lo, hi, lam, rows, factor, tail, parents, own):
     multiplicity, indptr, columns = rows
     diagonal, dense, data, h, f, v = factor
     tail, r_raw, p, _ = tail

@@ -127,7 +127,7 @@ def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, b
         is_parent = number > 0
         inverse = _buffers(stage, p, is_parent or pattern) if is_parent or covariances else None
         totals = run(
-            kernels.invert,
+            invert_levels,
             stage.n_levels,
             stage.grain,
             np.ascontiguousarray(factor.lams[stage.term]),
@@ -143,6 +143,12 @@ def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, b
             if covariances:
                 blocks[stage.term] = inverse.diagonal
     return {stage.term: inverses[number].columns for number, stage in enumerate(structure.stages) if number in inverses}
+
+
+def invert_levels(lo: int, hi: int, lam, rows, factor, tail, parents, inverse) -> np.ndarray:
+    """`kernels.invert` for levels lo..hi at Lambda's block lam (k, k)."""
+    shrinkage = kernels.shrinkage_of(lo, hi, lam, factor.diagonal)
+    return kernels.invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse)
 
 
 def _buffers(stage: Stage, p: int, with_columns: bool) -> StageInverse:

@@ -63,15 +63,15 @@ class StageInverse(NamedTuple):
 
 
 @njit(cache=True, nogil=True, no_cfunc_wrapper=True)
-def invert(lo, hi, lam, rows, factor, tail, parents, inverse):
+def invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse):
     """Selected inverse of levels lo..hi, and their part of sum_l (Z'PZ)_ll.
 
-    With A = I + diagonal lam lam' (no cancellation, singular lam allowed): (Z'PZ)_ll = A^-1 diagonal - E J E', where
-    E = A^-1 [data, dense] and J the inverse of everything eliminated later.
+    (Z'PZ)_ll = B diagonal - E J E', where B = (I + diagonal lam lam')^-1, E = B [data, dense] and J the inverse of
+    everything eliminated later. Nothing cancels, and lam may be singular.
 
     Parameters
     ----------
-    lam: (k, k).
+    shrinkage: (hi - lo, k, k) B of each level, see `shrinkage_of`.
     rows: `StageRows`.
     factor: `StageFactor`.
     tail: `TailInverse`.
@@ -83,37 +83,30 @@ def invert(lo, hi, lam, rows, factor, tail, parents, inverse):
     -------
     The sum (k, k).
     """
-    k, p = lam.shape[0], tail.p
+    k, p = shrinkage.shape[1], tail.p
     multiplicity, indptr, columns = rows
     diagonal, dense, data, h, f, v = factor
     n_max = tail.widest + p
     joint = np.empty((n_max, n_max))
     touched = np.empty((k, n_max))
     product = np.empty((k, n_max))
-    a_inv = np.empty((k, k))
-    sigma = times_own_transpose(lam)
-    units = units_of(lo, hi, diagonal)
-    work = np.empty((k, 2 * k))
     total = np.zeros((k, k))
     for i in range(lo, hi):
         first, last = indptr[i], indptr[i + 1]
         n = last - first + p
-        if k == 1:
-            a_inv[0, 0] = 1.0 / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
-        else:
-            inverse_plus_identity(diagonal[i], sigma, units, work, a_inv)
+        shrunk = shrinkage[i - lo]
         for a in range(k):
             for b in range(k):
                 t = 0.0
                 for c in range(k):
-                    t += a_inv[a, c] * diagonal[i, c, b]
+                    t += shrunk[a, c] * diagonal[i, c, b]
                 total[a, b] += multiplicity[i] * t
         if n > 0:
             skipped = 0
             if parents is not None:
                 skipped = _gather_parents(first, last, i, p, parents, joint)
             _gather_tail(first + skipped, last, skipped, columns, tail, joint)
-            _transform(a_inv, data, dense, i, first, last, p, touched)
+            _transform(shrunk, data, dense, i, first, last, p, touched)
             _multiply_joint(touched, joint, n, product)
             for a in range(k):
                 for b in range(k):
@@ -128,6 +121,29 @@ def invert(lo, hi, lam, rows, factor, tail, parents, inverse):
             if inverse.with_columns:
                 _put_between(h, product, n, i, first, last, inverse.columns, inverse.fixed)
     return total
+
+
+def shrinkage_of(lo, hi, lam, diagonal):
+    """(hi - lo, k, k) the inverses of I + diagonal lam lam' of levels lo..hi; lam (k, k), diagonal (q, k, k).
+
+    Most models have terms of width 1 only, and need no kernel for this.
+    """
+    if lam.shape[0] == 1:
+        return 1.0 / (1.0 + diagonal[lo:hi] * (lam[0, 0] * lam[0, 0]))
+    out = np.empty((hi - lo, *lam.shape))
+    shrink(lo, hi, lam, diagonal, out)
+    return out
+
+
+@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+def shrink(lo, hi, lam, diagonal, out):
+    """`shrinkage_of` for widths above 1; out (hi - lo, k, k) is written."""
+    k = lam.shape[0]
+    sigma = times_own_transpose(lam)
+    units = units_of(lo, hi, diagonal)
+    work = np.empty((k, 2 * k))
+    for i in range(lo, hi):
+        inverse_plus_identity(diagonal[i], sigma, units, work, out[i - lo])
 
 
 @njit(cache=True, nogil=True, no_cfunc_wrapper=True)
@@ -203,20 +219,20 @@ def _gather_tail(first, last, skipped, columns, tail, out):
 
 
 @njit(inline="always")
-def _transform(a_inv, data, dense, i, first, last, p, out):
-    """out (k, n) = a_inv [data of the level, its first p dense columns]."""
-    k = a_inv.shape[0]
+def _transform(shrunk, data, dense, i, first, last, p, out):
+    """out (k, n) = shrunk [data of the level, its first p dense columns]."""
+    k = shrunk.shape[0]
     nc = last - first
     for a in range(k):
         for j in range(nc):
             t = 0.0
             for c in range(k):
-                t += a_inv[a, c] * data[first + j, c]
+                t += shrunk[a, c] * data[first + j, c]
             out[a, j] = t
         for j in range(p):
             t = 0.0
             for c in range(k):
-                t += a_inv[a, c] * dense[i, c, j]
+                t += shrunk[a, c] * dense[i, c, j]
             out[a, nc + j] = t
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from bigmm.blocks.exact import solve_kernels as kernels
 from bigmm.blocks.exact.coordinates import scale_rows, unscale_rows
 from bigmm.blocks.exact.factor import GRAIN, TAIL_GRAIN, Factor, StageFactor, triangular
+from bigmm.blocks.exact.inverse_kernels import shrinkage_of
 from bigmm.blocks.exact.scatter import both_ways
 from bigmm.blocks.exact.sweeps import subtract_levels
 from bigmm.blocks.parallel import run
@@ -148,12 +149,17 @@ def residual_products(structure: Structure, lams: tuple[np.ndarray, ...], soluti
     out = tuple(o[:, :, 0] for o in _from_others(structure, effects, with_fixed=True))
     for j, term in enumerate(structure.gram.terms):
         if term.penalized:
-            kernel = kernels.score_scalars if term.width == 1 else kernels.score_levels
+            kernel = kernels.score_scalars if term.width == 1 else score_levels
             lam = np.ascontiguousarray(lams[j])
             run(kernel, term.n_levels, GRAIN, lam, term.diagonal, term.dense, residual, out[j])
         else:
             out[j][:] = 0.0
     return out
+
+
+def score_levels(lo: int, hi: int, lam, diagonal, dense, residual, out) -> None:
+    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]) for levels lo..hi."""
+    kernels.score(lo, hi, shrinkage_of(lo, hi, lam, diagonal), dense, residual, out)
 
 
 def tall_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bigmm.blocks.exact.inverse_kernels import inverse_plus_identity, times_own_transpose, units_of
-
 
 @njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
@@ -120,16 +118,12 @@ def multiply_own(lo, hi, diagonal, x, out):
 
 
 @njit(cache=True, nogil=True, no_cfunc_wrapper=True)
-def score_levels(lo, hi, lam, diagonal, dense, residual, out):
-    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]), for widths above 1.
+def score(lo, hi, shrinkage, dense, residual, out):
+    """out[i] = shrinkage[i - lo] (dense[i] residual - out[i]) for levels lo..hi.
 
-    lam (k, k); diagonal (q, k, k); dense (q, k, m); residual (m,); out (q, k).
+    shrinkage (hi - lo, k, k); dense (q, k, m); residual (m,); out (q, k).
     """
-    k, m = lam.shape[0], len(residual)
-    sigma = times_own_transpose(lam)
-    units = units_of(lo, hi, diagonal)
-    inverse = np.empty((k, k))
-    work = np.empty((k, 2 * k))
+    k, m = dense.shape[1], len(residual)
     rhs = np.empty(k)
     for i in range(lo, hi):
         for a in range(k):
@@ -137,17 +131,16 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
             for j in range(m):
                 t += dense[i, a, j] * residual[j]
             rhs[a] = t
-        inverse_plus_identity(diagonal[i], sigma, units, work, inverse)
         for a in range(k):
             t = 0.0
             for b in range(k):
-                t += inverse[a, b] * rhs[b]
+                t += shrinkage[i - lo, a, b] * rhs[b]
             out[i, a] = t
 
 
 @njit(cache=True, nogil=True, no_cfunc_wrapper=True)
 def score_scalars(lo, hi, lam, diagonal, dense, residual, out):
-    """`score_levels` for width 1."""
+    """out[i] = (dense[i] residual - out[i]) / (1 + diagonal[i] lam lam') for width 1; see `score`."""
     sigma = lam[0, 0] * lam[0, 0]
     for i in range(lo, hi):
         t = -out[i, 0]
