@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,34 +14,23 @@ from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
 from bigmm.objective import Criterion, Templates, twofold
-from bigmm.objective.algebra import Algebra, IterativeAlgebra
 from bigmm.objective.boundary import square_root
+from bigmm.objective.factorization import Solver
 from bigmm.objective.frame import Frame, Framed, frame_of
-from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
+from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error, probing_of
 from bigmm.objective.saturation import Restricted, has_levels, restricted
+from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.optimize.minimize import BOUNDARY
 
 SMALL_TAIL = 2500
-EXACT_TAIL = 5000
-"""Above this a dense factorization costs minutes on a laptop (docs/theory/iterative.md)."""
-FIRST_PROBES, FIRST_DEFLATION, MOST_PROBES = 8, 24, 256
+MOST_PROBES = 256
 BLOCK = 16
 """Right-hand sides that the iterative solver handles at once; fewer cost as much."""
 NO_EFFECT = 1e-2
 """A scale is zero only where a level of average information shrinks its effect to less than the square of this."""
 FAR_FROM_ZERO = 100.0
 """Mean over standard deviation of a covariate."""
-CHEAP_TAIL = 200
-CHEAP_LEVELS = 20_000
-
-
-def is_cheap(gram: Gram) -> bool:
-    """Does an evaluation cost about a millisecond? A function of the sizes alone, so that fits are reproducible."""
-    _, tail = elimination_order(gram)
-    size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + len(gram.xy)
-    levels = sum(t.n_levels * t.width for t in gram.terms)
-    return size <= CHEAP_TAIL and levels <= CHEAP_LEVELS
 
 
 def quiet_driver(gram: Gram) -> AbstractContextManager[None]:
@@ -67,75 +55,6 @@ def starts(
     if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
         raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {theta0}")
     return (theta0, *rest)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """All that the choice of a solver depends on; known of a Gram, and foreseen of a layout (`fit.foreseen`).
-
-    tail: columns of the terms that are left for the dense tail; crossed: are random effects among them; fixed: names
-    and sizes of the factors among the fixed effects that are kept as levels, "" when there are none; dense: columns of
-    X and y; sparse: bytes of all cross blocks; levels: bytes of the blocks that are eliminated level by level.
-    """
-
-    tail: int
-    crossed: bool
-    fixed: str
-    dense: int
-    sparse: int
-    levels: int
-
-
-def sizes_of(gram: Gram) -> Sizes:
-    """The sizes of blocks that are there."""
-    stages, tail = elimination_order(gram)
-    return Sizes(
-        sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail),
-        any(gram.terms[t].penalized for t in tail),
-        named_factors([(t.name, t.n_levels) for t in gram.terms if not t.penalized]),
-        len(gram.xy),
-        sum(b.data.nbytes + 16 * len(b.indices) for b in gram.cross.values()),
-        sum(gram.terms[s].diagonal.nbytes * 2 + gram.terms[s].dense.nbytes for s in stages),
-    )
-
-
-def named_factors(fixed: Sequence[tuple[str, int]]) -> str:
-    """Names and numbers of levels of factors among the fixed effects, in words."""
-    return " and ".join(f"the fixed factor {name!r} ({levels:,} levels)" for name, levels in fixed)
-
-
-def solver_bytes(sizes: Sizes) -> tuple[int, int]:
-    """(bytes the exact solver needs beside A, columns of its dense tail)."""
-    size = sizes.tail + sizes.dense
-    return 5 * 8 * size * size + 4 * sizes.sparse + 2 * sizes.levels, size
-
-
-def choose_solver(sizes: Gram | Sizes, requested: str, memory_limit: int) -> tuple[str, str]:
-    """("exact" or "iterative", why); raises UsageError for what the iterative solver does not take."""
-    sizes = sizes if isinstance(sizes, Sizes) else sizes_of(sizes)
-    size, fixed = sizes.tail, sizes.fixed
-    if requested == "exact":
-        return "exact", "as asked for"
-    if not sizes.crossed:
-        reason = "all factors are eliminated level by level"
-        if requested == "iterative":
-            reason = "nothing to iterate on: one grouping factor or nested ones are eliminated level by level"
-        return "exact", reason
-    if fixed:
-        if requested == "iterative":
-            raise UsageError(
-                f"the iterative solver does not take {fixed}: use solver='exact', which needs a dense block of "
-                f"{size:,} columns, or make it a random effect, or use a coarser one"
-            )
-        return "exact", f"{fixed} needs it"
-    if requested == "iterative":
-        return "iterative", "as asked for"
-    needed, _ = solver_bytes(sizes)
-    if needed > memory_limit:
-        return "iterative", f"a dense block of {size:,} columns needs {needed / 2**30:.1f} GiB"
-    if size > EXACT_TAIL:
-        return "iterative", f"a dense block of {size:,} columns costs {1.4e-9 * size**3:.0f} Gflop per evaluation"
-    return "exact", f"the dense block of {size:,} columns is small"
 
 
 def checked_tolerance(mc_tol: Any) -> tuple[float, float]:
@@ -184,30 +103,31 @@ def solve_iteratively(
 
     tolerance: (share of a theta's statistical standard error, standard error of the objective).
     """
-    algebra = IterativeAlgebra(gram, FIRST_PROBES, FIRST_DEFLATION, seed)
-    frame = frame_for(algebra, templates)
-    search = restricted(Framed(Criterion(gram, templates, reml, algebra), frame))
-    begin = starts(algebra.start(templates), templates, theta0, frame.identity)[0]
+    solver = LINEAR_SOLVERS["iterative"](gram, seed)
+    frame = frame_for(solver, templates)
+    search = restricted(Framed(Criterion(gram, templates, reml, solver), frame))
+    begin = starts(solver.start(templates), templates, theta0, frame.identity)[0]
     start = search.start(frame.inward(begin))
     stop = score.stop_below(tolerance[0])
     evaluations = 0
     while True:
-        criterion = Criterion(gram, templates, reml, algebra)
+        criterion = Criterion(gram, templates, reml, solver)
         search = replace(search, framed=Framed(criterion, frame))
         outcome = minimize(_problem(search, (start,), noisy=True, tolerance=stop))
         evaluations += outcome.evaluations
         error = monte_carlo_error(search, outcome.theta, tolerance)
         excess = max(error.share / tolerance[0], error.objective / tolerance[1])
-        if excess <= 1.0 or algebra.n_probes >= MOST_PROBES or not outcome.converged:
+        probing = probing_of(criterion)
+        if excess <= 1.0 or probing.probes >= MOST_PROBES or not outcome.converged:
             outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
             outcome = _outward(search, outcome)
             if excess > 1.0:
-                outcome = still_uncertain(outcome, error.objective, algebra.n_probes)
+                outcome = still_uncertain(outcome, error.objective, probing.probes)
             return Solved(criterion, outcome, error)
         # theta is within a fraction of its standard error already: the next search is one evaluation there, as a rule
         start = outcome.theta
         factor = criterion.factor(frame.outward(start))
-        algebra = algebra.enlarged(factor, *_enlarged(algebra.n_probes, algebra.n_deflation, excess))
+        solver = solver.enlarged(*_enlarged(probing.probes, probing.deflation, excess), factor)
 
 
 def still_uncertain(outcome: Outcome, objective_error: float, probes: int) -> Outcome:
@@ -238,38 +158,38 @@ def solve_model(
     theta0: np.ndarray | None = None,
     seed: int = 0,
     tolerance: tuple[float, float] = (0.01, 0.05),
-    algebra: Algebra | None = None,
+    linear_solver: Solver | None = None,
 ) -> Solved:
-    """The minimum by the named solver ("exact" or "iterative"); algebra: an exact one of gram that is there already.
-    seed, tolerance: as `checked_seed` and `checked_tolerance` have passed them."""
+    """The minimum by the named solver ("exact" or "iterative"); linear_solver: an exact one of gram, where
+    there is one already. seed, tolerance: as `checked_seed` and `checked_tolerance` have passed them."""
     check_optimizer(optimizer, solver)
     # the iterative solver's BLAS calls are small, and between them its own threads want the cores
     with one_thread_each() if solver == "iterative" else quiet_driver(gram):
         if solver == "iterative":
             return solve_iteratively(gram, templates, reml, theta0, seed, tolerance)
-        criterion = Criterion(gram, templates, reml, algebra)
+        criterion = Criterion(gram, templates, reml, linear_solver)
         return Solved(criterion, minimize_criterion(criterion, optimizer, theta0), None)
 
 
 def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray | None = None) -> Outcome:
     """Minimise the deviance or REML criterion over theta."""
-    templates, small = criterion.templates, criterion.algebra.compressed()
-    frame = frame_for(criterion.algebra, templates)
+    templates, small = criterion.templates, criterion.solver.compressed()
+    frame = frame_for(criterion.solver, templates)
     search = restricted(Framed(criterion if small is None else Criterion(small, templates, criterion.reml), frame))
     fast = search.criterion
-    begin = starts(criterion.algebra.start(templates), templates, theta0, frame.identity)
+    begin = starts(criterion.solver.start(templates), templates, theta0, frame.identity)
     first = (search.start(frame.inward(start)) for start in begin)
-    cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
+    cheap = fast.solver.is_cheap
     exact = cheap and has_levels(criterion) and twofold.is_affordable(criterion.gram)
     gradient = replace(search, framed=Framed(criterion, frame)).exact_gradient if exact else None
     return _outward(search, minimize(_problem(search, tuple(first), cheap=cheap, exact_gradient=gradient), optimizer))
 
 
-def frame_for(algebra: Algebra, templates: Templates) -> Frame:
+def frame_for(solver: Solver, templates: Templates) -> Frame:
     """The coordinates of the search."""
-    gram = algebra.structure.gram
+    gram = solver.gram
     bases = [term.basis for term in gram.terms if term.penalized]
-    return frame_of(templates, bases, algebra.squares(), [gram.n / levels for levels in algebra.level_counts()])
+    return frame_of(templates, bases, solver.squares(), [gram.n / levels for levels in solver.level_counts()])
 
 
 def _problem(search: Restricted, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
@@ -303,7 +223,7 @@ def _at_boundary(criterion: Criterion, theta: np.ndarray) -> np.ndarray:
     small = (criterion.lower == 0) & (np.abs(theta) <= BOUNDARY)
     if not (small & (theta != 0)).any():
         return small
-    squares = criterion.algebra.squares()
+    squares = criterion.solver.squares()
     for term, lam in zip(criterion.templates.terms, criterion.templates.lambdas(theta), strict=True):
         columns = square_root(squares[term.joint]) @ criterion.gram.terms[term.joint].basis[:, term.slots]
         if np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :].min(initial=np.inf) > NO_EFFECT:
@@ -330,7 +250,7 @@ def _told(search: Restricted, outcome: Outcome) -> str:
 
 def _far_from_zero(criterion: Criterion) -> list[str]:
     """Covariates of random effects that vary little beside their size: all but a full covariance depends on that."""
-    found, squares = [], criterion.algebra.squares()
+    found, squares = [], criterion.solver.squares()
     for term in criterion.templates.terms:
         basis, own = criterion.gram.terms[term.joint].basis, squares[term.joint]
         for slot, name in zip(term.slots, term.names, strict=True):

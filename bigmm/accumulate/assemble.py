@@ -138,8 +138,8 @@ def _term_block(
         factor, places = fixed.factors[j]
         contrast = factor.contrast[np.ix_(levels, active[places])]
     # `take` gives C order, where an index array gives a transposed one: kernels are compiled for one order alone.
-    blocks = (np.take(record, columns, axis=2) for columns in (covariates, picked))
-    return TermBlock(name, *blocks, basis, contrast is None, contrast)
+    diagonal, dense = np.take(record, covariates, axis=2), np.take(record, picked, axis=2)
+    return TermBlock(name, diagonal, dense, basis, contrast is None, contrast)
 
 
 def term_basis(covariates: np.ndarray, shift: Shift) -> np.ndarray:

@@ -9,7 +9,7 @@ tests/accumulate/twins.py.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -25,8 +25,9 @@ _CACHED = 1 << 15
 _REGROUP = {"reassoc", "contract", "nsz"}
 
 # A part of a kernel is called by kernels only. Without the code that makes it callable from Python it compiles faster.
-_part = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
-_regrouping_part = numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_REGROUP)
+_njit: Any = numba.njit
+_part = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_regrouping_part = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_REGROUP)
 
 # Inner loops run over views from 0: an index like `start + i` could be negative for all numba knows, and the check for
 # it keeps a loop from being vectorized (measured: 4 to 6 times slower).
@@ -211,7 +212,7 @@ def _add_one_by_one(block, right, m, refs, ahead, covariates, records):
         _add_single(block, right, r, refs[r], covariates, none, m, records)
 
 
-@numba.njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@numba.njit(cache=True, nogil=True)
 def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records):
     """Add a chunk to the Gram matrix and to the records of one joint term.
 

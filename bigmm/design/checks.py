@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from bigmm.arguments import did_you_mean
-from bigmm.design.cells import is_numeric, type_name
 from bigmm.design.contrasts import check_factor_call, parse_contrasts
-from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
-from bigmm.design.formula import ParsedFormula
-from bigmm.design.levels import Combinations, Levels
+from bigmm.design.encoding.cells import is_numeric, type_name
+from bigmm.design.formula.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
+from bigmm.design.formula.parser import ParsedFormula
+from bigmm.design.levels.numbering import Combinations, Levels
 from bigmm.design.settings import Settings, has_levels, is_factor
-from bigmm.design.transforms import MATRICES, settings
+from bigmm.design.transforms.stateful import MATRICES, settings
 from bigmm.errors import DataError, FormulaError, UsageError
 
 
@@ -43,8 +42,7 @@ def _check_column(name: str, schema: pa.Schema, formula: str, position: int) -> 
         return
     if "." in name and name.split(".")[0] in schema.names:
         raise FormulaError(f"{name}: attributes of a column cannot be used in a formula", formula, position)
-    close = get_close_matches(name, schema.names, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"columns are {_shown(schema.names)}"
+    hint = did_you_mean(name, schema.names) or f"columns are {_shown(schema.names)}"
     raise FormulaError(f"unknown column {name!r}; {hint}", formula, position)
 
 

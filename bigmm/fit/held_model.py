@@ -25,11 +25,10 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.nesting import nested_chain
+from bigmm.design.levels.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
-from bigmm.execute import Held, hold, hold_each
+from bigmm.execute import Sharded
 from bigmm.execute.spill import check_disk
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
 from bigmm.fit.runs import make_shard, runs_by_level
@@ -58,7 +57,7 @@ class HeldModel:
     compressed_rows: rows after identical ones were counted, None when none were.
     """
 
-    held: Held
+    held: Sharded
     edges: np.ndarray
     leading: int
     spec: DesignSpec
@@ -160,11 +159,13 @@ def chain_for_shards(
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the rows are held: n_shards; nbytes of all; in_files: through and in temporary files, for memory's sake."""
+    """How the rows are held: n_shards; nbytes of all; in_files: through and in temporary files, for memory's sake;
+    resident: bytes of the rows in this process, none where a cluster or files have them."""
 
     n_shards: int
     nbytes: int
     in_files: bool
+    resident: int
 
 
 def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, workers: Any, how: Settings) -> Storage:
@@ -177,8 +178,9 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
     if chain is None:
         count, each = min(count, shards.MINIMUM_SHARDS), each + _entry_bytes(layout)
     nbytes = size.rows * each
-    in_files = isinstance(workers, ThreadExecutor) and nbytes > how.memory_limit // SHUFFLE_COPIES
-    return Storage(count, nbytes, in_files)
+    in_files = workers.shares_memory and nbytes > how.memory_limit // SHUFFLE_COPIES
+    resident = 0 if in_files or not workers.shares_memory else nbytes
+    return Storage(count, nbytes, in_files, resident)
 
 
 def hold_rows(
@@ -208,13 +210,13 @@ def hold_rows(
     read = partial(read_rows, source, spec, family, shift)
     if runs is not None:
         make = partial(make_shard, read, runs.edges, runs.counted, leading, finest)
-        return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
+        return workers.shard_sorted(make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, read, edges, leading)
     sizes = len(shift) - 2, len(layout.groupings), size.weighted, size.with_offset
-    through = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
+    files = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
     join = partial(_join, leading, finest, edges)
-    held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
+    held = workers.shuffle(split, source.partitions, join, count, files=files, progress=how.progress)
     return held, edges, leading
 
 
@@ -266,7 +268,7 @@ class HeldRows:
     edges, leading, chain: as in `HeldModel`; summed: the layout of what the look sums; passes: over the source.
     """
 
-    held: Held
+    held: Sharded
     edges: np.ndarray
     leading: int
     summed: Layout

@@ -16,8 +16,10 @@ from scipy.linalg import lapack
 
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
+from bigmm.blocks.iterative.probes import standard_error
 from bigmm.blocks.structure import Structure
-from bigmm.objective.algebra import Algebra, ExactAlgebra
+from bigmm.objective.cholesky import CholeskySolver
+from bigmm.objective.factorization import Factorization, Solver
 from bigmm.objective.information import changes_of
 from bigmm.objective.templates import Templates
 
@@ -57,33 +59,32 @@ class Estimates:
 class Criterion:
     """-2 log L(theta) (ML) or the REML criterion for one A; remembers the last factor, holds no other state.
 
-    algebra: exact by default; an iterative one makes log|M| and the gradient estimates (see `monte_carlo`).
+    solver: exact by default; one with probes makes log|M| and the gradient estimates (see `monte_carlo_error`).
     """
 
-    def __init__(self, gram: Gram, templates: Templates, reml: bool, algebra: Algebra | None = None):
+    def __init__(self, gram: Gram, templates: Templates, reml: bool, solver: Solver | None = None):
         self.gram, self.templates, self.reml = gram, templates, reml
-        self.algebra = ExactAlgebra(gram) if algebra is None else algebra
+        self.solver: Solver = CholeskySolver(gram) if solver is None else solver
         self.n_theta, self.lower = templates.n_theta, templates.lower
-        self._last: tuple[bytes, Any] | None = None
+        self._last: tuple[bytes, Factorization] | None = None
         self._evaluated: tuple[bytes, Evaluation] | None = None
 
     def __getstate__(self):
-        algebra = None if isinstance(self.algebra, ExactAlgebra) else self.algebra
-        return {"gram": self.whole_gram, "templates": self.templates, "reml": self.reml, "algebra": algebra}
+        solver = self.solver.gathered()
+        return {"gram": solver.gram, "templates": self.templates, "reml": self.reml, "solver": solver}
 
     def __setstate__(self, state):
-        Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["algebra"])
+        Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["solver"])
 
     @property
     def whole_gram(self) -> Gram:
-        """The Gram with all levels, brought here from where they are held."""
-        gathered = self.algebra.gathered_gram()
-        return self.gram if gathered is None else gathered
+        """The Gram with all levels, which shards may have to send to the driver."""
+        return self.solver.gathered().gram
 
     @property
     def structure(self) -> Structure:
         """Elimination order and kinds of blocks."""
-        return self.algebra.structure
+        return self.solver.structure
 
     @property
     def rank(self) -> int:
@@ -95,18 +96,18 @@ class Criterion:
         """The m in m log(r2): n for ML, n - p for REML."""
         return self.gram.n - (self.rank if self.reml else 0)
 
-    def factor(self, theta: np.ndarray) -> Any:
-        """The blocked Cholesky factor at theta (the last one is kept)."""
+    def factor(self, theta: np.ndarray) -> Factorization:
+        """The factor at theta (the last one is kept)."""
         theta = np.asarray(theta, float)
         key = theta.tobytes()
         last = self._last
         if last is None or last[0] != key:
             last = self._last = None  # the old factor is freed before the new one is made
-            last = (key, self.algebra.factor(self.templates.working(self.gram, theta)))
+            last = (key, self.solver.factor(self.templates.working(self.gram, theta)))
             self._last = last
         return last[1]
 
-    def residual_variance(self, factor: Any) -> float:
+    def residual_variance(self, factor: Factorization) -> float:
         """sigma^2 at the factor's theta: r2 / n (ML) or r2 / (n - p) (REML)."""
         return factor.pwrss / self.dof
 
@@ -141,6 +142,7 @@ class Criterion:
     def _evaluate(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
         try:
             factor = self.factor(theta)
+            value = self.value_of(factor)  # a solver with probes solves for them here
         except NotPositiveDefiniteError:
             return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
         lams = self.templates.working(self.gram, theta)
@@ -148,14 +150,14 @@ class Criterion:
         places = self.templates.places()
         bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
         changes = changes_of(bases, [basis @ root for basis, root in zip(bases, roots, strict=True)], places)
-        levels = self.algebra.moments(factor, self.algebra.solve(factor), lams, changes, self.reml)
+        levels = factor.moments(factor.solution(), lams, changes, self.reml)
         curvature, gradient, quadratics = self._slopes(bases, roots, levels.projected, levels.outer, sigma2)
         hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         for a, (j, row, column) in enumerate(places):
             for b, (j2, row2, column2) in enumerate(places):
                 if j == j2 and column == column2:
                     hessian[a, b] += 2.0 * curvature[j][row, row2]
-        return Evaluation(self.value_of(factor), gradient, hessian)
+        return Evaluation(value, gradient, hessian)
 
     def gradient_of(self, frames: Matrices, roots: Matrices, projected, outer, sigma2: float) -> np.ndarray:
         """(n_theta,) gradient as in `evaluate_along`, from the (k, k) sums of `LevelMoments`."""
@@ -179,11 +181,11 @@ class Criterion:
     def estimates(self, theta: np.ndarray) -> Estimates:
         """Coefficients, covariance, residual scale and conditional modes at theta."""
         factor = self.factor(theta)
-        solution = self.algebra.solve(factor)
+        solution = factor.solution()
         sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
         lams = self.templates.working(self.gram, np.asarray(theta, float))
-        modes = self.algebra.modes(factor, solution, lams, self.templates.joint(np.asarray(theta, float)))
+        modes = factor.modes(solution, lams, self.templates.joint(np.asarray(theta, float)))
         return Estimates(
             beta,
             vcov,
@@ -199,7 +201,7 @@ class Criterion:
     def _fixed_effects(self, factor: Any, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
         """(p,) coefficients and (p, p) covariance in the user's order and basis, NaN where a column was dropped."""
         gram = self.gram
-        lower = self.algebra.fixed_root(factor)
+        lower = factor.fixed_root()
         inverse = lapack.dtrtri(lower, lower=1)[0] if len(lower) else lower
         to_user = fixed_map(gram)
         beta = to_user @ solution.beta
@@ -214,18 +216,6 @@ class Criterion:
         vcov[:, dropped] = np.nan
         return beta, vcov
 
-    def conditional_covariances(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original
-        basis."""
-        factor = self.factor(theta)
-        sigma2 = self.residual_variance(factor)
-        out = []
-        for term, block in zip(self.gram.terms, self.algebra.covariances(factor), strict=True):
-            if term.penalized and block is not None:
-                back = np.linalg.inv(term.basis)
-                out.append(sigma2 * back @ block @ back.T)
-        return tuple(out)
-
     def effective_df(self, theta: np.ndarray) -> tuple[float, float, float]:
         """(total, fixed, random): trace of the map from y to fitted values, its fixed part p and the rest."""
         theta = np.asarray(theta, float)
@@ -233,10 +223,19 @@ class Criterion:
         lams = self.templates.working(self.gram, theta)
         random = sum(
             float(np.trace(lam.T @ projected @ lam))
-            for lam, projected in zip(lams, self.algebra.projected(factor, True), strict=True)
+            for lam, projected in zip(lams, factor.projected(True), strict=True)
             if projected is not None
         )
         return self.rank + random, float(self.rank), random
+
+    def effective_df_error(self, theta: np.ndarray) -> float | None:
+        """Standard error of `effective_df` from the spread over probes; None where it is exact."""
+        lams = self.templates.working(self.gram, np.asarray(theta, float))
+        each = [
+            sum(float(np.trace(lam.T @ projected @ lam)) for lam, projected in zip(lams, sums, strict=True))
+            for sums in self.factor(theta).spread(True)
+        ]
+        return standard_error(np.array(each)) if each else None
 
     def prediction_variance(self, theta, x, refs, z) -> np.ndarray:
         """Variance of x'beta_hat + z'b_hat - (x'beta + z'b), per row, at theta (Henderson 1975, eq. 12).
@@ -246,7 +245,7 @@ class Criterion:
         """
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
-        forms = self.algebra.rows(factor, *self.working_rows(x, refs, z))
+        forms = factor.rows(*self.working_rows(x, refs, z))
         return self.residual_variance(factor) * (forms + self.unseen_variance(theta, refs, z))
 
     def working_rows(self, x, refs, z) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

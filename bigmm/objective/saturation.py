@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.objective.algebra import ExactAlgebra, IterativeAlgebra
 from bigmm.objective.criterion import Criterion, Evaluation
 from bigmm.objective.frame import Frame, Framed
 from bigmm.objective.start import summed_diagonal
@@ -125,16 +124,15 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
         return {}
     if all(term.penalized for term in gram.terms):
         return {j: summed_diagonal(gram.terms[j]) - _explained(criterion, j) for j in random}
-    if not isinstance(criterion.algebra, ExactAlgebra):
+    if not criterion.solver.is_exact:
         return {}
-    projected = criterion.algebra.projected(criterion.factor(np.zeros(criterion.n_theta)), True)
+    projected = criterion.factor(np.zeros(criterion.n_theta)).projected(True)
     return {j: left for j in random if (left := projected[j]) is not None}
 
 
 def has_levels(criterion: Criterion) -> bool:
-    """Whether the Gram holds the blocks of its levels, exactly; those that stay with workers leave it empty."""
-    terms = [term for term in criterion.gram.terms if term.penalized]
-    return isinstance(criterion.algebra, (ExactAlgebra, IterativeAlgebra)) and all(term.n_levels for term in terms)
+    """Whether the Gram holds the blocks of its levels; shards leave it empty."""
+    return all(term.n_levels for term in criterion.gram.terms if term.penalized)
 
 
 def _explained(criterion: Criterion, joint: int) -> np.ndarray:

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import bigmm
-from bigmm import solver as choice
 from bigmm.errors import DataError, MemoryLimitError
-from bigmm.fit import needs, probed
-from bigmm.laplace import algebra
+from bigmm.fit import probed
+from bigmm.objective import krylov
+from bigmm.planning import solver_choice
 
 BERNOULLI = "y ~ 1 + x + (1 | user) + (1 | movie)"
 COUNTS = "c ~ 1 + x + (1 + x | user) + (1 | movie) + (1 | month)"
@@ -117,7 +117,7 @@ def test_the_same_bits_on_any_number_of_threads_and_on_a_cluster(frame, client, 
 
 
 def test_single_precision_of_large_blocks(fits, frame, monkeypatch):
-    monkeypatch.setattr(algebra, "SINGLE_PRECISION", 100)
+    monkeypatch.setattr(krylov, "SINGLE_PRECISION", 100)
     ours = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative")
     assert ours.fitted.assembled.gram.cross[0, 1].data.dtype == np.float32
     assert ours.objective == pytest.approx(fits[0].objective, abs=0.02)
@@ -133,8 +133,8 @@ def test_another_seed_is_another_estimate(fits, frame):
 
 
 def test_probes_grow_until_the_tolerance_is_met(frame, monkeypatch):
-    monkeypatch.setattr("bigmm.fit.engines.FIRST_PROBES", 2)
-    monkeypatch.setattr("bigmm.fit.engines.FIRST_DEFLATION", 1)
+    monkeypatch.setattr("bigmm.objective.solvers.FIRST_PROBES", 2)
+    monkeypatch.setattr("bigmm.objective.solvers.FIRST_DEFLATION", 1)
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative", mc_tol=(0.001, 0.0005))
     assert found.monte_carlo_error["probes"] > 2 and found.monte_carlo_error["objective"] <= 0.0005
     monkeypatch.setattr(probed, "MOST_PROBES", 2)
@@ -157,14 +157,13 @@ def test_a_variance_of_zero_is_certified(frame):
 def test_auto_chooses_by_size_and_says_why(frame, monkeypatch):
     small = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0)
     assert small.solver == "exact" and "small" in small.fitted.solver_reason and small.monte_carlo_error is None
-    monkeypatch.setattr(choice, "EXACT_TAIL", 100)
+    monkeypatch.setattr(solver_choice, "EXACT_TAIL", 100)
     chosen = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0)
     assert chosen.solver == "iterative" and "Gflop" in chosen.fitted.solver_reason
 
 
 def test_memory_is_asked_of_the_solver_that_is_chosen(frame, monkeypatch):
-    for place in (choice, needs):
-        monkeypatch.setattr(place, "solver_bytes", lambda gram: (1 << 50, 120))
+    monkeypatch.setattr(solver_choice, "exact_bytes", lambda *sizes: 1 << 50)
     with pytest.raises(MemoryLimitError, match="solver='iterative'"):
         bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="exact", memory_limit="8GiB")
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0, memory_limit="8GiB")

@@ -14,10 +14,9 @@ import numpy as np
 
 from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
-from bigmm.execute.held import HeldByThreads
+from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
 from bigmm.laplace import shards
-from bigmm.laplace.algebra import ExactAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
@@ -25,6 +24,8 @@ from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import Forest, grow
 from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.objective import Templates
+from bigmm.objective.cholesky import CholeskySolver
+from bigmm.objective.factorization import WorkingSolver
 from bigmm.objective.templates import Template
 from tests.oracle import all_levels, cross_block, nested_levels, term_block
 from tests.results.oracle import indicator, relative_factor
@@ -173,14 +174,14 @@ class Rows:
         return Gram(tuple(blocks), cross, xy.T @ xy, n, 0.0, np.eye(p), 0.0, None, np.ones(p, bool), np.arange(p), 1.0)
 
     def crossed(
-        self, observed: bool, profile: bool = False, count: int = 1, algebra: LaplaceAlgebra | None = None
+        self, observed: bool, profile: bool = False, count: int = 1, solver: WorkingSolver | None = None
     ) -> CrossedLaplace:
         wiring = wire(self.pattern, np.arange(self.x.shape[1]), [c for _, c, _ in self.terms])
         own = [np.arange(q) for q, _, _ in self.terms]
         prepare = partial(ready_rows, wiring=wiring, groupings=list(range(len(own))), places=own)
         held = [prepare(shard) for shard in self.shards(self.edges(count))]
         return CrossedLaplace(
-            HeldByThreads(held, 1),
+            ThreadShards(held, 1),
             wiring,
             self.family,
             self.templates,
@@ -188,7 +189,7 @@ class Rows:
             observed,
             self.constant,
             self.psi[: self.x.shape[1]],
-            algebra or ExactAlgebra(),
+            solver or CholeskySolver(wiring.pattern),
         )
 
     @property

@@ -73,7 +73,7 @@ def test_exact_gradient_is_the_gradient(kind):
         found, expected = exact_gradient(criterion, theta, frames, roots), criterion.evaluate(theta).gradient
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
         framed = Framed(
-            criterion, frame_of(rows.templates, [t.basis for t in rows.gram.terms], criterion.algebra.squares())
+            criterion, frame_of(rows.templates, [t.basis for t in rows.gram.terms], criterion.solver.squares())
         )
         eta = framed.frame.inward(theta)
         expected = framed.evaluate(eta).gradient

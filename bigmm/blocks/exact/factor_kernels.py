@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True, error_model="numpy")
+@njit(cache=True, nogil=True, error_model="numpy")
 def eliminate(lo, hi, lam, multiplicity, indptr, factor):
     """Factor levels lo..hi: D = lam' diagonal lam + I = L L', then h = L^-1 lam', f = h data, v = h dense.
 
@@ -78,7 +78,7 @@ def eliminate(lo, hi, lam, multiplicity, indptr, factor):
     return logdet, vv
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def eliminate_scalar(lo, hi, lam, multiplicity, indptr, factor):
     """`eliminate` for width 1."""
     diagonal, dense, data, h, f, v = factor
@@ -101,7 +101,7 @@ def eliminate_scalar(lo, hi, lam, multiplicity, indptr, factor):
     return logdet, vv
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def update_tail(lo, hi, entries, factor, s):
     """Rows lo..hi of the tail: s[r, c] -= sum over levels f_r'f_c for c <= r; s[r_raw + j, r] -= f_r'v_j.
 
@@ -126,7 +126,7 @@ def update_tail(lo, hi, entries, factor, s):
                     s[r_raw + j, r] -= x * v[i, a, j]
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def update_parent(lo, hi, parent, indptr, factor, above):
     """Parents lo..hi: subtract their children's f f' from the diagonal, dense and data of the stage above.
 
@@ -156,7 +156,7 @@ def update_parent(lo, hi, parent, indptr, factor, above):
                             data[position[e], r] -= x * f[e, a]
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def scale_lower(lo, hi, matrix, scale, n_random, out):
     """Rows lo..hi of out = diag(scale) matrix diag(scale) + I on the first n_random; lower triangles."""
     for i in range(lo, hi):

@@ -153,8 +153,8 @@ def invert_levels(lo: int, hi: int, lam, rows, factor, tail, parents, inverse) -
 
 def _buffers(stage: Stage, p: int, with_columns: bool) -> StageInverse:
     q, k, nnz = stage.n_levels, stage.width, len(stage.columns)
-    shapes = (q, k, k), (nnz if with_columns else 0, k), (q if with_columns else 0, k, p)
-    return StageInverse(*(np.empty(shape) for shape in shapes), with_columns)
+    columns, fixed = np.empty((nnz if with_columns else 0, k)), np.empty((q if with_columns else 0, k, p))
+    return StageInverse(np.empty((q, k, k)), columns, fixed, with_columns)
 
 
 def _flattened_parents(stage: Stage, inverses: dict[int, StageInverse]) -> ParentInverses:

@@ -62,7 +62,7 @@ class StageInverse(NamedTuple):
     with_columns: bool
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse):
     """Selected inverse of levels lo..hi, and their part of sum_l (Z'PZ)_ll.
 
@@ -135,7 +135,7 @@ def shrinkage_of(lo, hi, lam, diagonal):
     return out
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def shrink(lo, hi, lam, diagonal, out):
     """`shrinkage_of` for widths above 1; out (hi - lo, k, k) is written."""
     k = lam.shape[0]
@@ -146,7 +146,7 @@ def shrink(lo, hi, lam, diagonal, out):
         inverse_plus_identity(diagonal[i], sigma, units, work, out[i - lo])
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def times_own_transpose(lam):
     """lam lam'."""
     k = lam.shape[0]
@@ -158,7 +158,7 @@ def times_own_transpose(lam):
     return out
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def units_of(lo, hi, diagonal):
     """(k,) powers of two near the scales of effects that levels lo..hi with diagonal blocks (q, k, k) can tell, in
     which covariates of very different size have effects of one size, so that pivots can be compared."""
@@ -327,7 +327,7 @@ def inverse_plus_identity(diagonal, sigma, units, work, out):
             out[a, b] = work[a, k + b] * (units[b] / units[a])
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def scale_mirrored(lo, hi, lower, scale, out):
     """Rows and columns lo..hi of out = diag(scale) symmetric(lower) diag(scale), both triangles."""
     for i in range(lo, hi):

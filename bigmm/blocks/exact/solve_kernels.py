@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
     """Random effects of levels lo..hi: out = h'(v coefficients - f solution).
 
@@ -41,7 +41,7 @@ def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
             out[i, b] = t
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def forward_levels(lo, hi, h, v, rhs, w):
     """w = h rhs for levels lo..hi; returns (sum of v'w (m, nr), sum of w'w (nr, nr)). rhs, w: (q, k, nr)."""
     k, m, nr = h.shape[1], v.shape[2], rhs.shape[2]
@@ -63,7 +63,7 @@ def forward_levels(lo, hi, h, v, rhs, w):
     return vw, ww
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def forward_tail(lo, hi, colptr, entry, level, f, w, rhs):
     """rhs[r] -= sum over levels f_r'w for tail columns lo..hi; rhs (r_raw, nr)."""
     k, nr = f.shape[1], w.shape[2]
@@ -75,7 +75,7 @@ def forward_tail(lo, hi, colptr, entry, level, f, w, rhs):
                     rhs[r, c] -= f[e, a] * w[i, a, c]
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def forward_parent(lo, hi, order, start, block, f, w, rhs):
     """rhs of parents lo..hi -= their children's f'w; rhs (q, k, nr)."""
     k, nr, kp = f.shape[1], w.shape[2], rhs.shape[1]
@@ -89,7 +89,7 @@ def forward_parent(lo, hi, order, start, block, f, w, rhs):
                         rhs[p, r, c] -= x * w[i, a, c]
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def multiply(lo, hi, indptr, indices, data, x, out):
     """out[i] += sum over entries data x[indices]: block-CSR (nnz, kj, kk) times x (qk, kk, nr) into out (qj, kj,
     nr)."""
@@ -104,7 +104,7 @@ def multiply(lo, hi, indptr, indices, data, x, out):
                         out[i, a, c] += t * x[j, b, c]
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def multiply_own(lo, hi, diagonal, x, out):
     """out[i] += diagonal[i] x[i]: (q, k, k) times (q, k, nr)."""
     k, nr = diagonal.shape[1], x.shape[2]
@@ -117,7 +117,7 @@ def multiply_own(lo, hi, diagonal, x, out):
                 out[i, a, c] += t
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def score(lo, hi, shrinkage, dense, residual, out):
     """out[i] = shrinkage[i - lo] (dense[i] residual - out[i]) for levels lo..hi.
 
@@ -138,7 +138,7 @@ def score(lo, hi, shrinkage, dense, residual, out):
             out[i, a] = t
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def score_scalars(lo, hi, lam, diagonal, dense, residual, out):
     """out[i] = (dense[i] residual - out[i]) / (1 + diagonal[i] lam lam') for width 1; see `score`."""
     sigma = lam[0, 0] * lam[0, 0]
@@ -149,7 +149,7 @@ def score_scalars(lo, hi, lam, diagonal, dense, residual, out):
         out[i, 0] = t / (1.0 + diagonal[i, 0, 0] * sigma)
 
 
-@njit(cache=True, nogil=True, no_cfunc_wrapper=True)
+@njit(cache=True, nogil=True)
 def tall_product(lo, hi, a, b):
     """a[lo:hi]'b[lo:hi] for tall arrays (n, i) and (n, j)."""
     ni, nj = a.shape[1], b.shape[1]

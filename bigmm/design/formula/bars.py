@@ -1,0 +1,108 @@
+"""Random terms: (covariates | grouping), with / in the grouping and || written out as lme4 does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bigmm.design.formula.expression import quoted
+from bigmm.design.formula.linear import LinearPart, additive, fail, linear_part, model_terms, uncorrelated
+from bigmm.design.formula.tokens import Token, closing, split_top
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One random term (lhs | group): lme4's group name, the columns behind it in the name's order."""
+
+    lhs: LinearPart
+    name: str
+    variables: tuple[str, ...]
+    position: int
+
+
+def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
+    """The random terms behind one bracket: ``/`` in the grouping and ``||`` written out, as lme4 does."""
+    inner = tokens[1:-1]
+    pieces = split_top(inner, ("|", "||"))
+    if len(pieces) > 2:
+        fail(formula, "a random term has one bar", pieces[2][0].start)  # type: ignore[union-attr]
+    bar = pieces[1][0]
+    assert bar is not None
+    left, right = pieces[0][1], pieces[1][1]
+    if not left:
+        fail(formula, "the left of the bar is empty; write (1 | g) for an intercept per level", bar.start)
+    if not right:
+        fail(formula, "the grouping factor after the bar is missing", bar.start)
+    part = linear_part(formula, [(sign.text if sign else "+", piece) for sign, piece in additive(formula, left)])
+    groups = _groups(formula, right)
+    _check_lhs(formula, part, groups[0][1])
+    parts = uncorrelated(part) if bar.text == "||" else [part]
+    if not model_terms(part):
+        fail(formula, "no random effect is left of the bar", bar.start)
+    return [Bar(lhs, name, variables, bar.start) for name, variables in groups for lhs in parts]
+
+
+def distinct_names(bars: Sequence[Bar]) -> tuple[Bar, ...]:
+    """The bars, with backticks in the name of a grouping where another one is called the same: `a:b` beside a:b."""
+    variables: dict[str, set[tuple[str, ...]]] = {}
+    for bar in bars:
+        variables.setdefault(bar.name, set()).add(bar.variables)
+    return tuple(
+        bar if len(variables[bar.name]) == 1 else replace(bar, name=":".join(map(quoted, bar.variables)))
+        for bar in bars
+    )
+
+
+def _check_lhs(formula: str, part: LinearPart, variables: tuple[str, ...]) -> None:
+    for node in part.factors:
+        if node.kind == "name" and node.value in variables:
+            fail(formula, f"the grouping factor {node.value!r} cannot be left of its own bar", node.position)
+
+
+Group = tuple[str, tuple[str, ...]]
+
+
+def _groups(formula: str, tokens: Sequence[Token]) -> list[Group]:
+    """Groupings a/b/c -> c:(b:a), b:a, a with lme4's names; a:b stays one."""
+    pieces = split_top(tokens, ("/",))
+    groups: list[Group] = []
+    for slash, piece in pieces:
+        if not piece:
+            position = slash.start if slash else tokens[0].start
+            fail(formula, "a grouping factor is missing beside '/'", position)
+        name, variables = _interaction(formula, piece)
+        if groups:
+            outer_name, outer = groups[0]
+            nested = f"({outer_name})" if ":" in outer_name else outer_name
+            name, variables = f"{name}:{nested}", (*variables, *outer)
+        groups.insert(0, (name, variables))
+    return groups
+
+
+def _interaction(formula: str, tokens: Sequence[Token]) -> Group:
+    names: list[str] = []
+    variables: list[str] = []
+    for colon, piece in split_top(tokens, (":",)):
+        if not piece:
+            fail(formula, "a grouping factor is missing beside ':'", colon.start if colon else tokens[0].start)
+        name, behind = _grouping_atom(formula, piece)
+        names.append(name)
+        variables += behind
+    return ":".join(names), tuple(variables)
+
+
+def _grouping_atom(formula: str, tokens: Sequence[Token]) -> Group:
+    first = tokens[0]
+    if first.text == "(" and first.kind == "open" and closing(tokens, 0) == len(tokens) - 1:
+        groups = _groups(formula, tokens[1:-1])
+        if len(groups) > 1:
+            fail(formula, "'/' cannot be inside brackets here; write the terms out", first.start)
+        return groups[0]
+    if len(tokens) == 1 and first.kind == "name":
+        return first.text, (first.text,)
+    if first.kind == "number":
+        fail(formula, f"the grouping factor must be a column, not the number {first.text}", first.start)
+    if first.text in ("factor", "as.factor", "C") and len(tokens) == 4 and tokens[2].kind == "name":
+        return f"{first.text}({tokens[2].text})", (tokens[2].text,)
+    odd = next((token for token in tokens if token.kind == "operator"), first)
+    fail(formula, "a grouping factor is a column, a:b or a/b; write two groupings as two terms", odd.start)

@@ -1,0 +1,33 @@
+"""Which columns a formula's terms need: formulaic's rules for full and reduced coding, asked on a prototype frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bigmm.design.formula.linear import LinearPart, formulaic_formula
+
+
+@dataclass(frozen=True, slots=True)
+class ScopedTerm:
+    """A product of factors: (number of the factor in its part, coded with reduced rank?); () is the intercept."""
+
+    factors: tuple[tuple[int, bool], ...]
+
+
+def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedTerm, ...]:
+    """Terms in order of degree with the coding each factor gets, so that the columns are structurally independent.
+
+    The structure depends on which factors are categorical, not on their levels: a frame of two rows tells it.
+    """
+    numbers, levels = [0.0, 1.0], pd.Categorical(["a", "b"])
+    factors = {f"v{number}": levels if is_factor else numbers for number, is_factor in enumerate(categorical)}
+    frame = pd.DataFrame({"v": numbers} | factors)
+    spec = formulaic_formula(part).get_model_matrix(frame).model_spec
+    return tuple(
+        ScopedTerm(tuple((int(scoped.factor.expr[1:]), bool(scoped.reduced)) for scoped in term.factors))
+        for entry in spec.structure
+        for term in entry.scoped_terms
+    )

@@ -1,0 +1,249 @@
+"""Stateful transforms: what each has to learn from all the rows, and how it is replayed on any of them.
+
+A state is a JSON-able dict. `pending` names the summary a transform still needs, `absorb` turns it into state; a
+transform inside another (poly(scale(x), 2)) is learned first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bigmm.arguments import nearest
+from bigmm.design.formula.expression import STATEFUL, Node, evaluate, unparse
+from bigmm.design.transforms.splines import b_spline, natural_spline, regression_spline
+from bigmm.design.transforms.summaries import ChebyshevProducts, Moments, Quantiles, Values
+from bigmm.errors import DataError, FormulaError
+
+State = dict[str, Any]
+_ALIASES = {"include_intercept": "intercept", "Boundary.knots": "bounds", "rescale": "scale"}
+_SIGNATURES: dict[str, dict[str, Any]] = {
+    "poly": {"degree": 1, "raw": False},
+    "bs": {"df": None, "knots": None, "degree": 3, "intercept": False, "bounds": None},
+    "ns": {"df": None, "knots": None, "intercept": False, "bounds": None},
+    "cr": {"df": None, "knots": None, "bounds": None},
+    "center": {},
+    "scale": {"center": True, "scale": True},
+}
+_BOUNDS = ("lower_bound", "upper_bound")
+MOST = {"degree": 100, "df": 1000, "knots": 1000}
+"""Largest settings: each column of a basis is a column of the model matrix."""
+
+
+def settings(node: Node, formula: str = "") -> dict[str, Any]:
+    """Arguments after the first by name, defaults filled in; raises FormulaError with a caret."""
+    name, signature = node.function, _SIGNATURES[node.function]
+    if not node.arguments:
+        raise FormulaError(f"{node.value}() needs a column", formula, node.position)
+    if len(node.arguments) - 1 > len(signature):
+        raise FormulaError(f"{node.value}() takes at most {len(signature) + 1} arguments", formula, node.position)
+    given = dict(zip(signature, node.arguments[1:], strict=False))
+    splines = name in ("bs", "ns", "cr")
+    for key, value in node.keywords:
+        key = _ALIASES.get(key, key)
+        if key not in signature and not (splines and key in _BOUNDS):
+            known = [*signature, *(_BOUNDS if splines else ())]
+            close = nearest(key, known, 0.4)
+            hint = f"; did you mean {close}=?" if close else ""
+            raise FormulaError(f"{node.value}() has no argument {key!r}{hint}", formula, value.position)
+        given[key] = value
+    found = {**signature, **{key: _literal(value, formula) for key, value in given.items()}}
+    _check_settings(name, found, given, formula, node)
+    return found
+
+
+def _literal(node: Node, formula: str) -> Any:
+    if node.kind == "list":
+        return [_literal(child, formula) for child in node.arguments]
+    if node.kind == "number":
+        return node.value
+    if any(child.kind in ("name", "string", "call") for child in node.walk()):
+        raise FormulaError(f"{unparse(node)} must be a number here", formula, node.position)
+    return float(evaluate(node, {}))
+
+
+def _check_settings(name: str, found: dict, given: Mapping[str, Node], formula: str, node: Node) -> None:
+    for key in ("degree", "df"):
+        value = found.get(key)
+        if value is not None and not _is_count(value, int(name != "bs")):
+            raise FormulaError(
+                f"{key} of {node.value}() must be a whole number above 0, not {unparse(given[key])}",
+                formula,
+                given[key].position,
+            )
+        if value is not None:
+            found[key] = int(value)
+    for key, most in MOST.items():
+        value = found.get(key)
+        if value is not None and (len(value) if isinstance(value, list) else key != "knots" and value) > most:
+            raise FormulaError(f"{key} of {node.value}() must be at most {most}", formula, given[key].position)
+    if name not in ("bs", "ns", "cr"):
+        return
+    if found["df"] is None and found["knots"] is None and name != "bs":
+        raise FormulaError(f"{node.value}() needs df= or knots=", formula, node.position)
+    if found["knots"] is not None and not isinstance(found["knots"], list):
+        found["knots"] = [found["knots"]]
+    if found["df"] is not None and found["knots"] is None and _inner_count(name, found) < 0:
+        least = found["df"] - _inner_count(name, found)
+        raise FormulaError(f"df of {node.value}() must be at least {least}", formula, given["df"].position)
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return not isinstance(value, list) and bool(np.isfinite(value)) and value == int(value) and value >= least
+
+
+def _inner_count(name: str, found: Mapping[str, Any]) -> int:
+    """Knots inside the boundaries for the asked df."""
+    if found["df"] is None:
+        return 0
+    taken = {"bs": found.get("degree", 3), "ns": 1, "cr": 2}[name]
+    return found["df"] - taken - bool(found.get("intercept", False))
+
+
+def stateful_nodes(nodes: tuple[Node, ...]) -> dict[str, Node]:
+    """Every stateful call among the trees by its canonical text, inner ones first."""
+    found: dict[str, Node] = {}
+    for node in nodes:
+        for child in reversed(list(node.walk())):
+            if child.kind == "call" and child.function in STATEFUL:
+                found.setdefault(unparse(child), child)
+    return found
+
+
+def pending(node: Node, state: State | None, columns: tuple[str, ...], values: Values) -> Any:
+    """The summary that has to be taken next, or None when the state is complete."""
+    found, state = settings(node), state or {}
+    name = node.function
+    if name == "poly":
+        if found["raw"] or "coefficients" in state:
+            return None
+        if "low" not in state:
+            return Moments(columns, values)
+        return ChebyshevProducts(columns, values, state["low"], state["high"], found["degree"])
+    if name in ("center", "scale"):
+        return None if "center" in state else Moments(columns, values)
+    if "knots" in state:
+        return None
+    return (Quantiles if _inner_count(name, found) and found["knots"] is None else Moments)(columns, values)
+
+
+def absorb(node: Node, state: State | None, summary: Any) -> State:
+    """The state after a summary; DataError when the data cannot carry the transform."""
+    found, text = settings(node), unparse(node)
+    if isinstance(summary, ChebyshevProducts):
+        return {**(state or {}), "coefficients": _orthonormal(summary.products, text)}
+    if not summary.low <= summary.high:
+        raise DataError(f"{text}: the column has no values (all null)")
+    if node.function in ("center", "scale"):
+        return _standard(node, found, summary, text)
+    if node.function == "poly":
+        if summary.low == summary.high:
+            raise DataError(f"{text} needs more than {found['degree']} distinct values; the column is constant")
+        return {"low": summary.low, "high": summary.high}
+    return _knots(node.function, found, summary, text)
+
+
+def _standard(node: Node, found: dict, summary: Moments, text: str) -> State:
+    scaled = node.function == "scale" and found["scale"]
+    center = summary.mean if node.function == "center" or found["center"] is True else float(found["center"] or 0.0)
+    squares = summary.squares + summary.n * ((summary.mean - center) + summary.rest) ** 2
+    spread = 1.0 if not scaled else float(np.sqrt(squares / max(summary.n - 1, 1)))
+    if scaled and found["scale"] is not True:
+        spread = float(found["scale"])
+    if spread == 0.0:
+        raise DataError(f"{text}: the column is constant, it cannot be scaled")
+    return {"center": center, "scale": spread}
+
+
+def _orthonormal(products: np.ndarray | None, text: str) -> list[list[float]]:
+    """Map from Chebyshev polynomials to polynomials orthonormal over the data, signs as R's poly (rising)."""
+    try:
+        factor = np.linalg.cholesky(np.asarray(products))
+    except np.linalg.LinAlgError:
+        factor = np.zeros((1, 1))
+    diagonal = np.diag(factor)
+    if diagonal.min() <= 1e-7 * diagonal.max():
+        degree = 0 if products is None else len(products) - 1
+        raise DataError(f"{text} needs more than {degree} distinct values in the column")
+    return np.linalg.inv(factor).T.tolist()
+
+
+def _knots(name: str, found: dict, summary: Any, text: str) -> State:
+    low, high = found["bounds"] or (summary.low, summary.high)
+    low, high = float(found.get("lower_bound", low)), float(found.get("upper_bound", high))
+    inner = found["knots"] or []
+    if found["knots"] is None and isinstance(summary, Quantiles):
+        if name == "cr":
+            summary = Quantiles((), summary.values, summary.points, np.ones(len(summary.points)))
+        inner = summary.quantiles(np.linspace(0, 1, _inner_count(name, found) + 2)[1:-1]).tolist()
+    if not all(low < knot < high for knot in inner) or low >= high:
+        raise DataError(f"{text}: knots {inner} must lie strictly inside the boundaries {low} and {high}")
+    return {"low": low, "high": high, "knots": [float(knot) for knot in inner]}
+
+
+Replay = Callable[[np.ndarray, dict, State], np.ndarray]
+
+
+def _poly(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+    degree = found["degree"]
+    if found["raw"]:
+        return np.column_stack([x**power for power in range(1, degree + 1)])
+    scaled = (2 * x - state["low"] - state["high"]) / (state["high"] - state["low"])
+    return np.polynomial.chebyshev.chebvander(scaled, degree) @ np.asarray(state["coefficients"])[:, 1:]
+
+
+def _scale(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+    return (x - state["center"]) / state["scale"]
+
+
+def _center(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+    return x - state["center"]
+
+
+def _bs(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+    inner = np.array(state["knots"])
+    return b_spline(x, state["low"], state["high"], inner, found["degree"], bool(found["intercept"]))
+
+
+def _ns(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+    return natural_spline(x, state["low"], state["high"], np.array(state["knots"]), bool(found["intercept"]))
+
+
+def _cr(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+    return regression_spline(x, state["low"], state["high"], np.array(state["knots"]))
+
+
+_REPLAY: dict[str, Replay] = {"poly": _poly, "scale": _scale, "center": _center, "bs": _bs, "ns": _ns, "cr": _cr}
+MATRICES = ("poly", "bs", "ns", "cr")
+
+
+@dataclass(frozen=True, slots=True)
+class Replayer:
+    """Applies learned transforms: ``states`` by the canonical text of the call. Usable as `evaluate`'s apply."""
+
+    states: Mapping[str, State]
+
+    def __call__(self, node: Node, x: np.ndarray) -> np.ndarray:
+        """(n,) or (n, k) values of a call at x (n,); NaN rows where x is not finite."""
+        found, state = settings(node), self.states.get(unparse(node), {})
+        replay, x = _REPLAY[node.function], np.atleast_1d(x)
+        known = np.isfinite(x)
+        if known.all():
+            return replay(x, found, state)
+        part = replay(x[known], found, state)
+        whole = np.full((len(x), *part.shape[1:]), np.nan)
+        whole[known] = part
+        return whole
+
+    def fields(self, node: Node) -> tuple[str, ...]:
+        """Names of the columns a matrix-valued call gives, "1", "2", ...; empty for a plain expression."""
+        if node.kind != "call" or node.function not in MATRICES:
+            return ()
+        found, state = settings(node), self.states.get(unparse(node), {})
+        middle = (state.get("low", 0.0) + state.get("high", 0.0)) / 2
+        width = _REPLAY[node.function](np.array([middle]), found, state).shape[1]
+        first = 0 if found.get("raw") else 1  # formulaic counts raw powers from 0
+        return tuple(str(first + i) for i in range(width))
