@@ -197,7 +197,7 @@ class Builder:
             count = shown[bar.name] = shown.get(bar.name, -1) + 1
             covariates, names = self._covariates(bar.lhs)
             label = f"{bar.name}.{count}" if count else bar.name
-            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names))
+            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names, bar.structure))
         return tuple(terms)
 
     def _covariates(self, part: LinearPart) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -248,7 +248,7 @@ def lme4_order(sizes: Sequence[int]) -> list[int]:
 
     That is lme4's ``rev(order(nl))``, which decides the order of theta.
     """
-    if all(left >= right for left, right in pairwise(sizes)):
+    if all(larger >= smaller for larger, smaller in pairwise(sizes)):
         return list(range(len(sizes)))
     return sorted(range(len(sizes)), key=lambda number: sizes[number])[::-1]
 

@@ -15,7 +15,7 @@ from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
-from bigmm.objective import Templates
+from bigmm.objective.covariances import RootElements
 from bigmm.objective.solvers import WORKING_SOLVERS
 
 Engine = SingleFactor | NestedFactors | CrossedLaplace
@@ -38,7 +38,7 @@ def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type
 
 def make_engine(
     model: HeldModel,
-    templates: Templates,
+    templates: RootElements,
     beta0: np.ndarray,
     nagq: int,
     observed: bool,

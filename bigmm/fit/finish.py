@@ -155,12 +155,8 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
         if found:
             return found
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
-    deviations = [
-        np.linalg.norm(eta, axis=1)[row] if row == column else 0.0
-        for term, eta in zip(templates.terms, templates.lambdas(search.coordinates.eta(search.end)), strict=True)
-        for row, column in term.entries()
-    ]
-    advice = runaway.runaway_variance(model.family, np.array(deviations), templates.names)
+    deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
+    advice = runaway.runaway_variance(model.family, deviations, templates.names)
     return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 

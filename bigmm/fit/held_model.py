@@ -34,7 +34,7 @@ from bigmm.families import rows as columnwise
 from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
-from bigmm.laplace.identical import COUNTABLE, counted
+from bigmm.laplace.identical import counted
 from bigmm.laplace.shard_files import ShardFiles
 from bigmm.laplace.shards import Shard
 from bigmm.objective import Templates, templates_for
@@ -349,7 +349,7 @@ def column_root(products: CrossProducts) -> np.ndarray:
 
 def with_counted_rows(model: HeldModel) -> HeldModel:
     """The model with identical rows counted once, where that pays; after all that needs the original rows is known."""
-    if model.family.name not in COUNTABLE:
+    if not model.family.distribution.countable:
         return model
     smaller = model.held.replaced(partial(counted, family=model.family))
     rows, before = sum(smaller.map(_rows)), sum(model.held.map(_rows))

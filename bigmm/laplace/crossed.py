@@ -19,9 +19,9 @@ from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.leverages import third_order_sums
 from bigmm.laplace.totals import Sums, summed, working_part
 from bigmm.laplace.wiring import Rows, Wiring, gram_of
+from bigmm.objective.covariances import RootElements
 from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
 from bigmm.objective.information import average_information, changes_of
-from bigmm.objective.templates import Templates
 
 SETTLED = 1e-10
 MAX_STEPS = 100
@@ -66,7 +66,7 @@ class CrossedLaplace:
         held: Sharded,
         wiring: Wiring,
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,

@@ -72,7 +72,7 @@ def level_index(fitted: FittedLmm, number: int, joint: JointTerm) -> pd.Index:
 
 def conditional_sd(fitted: FittedLmm) -> tuple[Variances, ...]:
     """Per joint term (q, k) conditional standard deviations of the modes given theta, sigma and beta."""
-    return tuple(found.roots() for found in level_variances(fitted.criterion, fitted.theta))
+    return tuple(variances.roots() for variances in level_variances(fitted.criterion, fitted.theta))
 
 
 def ranef(
@@ -113,15 +113,15 @@ def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.n
     indices = {(index := level_index(fitted, n, joint)).name: index for n, joint in random_joints(fitted)}
     if not isinstance(levels, Mapping):
         raise UsageError(f"ranef(levels=...) must be a dict by grouping, such as {{'g': ['a']}}, got {levels!r}")
-    found = {}
+    chosen = {}
     for name, labels in levels.items():
         if name not in indices:
             raise UsageError(f"ranef(levels=...): no grouping {name!r}; there are {', '.join(map(str, indices))}")
-        found[name] = indices[name].get_indexer(pd.Index(labels))
-        if (found[name] < 0).any():
-            lost = next(label for label, place in zip(labels, found[name], strict=True) if place < 0)
+        chosen[name] = indices[name].get_indexer(pd.Index(labels))
+        if (chosen[name] < 0).any():
+            lost = next(label for label, place in zip(labels, chosen[name], strict=True) if place < 0)
             raise UsageError(f"ranef(levels=...): {name!r} has no level {lost!r} with rows")
-    return found
+    return chosen
 
 
 def n_groups(fitted: FittedLmm) -> dict[str, int]:

@@ -28,7 +28,7 @@ class Block:
     title: str
     rows: tuple[tuple[str, ...], ...] = ()
     lines: tuple[str, ...] = ()
-    left: int = 1
+    left_columns: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,8 @@ def _text(block: Block) -> str:
         widths = [max(len(row[i]) for row in block.rows) for i in range(len(block.rows[0]))]
         for row in block.rows:
             cells = [
-                c.ljust(w) if i < block.left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+                c.ljust(w) if i < block.left_columns else c.rjust(w)
+                for i, (c, w) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append((" " + " ".join(cells)).rstrip())
     return "\n".join([*lines, *block.lines])
@@ -116,7 +117,7 @@ def criterion_block(fitted: Estimated) -> Block:
     labels = {"AIC": "AIC", "BIC": "BIC", "logLik": "logLik", "deviance": "REML crit." if fitted.reml else "deviance"}
     header = (*labels.values(), "df.resid")
     values = [f"{info[key]:.1f}" for key in labels] + [str(int(info["df.residual"]))]
-    return Block("", (header, tuple(values)), left=0)
+    return Block("", (header, tuple(values)), left_columns=0)
 
 
 def _random(fitted: FittedLmm) -> Block:
@@ -135,7 +136,7 @@ def _random(fitted: FittedLmm) -> Block:
     if sigma is not None:
         rows.append(("Residual", "", *next(texts), *("",) * width))
     groups = "; ".join(f"{name}, {count:,}" for name, count in effects.n_groups(fitted).items())
-    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left=2)
+    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left_columns=2)
 
 
 def _correlation(cov: np.ndarray) -> np.ndarray:
@@ -222,7 +223,7 @@ def _probes(error: Mapping[str, Any]) -> str:
     text = f"iterative solver with {error.get('probes')} probes, {error.get('deflation')} deflation vectors"
     text += f" (seed {error.get('seed')}): Monte Carlo error of the objective {error['objective']:.2g}"
     pairs = zip(error.get("theta", ()), error.get("theta_statistical", ()), strict=True)
-    shares = [f"{moved / max(own, TINY):.2%}" for moved, own in pairs]
+    shares = [f"{moved / max(statistical, TINY):.2%}" for moved, statistical in pairs]
     if len(shares) > MAX_SHARES:
         shares = [f"at most {max(shares, key=lambda share: float(share[:-1]))}"]
     return text + (f", of theta {', '.join(shares)} of its standard error" if shares else "")
