@@ -16,6 +16,7 @@ from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
 from bigmm.execute.clock import Clock
 from bigmm.fit.engines import ENGINES
+from bigmm.fit.inputs import InputOptions, open_inputs
 from bigmm.fit.settings import settings
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.planning import memory, placement, sharding, solver_choice
