@@ -46,8 +46,8 @@ def learn(
 ) -> DesignSpec:
     """Learn levels, codings and states for a formula over all rows of a source.
 
-    Rows that do not count are not told apart here, because that takes more columns. `fit.completion` gives the design
-    of the rows that count where a pass finds that some do not.
+    Rows that do not count are not told apart here, because that takes more columns. `design.completion` gives the
+    design of the rows that count where a pass finds that some do not.
 
     contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
     order; weights, offset: column names; `binomial` lets the response be a factor or counts; success: the level or

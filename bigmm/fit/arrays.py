@@ -13,7 +13,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
-from bigmm.fit.clock import Clock
+from bigmm.execute.clock import Clock
 from bigmm.fit.lambda_fn import checked, start_and_bounds
 from bigmm.fit.settings import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
