@@ -24,7 +24,6 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.levels.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Executor, Sharded
 from bigmm.families import Family, check_response, doubt_response
@@ -33,10 +32,10 @@ from bigmm.laplace.identical import counted
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.boundary import square_root
 from bigmm.planning.settings import Settings
+from bigmm.planning.sharding import row_sizes, storage
 from bigmm.shards.files import RowShape, ShardFiles
 from bigmm.shards.shard import Shard, added_counts, blocks, join
 from bigmm.shards.sharding import Recipe, shard
-from bigmm.shards.sizes import enough_trees, row_sizes, storage
 from bigmm.source import Partition, Source
 
 
@@ -113,27 +112,6 @@ def read_rows(source: Source, spec: DesignSpec, family: Family, shift: Shift, pa
     return shift.moved(chunk)
 
 
-def chain_of(
-    source: Source, spec: DesignSpec, workers: Executor, how: Settings, head: DesignChunk, nagq: int
-) -> tuple[int, ...] | None:
-    """The factors of an evaluation that is one task per shard (`GlmmData.chain`): one, or a chain of nested ones; None
-    where there is none, and for nagq = 0, whose coefficients tie all levels together."""
-    if nagq == 0:
-        return None
-    return (0,) if len(spec.layout.joint) == 1 else chain_for_shards(source, spec, workers, how, head)
-
-
-def chain_for_shards(
-    source: Source, spec: DesignSpec, workers: Executor, how: Settings, head: DesignChunk
-) -> tuple[int, ...] | None:
-    """The chain of nested factors whose top may cut the shards (`nested_chain`); None where it has too few levels."""
-    top = spec.layout.joint[-1]
-    size = row_sizes(source, spec.layout, head)
-    if not enough_trees(size.rows, size.each, top.n_levels):
-        return None
-    return nested_chain(spec, source, workers, head, how.progress)
-
-
 def recipe_of(
     source: Source,
     spec: DesignSpec,
@@ -157,7 +135,7 @@ def recipe_of(
     size = row_sizes(source, layout, head, len(shift.copies))
     leading = layout.joint[chain[-1] if chain else 0].grouping
     finest = layout.joint[chain[0]].grouping if chain and len(chain) > 1 else None
-    stored = storage(layout, size, chain, workers, how)
+    stored = storage(layout, size, chain, workers, how.memory_limit)
     shape = RowShape(len(shift) - 2, len(layout.groupings), size.weighted, size.with_offset)
     return Recipe(
         read=partial(read_rows, source, spec, family, shift),
@@ -165,8 +143,8 @@ def recipe_of(
         leading=leading,
         n_shards=stored.n_shards,
         store=partial(ShardFiles, leading, shape, finest) if stored.in_files else None,
-        shuffle_bytes=size.rows * size.each,
-        sorted_bytes=size.rows * size.each if stored.in_files else 0,
+        shuffle_bytes=size.nbytes,
+        sorted_bytes=size.nbytes if stored.in_files else 0,
         label="shard",
     )
 

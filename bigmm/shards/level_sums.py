@@ -24,8 +24,9 @@ from bigmm.execute import Executor, Sharded
 from bigmm.execute.spill import SpillFile, moved
 from bigmm.objective import templates_for
 from bigmm.objective.identification import check_factor, widest
+from bigmm.planning.memory import level_sums_bytes
 from bigmm.planning.settings import Settings
-from bigmm.shards import sizes
+from bigmm.planning.sharding import check_level_memory, row_sizes, shard_count, shuffles_in_files, sums_in_files
 from bigmm.shards.files import RowShape, ShardFiles, unpacked
 from bigmm.shards.level_tasks import ChainFacts, chain_facts
 from bigmm.shards.sharding import Recipe, shard
@@ -71,7 +72,7 @@ def sum_by_level(
 
     Raises MemoryLimitError, and OutputError when the disk is full.
     """
-    sizes.check_level_sum_memory(source, spec, head, how, workers)
+    check_level_memory(source, spec, head, workers, how.memory_limit)
     layout = without_labels(spec.layout)
     shift, more = first_shift(layout, head), MORE_PASSES
     while True:
@@ -110,18 +111,18 @@ def _recipe(
     source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], head: DesignChunk, workers: Executor,
     how: Settings, total: Sum,
 ) -> Recipe:  # fmt: skip
-    size = sizes.row_sizes(source, layout, head)
-    leading, rows, sums = layout.joint[chain[-1]].grouping, size.rows * size.each, sizes.sums_bytes(layout)
+    size, limit = row_sizes(source, layout, head), how.memory_limit
+    leading, sums = layout.joint[chain[-1]].grouping, level_sums_bytes(layout)
     shape = RowShape(len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset)
-    through_files = workers.shares_memory and sizes.through_files(rows, how)
+    through_files = workers.shares_memory and shuffles_in_files(size.nbytes, limit)
     return Recipe(
         read=partial(read, source, spec),
         build=partial(_summed, total),
         leading=leading,
-        n_shards=sizes.shard_count(size.rows, size.each, layout.groupings[leading].n_levels),
+        n_shards=shard_count(size.rows, size.each, layout.groupings[leading].n_levels),
         store=partial(SumFiles, total, leading, shape) if through_files else None,
-        shuffle_bytes=rows + sums,
-        sorted_bytes=sums if workers.shares_memory and sums > how.memory_limit // sizes.SUMS_SHARE else 0,
+        shuffle_bytes=size.nbytes + sums,
+        sorted_bytes=sums if workers.shares_memory and sums_in_files(layout, limit) else 0,
         label="accumulate",
     )
 

@@ -18,7 +18,7 @@ from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk
 from bigmm.design.levels.nesting import grouping_columns, level_numbers
 from bigmm.execute import Executor, Lane
-from bigmm.shards import sizes
+from bigmm.planning.sharding import MINIMUM_SHARDS
 from bigmm.shards.shard import between
 from bigmm.source import Partition, Source
 
@@ -52,7 +52,7 @@ def sorted_partitions(
 ) -> SortedPartitions | None:
     """About ``count`` runs of partitions by level of the leading grouping; None where partitions overlap too much."""
     partitions = source.partitions
-    if count < 2 or len(partitions) < sizes.MINIMUM_SHARDS or any(p.rows == 0 for p in partitions):
+    if count < 2 or len(partitions) < MINIMUM_SHARDS or any(p.rows == 0 for p in partitions):
         return None
     ask = partial(level_range, source, spec, leading)
     ranges = list(workers.map(ask, partitions[:FIRST_PARTITIONS], label="order"))

@@ -11,8 +11,8 @@ from bigmm.design.layout import DesignChunk
 from bigmm.errors import UsageError
 from bigmm.families import family
 from bigmm.laplace.identical import counted
+from bigmm.planning import sharding
 from bigmm.shards import shard as shards
-from bigmm.shards import sizes
 
 
 def shard(n, kinds, weighted=False, seed=0):
@@ -87,7 +87,7 @@ CASES = [
 
 @pytest.mark.parametrize(("formula", "name", "how"), CASES)
 def test_estimates_are_those_of_all_rows(monkeypatch, formula, name, how):
-    monkeypatch.setattr(sizes, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
     data = table()
     fast, plain = (bigmm.glmm(formula, data, family=name, n_workers=1, compress=c, **how) for c in ("auto", False))
     assert plain.fitted.compressed_rows is None

@@ -9,7 +9,7 @@ import pytest
 
 import bigmm
 from bigmm.execute.threads.executor import ThreadExecutor
-from bigmm.shards import sizes
+from bigmm.planning import sharding
 from bigmm.shards.sorted_partitions import cut_by_level, level_range
 from bigmm.source import open_source
 from bigmm.source.partition import Fingerprint, Partition
@@ -19,7 +19,7 @@ FORMULA = "y ~ x + (1 | g)"
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(sizes, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
 
 
 @pytest.fixture
