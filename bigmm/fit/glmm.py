@@ -13,14 +13,15 @@ from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
 from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
 from bigmm.fit.opened import opened
-from bigmm.fit.search import Search, Wishes
+from bigmm.fit.search import Search
 from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.planning.limits import check_fewest_pairs, checked_solver
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
-from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
+from bigmm.search.driver import quiet_driver
+from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
@@ -135,8 +136,8 @@ def glmm(
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):
-        wishes = Wishes(theta0, how.optimizer, solved_by, seed, mc_tol)
-        search = Search(model, start, options.nagq, options.observed, wishes)
+        search_options = SearchOptions(theta0, how.optimizer, solved_by, seed, mc_tol)
+        search = Search(model, start, options.nagq, options.observed, search_options)
         model = search.model
         outcome = search.run()
     with clock("estimate"), quiet_driver(model.assembled.gram):
