@@ -11,6 +11,7 @@ import pandas as pd
 from bigmm.design.layout import JointTerm
 from bigmm.errors import UsageError
 from bigmm.objective.conditional import level_variances, selected_variances
+from bigmm.objective.covariances import TermCovariance
 from bigmm.objective.factorization import Variances
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.rows import ERROR
@@ -18,12 +19,13 @@ from bigmm.results.rows import ERROR
 VARCORR_COLUMNS = ("group", "name1", "name2", "vcov", "sdcor")
 
 
-def _term_rows(group: str, names: tuple[str, ...], cov: np.ndarray) -> list[tuple]:
+def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple]:
     """Variances first, then covariances down the columns of the lower triangle, as lme4 lists them."""
+    group, names = term.group, term.names
     sd = np.sqrt(np.diag(cov))
     rows: list[tuple] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        for j in range(len(names)):
+        for j in range(len(names)) if term.covariance.is_correlated else ():
             for i in range(j + 1, len(names)):
                 corr = cov[i, j] / (sd[i] * sd[j])
                 rows.append((group, names[j], names[i], cov[i, j], corr))
@@ -40,7 +42,7 @@ def varcorr(fitted: FittedLmm) -> pd.DataFrame:
     last where the model has one."""
     rows: list[tuple] = []
     for term, cov in zip(fitted.terms, term_covariances(fitted), strict=True):
-        rows += _term_rows(term.group, term.names, cov)
+        rows += _term_rows(term, cov)
     sigma = fitted.residual_sd
     if sigma is not None:
         rows.append(("Residual", None, None, sigma**2, sigma))

@@ -92,7 +92,7 @@ def _body(fitted: FittedLmm) -> dict[str, Any]:
         "fingerprints": [asdict(f) | {"path": shown_url(f.path)} for f in fitted.fingerprints],
         "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
-        "templates": listed(asdict(fitted.criterion.templates)),
+        "templates": listed(covariance_record(fitted.criterion.templates)),
     }
 
 
@@ -242,6 +242,15 @@ def check_objective(
             f"the fit at {path} was saved with {what} {saved!r}, but evaluates to {now!r} here: "
             f"it comes from another version or was altered; fit again"
         )
+
+
+def covariance_record(covariance: ModelCovariance) -> dict[str, Any]:
+    """Plain values. A term without a structure of its own is written as by versions that had no structures."""
+    record = asdict(covariance)
+    for term in record["terms"]:
+        if term["structure"] == "us":
+            del term["structure"]
+    return record
 
 
 def _templates(entry: dict[str, Any]) -> ModelCovariance:

@@ -91,13 +91,13 @@ class LinearObjective:
         outcome = replace(outcome, at_boundary=at_boundary, advice=convergence_advice(self.search, outcome))
         if self.search.frame.is_trivial:
             return outcome
-        gradient = self.criterion.evaluate(theta).gradient
+        gradient, scales = self.criterion.evaluate(theta).gradient, self.criterion.templates.search_lower == 0.0
         return replace(
             outcome,
             theta=theta,
             gradient=gradient,
             gradient_evaluations=outcome.gradient_evaluations + 1,
-            max_abs_gradient=float(np.abs(gradient[~(at_boundary & (theta == 0))]).max(initial=0.0)),
+            max_abs_gradient=float(np.abs(gradient[~(at_boundary & ((theta == 0) | ~scales))]).max(initial=0.0)),
         )
 
 
