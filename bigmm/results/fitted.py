@@ -58,6 +58,7 @@ class FittedLmm(Estimated):
 
     @property
     def layout(self) -> Layout:
+        """The columns and terms of the design."""
         return self.spec.layout
 
     @property
