@@ -1,0 +1,88 @@
+"""The inference of one fitted linear mixed model: what is differentiated, in which coordinates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bigmm.errors import UsageError
+from bigmm.inference.coefficients import Coefficients
+from bigmm.inference.components import largest_component
+from bigmm.inference.kenward_roger import Direction, KenwardRoger, kenward_roger
+from bigmm.inference.satterthwaite import ProfileCurvature, profile_curvature
+from bigmm.objective.criterion import fixed_map
+from bigmm.solver import frame_for
+from bigmm.objective.frame import Framed
+
+LARGEST_COMPONENT = 6000
+"""Columns of Z in a component, above which the dense matrices of Kenward and Roger's method take gigabytes."""
+
+
+@dataclass(frozen=True)
+class LinearInference:
+    """A criterion at its optimum.
+
+    Parameters
+    ----------
+    criterion : of an exact solver. theta : (n_theta,) the optimum. coefficients : the estimable ones.
+    """
+
+    criterion: Any
+    theta: np.ndarray
+    coefficients: Coefficients
+
+    @cached_property
+    def curvature(self) -> ProfileCurvature:
+        """Derivatives for Satterthwaite's degrees of freedom, in the coordinates of the search."""
+        criterion = self.criterion
+        frame = frame_for(criterion.algebra, criterion.templates)
+        search = Framed(criterion, frame)
+        positions = self.coefficients.positions
+
+        def gradient(eta: np.ndarray) -> np.ndarray:
+            return search.evaluate(eta).gradient
+
+        def covariance(eta: np.ndarray) -> np.ndarray:
+            vcov = criterion.estimates(frame.outward(eta)).vcov
+            return vcov[np.ix_(positions, positions)]
+
+        return profile_curvature(gradient, covariance, frame.inward(self.theta), criterion.dof)
+
+    @cached_property
+    def kenward_roger(self) -> KenwardRoger:
+        """Kenward and Roger's covariance and what its tests need, in the user's basis of the estimable coefficients."""
+        criterion, gram = self.criterion, self.criterion.whole_gram
+        if not criterion.reml:
+            raise UsageError("ddf='kenward-roger' is defined for REML fits only: fit with reml=True, or use 'satterthwaite'")
+        if any(not term.penalized for term in gram.terms):
+            raise UsageError(
+                "ddf='kenward-roger' is not available where a factor among the fixed effects is kept as levels: "
+                "use ddf='satterthwaite'"
+            )
+        size = largest_component(gram)
+        if size > LARGEST_COMPONENT:
+            raise UsageError(
+                f"ddf='kenward-roger' needs dense matrices of {size:,} random effects that are connected by rows, more "
+                f"than {LARGEST_COMPONENT:,}: use ddf='satterthwaite'"
+            )
+        lams = criterion.templates.working(gram, self.theta)
+        to_user = fixed_map(gram)[gram.fixed_order][self.coefficients.positions]
+        back = np.linalg.inv(to_user)
+        sigma = float(np.sqrt(criterion.residual_variance(criterion.factor(self.theta))))
+        work = kenward_roger(gram, lams, self._directions(), back @ self.coefficients.covariance @ back.T, sigma)
+        slopes = back.T @ work.slopes @ back
+        return KenwardRoger(self.coefficients.covariance, to_user @ work.adjusted @ to_user.T, slopes, work.weights)
+
+    def _directions(self) -> list[Direction]:
+        gram, out = self.criterion.whole_gram, []
+        for term in self.criterion.templates.terms:
+            basis = gram.terms[term.joint].basis
+            for column in range(term.width):
+                for row in range(column, term.width):
+                    entry = np.zeros((len(basis), len(basis)))
+                    entry[term.slots[row], term.slots[column]] = entry[term.slots[column], term.slots[row]] = 1.0
+                    out.append(Direction(term.joint, basis @ entry @ basis.T))
+        return out
