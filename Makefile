@@ -1,4 +1,4 @@
-# make demo | test | kernels | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+# make demo | test | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,19 +7,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 PYTEST := $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
 NUMERICAL := tests/fit/test_nist.py tests/objective/test_twofold.py tests/objective/test_saturation.py \
 	$(addprefix tests/test_reference.py::test_,objective fixed_effects variance_components conditional_modes)
-SOURCES := bigmm tests $(wildcard benchmarks)
+SOURCES := bigmm tests examples .ci/dials .ci/kernels $(wildcard benchmarks)
 
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
 export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test kernels check check-slow format lint types contracts bench bench-large constraints clean
+.PHONY: help demo test kernels check check-slow format lint types contracts dials bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
 	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
+	@echo 'make dials       how the package is written, in figures, with the limits that the tests hold'
 	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
 	@echo 'make check-slow  the same with the slow tests'
 	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
@@ -49,7 +50,7 @@ demo: $(VENV)/.core
 	@env -u NUMBA_CACHE_DIR $(BIN)/bigmm demo --out build/demo --overwrite
 
 test: $(VENV)/.dev
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow' --record-durations build/durations.txt
 
 kernels: $(VENV)/.dev
 	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
@@ -57,7 +58,7 @@ kernels: $(VENV)/.dev
 check: format lint types contracts test kernels
 
 check-slow: format lint types contracts kernels
-	$(PYTEST)
+	$(PYTEST) --record-durations build/durations-slow.txt
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format --check $(SOURCES)
@@ -71,6 +72,9 @@ types: $(VENV)/.dev
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+dials: $(VENV)/.dev
+	@$(BIN)/python .ci/dials --types
+
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
@@ -83,4 +87,4 @@ constraints: $(VENV)/.dev
 
 clean:
 	rm -rf $(VENV) .cache .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
-	find bigmm tests $(wildcard benchmarks) -name __pycache__ -prune -exec rm -rf {} +
+	find bigmm tests examples $(wildcard benchmarks) -name __pycache__ -prune -exec rm -rf {} +

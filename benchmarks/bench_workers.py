@@ -25,8 +25,9 @@ import numpy as np
 from benchmarks import movielens
 from benchmarks.machine import announce, at_least, cores
 from bigmm.accumulate import assemble
-from bigmm.blocks import iterative, row_structure
 from bigmm.blocks.gram import Gram
+from bigmm.blocks.iterative import factor as iterative
+from bigmm.blocks.iterative import structure as row_structure
 from bigmm.design import learn
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock

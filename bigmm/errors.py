@@ -1,4 +1,4 @@
-"""Errors that users meet, each with the exit code of the command line (CONTRACT: sysexits where one fits).
+"""Errors that users meet, each with the exit code of the command line (docs/cli.md; that of sysexits where one fits).
 
 A message says what is wrong, where (file, row group, column, value) and what to do about it.
 """

@@ -54,7 +54,7 @@ def _numba_has_a_place() -> bool:
     named = os.environ.get(_VARIABLE)
     if named and _is_writable(named):
         return True
-    rooms = [_PACKAGE, *(path for path in _PACKAGE.iterdir() if (path / "__init__.py").exists())]
+    rooms = [path.parent for path in _PACKAGE.rglob("__init__.py")]
     if all(_holds_bytecode(room) for room in rooms):
         return True
     home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")

@@ -25,7 +25,7 @@ from bigmm.optimize.minimize import BOUNDARY
 
 SMALL_TAIL = 2500
 EXACT_TAIL = 5000
-"""Above this a dense factorization costs minutes on a laptop (ALGORITHMS section 7)."""
+"""Above this a dense factorization costs minutes on a laptop (docs/theory/iterative.md)."""
 FIRST_PROBES, FIRST_DEFLATION, MOST_PROBES = 8, 24, 256
 BLOCK = 16
 """Right-hand sides that the iterative solver handles at once; fewer cost as much."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,33 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("local"), derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+SLOWEST = 20
+
+
+def pytest_addoption(parser: Any) -> None:
+    """`--record-durations FILE` writes the slowest tests and the time of all."""
+    parser.addoption(
+        "--record-durations", metavar="FILE", help="write the slowest tests and the sum of all times there"
+    )
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
+    """Write the record that was asked for: seconds of setup, call and teardown together, test by test."""
+    target = config.getoption("--record-durations")
+    if not target:
+        return
+    seconds: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration") and hasattr(report, "nodeid"):
+                seconds[report.nodeid] += report.duration
+    slowest = [f"| {name} | {time:.1f} |" for name, time in seconds.most_common(SLOWEST)]
+    lines = [f"{len(seconds)} tests, {seconds.total():.0f} seconds", "", "| test | seconds |", "|---|---|", *slowest]
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    Path(target).write_text("\n".join(lines) + "\n")
+    terminalreporter.write_line(f"{lines[0]}; the slowest {len(slowest)} are in {target}")
 
 
 @pytest.fixture(scope="session")

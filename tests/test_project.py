@@ -12,7 +12,7 @@ import pytest
 import bigmm
 
 IGNORED = {".git", ".venv", ".cache", ".hypothesis", "__pycache__", "build", "dist", "node_modules"}
-TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".R", ".sh", ""}
+TEXT = {".py", ".md", ".toml", ".txt", ".yml", ".yaml", ".json", ".cff", ".R", ".sh", ""}
 BANNED_MODULES = re.compile(r"(^|_)(utils?|helpers?|common|managers?)($|_)")
 
 
@@ -24,7 +24,11 @@ def files(project, *suffixes):
 
 
 def _hidden(parts):
-    return {part for part in parts if part.startswith(".") and part not in (".ci", ".gitignore")}
+    return {
+        part
+        for part in parts
+        if part.startswith(".") and part not in (".ci", ".github", ".gitignore", ".pre-commit-config.yaml")
+    }
 
 
 def modules(project):
@@ -104,12 +108,20 @@ def test_a_newcomer_reads_one_screen(project):
     assert len((project / "CONTRIBUTING.md").read_text().splitlines()) <= 60
 
 
+def test_the_citation_knows_this_version(project):
+    assert f"\nversion: {bigmm.__version__}\n" in (project / "CITATION.cff").read_text()
+
+
+def test_the_workflow_runs_what_a_clone_runs(project):
+    assert "- run: .ci/run\n" in (project / ".github" / "workflows" / "check.yml").read_text()
+
+
 def test_the_changelog_knows_this_version(project):
     headings = re.findall(r"^## (\S+)", (project / "CHANGELOG.md").read_text(), flags=re.M)
     assert headings[0] == bigmm.__version__
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "check", "check-slow", "bench", "clean"])
+@pytest.mark.parametrize("target", ["demo", "test", "dials", "check", "check-slow", "bench", "clean"])
 def test_make_knows_its_targets(project, target):
     done = subprocess.run(["make", "--dry-run", target], cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

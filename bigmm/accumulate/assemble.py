@@ -20,7 +20,7 @@ from bigmm.accumulate.overflow import OUTWEIGHED, are_outweighed, check_size
 from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
-from bigmm.design.layout import JointTerm, Layout, joint_terms
+from bigmm.design.layout import JointTerm, Layout
 from bigmm.errors import DataError
 from bigmm.execute.memory import give_back
 
@@ -43,7 +43,7 @@ class Assembled:
 def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     """The blocks of A. Raises DataError for no rows, a constant response, or as many coefficients as rows."""
     give_back()  # what partitions took, kept for the next one: the pass is over
-    joint = joint_terms(layout)
+    joint = layout.joint
     _check_response(cross, layout)
     order = _term_order(cross, joint)
     kept = tuple(np.flatnonzero(cross.counts[j]) for j in order)
@@ -63,8 +63,7 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     if cross.shift.order and cross.shift.order[-1] == len(cross.shift) - 1:  # more than the constant was taken off y
         y_shift, one = 1.0, given
     terms = tuple(
-        _term_block(cross, joint[j], j, levels, picked, fixed, active, layout.groupings[joint[j].grouping].name)
-        for j, levels in zip(order, kept)
+        _term_block(cross, joint[j], j, levels, picked, fixed, active, joint[j].name) for j, levels in zip(order, kept)
     )
     gram = Gram(
         terms=terms,

@@ -9,8 +9,8 @@ import numpy as np
 
 from bigmm.accumulate.fold import Accumulator, without_zero_weights
 from bigmm.accumulate.shift import Shift
-from bigmm.blocks.chains import ChainSums, tree_order
-from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.blocks.nested import ChainSums, tree_order
+from bigmm.design.layout import DesignChunk, Layout
 
 
 def chain_sums(
@@ -20,7 +20,7 @@ def chain_sums(
 
     Levels are numbered by the rows that are here, so the records are as large as these trees, not as the model.
     """
-    joined = joint_terms(layout)
+    joined = layout.joint
     groupings = [joined[j].grouping for j in chain]
     pieces = [without_zero_weights(piece) for piece in pieces]
     refs = [np.concatenate([np.zeros(0, np.int32), *(piece.refs[g] for piece in pieces)]) for g in groupings]
@@ -40,7 +40,7 @@ def chain_sums(
     nothing = np.zeros(0, np.int32)
     return ChainSums(
         tuple(len(found) for found in order.levels),
-        tuple(len(joined[j].covariates) for j in chain),
+        tuple(joined[j].width for j in chain),
         np.concatenate([nothing, *order.levels]),
         np.concatenate([nothing, *order.parents]),
         np.concatenate([record.ravel() for record in records]),

@@ -17,7 +17,7 @@ class CrossProducts:
     """Sums over rows with weight w > 0 of v, the m numbers that a `Shift` makes of [1, columns[1:]..., y - offset].
 
     gram: (m, m) sum of w v v'; shift: the same everywhere;
-    records: per joint term (order of `joint_terms`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
+    records: per joint term (order of `Layout.joint`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
     numbers past the first m are zeros that keep records on the boundaries of cache lines;
     counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all pairs of joint terms, the
     one with more levels first; `PairRows` where workers have added them up, which are final;

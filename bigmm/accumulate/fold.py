@@ -12,7 +12,7 @@ from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.kernels import add_rows, count_levels, padded, zero_records
 from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer, pairs_of_terms
 from bigmm.accumulate.shift import Shift, as_shift
-from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.errors import DataError
 from bigmm.execute.lanes import Lane
 from bigmm.source.partition import Source
@@ -70,7 +70,7 @@ def has_many_pairs(layout: Layout) -> bool:
 
 def _shapes(layout: Layout) -> list[tuple[int, int]]:
     """(levels, covariates) of each joint term."""
-    return [(layout.groupings[t.grouping].n_levels, len(t.covariates)) for t in joint_terms(layout)]
+    return [(term.n_levels, term.width) for term in layout.joint]
 
 
 def _pairs(layout: Layout) -> list[tuple[int, int]]:
@@ -83,14 +83,14 @@ class Accumulator:
     """The buffers of one lane; `add` mutates them, `freeze` hands them over; without ``pairs`` none are summed."""
 
     def __init__(self, layout: Layout, shift: Shift | np.ndarray, dense_bytes: int = DENSE_BYTES, pairs: bool = True):
-        self.layout, self.how, self.terms = layout, as_shift(layout, shift), joint_terms(layout)
+        self.layout, self.how, self.terms = layout, as_shift(layout, shift), layout.joint
         self.shift, self.covariates = np.ascontiguousarray(self.how.plain), self.how.covariates
         m = len(self.shift)
-        sizes = [layout.groupings[term.grouping].n_levels for term in self.terms]
+        sizes = [term.n_levels for term in self.terms]
         self.high, self.low = np.zeros((m, m)), np.zeros((m, m))
-        self.records = [zero_records(q, len(term.covariates), m) for q, term in zip(sizes, self.terms)]
+        self.records = [zero_records(q, term.width, m) for q, term in zip(sizes, self.terms)]
         self.counts = [np.zeros(q, np.int64) for q in sizes]
-        widths = [len(term.covariates) for term in self.terms]
+        widths = [term.width for term in self.terms]
         self.pairs = {
             (j, k): PairBuffer((sizes[j], sizes[k]), (widths[j], widths[k]), dense_bytes)
             for j, k in pairs_of_terms(sizes if pairs else ())

@@ -16,7 +16,7 @@ from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
 from bigmm.accumulate.overflow import LARGEST, check_weights, fits
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
-from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.execute.discipline import one_thread_each
 
 FAR = 100.0
@@ -279,7 +279,7 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     numbers = origin[0]
     places_of: dict[tuple[int, float], int] = {}
     mixed: list[tuple[int, list[int], list[float]]] = []
-    for term in joint_terms(layout):
+    for term in layout.joint:
         own = []
         numbers_of = partial(_number, term, numbers=numbers, means=means, far=far)
         for column in term.covariates:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, JointTerm, Layout
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +126,7 @@ def plain_shift(layout: Layout, numbers: np.ndarray) -> Shift:
     m = len(numbers)
     origin = np.zeros((m, m))
     origin[0] = numbers
-    covariates = tuple(np.array(term.covariates, np.int64) for term in joint_terms(layout))
+    covariates = tuple(np.array(term.covariates, np.int64) for term in layout.joint)
     return Shift(origin, (), np.zeros((m, m)), np.ones(m), (), (), covariates)
 
 
@@ -174,7 +174,7 @@ def has_constant(term: JointTerm) -> bool:
 
 def _may_shift(layout: Layout, column: int) -> bool:
     """Whether the constant is at hand wherever the column is used."""
-    if not all(has_constant(term) for term in joint_terms(layout) if column in term.covariates):
+    if not all(has_constant(term) for term in layout.joint if column in term.covariates):
         return False
     uses = [position for position, used in enumerate(layout.fixed_columns) if used == column]
     if not uses:

@@ -1,5 +1,5 @@
-"""Levels with identical diagonal blocks share one factor (ALGORITHMS section 7a), so their outer products are summed
-once.
+"""Levels with identical diagonal blocks share one factor (docs/theory/aggregation.md), so their outer products are
+summed once.
 
 With one grouping factor every criterion, gradient and curvature is a sum over levels of bilinear forms in the rows
 R_l = Z_l'W[X y] whose matrix depends on the diagonal block alone. Levels of one diagonal block are therefore replaced

@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command in this process; returns the exit code of CONTRACT's table and never raises."""
+    """Run one command in this process; returns the exit code of the table in docs/cli.md and never raises."""
     console = Console(json_lines=asks_for_json_lines(arguments))
     arrived: list[BaseException] = []
     try:

@@ -1,7 +1,7 @@
 """Formula to columns: what is learned once and replayed on every partition."""
 
 from bigmm.design.formula import parse
-from bigmm.design.layout import DesignChunk, FixedFactor, Grouping, JointTerm, Layout, RandomTerm, joint_terms
+from bigmm.design.layout import DesignChunk, FixedFactor, Grouping, JointTerm, Layout, RandomTerm
 from bigmm.design.learn import learn
 from bigmm.design.spec import DesignSpec
 
@@ -13,7 +13,6 @@ __all__ = [
     "JointTerm",
     "Layout",
     "RandomTerm",
-    "joint_terms",
     "learn",
     "parse",
 ]

@@ -6,7 +6,8 @@ stored; column i >= 1 is row i - 1 of `DesignChunk.columns`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,8 @@ class Layout:
     fixed_factors: the factors with many levels; terms: random terms sorted by decreasing n_levels (stable, as lme4);
     groupings: the factors that terms and fixed factors refer to;
     one: (p,) weights c with X c = 1, or None when the constant is not in the span of X (known from the formula);
-    response: name of the response.
+    response: name of the response;
+    joint: the random terms joined by grouping, by decreasing number of levels, and the fixed factors after them.
     """
 
     columns: tuple[str, ...]
@@ -79,6 +81,10 @@ class Layout:
     groupings: tuple[Grouping, ...]
     one: np.ndarray | None
     response: str
+    joint: tuple[JointTerm, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "joint", _joined(self.terms, self.groupings, self.fixed_factors))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,29 +114,44 @@ class DesignChunk:
 class JointTerm:
     """Random terms of one grouping, joined: the unit of accumulation and of elimination.
 
-    grouping indexes `Layout.groupings`; covariates (k,) are the union of the members' column indices, the constant
-    first when present; members are indices into `Layout.terms`; slots[i] places member i's covariates among
-    `covariates`. The last joint terms may come from fixed factors: then `fixed_factor` is its index, members is empty,
-    covariates has one entry.
+    grouping indexes `Layout.groupings`, and factor is that grouping; covariates (k,) are the union of the members'
+    column indices, the constant first when present; members are indices into `Layout.terms`; slots[i] places member
+    i's covariates among `covariates`. A joint term of a fixed factor has its index in `fixed_factor`, no members, and
+    one covariate.
     """
 
     grouping: int
+    factor: Grouping = field(repr=False, compare=False)
     covariates: tuple[int, ...]
     members: tuple[int, ...]
     slots: tuple[tuple[int, ...], ...]
     fixed_factor: int | None = None
 
+    @property
+    def name(self) -> str:
+        return self.factor.name
 
-def joint_terms(layout: Layout) -> tuple[JointTerm, ...]:
-    """Join the random terms that share a grouping, by decreasing number of levels; fixed factors come last."""
+    @property
+    def n_levels(self) -> int:
+        return self.factor.n_levels
+
+    @property
+    def width(self) -> int:
+        """Number of covariates, k."""
+        return len(self.covariates)
+
+
+def _joined(
+    terms: Sequence[RandomTerm], groupings: Sequence[Grouping], fixed_factors: Sequence[FixedFactor]
+) -> tuple[JointTerm, ...]:
     members: dict[int, list[int]] = {}
-    for number, term in enumerate(layout.terms):
+    for number, term in enumerate(terms):
         members.setdefault(term.grouping, []).append(number)
     joined = []
     for grouping, numbers in members.items():
-        covariates = tuple(sorted({c for n in numbers for c in layout.terms[n].covariates}))
-        slots = tuple(tuple(covariates.index(c) for c in layout.terms[n].covariates) for n in numbers)
-        joined.append(JointTerm(grouping, covariates, tuple(numbers), slots))
-    for number, factor in enumerate(layout.fixed_factors):
-        joined.append(JointTerm(factor.grouping, (factor.covariate,), (), (), number))
+        covariates = tuple(sorted({c for n in numbers for c in terms[n].covariates}))
+        slots = tuple(tuple(covariates.index(c) for c in terms[n].covariates) for n in numbers)
+        joined.append(JointTerm(grouping, groupings[grouping], covariates, tuple(numbers), slots))
+    for number, factor in enumerate(fixed_factors):
+        joined.append(JointTerm(factor.grouping, groupings[factor.grouping], (factor.covariate,), (), (), number))
     return tuple(joined)

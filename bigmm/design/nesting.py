@@ -19,7 +19,7 @@ import pyarrow as pa
 from numba import njit
 
 from bigmm.design.encode import Cells
-from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.execute import Executor, Lane, cut_lanes
 from bigmm.source.partition import Source
@@ -31,7 +31,7 @@ Pairs = tuple[tuple[int, int], ...]
 def nested_chain(
     spec: DesignSpec, source: Source, workers: Executor, head: DesignChunk | None = None, progress: Any = None
 ) -> tuple[int, ...] | None:
-    """The numbers in `joint_terms` of all random effects' groupings, finest first, when they form a chain; else None.
+    """The numbers in `Layout.joint` of all random effects' groupings, finest first, when they form a chain; else None.
 
     head: the first rows, encoded, which tell most crossed factors. Reads the grouping columns once, unless the formula
     or the head decides. None too when a factor with many levels is among the fixed effects: it couples all levels.
@@ -41,7 +41,7 @@ def nested_chain(
         return None
     if not all_nested(spec, source, workers, undecided_pairs(layout), head, progress):
         return None
-    return tuple(range(len(joint_terms(layout))))
+    return tuple(range(len(layout.joint)))
 
 
 def all_nested(
@@ -56,7 +56,7 @@ def all_nested(
 
 def undecided_pairs(layout: Layout) -> Pairs:
     """Neighbouring groupings, by decreasing number of levels, that the formula does not nest; () when it nests all."""
-    groupings = [term.grouping for term in joint_terms(layout) if term.fixed_factor is None]
+    groupings = [term.grouping for term in layout.joint if term.fixed_factor is None]
     return undecided(layout, pairwise(groupings))
 
 

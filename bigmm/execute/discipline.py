@@ -1,4 +1,4 @@
-"""One thread per task for BLAS and Arrow while many tasks run side by side (DESIGN: memory and threads)."""
+"""One thread per task for BLAS and Arrow while many tasks run side by side (docs/architecture.md)."""
 
 from __future__ import annotations
 

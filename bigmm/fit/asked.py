@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from bigmm.design import DesignSpec
-from bigmm.design.layout import joint_terms
 from bigmm.errors import UsageError
 from bigmm.families import Family
 from bigmm.families import family as family_named
@@ -58,7 +57,7 @@ def _which_weights(family: Family, laplace: str | None) -> bool:
 def check_terms(spec: DesignSpec, nagq: int) -> None:
     """Raises UsageError for terms that a generalized model, or so many quadrature points, cannot take."""
     layout = spec.layout
-    joined = joint_terms(layout)
+    joined = layout.joint
     if layout.fixed_factors:
         grouping = layout.groupings[layout.fixed_factors[0].grouping]
         raise UsageError(

@@ -19,7 +19,6 @@ from bigmm.design import DesignSpec
 from bigmm.design.columns import lme4_order
 from bigmm.design.coverage import Masks, levels_with_rows
 from bigmm.design.expression import columns_of, unparse
-from bigmm.design.layout import joint_terms
 from bigmm.design.learn import checked, learn_states
 from bigmm.design.levels import Levels
 from bigmm.design.outcomes import check_outcomes
@@ -47,7 +46,7 @@ class RowCounts:
 
 def row_counts(cross: CrossProducts, spec: DesignSpec) -> RowCounts:
     """Of the sums over all rows."""
-    terms = joint_terms(spec.layout) if cross.counts else ()
+    terms = spec.layout.joint if cross.counts else ()
     levels = {spec.plan.groupings[t.grouping]: c > 0 for t, c in zip(terms, cross.counts, strict=True)}
     return RowCounts(cross.n, cross.dropped, levels)
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from bigmm.blocks import Gram
-from bigmm.design.layout import Layout, joint_terms
+from bigmm.design.layout import Layout
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.algebra import ExactAlgebra, IterativeAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
@@ -34,7 +34,7 @@ def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type
     """
     if chain is None:
         return CrossedLaplace
-    few = nagq == 1 and layout.groupings[joint_terms(layout)[chain[0]].grouping].n_levels < FEW_LEVELS
+    few = nagq == 1 and layout.joint[chain[0]].n_levels < FEW_LEVELS
     return NestedFactors if len(chain) > 1 or few else SingleFactor
 
 
@@ -49,7 +49,7 @@ def make_engine(
     seed: int,
 ) -> tuple[Engine, HeldModel]:
     """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
-    joined = joint_terms(model.spec.layout)
+    joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
     covariates, groupings = list(model.covariates), [joined[j].grouping for j in order]
     xc, family = model.fixed_columns, model.family

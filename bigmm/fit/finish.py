@@ -9,9 +9,8 @@ import numpy as np
 
 from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
-from bigmm.blocks.factor import NotPositiveDefiniteError
-from bigmm.blocks.probes import keys_of
-from bigmm.design.layout import joint_terms
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
+from bigmm.blocks.iterative.probes import keys_of
 from bigmm.errors import DataError
 from bigmm.fit import runaway
 from bigmm.fit.held_model import HeldModel
@@ -241,7 +240,7 @@ def chain_blocks(engine: NestedFactors, search: Search, observed: bool) -> AtMod
     assert model.chain is not None
     blocks = engine.blocks(search.coordinates.engine(search.end), observed)
     layout = model.spec.layout
-    names = [layout.groupings[joint_terms(layout)[j].grouping].name for j in model.chain]
+    names = [layout.joint[j].name for j in model.chain]
     terms = tuple(
         TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
         for name, diagonal, dense in zip(names, blocks.diagonal, blocks.dense, strict=True)

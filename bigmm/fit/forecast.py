@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bigmm.accumulate import accumulator_bytes
 from bigmm.design import DesignSpec
-from bigmm.design.layout import Layout, joint_terms
+from bigmm.design.layout import Layout
 from bigmm.execute import Executor
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.engines import engine_for
@@ -119,7 +119,7 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
     solver, why = blocks.solver(how.solver, limit if chain else limit - beside)
     terms, solving, flops = _on_driver(layout, blocks, solver)
     shuffling = _shuffle_bytes(source, spec, workers, kept, size, chain is not None)
-    covariates = sum(len(term.covariates) for term in joint_terms(layout)) + len(layout.fixed_names)
+    covariates = sum(term.width for term in layout.joint) + len(layout.fixed_names)
     look = float(size.rows) * (ROW_FLOPS + 4 * covariates + (covariates + 1) ** 2)
     if chain is None:
         looks, factors = LOOKS[engine][1], LOOKS[engine][1] if solver == "exact" else 1
@@ -139,9 +139,8 @@ def _on_driver(layout: Layout, blocks: Foreseen, solver: str) -> tuple[tuple[Pla
     p, chain, pairs = len(layout.fixed_names), blocks.order[0], blocks.pairs
     terms = []
     flops, whole = 0.0, solver_bytes(blocks.most)[1]
-    for j, joint in enumerate(joint_terms(layout)):
-        grouping, k = layout.groupings[joint.grouping], len(joint.covariates)
-        q = grouping.n_levels
+    for j, joint in enumerate(layout.joint):
+        q, k = joint.n_levels, joint.width
         if j in chain:
             kind, held = "block-diagonal" + (", nested" if chain.index(j) else ""), 8 * q * k * (3 * k + 2 * (p + 1))
             flops += 6.0 * q * k * k * (k + p + 1)
@@ -151,7 +150,7 @@ def _on_driver(layout: Layout, blocks: Foreseen, solver: str) -> tuple[tuple[Pla
             kind, held = "dense", 8 * (q * k) ** 2
         else:
             kind, held = "applied, never formed", 48 * sum(count for (_, b), count in pairs.items() if b == j)
-        terms.append(PlannedTerm(grouping.name, q, k, kind, held))
+        terms.append(PlannedTerm(joint.name, q, k, kind, held))
     flops += 1.4 * whole**3 if solver == "exact" else 4.0 * VECTORS * ITERATIONS * blocks.entries(layout)
     return tuple(terms), solving_bytes(blocks.most, effects_of(layout), solver), flops
 
@@ -159,12 +158,12 @@ def _on_driver(layout: Layout, blocks: Foreseen, solver: str) -> tuple[tuple[Pla
 def terms_of_chain(layout: Layout) -> tuple[tuple[PlannedTerm, ...], float]:
     """Per factor what all shards hold of it, and the flops of an evaluation."""
     p, terms, flops = len(layout.fixed_names), [], 0.0
-    for number, joint in enumerate(joint_terms(layout)):
-        grouping, k = layout.groupings[joint.grouping], len(joint.covariates)
+    for number, joint in enumerate(layout.joint):
+        q, k = joint.n_levels, joint.width
         kind = "block-diagonal, with the workers" + (", nested" if number else "")
-        held = grouping.n_levels * (8 * k * (len(layout.columns) + 1) + 8)
-        terms.append(PlannedTerm(grouping.name, grouping.n_levels, k, kind, held))
-        flops += 6.0 * grouping.n_levels * k * k * (k + p + 1)
+        held = q * (8 * k * (len(layout.columns) + 1) + 8)
+        terms.append(PlannedTerm(joint.name, q, k, kind, held))
+        flops += 6.0 * q * k * k * (k + p + 1)
     return tuple(terms), flops
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from bigmm.blocks.structure import containing_chain
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, JointTerm, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.design.nesting import all_nested, undecided
 from bigmm.execute import Executor
 from bigmm.solver import Sizes, choose_solver, named_factors
@@ -37,7 +37,7 @@ class Foreseen:
 
     def entries(self, layout: Layout, pairs: dict[tuple[int, int], int] | None = None) -> int:
         """Numbers in all cross blocks, with these pairs of levels; at most without."""
-        width = [len(term.covariates) for term in joint_terms(layout)]
+        width = [term.width for term in layout.joint]
         return sum(width[j] * width[k] * count for (j, k), count in (pairs or self.pairs).items())
 
     def solver(self, requested: str, memory_limit: int) -> tuple[str, str]:
@@ -53,7 +53,7 @@ def foreseen(
 ) -> Foreseen:
     """Reads grouping columns where neither the formula nor the first rows (head) tell whether a factor is nested."""
     layout = spec.layout
-    joined = joint_terms(layout)
+    joined = layout.joint
 
     @cache
     def nested(i: int, k: int) -> bool:
@@ -67,8 +67,8 @@ def foreseen(
 
 def of_order(layout: Layout, order: Order, rows: int) -> Foreseen:
     """What follows when the factors are eliminated in this order."""
-    joined = joint_terms(layout)
-    levels = [layout.groupings[term.grouping].n_levels for term in joined]
+    joined = layout.joint
+    levels = [term.n_levels for term in joined]
     chain = order[0]
     least, most = {}, {}
     for j, k in combinations(range(len(joined)), 2):
@@ -78,15 +78,15 @@ def of_order(layout: Layout, order: Order, rows: int) -> Foreseen:
 
 
 def _sizes(layout: Layout, joined: Sequence[JointTerm], order: Order, pairs: dict[tuple[int, int], int]) -> Sizes:
-    width = [len(term.covariates) for term in joined]
-    levels = [layout.groupings[term.grouping].n_levels for term in joined]
+    width = [term.width for term in joined]
+    levels = [term.n_levels for term in joined]
     m = sum(column >= 0 for column in layout.fixed_columns) + 1
     chain, tail = order
     fixed = [j for j in tail if joined[j].fixed_factor is not None]
     return Sizes(
         sum(levels[j] * width[j] for j in tail),
         len(tail) > len(fixed),
-        named_factors([(layout.groupings[joined[j].grouping].name, levels[j]) for j in fixed]),
+        named_factors([(joined[j].name, levels[j]) for j in fixed]),
         m,
         sum(count * (8 * width[j] * width[k] + 16) for (j, k), count in pairs.items()),
         sum(8 * levels[j] * width[j] * (2 * width[j] + m) for j in chain),

@@ -16,10 +16,10 @@ import numpy as np
 from bigmm.accumulate import MORE_PASSES, Assembled, CrossProducts, Shift, assemble, first_shift, next_shift
 from bigmm.accumulate.assemble import term_basis
 from bigmm.accumulate.chains import chain_sums
-from bigmm.blocks.chains import ChainColumns, ChainSums
 from bigmm.blocks.gram import CrossBlock, TermBlock
+from bigmm.blocks.nested import ChainColumns, ChainSums
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor, Held, Lane, hold, hold_each
 from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
@@ -117,8 +117,7 @@ def without_labels(layout: Layout) -> Layout:
 def sums_bytes(layout: Layout) -> int:
     """Bytes of all sums per level, wherever they are."""
     m = len(layout.columns) + 1
-    joined = joint_terms(layout)
-    return sum(layout.groupings[t.grouping].n_levels * (8 * len(t.covariates) * m + 8) for t in joined)
+    return sum(t.n_levels * (8 * t.width * m + 8) for t in layout.joint)
 
 
 def held_bytes(source: Source, spec: DesignSpec, head: DesignChunk, how: Settings, n_workers: int) -> tuple[int, int]:
@@ -126,7 +125,7 @@ def held_bytes(source: Source, spec: DesignSpec, head: DesignChunk, how: Setting
     shard and its factor; rows on their way and all sums, where these stay in memory."""
     layout = spec.layout
     size = row_sizes(source, layout, head)
-    top = layout.groupings[joint_terms(layout)[-1].grouping]
+    top = layout.joint[-1]
     count = shards.shard_count(size.rows, size.each, top.n_levels)
     partition = max((p.rows for p in source.partitions), default=0) * (size.each + 8 * len(spec.used_columns))
     rows, sums, at_once = size.rows * size.each, sums_bytes(layout), min(n_workers, count)
@@ -163,7 +162,7 @@ def _held(
     source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], workers: Executor, how: Settings,
     size: RowSizes, total: Sum,
 ) -> Held:  # fmt: skip
-    leading = joint_terms(layout)[chain[-1]].grouping
+    leading = layout.joint[chain[-1]].grouping
     count = shards.shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
     here = isinstance(workers, ThreadExecutor)
     runs = runs_by_level(source, spec, leading, count, workers, how.progress)
@@ -229,12 +228,12 @@ def _fixed_part(sums: HeldSums) -> tuple[Assembled, ChainColumns]:
     assembled = assemble(sums.products, replace(layout, terms=()))
     gram = assembled.gram
     picked = np.append(np.array(layout.fixed_columns, np.int64)[gram.active], len(shift) - 1)
-    joined, covariates = [joint_terms(layout)[j] for j in chain], tuple(shift.covariates[j] for j in chain)
+    joined, covariates = [layout.joint[j] for j in chain], tuple(shift.covariates[j] for j in chain)
     terms = tuple(
         TermBlock(
-            layout.groupings[joint.grouping].name,
-            np.zeros((0, len(joint.covariates), len(joint.covariates))),
-            np.zeros((0, len(joint.covariates), len(picked))),
+            joint.name,
+            np.zeros((0, joint.width, joint.width)),
+            np.zeros((0, joint.width, len(picked))),
             term_basis(own, shift),
         )
         for joint, own in zip(joined, covariates, strict=True)
@@ -252,6 +251,6 @@ def _no_pairs(terms: Sequence[TermBlock]) -> dict[tuple[int, int], CrossBlock]:
 
 def _varies(facts: ChainFacts, j: int, number: int, layout: Layout) -> float | None:
     """Sum of squares of the response within levels; None where the factor has no plain intercept."""
-    if joint_terms(layout)[j].covariates != (0,) or layout.one is None:
+    if layout.joint[j].covariates != (0,) or layout.one is None:
         return None
     return float(facts.gram[-1, -1] - facts.within[number])

@@ -24,7 +24,7 @@ from bigmm.accumulate import (
 from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Held, hold, hold_each
@@ -144,14 +144,14 @@ def chain_of(
     where there is none, and for nagq = 0, whose coefficients tie all levels together."""
     if nagq == 0:
         return None
-    return (0,) if len(joint_terms(spec.layout)) == 1 else chain_for_shards(source, spec, workers, how, head)
+    return (0,) if len(spec.layout.joint) == 1 else chain_for_shards(source, spec, workers, how, head)
 
 
 def chain_for_shards(
     source: Source, spec: DesignSpec, workers: Any, how: Settings, head: DesignChunk
 ) -> tuple[int, ...] | None:
     """The chain of nested factors whose top may cut the shards (`nested_chain`); None where it has too few levels."""
-    top = spec.layout.groupings[joint_terms(spec.layout)[-1].grouping]
+    top = spec.layout.joint[-1]
     sizes = row_sizes(source, spec.layout, head)
     if not shards.enough_trees(sizes.rows, sizes.each, top.n_levels):
         return None
@@ -172,7 +172,7 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
 
     chain: as in `hold_rows`.
     """
-    leading = layout.groupings[joint_terms(layout)[chain[-1] if chain else 0].grouping]
+    leading = layout.joint[chain[-1] if chain else 0]
     count, each = shards.shard_count(size.rows, size.each, leading.n_levels), size.each
     if chain is None:
         count, each = min(count, shards.MINIMUM_SHARDS), each + _entry_bytes(layout)
@@ -197,7 +197,7 @@ def hold_rows(
     shift: of `held_shift`.
     """
     layout = spec.layout
-    joined, size = joint_terms(layout), row_sizes(source, layout, head, len(shift.copies))
+    joined, size = layout.joint, row_sizes(source, layout, head, len(shift.copies))
     leading = joined[chain[-1] if chain else 0].grouping
     finest = joined[chain[0]].grouping if chain and len(chain) > 1 else None
     kept = storage(layout, size, chain, workers, how)
@@ -220,7 +220,7 @@ def hold_rows(
 
 def _entry_bytes(layout: Layout) -> int:
     """Bytes that crossed terms add to a row: level numbers of the pattern, and entries of its pairs."""
-    terms = len(joint_terms(layout))
+    terms = len(layout.joint)
     return 4 * terms + 4 * terms * (terms - 1)
 
 
@@ -329,7 +329,7 @@ def held_model(rows: HeldRows, spec: DesignSpec, family: Family) -> HeldModel:
         templates = templates_for(layout, chain)
     else:
         places = tuple(
-            _places(layout.groupings[joint_terms(layout)[j].grouping].n_levels, kept)
+            _places(layout.joint[j].n_levels, kept)
             for j, kept in zip(assembled.term_order, assembled.kept, strict=True)
         )
         templates = templates_for(layout, assembled.term_order)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bigmm.accumulate import accumulator_bytes, many_pairs_bytes
 from bigmm.blocks import Gram
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor
 from bigmm.execute.memory import in_units
@@ -35,7 +35,7 @@ def solving_bytes(sizes: Sizes, effects: int, solver: str) -> int:
 
 def effects_of(layout: Layout) -> int:
     """Number of random effects (and columns of fixed factors)."""
-    return sum(layout.groupings[t.grouping].n_levels * len(t.covariates) for t in joint_terms(layout))
+    return sum(t.n_levels * t.width for t in layout.joint)
 
 
 def resident_bytes(workers: Executor, kept: Storage) -> int:
@@ -46,10 +46,7 @@ def resident_bytes(workers: Executor, kept: Storage) -> int:
 def summing_bytes(layout: Layout, entries: int, pairs: int) -> int:
     """Working sums of all shards: the blocks of A with that many entries, and the pattern of pairs."""
     m = len(layout.fixed_names) + 1
-    levels = sum(
-        8 * layout.groupings[t.grouping].n_levels * len(t.covariates) * (len(t.covariates) + m + 3)
-        for t in joint_terms(layout)
-    )
+    levels = sum(8 * t.n_levels * t.width * (t.width + m + 3) for t in layout.joint)
     return levels + 8 * entries + 4 * pairs
 
 
@@ -88,7 +85,7 @@ def check_ahead(
     Reads grouping columns only where that decides, and neither formula nor head (the first rows) tell what is nested.
     """
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
-    joined = joint_terms(layout)
+    joined = layout.joint
     first = next((j for j, term in enumerate(joined) if term.fixed_factor is None), None)
     if first is None:
         return

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.laplace.algebra import IterativeAlgebra
 from bigmm.laplace.coordinates import Coordinates
 from bigmm.laplace.crossed import CrossedLaplace

@@ -97,7 +97,7 @@ class Search:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
         parameters, templates, coordinates = self.parameters, self.model.templates, self.coordinates
         layout = self.model.spec.layout
-        sizes = {layout.groupings[t.grouping].name: layout.groupings[t.grouping].n_levels for t in layout.terms}
+        sizes = {term.name: term.n_levels for term in layout.joint}
         runaway.check_dispersion(self.model.family, sizes, parameters.rows)
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         begin = self._first()

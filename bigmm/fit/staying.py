@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bigmm.accumulate import accumulator_bytes
 from bigmm.accumulate.kernels import padded
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, Layout, joint_terms
+from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.nesting import nested_chain
 from bigmm.execute import Executor
 from bigmm.fit.held_model import row_sizes
@@ -41,13 +41,13 @@ def staying(source: Source, spec: DesignSpec, workers: Executor, how: Settings) 
         return None
     head = first_rows(source, spec)
     size = row_sizes(source, layout, head)
-    top = layout.groupings[joint_terms(layout)[-1].grouping]
+    top = layout.joint[-1]
     if not enough_trees(size.rows, size.each, top.n_levels):
         return None
     chain = nested_chain(spec, source, workers, head, how.progress)
     if chain is None:
         return None
-    levels = max(layout.groupings[term.grouping].n_levels for term in layout.terms)
+    levels = max(term.n_levels for term in layout.joint)
     reason = f"{levels:,} levels would take the driver about {-(-needed // 2**20):,} MiB"
     beyond = f"{LARGE_BYTES >> 20:,} MiB" if limit == LARGE_BYTES else f"1/{SHARE} of the memory limit"
     return Staying(chain, f"levels stay with the workers: {reason}, more than {beyond}", head)
@@ -61,18 +61,16 @@ def driver_bytes(layout: Layout, n_workers: int) -> int:
 
 def _sums(layout: Layout) -> int:
     m = len(layout.columns) + 1
-    alone = sum(
-        layout.groupings[t.grouping].n_levels * 8 * (len(t.covariates) * padded(m) + 1) for t in joint_terms(layout)
-    )
+    alone = sum(t.n_levels * 8 * (t.width * padded(m) + 1) for t in layout.joint)
     return min(alone, accumulator_bytes(layout))
 
 
 def _blocks(layout: Layout) -> int:
     """A twice, its factor, the selected inverse and modes; entries of a level with what contains it."""
-    m, joined, total = len(layout.fixed_names) + 1, joint_terms(layout), 0
+    m, joined, total = len(layout.fixed_names) + 1, layout.joint, 0
     for number, term in enumerate(joined):
-        k = len(term.covariates)
-        above = sum(len(t.covariates) for t in joined[number + 1 :])
+        k = term.width
+        above = sum(t.width for t in joined[number + 1 :])
         each = 8 * (4 * k * (k + m) + 5 * k) + above * 8 * (8 * k + 5)
-        total += layout.groupings[term.grouping].n_levels * each
+        total += term.n_levels * each
     return total

@@ -19,17 +19,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bigmm.blocks import iterative
-from bigmm.blocks.factor import Factor, factorize
+from bigmm.blocks.exact.factor import Factor, factorize
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.rhs import solve_for
+from bigmm.blocks.exact.solve import multiply, quadratic
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.iterative import IterativeFactor, Precision
-from bigmm.blocks.probes import Probes, draw_probes
-from bigmm.blocks.refill import Refill, RowRefill
-from bigmm.blocks.rhs import solve_for
-from bigmm.blocks.sampled import SampledFactor, sample
-from bigmm.blocks.solve import multiply, quadratic
-from bigmm.blocks.traces import inverse
+from bigmm.blocks.iterative import factor as iterative
+from bigmm.blocks.iterative.factor import IterativeFactor, Precision
+from bigmm.blocks.iterative.probes import Probes, draw_probes
+from bigmm.blocks.iterative.sampled import SampledFactor, sample
+from bigmm.blocks.iterative.traces import inverse
+from bigmm.blocks.numeric_update import Refill, RowRefill
 from bigmm.laplace.leverages import Leverages
 from bigmm.objective.algebra import projections_of
 from bigmm.objective.boundary import Projections, extrapolated

@@ -1,8 +1,8 @@
 """Any number of crossed or nested terms: PIRLS on the blocked factor, the Laplace deviance and its gradient.
 
-PIRLS: Bates, Maechler, Bolker and Walker (2015); the gradient is DESIGN section 5 with q_i = z_i'v + x_i'tau, where
-(v, tau) solves the observed-weight system for the derivative of log|M| at the mode. Every sum over rows is a map-reduce
-over shards; everything else happens in the blocks, by an `algebra` of one of two kinds.
+PIRLS: Bates, Maechler, Bolker and Walker (2015); the gradient is that of docs/theory/laplace.md with q_i = z_i'v +
+x_i'tau, where (v, tau) solves the observed-weight system for the derivative of log|M| at the mode. Every sum over
+rows is a map-reduce over shards; everything else happens in the blocks, by an `algebra` of one of two kinds.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.execute.held import Held
 from bigmm.families import Family

@@ -19,19 +19,20 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bigmm.blocks import conditional, iterative, sampled
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import Factor, factorize
+from bigmm.blocks.exact.factor import Factor, factorize
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.rows import row_quadratics
+from bigmm.blocks.exact.solve import Solution, quadratic, solve
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.iterative import IterativeFactor, Precision, fixed_part
-from bigmm.blocks.probes import Probes, draw_probes, keys_of, make_probes, most_deflation
-from bigmm.blocks.row_structure import Order, analyse_iterative
-from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.sampled import SampledFactor
-from bigmm.blocks.solve import Solution, quadratic, solve
+from bigmm.blocks.iterative import conditional, sampled
+from bigmm.blocks.iterative import factor as iterative
+from bigmm.blocks.iterative.factor import IterativeFactor, Precision, fixed_part
+from bigmm.blocks.iterative.probes import Probes, draw_probes, keys_of, make_probes, most_deflation
+from bigmm.blocks.iterative.sampled import SampledFactor
+from bigmm.blocks.iterative.structure import Order, analyse_iterative
+from bigmm.blocks.iterative.traces import EstimatedCovariances, Inverse, summed_covariances
 from bigmm.blocks.structure import Structure
-from bigmm.blocks.traces import EstimatedCovariances, Inverse, summed_covariances
 from bigmm.objective.boundary import Projections, extrapolated
 from bigmm.objective.information import Changes
 from bigmm.objective.moments import Lams, LevelMoments, LevelsHere, Modes

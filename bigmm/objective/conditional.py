@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks import conditional
-from bigmm.blocks.conditional import RowEstimator
-from bigmm.blocks.probes import keys_of, make_probes
+from bigmm.blocks.iterative import conditional
+from bigmm.blocks.iterative.conditional import RowEstimator
+from bigmm.blocks.iterative.probes import keys_of, make_probes
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
 

@@ -2,7 +2,7 @@
 
 Equations: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1), eq. 34 (deviance) and 41 (REML criterion);
 the gradient and the average information follow Gilmour, Thompson and Cullis (1995), Biometrics 51, in the form of
-DESIGN section 4 and ALGORITHMS section 3.3-3.4.
+docs/theory/criterion.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.structure import Structure
 from bigmm.objective.algebra import Algebra, ExactAlgebra

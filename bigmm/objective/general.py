@@ -14,8 +14,8 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import solve_triangular
 
-from bigmm.blocks.definite import DENSE_SHARE, FACTORS, DefiniteFactor, choose_kind, inverse_products
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.definite import DENSE_SHARE, FACTORS, DefiniteFactor, choose_kind, inverse_products
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.matrices import MatrixGram
 
 Lambda = Callable[[np.ndarray], sp.csr_array]

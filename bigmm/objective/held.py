@@ -16,13 +16,13 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from bigmm.blocks.chains import ChainColumns, ChainSums, chain_gram, chain_structure
 from bigmm.blocks.compress import Classes, as_term
-from bigmm.blocks.factor import Factor, eliminate_stages, factor_tail, triangular
+from bigmm.blocks.exact.factor import Factor, eliminate_stages, factor_tail, triangular
+from bigmm.blocks.exact.inverse import inverse_from_cholesky
+from bigmm.blocks.exact.rows import row_quadratics
+from bigmm.blocks.exact.solve import Solution
 from bigmm.blocks.gram import CrossBlock, Gram
-from bigmm.blocks.inverse import inverse_from_cholesky
-from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.solve import Solution
+from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure
 from bigmm.errors import MemoryLimitError
 from bigmm.objective import shards
 from bigmm.objective.algebra import ExactAlgebra

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from bigmm.blocks.solve import multiply, tall_product
+from bigmm.blocks.exact.solve import multiply, tall_product
 from bigmm.blocks.structure import Structure
 
 Changes = Sequence[tuple[int, np.ndarray]]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bigmm.blocks.compress import compress
+from bigmm.blocks.exact.solve import Solution, residual_products, tall_product
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.solve import Solution, residual_products, tall_product
 from bigmm.blocks.structure import Structure
 from bigmm.objective.information import Changes, average_information
 from bigmm.objective.start import level_squares, moment_start

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.blocks.probes import keys_of, standard_error
-from bigmm.blocks.solve import residual_products, tall_product
+from bigmm.blocks.exact.solve import residual_products, tall_product
+from bigmm.blocks.iterative.probes import keys_of, standard_error
 from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
 from bigmm.objective.saturation import Restricted

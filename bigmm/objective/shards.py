@@ -10,11 +10,11 @@ from functools import reduce
 
 import numpy as np
 
-from bigmm.blocks.chains import ChainColumns, ChainSums, chain_gram, chain_structure, groves
 from bigmm.blocks.compress import Classes, classes
-from bigmm.blocks.factor import Factor, StageFactor, eliminate_stages
-from bigmm.blocks.inverse import invert_stages
-from bigmm.blocks.solve import Solution, backward, forward, residual_products, tall_product
+from bigmm.blocks.exact.factor import Factor, StageFactor, eliminate_stages
+from bigmm.blocks.exact.inverse import invert_stages
+from bigmm.blocks.exact.solve import Solution, backward, forward, residual_products, tall_product
+from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure, groves
 from bigmm.blocks.structure import Structure
 from bigmm.objective.information import Changes, average_information
 from bigmm.objective.start import MomentSums, moment_sums, summed_diagonal

@@ -1,4 +1,4 @@
-"""theta <-> the lower-triangular templates lambda_j (DESIGN section 3), in lme4's order.
+"""theta <-> the lower-triangular templates lambda_j (docs/notation.md), in lme4's order.
 
 User terms that share a grouping factor are joined for the algebra: their templates are placed side by side in one (k,
 k) matrix. A theta element is then one entry (row, column) of one joint matrix.
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bigmm.blocks.gram import Gram
-from bigmm.design.layout import Layout, joint_terms
+from bigmm.design.layout import Layout
 from bigmm.errors import FormulaError
 
 
@@ -124,12 +124,12 @@ class Templates:
 
 
 def templates_for(layout: Layout, order: tuple[int, ...]) -> Templates:
-    """Templates of a layout's random terms; ``order`` lists `joint_terms(layout)` indices as they stand in the Gram
+    """Templates of a layout's random terms; ``order`` lists `layout.joint` indices as they stand in the Gram
     matrix.
 
     Raises FormulaError when one covariate appears twice for the same grouping factor (its variance is not identified).
     """
-    joined = joint_terms(layout)
+    joined = layout.joint
     place = {
         member: (position, slots)
         for position, number in enumerate(order)
@@ -144,13 +144,13 @@ def templates_for(layout: Layout, order: tuple[int, ...]) -> Templates:
         used = [slot for slots in joined[number].slots for slot in slots]
         if len(set(used)) < len(used):
             column = next(slot for slot in used if used.count(slot) > 1)
-            group = layout.groupings[joined[number].grouping].name
+            group = joined[number].name
             name = layout.columns[joined[number].covariates[column]]
             raise FormulaError(
                 f"the random effect of {'the intercept' if name == '1' else repr(name)} appears twice for grouping "
                 f"factor {group!r}: the two variances cannot be told apart; keep one of the terms"
             )
-    widths = tuple(len(joined[number].covariates) for number in order if joined[number].fixed_factor is None)
+    widths = tuple(joined[number].width for number in order if joined[number].fixed_factor is None)
     return Templates(tuple(terms), widths)
 
 

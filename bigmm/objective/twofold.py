@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.blocks.coordinates import scale_rows
-from bigmm.blocks.factor import Factor, NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.coordinates import scale_rows
+from bigmm.blocks.exact.factor import Factor, NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.solve import backward, forward, tall_product
+from bigmm.blocks.exact.twofold_kernels import subtract_blocks, subtract_products
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.solve import backward, forward, tall_product
 from bigmm.blocks.structure import Structure
-from bigmm.blocks.twofold_kernels import subtract_blocks, subtract_products
 from bigmm.objective.algebra import ExactAlgebra
 from bigmm.objective.criterion import Criterion, Matrices
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from bigmm.blocks import tiles
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
+from bigmm.blocks.tiles import cholesky as tiles
 from bigmm.display import progress_callback
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, executor

@@ -66,8 +66,7 @@ def random_joints(fitted: FittedLmm) -> list[tuple[int, JointTerm]]:
 
 def level_index(fitted: FittedLmm, number: int, joint: JointTerm) -> pd.Index:
     """(q,) labels of the levels that have rows, named after the grouping."""
-    grouping = fitted.layout.groupings[joint.grouping]
-    return pd.Index(grouping.labels[fitted.kept_levels(number)], name=grouping.name)
+    return pd.Index(joint.factor.labels[fitted.kept_levels(number)], name=joint.name)
 
 
 def conditional_sd(fitted: FittedLmm) -> tuple[Variances, ...]:
@@ -84,7 +83,7 @@ def ranef(
     chosen = None if levels is None else _chosen(fitted, levels)
     frames = {}
     for number, joint in random_joints(fitted):
-        name, index = fitted.layout.groupings[joint.grouping].name, level_index(fitted, number, joint)
+        name, index = joint.name, level_index(fitted, number, joint)
         if chosen is not None and name not in chosen:
             continue
         places = slice(None) if chosen is None else chosen[name]
@@ -126,4 +125,4 @@ def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.n
 
 def n_groups(fitted: FittedLmm) -> dict[str, int]:
     """{grouping: number of levels that have rows}."""
-    return {fitted.layout.groupings[j.grouping].name: len(fitted.assembled.kept[n]) for n, j in random_joints(fitted)}
+    return {j.name: len(fitted.assembled.kept[n]) for n, j in random_joints(fitted)}

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bigmm.accumulate.assemble import Assembled
-from bigmm.design.layout import JointTerm, Layout, joint_terms
+from bigmm.design.layout import JointTerm, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.families import Family
 from bigmm.families import family as family_named
@@ -118,7 +118,7 @@ class FittedLmm(Estimated):
     @property
     def joints(self) -> tuple[JointTerm, ...]:
         """The joint terms in the order of the Gram's blocks and of `estimates.b`; fixed factors come last."""
-        joined = joint_terms(self.spec.layout)
+        joined = self.spec.layout.joint
         return tuple(joined[number] for number in self.assembled.term_order)
 
     @property

@@ -101,7 +101,7 @@ def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
     """Grouping -> (n_levels,) bool, the levels without a row that counts, of the groupings that have such levels."""
     empty = {}
     for number, joint in enumerate(fitted.joints):
-        n_levels, filled = fitted.layout.groupings[joint.grouping].n_levels, fitted.kept_levels(number)
+        n_levels, filled = joint.n_levels, fitted.kept_levels(number)
         if len(filled) < n_levels:
             empty[joint.grouping] = np.ones(n_levels, dtype=bool)
             empty[joint.grouping][filled] = False
@@ -110,17 +110,15 @@ def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
 
 def spread_levels(fitted: FittedLmm, number: int, values: np.ndarray) -> np.ndarray:
     """(q, k) values of the kept levels as (n_levels + 1, k) over all labels, zero elsewhere."""
-    grouping = fitted.layout.groupings[fitted.joints[number].grouping]
-    out = np.zeros((grouping.n_levels + 1, values.shape[1]))
+    out = np.zeros((fitted.joints[number].n_levels + 1, values.shape[1]))
     out[fitted.kept_levels(number)] = values
     return out
 
 
 def kept_positions(fitted: FittedLmm, number: int) -> np.ndarray:
     """(n_levels + 1,) position of every label among the kept levels, -1 when it has no rows (and for level -1)."""
-    grouping = fitted.layout.groupings[fitted.joints[number].grouping]
     kept = fitted.kept_levels(number)
-    out = np.full(grouping.n_levels + 1, -1, dtype=np.int64)
+    out = np.full(fitted.joints[number].n_levels + 1, -1, dtype=np.int64)
     out[kept] = np.arange(len(kept))
     return out
 

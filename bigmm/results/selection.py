@@ -61,7 +61,7 @@ def _is_known(text: str, shown: Sequence[str]) -> bool:
 
 
 def _grouping_name(fitted: FittedLmm, number: int) -> str:
-    return fitted.layout.groupings[fitted.joints[number].grouping].name
+    return fitted.joints[number].name
 
 
 def _named(fitted: FittedLmm, name: Any) -> dict[int, set[int]]:
@@ -76,7 +76,7 @@ def _named(fitted: FittedLmm, name: Any) -> dict[int, set[int]]:
         return {term.joint: set(term.slots)}
     is_term = "|" in name
     bars = _bars(fitted, name if is_term else f"(1 | {name})", name)
-    groups = {frozenset(fitted.layout.groupings[fitted.joints[n].grouping].variables): n for n, _ in whole.values()}
+    groups = {frozenset(fitted.joints[n].factor.variables): n for n, _ in whole.values()}
     places: dict[int, set[int]] = {}
     for bar in bars:
         number = groups.get(frozenset(bar.variables))
@@ -105,8 +105,8 @@ def _slots(fitted: FittedLmm, bar: Bar, number: int, name: str) -> set[int]:
     known = {unparse(node) for fit_bar in spec.parsed.bars for node in fit_bar.lhs.factors}
     if not {unparse(node) for node in bar.lhs.factors} <= known:
         raise _unknown(fitted, name)
-    grouping = fitted.layout.groupings[fitted.joints[number].grouping]
-    names = spec.covariate_names(replace(bar, name=grouping.name, variables=grouping.variables))
+    factor = fitted.joints[number].factor
+    names = spec.covariate_names(replace(bar, name=factor.name, variables=factor.variables))
     places = {text: slot for slot, text in joint_names(fitted, number).items()}
     lost = [text for text in names if text not in places]
     if lost:

@@ -18,8 +18,8 @@ from bigmm.results.unseen import new_effects
 def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np.ndarray:
     """(n_levels + 1, k) draws b = sigma lambda z for every label of joint term `number`, the last row zero."""
     joint = fitted.joints[number]
-    n_levels = fitted.layout.groupings[joint.grouping].n_levels
-    values = np.zeros((n_levels + 1, len(joint.covariates)))
+    n_levels = joint.n_levels
+    values = np.zeros((n_levels + 1, joint.width))
     for place, (term, lam) in enumerate(zip(fitted.terms, fitted.lambdas(), strict=True)):
         if term.joint == number:
             z = standard_normal(seed, ("mode", term.group, place, replicate), 0, n_levels * term.width)

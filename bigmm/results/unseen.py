@@ -69,8 +69,7 @@ def new_effects(fitted: FittedLmm, seed: int) -> NewEffects:
     terms = []
     for place, (term, lam) in enumerate(zip(fitted.terms, fitted.lambdas(), strict=True)):
         joint = fitted.joints[term.joint]
-        variables = fitted.layout.groupings[joint.grouping].variables
         covariates = tuple(joint.covariates[slot] for slot in term.slots)
         scale = fitted.estimates.sigma * lam
-        terms.append(NewTerm(term.group, place, joint.grouping, variables, covariates, scale))
+        terms.append(NewTerm(term.group, place, joint.grouping, joint.factor.variables, covariates, scale))
     return NewEffects(tuple(terms), seed)

@@ -1,7 +1,7 @@
 """What reading errors mean: try again, give up, or say what is wrong with the file.
 
 Arrow raises OSError both for a broken network and for a broken page, so they are told apart by kind, then by text
-(ECOSYSTEM notes: CRC failures are OSError; S3 errors carry "AWS Error" or "curlCode").
+(failed checksums are OSError without an error number; errors of S3 carry "AWS Error" or "curlCode").
 """
 
 from __future__ import annotations

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
-from bigmm.design.layout import joint_terms
 from bigmm.errors import DataError
 from bigmm.execute import executor
 from bigmm.execute.lanes import Lane
@@ -58,10 +57,10 @@ def test_sums_equal_the_dense_oracle(seed, weighted, offset, factor, shifted, de
     v = twins.rows_of(model.chunk.columns, model.y, np.empty(0), shift)
     np.testing.assert_allclose(cross.gram, v.T @ (model.w[:, None] * v), rtol=1e-11, atol=1e-11 * n)
     assert np.array_equal(cross.gram, cross.gram.T)
-    terms = joint_terms(model.layout)
+    terms = model.layout.joint
     z = []
     for j, term in enumerate(terms):
-        onehot = np.eye(model.layout.groupings[term.grouping].n_levels)[model.chunk.refs[term.grouping]]
+        onehot = np.eye(term.n_levels)[model.chunk.refs[term.grouping]]
         z.append(onehot[:, :, None] * v[:, None, list(term.covariates)])
         expected = np.einsum("nqk,n,nm->qkm", z[j], model.w, v)
         np.testing.assert_allclose(cross.records[j], expected, rtol=1e-11, atol=1e-11 * n)

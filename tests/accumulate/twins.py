@@ -9,7 +9,7 @@ import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import Accumulator
-from bigmm.design.layout import DesignChunk, FixedFactor, Grouping, Layout, RandomTerm, joint_terms
+from bigmm.design.layout import DesignChunk, FixedFactor, Grouping, Layout, RandomTerm
 
 
 def add_rows(columns, y, offset, w, shift, with_gram, high, low, with_records, refs, covariates, records):
@@ -68,8 +68,8 @@ class Model:
 
     def z(self, j):
         """(n, q, k) of joint term j, dense."""
-        term = joint_terms(self.layout)[j]
-        z = np.zeros((self.chunk.rows, self.layout.groupings[term.grouping].n_levels, len(term.covariates)))
+        term = self.layout.joint[j]
+        z = np.zeros((self.chunk.rows, term.n_levels, term.width))
         for a, c in enumerate(term.covariates):
             z[np.arange(self.chunk.rows), self.chunk.refs[term.grouping], a] = self.column(c)
         return z

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.blocks.factor import Factor, factorize
-from bigmm.blocks.refill import Refill
+from bigmm.blocks.exact.factor import Factor, factorize
+from bigmm.blocks.numeric_update import Refill
 from tests.oracle import SHAPES, Rows, Shape
 from tests.results.oracle import indicator, relative_factor
 

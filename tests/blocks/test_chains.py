@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmm.blocks import Gram, TermBlock, analyse
-from bigmm.blocks.chains import (
+from bigmm.blocks.nested import (
     ChainColumns,
     ChainSums,
     chain_gram,

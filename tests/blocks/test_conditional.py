@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from bigmm.blocks import conditional
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.probes import keys_of, make_probes
-from bigmm.blocks.rows import row_quadratics
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.rows import row_quadratics
+from bigmm.blocks.iterative import conditional
+from bigmm.blocks.iterative.probes import keys_of, make_probes
 from tests.blocks.test_iterative import SHAPES, Both
 
 PROBES = 64

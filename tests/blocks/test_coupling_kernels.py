@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 from numba.core.errors import TypingError
 
-from bigmm.blocks import coupling_kernels as kernels
+from bigmm.blocks.iterative import coupling_kernels as kernels
 
 LEVELS, COLUMNS = 40, 30
 

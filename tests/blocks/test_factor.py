@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bigmm.blocks import analyse
-from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.rows import row_quadratics
-from bigmm.blocks.solve import multiply, quadratic, residual_products, solve
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, factorize
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.rows import row_quadratics
+from bigmm.blocks.exact.solve import multiply, quadratic, residual_products, solve
 from tests.oracle import SHAPES, Rows, thetas
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}

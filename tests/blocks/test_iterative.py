@@ -5,13 +5,16 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from bigmm.blocks import analyse, iterative, parallel, sampled, scatter, traces
-from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.krylov import conjugate_gradients, lanczos_quadrature
-from bigmm.blocks.probes import deflation_basis, make_probes
-from bigmm.blocks.row_structure import analyse_iterative
-from bigmm.blocks.solve import quadratic, solve
+from bigmm.blocks import analyse, parallel
+from bigmm.blocks.exact import scatter
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, factorize
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.solve import quadratic, solve
+from bigmm.blocks.iterative import factor as iterative
+from bigmm.blocks.iterative import sampled, traces
+from bigmm.blocks.iterative.krylov import conjugate_gradients, lanczos_quadrature
+from bigmm.blocks.iterative.probes import deflation_basis, make_probes
+from bigmm.blocks.iterative.structure import analyse_iterative
 from bigmm.objective.algebra import PRECISION
 from tests.oracle import Rows, Shape
 
@@ -140,6 +143,6 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch):
 
 
 def test_an_indefinite_schur_complement_is_refused(both, monkeypatch):
-    monkeypatch.setattr("bigmm.blocks.krylov.TailOperator.apply", lambda self, x: -x)
+    monkeypatch.setattr("bigmm.blocks.iterative.krylov.TailOperator.apply", lambda self, x: -x)
     with pytest.raises(NotPositiveDefiniteError, match="positive curvature"):
         conjugate_gradients(both.operator, np.ones((both.operator.size, 1)))

@@ -3,17 +3,8 @@
 import numpy as np
 import pytest
 
-from bigmm.blocks import (
-    analyse,
-    compress,
-    factor,
-    factor_kernels,
-    inverse,
-    inverse_kernels,
-    parallel,
-    solve,
-    solve_kernels,
-)
+from bigmm.blocks import analyse, compress, parallel
+from bigmm.blocks.exact import factor, factor_kernels, inverse, inverse_kernels, solve, solve_kernels
 from bigmm.blocks.structure import Stage
 from bigmm.objective import Criterion
 from bigmm.objective.algebra import ExactAlgebra

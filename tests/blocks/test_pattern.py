@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigmm.blocks.inverse import selected_inverse
+from bigmm.blocks.exact.inverse import selected_inverse
 from tests.blocks.models import GENERAL, dense_lambda, dense_z, factor_of, starts, theta_of
 from tests.oracle import Rows
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bigmm.blocks import preconditioner, row_structure
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import NotPositiveDefiniteError, eliminate_stages, factorize
-from bigmm.blocks.krylov import conjugate_gradients, tail_operator
-from bigmm.blocks.row_structure import TailChain, analyse_iterative
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, eliminate_stages, factorize
+from bigmm.blocks.iterative import preconditioner
+from bigmm.blocks.iterative import structure as row_structure
+from bigmm.blocks.iterative.krylov import conjugate_gradients, tail_operator
+from bigmm.blocks.iterative.structure import TailChain, analyse_iterative
 from tests.oracle import Rows, Shape
 
 SHAPES = {

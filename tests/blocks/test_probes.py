@@ -2,9 +2,10 @@
 
 import numpy as np
 
-from bigmm.blocks import iterative, sampled
-from bigmm.blocks.probes import deflation_basis, keys_of, make_probes
-from bigmm.blocks.row_structure import analyse_iterative
+from bigmm.blocks.iterative import factor as iterative
+from bigmm.blocks.iterative import sampled
+from bigmm.blocks.iterative.probes import deflation_basis, keys_of, make_probes
+from bigmm.blocks.iterative.structure import analyse_iterative
 from bigmm.objective.algebra import PRECISION
 from tests.oracle import Rows, Shape
 

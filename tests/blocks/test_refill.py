@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import factorize
-from bigmm.blocks.refill import Refill
+from bigmm.blocks.exact.factor import factorize
+from bigmm.blocks.numeric_update import Refill
 from tests.blocks.models import GENERAL, theta_of
 from tests.oracle import Rows
 

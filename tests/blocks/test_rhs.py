@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bigmm.blocks.rhs import solve_for
+from bigmm.blocks.exact.rhs import solve_for
 from tests.blocks.models import GENERAL, dense_lambda, dense_z, factor_of, theta_of
 from tests.oracle import Rows
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from bigmm.blocks import analyse
-from bigmm.blocks.factor import eliminate_stages
-from bigmm.blocks.krylov import conjugate_gradients, tail_operator
-from bigmm.blocks.row_structure import analyse_iterative, elimination_order, row_structure
+from bigmm.blocks.exact.factor import eliminate_stages
+from bigmm.blocks.iterative.krylov import conjugate_gradients, tail_operator
+from bigmm.blocks.iterative.structure import analyse_iterative, elimination_order, row_structure
 from tests.oracle import Rows, Shape
 
 CROSSED = Shape(((60, 1, False), (40, 2, False), (20, 1, False)), n=900)

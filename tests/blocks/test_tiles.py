@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from scipy.linalg import block_diag
 
-from bigmm.blocks import analyse, level3, tile_kernels, tiles
-from bigmm.blocks.factor import NotPositiveDefiniteError, factorize
+from bigmm.blocks import analyse
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, factorize
 from bigmm.blocks.structure import elimination_order
+from bigmm.blocks.tiles import cholesky as tiles
+from bigmm.blocks.tiles import kernels as tile_kernels
+from bigmm.blocks.tiles import level3
 from tests.blocks.test_iterative import SHAPES
 from tests.oracle import Rows, Shape
 from tests.results.oracle import indicator

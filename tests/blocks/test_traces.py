@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from bigmm.blocks import traces
 from bigmm.blocks.analysis import analyse
-from bigmm.blocks.factor import factorize
-from bigmm.blocks.inverse import selected_inverse
-from bigmm.blocks.iterative import factorize_iteratively
-from bigmm.blocks.row_structure import analyse_iterative, chain_gram
+from bigmm.blocks.exact.factor import factorize
+from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.iterative import traces
+from bigmm.blocks.iterative.factor import factorize_iteratively
+from bigmm.blocks.iterative.structure import analyse_iterative, chain_gram
 from bigmm.objective.algebra import PRECISION
 from tests.oracle import Rows, Shape
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from bigmm.blocks.twofold_kernels import subtract_blocks, subtract_products
+from bigmm.blocks.exact.twofold_kernels import subtract_blocks, subtract_products
 
 
 def exact(twofold: np.ndarray) -> np.ndarray:

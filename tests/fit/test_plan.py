@@ -11,7 +11,7 @@ import pytest
 
 import bigmm
 from bigmm import solver as choice
-from bigmm.design.layout import Grouping, Layout, RandomTerm, joint_terms
+from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
 from bigmm.fit import needs, staying
@@ -185,7 +185,7 @@ def foreseen_sizes_hold(formula, lake, fitted):
             true.tail, true.crossed, true.fixed, true.dense, true.levels,
         )  # fmt: skip
     assert found.least.sparse <= true.sparse <= found.most.sparse
-    assert fitted.assembled.term_order == tuple(range(len(joint_terms(begun.spec.layout))))
+    assert fitted.assembled.term_order == tuple(range(len(begun.spec.layout.joint)))
 
 
 def test_a_choice_that_hangs_on_the_pairs_says_so(lake):

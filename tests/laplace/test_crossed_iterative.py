@@ -7,10 +7,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import CrossBlock
-from bigmm.blocks.krylov import MAX_ITERATIONS
-from bigmm.blocks.probes import Probes
+from bigmm.blocks.iterative.krylov import MAX_ITERATIONS
+from bigmm.blocks.iterative.probes import Probes
 from bigmm.families import family
 from bigmm.laplace import totals
 from bigmm.laplace.algebra import IterativeAlgebra
@@ -198,7 +198,7 @@ def test_no_mode_and_no_convergence_are_values(monkeypatch):
     assert engine.value(far) == np.inf and np.isinf(engine.evaluate(far).value)
     with pytest.raises(NotPositiveDefiniteError, match="no mode"):
         engine.at_mode(far, True)
-    monkeypatch.setattr("bigmm.blocks.krylov.MAX_ITERATIONS", 0)
+    monkeypatch.setattr("bigmm.blocks.iterative.krylov.MAX_ITERATIONS", 0)
     assert MAX_ITERATIONS > 0
     model = Rows.draw(FAMILIES[0], "crossed", n=90)
     assert model.crossed(False, algebra=iterative(model)).value(model.psi) == np.inf

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 import bigmm
-from bigmm.blocks import tiles
-from bigmm.blocks.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError
+from bigmm.blocks.tiles import cholesky as tiles
 from bigmm.cli.app import run
 from bigmm.datasets import insteval
 from bigmm.errors import DataError, MemoryLimitError, OutputError, UsageError

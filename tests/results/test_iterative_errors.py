@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 import bigmm
-from bigmm.blocks import conditional
+from bigmm.blocks.iterative import conditional
 from bigmm.datasets import insteval
 from bigmm.errors import UsageError
 from bigmm.results import LmmResults

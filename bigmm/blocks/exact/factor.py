@@ -1,0 +1,179 @@
+"""The blocked Cholesky factor of Omega(theta) = [Lambda'A_ZZ Lambda + I, Lambda'A_Z,Xy; ., A_Xy,Xy].
+
+The elimination is described in docs/theory/elimination.md.
+
+`factorize` eliminates the stages of a `Structure` and factors the dense tail. What is read off it: log|M|,
+log|X'V^-1X|, the penalized weighted residual sum of squares, the solution (`solve`), quadratic forms with Omega^-1,
+and its selected inverse (`inverse`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import lapack
+
+from bigmm.blocks.exact import factor_kernels as kernels
+from bigmm.blocks.exact.coordinates import scalar_scale, scale_tail
+from bigmm.blocks.parallel import run
+from bigmm.blocks.structure import Stage, Structure
+
+GRAIN = 2048  # levels per range; fewer are not worth a thread
+
+
+TAIL_GRAIN = 32
+
+
+class NotPositiveDefiniteError(ArithmeticError):
+    """The tail has no Cholesky factor at this theta (overflow, or a perfect fit)."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageFactor:
+    """diagonal (q, k, k), dense (q, k, m), data (nnz, k): Schur complement so far, unscaled; h, f, v: see
+    `eliminate`."""
+
+    diagonal: np.ndarray
+    dense: np.ndarray
+    data: np.ndarray
+    h: np.ndarray
+    f: np.ndarray
+    v: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """lams: per term (k, k) Lambda's block in the working basis; stages: per stage; schur: (r_raw + m,) square, lower,
+    the unscaled tail; tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1 (columns:
+    random effects, fixed factors, dense X, y); n_random = r; n_fixed = f + p; logdet_z = log|M|; logdet_x =
+    log|X'V^-1X|; pwrss = r2.
+    """
+
+    structure: Structure
+    lams: tuple[np.ndarray, ...]
+    stages: tuple[StageFactor, ...]
+    schur: np.ndarray
+    tail: np.ndarray
+    n_random: int
+    n_fixed: int
+    logdet_z: float
+    logdet_x: float
+    pwrss: float
+
+
+def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
+    """Blocked Cholesky factor at Lambda = blockdiag(I (x) lams[j]); raises NotPositiveDefiniteError."""
+    r_raw = structure.r_raw
+    factors, logdet, vv = eliminate_stages(structure, lams)
+    schur = structure.base.copy()
+    lower = np.tril_indices(structure.m)
+    schur[r_raw + lower[0], r_raw + lower[1]] -= vv[lower]
+    if r_raw:
+        for stage, part in zip(structure.stages, factors, strict=True):
+            run(
+                kernels.update_tail,
+                r_raw,
+                TAIL_GRAIN,
+                stage.colptr,
+                stage.entry,
+                stage.level,
+                stage.tail_start,
+                stage.columns,
+                part.f,
+                part.v,
+                schur,
+            )
+    return factor_tail(structure, lams, factors, schur, logdet)
+
+
+def eliminate_stages(structure: Structure, lams) -> tuple[tuple[StageFactor, ...], float, np.ndarray]:
+    """(factors of the stages, their part of log|M|, sum of v'v (m, m)); nested stages pass on to the stages above
+    them."""
+    current = [(s.diagonal, s.dense, s.data) for s in structure.stages]
+    for number in range(1, len(current)):
+        diagonal, dense, data = current[number]
+        current[number] = (diagonal.copy(), dense.copy(), data.copy())
+    factors, logdet, total = [], 0.0, np.zeros((structure.m, structure.m))
+    for number, stage in enumerate(structure.stages):
+        factor, stage_logdet, vv = _eliminate(stage, lams[stage.term], *current[number])
+        logdet += stage_logdet
+        total += vv
+        for parent in stage.parents:
+            run(
+                kernels.update_parent,
+                len(parent.start) - 1,
+                GRAIN,
+                parent.order,
+                parent.start,
+                parent.block,
+                parent.position,
+                stage.indptr,
+                factor.f,
+                factor.v,
+                *current[parent.stage],
+            )
+        factors.append(factor)
+    return tuple(factors), logdet, total
+
+
+def _eliminate(stage: Stage, lam, diagonal, dense, data) -> tuple[StageFactor, float, np.ndarray]:
+    h, f, v = np.empty_like(diagonal), np.empty_like(data), np.empty_like(dense)
+    parts = run(
+        kernels.eliminate,
+        stage.n_levels,
+        stage.grain,
+        lam,
+        stage.multiplicity,
+        diagonal,
+        dense,
+        stage.indptr,
+        data,
+        h,
+        f,
+        v,
+    )
+    logdet = float(sum(part[0] for part in parts))
+    if not np.isfinite(logdet):
+        raise NotPositiveDefiniteError("a level's pivot is not positive")
+    return StageFactor(diagonal, dense, data, h, f, v), logdet, sum(part[1] for part in parts)
+
+
+def factor_tail(structure, lams, stages, schur, logdet) -> Factor:
+    """The factor, given those of its stages, the tail's Schur complement (lower triangle) and the stages' log|M|."""
+    n_random = sum(t.n_levels * t.width for t in structure.tail if t.penalized)
+    scale = scalar_scale(structure, lams, structure.m)
+    if scale is not None:
+        full = np.empty_like(schur)
+        run(kernels.scale_lower, len(scale), 4 * TAIL_GRAIN, schur, scale, n_random, full)
+    else:
+        full = np.ascontiguousarray(scale_tail(structure, lams, np.tril(schur) + np.tril(schur, -1).T, structure.m))
+        each = np.arange(n_random)
+        full[each, each] += 1.0
+    upper, info = lapack.dpotrf(full.T, lower=0, overwrite_a=1, clean=0)
+    if info:
+        raise NotPositiveDefiniteError(f"pivot {info} of {len(full)} is not positive")
+    tail = upper.T
+    logs = 2.0 * np.log(np.diagonal(tail))
+    return Factor(
+        structure,
+        tuple(lams),
+        stages,
+        schur,
+        tail,
+        n_random,
+        len(full) - 1 - n_random,
+        logdet + float(logs[:n_random].sum()),
+        float(logs[n_random:-1].sum()),
+        float(tail[-1, -1]) ** 2,
+    )
+
+
+def triangular(lower: np.ndarray, rhs: np.ndarray, transposed: bool = False) -> np.ndarray:
+    """Solve lower x = rhs (or lower' x = rhs); lower is C-ordered, so LAPACK sees its transpose."""
+    if not len(lower):
+        return rhs
+    x, info = lapack.dtrtrs(lower.T, rhs, lower=0, trans=0 if transposed else 1)
+    if info:
+        raise NotPositiveDefiniteError("singular triangular factor")
+    return x

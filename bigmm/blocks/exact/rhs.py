@@ -1,0 +1,30 @@
+"""Omega^-1 for a right-hand side that is not the response: one forward and one backward sweep."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bigmm.blocks.exact.coordinates import scale_rows
+from bigmm.blocks.exact.factor import Factor, triangular
+from bigmm.blocks.exact.solve import backward, forward
+
+
+def solve_for(
+    factor: Factor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, random_only: bool = False
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """(Lambda t per term (q, k), tau (p,)) with Omega (t, tau) = (Lambda'rhs, rhs_x); all terms penalized.
+
+    rhs: per term (q, k), not multiplied by Lambda'; rhs_x: (p,) for dense X. ``random_only``: M t = Lambda'rhs, tau
+    = 0.
+    """
+    structure, n_x = factor.structure, factor.structure.m - 1
+    fixed = np.zeros(n_x) if random_only else rhs_x
+    swept = forward(structure, factor.stages, tuple(np.ascontiguousarray(r[:, :, None]) for r in rhs), fixed[:, None])
+    tail = np.concatenate([swept.tail, swept.fixed])
+    n = factor.n_random + (0 if random_only else factor.n_fixed)
+    lower = factor.tail[:n, :n]
+    x = triangular(lower, np.asfortranarray(scale_rows(structure, factor.lams, tail, n_x)[:n, 0]))
+    x = triangular(lower, x, transposed=True)
+    tau = np.zeros(n_x) if random_only else x[factor.n_random :]
+    v = tuple(np.concatenate([p.v[:, :, :-1], w], axis=2) for p, w in zip(factor.stages, swept.w, strict=True))
+    return backward(factor, np.concatenate([x[: factor.n_random], tau]), v, np.append(-tau, 1.0)), tau

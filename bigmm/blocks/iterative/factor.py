@@ -1,0 +1,197 @@
+"""The iterative solver's factor: chains of nested terms are eliminated, the tail's Schur complement S is applied.
+
+One factor serves linear models, whose columns are [X y], and generalized ones at one set of working weights, whose
+columns are X. What it is asked for is solved for, exact to a tolerance; log|M| and blocks of the inverse need probes
+(`sampled`, `traces`). Right-hand sides are given unscaled, Lambda'rhs being meant, and solutions are effects, Lambda t.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bigmm.blocks.exact.factor import StageFactor, eliminate_stages
+from bigmm.blocks.exact.solve import Solution, forward
+from bigmm.blocks.exact.sweeps import subtract_levels
+from bigmm.blocks.iterative.krylov import TailOperator, conjugate_gradients, effects_of, lower_root, tail_operator
+from bigmm.blocks.iterative.structure import IterativeStructure
+from bigmm.blocks.structure import Structure
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """Type of the tail's vectors and relative residual of their solves: of the model's own right-hand sides, whose
+    quadratic forms are good to its square, and of probes, whose Monte Carlo error is far larger."""
+
+    data: Any
+    tolerance: float
+    probes: Any
+    probe_tolerance: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """c columns of [X y] beside the random effects: dense (r, c) normalised tail rows of Z'W[X y], solved (r, c):
+    S_hat^-1 of them, in so many iterations, root (c, c): lower Cholesky factor of what is left of [X y]'W[X y]."""
+
+    dense: np.ndarray
+    solved: np.ndarray
+    root: np.ndarray
+    iterations: int
+
+
+@dataclass(frozen=True, slots=True)
+class IterativeFactor:
+    """analysed, of which structure is the whole; operator: the tail; logdet: log|M| but for tr(log S_hat + I - S_hat);
+    vv (m, m): what the stages take from [X y]'W[X y]; columns: how many of [X y] are solved for; cache: they, once they
+    are."""
+
+    analysed: IterativeStructure
+    operator: TailOperator
+    logdet: float
+    vv: np.ndarray
+    columns: int
+    precision: Precision
+    cache: list[Fixed]
+
+    @property
+    def structure(self) -> Structure:
+        return self.analysed.whole
+
+    @property
+    def lams(self) -> tuple[np.ndarray, ...]:
+        return self.operator.lams
+
+    @property
+    def stages(self) -> tuple[StageFactor, ...]:
+        return self.operator.stages
+
+    @property
+    def n_dense(self) -> int:
+        return self.structure.m - 1
+
+    @property
+    def logdet_x(self) -> float:
+        """log|X'V^-1X|."""
+        return 2.0 * float(np.log(np.diagonal(fixed_part(self).root)[: self.n_dense]).sum())
+
+    @property
+    def pwrss(self) -> float:
+        """r2; only with y among the columns."""
+        return float(fixed_part(self).root[self.n_dense, self.n_dense]) ** 2
+
+
+def factorize_iteratively(
+    analysed: IterativeStructure, lams: tuple[np.ndarray, ...], precision: Precision, with_y: bool
+) -> IterativeFactor:
+    """Eliminate the stages and normalise the tail; with y, whose rest is part of the criterion, solve for [X y] too.
+
+    Raises NotPositiveDefiniteError.
+    """
+    structure = analysed.whole
+    stages, logdet, vv = eliminate_stages(structure, lams)
+    operator = tail_operator(analysed, lams, stages)
+    vv = np.tril(vv) + np.tril(vv, -1).T
+    columns = structure.m - 1 + with_y
+    logdet += operator.logdet
+    factor = IterativeFactor(analysed, operator, logdet, vv, columns, precision, [])
+    if with_y:
+        fixed_part(factor)
+    return factor
+
+
+# -------------------------------------------------------------------------------------------- columns of X and y
+
+
+def fixed_part(factor: IterativeFactor) -> Fixed:
+    """The columns' part, solved for when nothing has asked for it yet; raises NotPositiveDefiniteError."""
+    return _with_tail(factor, np.zeros((factor.operator.size, 0)))[0] if not factor.cache else factor.cache[0]
+
+
+def _with_tail(factor: IterativeFactor, tail: np.ndarray, tolerance: float | None = None) -> tuple[Fixed, np.ndarray]:
+    """(the columns' part, S_hat^-1 tail): where the first is not known yet, in one block of right-hand sides."""
+    if factor.cache:
+        return factor.cache[0], _solved(factor, tail, tolerance)[0]
+    dense, c = _dense_rows(factor), factor.columns
+    both, iterations = _solved(factor, np.concatenate([dense, tail], axis=1), tolerance)
+    solved = np.ascontiguousarray(both[:, :c])
+    matrix = factor.structure.gram.xy[:c, :c] - factor.vv[:c, :c] - dense.T @ solved
+    factor.cache[:] = [Fixed(dense, solved, lower_root(matrix), iterations)]
+    return factor.cache[0], both[:, c:]
+
+
+def _dense_rows(factor: IterativeFactor) -> np.ndarray:
+    """(r, c) normalised tail rows of Z'W[X y] once the stages are eliminated."""
+    structure, c = factor.structure, factor.columns
+    terms = (structure.gram.terms[t.term].dense[:, :, :c] for t in structure.tail)
+    dense = np.concatenate([term.reshape(-1, c) for term in terms])
+    for stage, part in zip(structure.stages, factor.stages, strict=True):
+        subtract_levels(stage, part, part.v[:, :, :c], dense)
+    return factor.operator.normalised(dense)
+
+
+def _solved(factor: IterativeFactor, rhs: np.ndarray, tolerance: float | None) -> tuple[np.ndarray, int]:
+    """(S_hat^-1 rhs (r, nv) in float64, iterations)."""
+    kind, usual = factor.precision.data, factor.precision.tolerance
+    rhs = rhs.astype(kind, copy=False)
+    found = conjugate_gradients(factor.operator, rhs, usual if tolerance is None else tolerance)
+    return found.x.astype(np.float64, copy=False), found.iterations
+
+
+# ---------------------------------------------------------------------------------------------------- solves
+
+
+def effects(factor: IterativeFactor, x: np.ndarray, v: Sequence[np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
+    """Per term (q, k, nv) unscaled, from the tail's normalised solution x (r, nv) and the stages' forward sides v."""
+    return effects_of(factor.structure, factor.operator, factor.operator.raw(x), v)
+
+
+def solve(factor: IterativeFactor) -> Solution:
+    """Fixed effects and conditional modes for the response's column, working basis."""
+    known, n = fixed_part(factor), factor.n_dense
+    beta = np.linalg.solve(known.root[:n, :n].T, known.root[n, :n])
+    coefficients = np.append(-beta, 1.0)
+    v = [(part.v @ coefficients)[:, :, None] for part in factor.stages]
+    found = effects(factor, (known.solved @ coefficients)[:, None], v)
+    return Solution(beta, tuple(e[:, :, 0] for e in found))
+
+
+def fixed_effects_of_levels(factor: IterativeFactor) -> tuple[np.ndarray, ...]:
+    """Per term (q, k, p) Lambda M^-1 Lambda'Z'WX."""
+    n = factor.n_dense
+    v = [np.ascontiguousarray(part.v[:, :, :n]) for part in factor.stages]
+    return effects(factor, np.ascontiguousarray(fixed_part(factor).solved[:, :n]), v)
+
+
+def solve_for(
+    factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, random_only: bool
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """(Lambda t per term (q, k, nr), tau (p, nr)) with Omega (t, tau) = (Lambda'rhs, rhs_x); see `rhs.solve_for`."""
+    n, nr = factor.n_dense, rhs_x.shape[1]
+    swept = forward(factor.structure, factor.stages, rhs, rhs_x)
+    tail = factor.operator.normalised(swept.tail)
+    if random_only:
+        tau, x = np.zeros((n, nr)), _solved(factor, tail, None)[0]
+    else:
+        known, x = _with_tail(factor, tail)
+        root = known.root[:n, :n]
+        tau = np.linalg.solve(root.T, np.linalg.solve(root, swept.fixed - known.dense[:, :n].T @ x))
+        x = x - known.solved[:, :n] @ tau
+    v = [w - part.v[:, :, :n] @ tau for w, part in zip(swept.w, factor.stages, strict=True)]
+    return effects(factor, x, v), tau
+
+
+def quadratic(
+    factor: IterativeFactor, rhs: tuple[np.ndarray, ...], rhs_x: np.ndarray, tolerance: float | None = None
+) -> np.ndarray:
+    """rhs'Omega_ZX^-1 rhs, (nr, nr); rhs per term (q, k, nr), rhs_x (p, nr); see `blocks.solve.quadratic`."""
+    n = factor.n_dense
+    swept = forward(factor.structure, factor.stages, rhs, rhs_x)
+    tail = factor.operator.normalised(swept.tail)
+    known, inner = _with_tail(factor, tail, tolerance)
+    half = np.linalg.solve(known.root[:n, :n], swept.fixed - known.dense[:, :n].T @ inner)
+    total = swept.total + tail.T @ inner + half.T @ half
+    return 0.5 * (total + total.T)
