@@ -16,6 +16,7 @@ from bigmm.design.completeness import Completeness
 from bigmm.design.contrasts import parse_contrasts
 from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, sealed, total_offset
 from bigmm.design.expression import Node, columns_of, label
+from bigmm.design.fixed_terms import FixedPart, fixed_part_of
 from bigmm.design.formula import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.levels import Combinations, Levels, restricted
@@ -93,9 +94,17 @@ class DesignSpec:
     def plan(self) -> Plan:
         return self._plan_of(self.parsed)
 
+    @cached_property
+    def fixed_part(self) -> FixedPart:
+        """The fixed part as terms and columns that are products."""
+        return fixed_part_of(self._builder(self.parsed), self.parsed.fixed)
+
     def _plan_of(self, parsed: ParsedFormula) -> Plan:
+        return self._builder(parsed).plan()
+
+    def _builder(self, parsed: ParsedFormula) -> Builder:
         contrasts = parse_contrasts(self.settings.contrasts)
-        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer)
 
     def covariate_names(self, bar: Bar) -> tuple[str, ...]:
         """(k,) names of a random term's covariates as this design codes them; its factors must be known here."""

@@ -107,12 +107,12 @@ def _with_placeholders(text: str, names: Sequence[str]) -> str:
     for name in sorted(names, key=len, reverse=True):
         start = r"(?<![\w.\]):])" if re.match(r"\w", name) else ""
         stop = r"(?![\w.\[:(])" if re.search(r"[\w\]]$", name) else r"(?![:\[])"
-        text = re.sub(start + re.escape(name) + stop, f" _{names.index(name)}_ ", text)
+        text = re.sub(start + re.escape(name) + stop, f"_{names.index(name)}_", text)
     return text
 
 
 def _restored(text: str, names: Sequence[str]) -> str:
-    return re.sub(r"\s+", " ", re.sub(r" ?_(\d+)_ ?", lambda match: f" {names[int(match[1])]} ", text)).strip()
+    return re.sub(r"_(\d+)_", lambda match: names[int(match[1])], text).strip()
 
 
 def _split(text: str, mark: str) -> list[str]:

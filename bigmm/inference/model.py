@@ -76,6 +76,17 @@ class LinearInference:
         slopes = back.T @ work.slopes @ back
         return KenwardRoger(self.coefficients.covariance, to_user @ work.adjusted @ to_user.T, slopes, work.weights)
 
+    def covariance(self, ddf: str) -> np.ndarray:
+        """(p, p) covariance of the estimable coefficients that goes with a method."""
+        return self.kenward_roger.adjusted if ddf == "kenward-roger" else self.coefficients.covariance
+
+    def root(self) -> np.ndarray:
+        """(m, p) R with R'R = X'WX of the estimable coefficients, in the user's basis."""
+        gram = self.criterion.whole_gram
+        to_user = fixed_map(gram)[gram.fixed_order][self.coefficients.positions]
+        work = np.linalg.cholesky(gram.xy[:-1, :-1]).T
+        return work @ np.linalg.inv(to_user)
+
     def _directions(self) -> list[Direction]:
         gram, out = self.criterion.whole_gram, []
         for term in self.criterion.templates.terms:

@@ -9,72 +9,20 @@ rows, that is the hypothesis about the term's coefficients in a sum-to-zero codi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
+from bigmm.design.fixed_terms import Column, FixedPart, Term
+
 TYPES = ("I", "II", "III")
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One coefficient's column as a product.
-
-    Parameters
-    ----------
-    numeric : names of its numeric parts, in order. codings : by factor, (n_levels,) the factor's coded values.
-    """
-
-    numeric: tuple[str, ...]
-    codings: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One term of the fixed part.
-
-    Parameters
-    ----------
-    name : as in the formula, such as ``f:x``. positions : of its coefficients. factors : names of its factors.
-    reduced : of these, the factors that are coded by contrasts, so that lower terms hold their averages.
-    numeric : names of its numeric variables.
-    """
-
-    name: str
-    positions: tuple[int, ...]
-    factors: frozenset[str]
-    reduced: frozenset[str]
-    numeric: frozenset[str]
-
-    @property
-    def variables(self) -> frozenset[str]:
-        """All variables of the term."""
-        return self.factors | self.numeric
-
-    def holds(self, other: Term) -> bool:
-        """Does the term contain another one: the same numeric variables, and more factors?"""
-        return other.numeric == self.numeric and other.factors < self.factors
-
-
-@dataclass(frozen=True, slots=True)
-class FixedPart:
-    """All terms and columns of the fixed part.
-
-    Parameters
-    ----------
-    terms : in the order of the coefficients, the intercept first where there is one (its name is ``Intercept``).
-    columns : (p,) one for each coefficient. levels : number of levels by factor.
-    """
-
-    terms: tuple[Term, ...]
-    columns: tuple[Column, ...]
-    levels: Mapping[str, int]
 
 
 def type_three(part: FixedPart, term: Term) -> np.ndarray:
     """(r, p) the type III hypotheses about a term; rows may depend on each other."""
     p = len(part.columns)
+    if term.reduced is None:
+        return np.eye(p)[list(term.positions)]
     combinations = dict.fromkeys(part.columns[position].numeric for position in term.positions)
     averages = [_averages(part, term, factor) for factor in sorted(term.factors)]
     rows = []
@@ -92,7 +40,7 @@ def type_three(part: FixedPart, term: Term) -> np.ndarray:
 def _averages(part: FixedPart, term: Term, factor: str) -> list[np.ndarray]:
     """Weights over a factor's levels: differences from the first level, or each level where no lower term holds it."""
     levels = part.levels[factor]
-    if factor in term.reduced:
+    if term.reduced is not None and factor in term.reduced:
         return [row - np.eye(levels)[0] for row in np.eye(levels)[1:]]
     return list(np.eye(levels))
 
@@ -135,11 +83,3 @@ def type_one_or_two(part: FixedPart, term: Term, root: np.ndarray, positions: Se
     last = [place[position] for position in positions if position in after]
     first = [number for number in range(len(positions)) if number not in own and number not in last]
     return sequential(root, [*first, *own, *last])[len(first) : len(first) + len(own)]
-
-
-def independent(rows: np.ndarray) -> np.ndarray:
-    """(r, p) orthonormal rows that span the same hypotheses."""
-    if not len(rows):
-        return rows
-    _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
-    return directions[sizes > 1e-8 * sizes.max(initial=0.0)]
