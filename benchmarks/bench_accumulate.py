@@ -22,9 +22,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.machine import announce, at_most, cores, timed
-from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
+from bigmm.accumulate import fold_lane, merge, shift_vector
 from bigmm.design import learn
 from bigmm.execute import cut_lanes, executor
+from bigmm.planning.memory import accumulator_bytes
 from bigmm.source import open_source
 
 CLAIM, AIM = 2.0, 1.5

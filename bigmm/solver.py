@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,11 +21,10 @@ from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
 from bigmm.objective.saturation import Restricted, has_levels, restricted
 from bigmm.optimize import Outcome, Problem, minimize, score
 from bigmm.optimize.minimize import BOUNDARY
+from bigmm.planning.memory import FIRST_DEFLATION, FIRST_PROBES
 
 SMALL_TAIL = 2500
-EXACT_TAIL = 5000
-"""Above this a dense factorization costs minutes on a laptop (docs/theory/iterative.md)."""
-FIRST_PROBES, FIRST_DEFLATION, MOST_PROBES = 8, 24, 256
+MOST_PROBES = 256
 BLOCK = 16
 """Right-hand sides that the iterative solver handles at once; fewer cost as much."""
 NO_EFFECT = 1e-2
@@ -67,75 +65,6 @@ def starts(
     if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
         raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {theta0}")
     return (theta0, *rest)
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """All that the choice of a solver depends on; known of a Gram, and foreseen of a layout (`fit.foreseen`).
-
-    tail: columns of the terms that are left for the dense tail; crossed: are random effects among them; fixed: names
-    and sizes of the factors among the fixed effects that are kept as levels, "" when there are none; dense: columns of
-    X and y; sparse: bytes of all cross blocks; levels: bytes of the blocks that are eliminated level by level.
-    """
-
-    tail: int
-    crossed: bool
-    fixed: str
-    dense: int
-    sparse: int
-    levels: int
-
-
-def sizes_of(gram: Gram) -> Sizes:
-    """The sizes of blocks that are there."""
-    stages, tail = elimination_order(gram)
-    return Sizes(
-        sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail),
-        any(gram.terms[t].penalized for t in tail),
-        named_factors([(t.name, t.n_levels) for t in gram.terms if not t.penalized]),
-        len(gram.xy),
-        sum(b.data.nbytes + 16 * len(b.indices) for b in gram.cross.values()),
-        sum(gram.terms[s].diagonal.nbytes * 2 + gram.terms[s].dense.nbytes for s in stages),
-    )
-
-
-def named_factors(fixed: Sequence[tuple[str, int]]) -> str:
-    """Names and numbers of levels of factors among the fixed effects, in words."""
-    return " and ".join(f"the fixed factor {name!r} ({levels:,} levels)" for name, levels in fixed)
-
-
-def solver_bytes(sizes: Sizes) -> tuple[int, int]:
-    """(bytes the exact solver needs beside A, columns of its dense tail)."""
-    size = sizes.tail + sizes.dense
-    return 5 * 8 * size * size + 4 * sizes.sparse + 2 * sizes.levels, size
-
-
-def choose_solver(sizes: Gram | Sizes, requested: str, memory_limit: int) -> tuple[str, str]:
-    """("exact" or "iterative", why); raises UsageError for what the iterative solver does not take."""
-    sizes = sizes if isinstance(sizes, Sizes) else sizes_of(sizes)
-    size, fixed = sizes.tail, sizes.fixed
-    if requested == "exact":
-        return "exact", "as asked for"
-    if not sizes.crossed:
-        reason = "all factors are eliminated level by level"
-        if requested == "iterative":
-            reason = "nothing to iterate on: one grouping factor or nested ones are eliminated level by level"
-        return "exact", reason
-    if fixed:
-        if requested == "iterative":
-            raise UsageError(
-                f"the iterative solver does not take {fixed}: use solver='exact', which needs a dense block of "
-                f"{size:,} columns, or make it a random effect, or use a coarser one"
-            )
-        return "exact", f"{fixed} needs it"
-    if requested == "iterative":
-        return "iterative", "as asked for"
-    needed, _ = solver_bytes(sizes)
-    if needed > memory_limit:
-        return "iterative", f"a dense block of {size:,} columns needs {needed / 2**30:.1f} GiB"
-    if size > EXACT_TAIL:
-        return "iterative", f"a dense block of {size:,} columns costs {1.4e-9 * size**3:.0f} Gflop per evaluation"
-    return "exact", f"the dense block of {size:,} columns is small"
 
 
 def checked_tolerance(mc_tol: Any) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from bigmm.accumulate.assemble import Assembled, assemble, term_basis
 from bigmm.accumulate.crossproducts import CrossProducts, merge
-from bigmm.accumulate.fold import accumulator_bytes, fold_lane, has_many_pairs, many_pairs_bytes
+from bigmm.accumulate.fold import fold_lane
 from bigmm.accumulate.origin import MORE_PASSES, first_shift, next_shift
 from bigmm.accumulate.pairs import PairSums
 from bigmm.accumulate.parts import N_PARTS, add_up_part, fold_in_parts, whole
@@ -15,15 +15,12 @@ __all__ = [
     "CrossProducts",
     "PairSums",
     "Shift",
-    "accumulator_bytes",
     "add_up_part",
     "as_shift",
     "assemble",
     "first_shift",
     "fold_in_parts",
     "fold_lane",
-    "has_many_pairs",
-    "many_pairs_bytes",
     "merge",
     "next_shift",
     "shift_vector",

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.kernels import add_rows, count_levels, padded, zero_records
+from bigmm.accumulate.kernels import add_rows, count_levels, zero_records
 from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer, pairs_of_terms
 from bigmm.accumulate.shift import Shift, as_shift
 from bigmm.design.layout import DesignChunk, JointTerm, Layout
@@ -43,40 +43,6 @@ def fold_lane(
         accumulator.add(spec.encode(source.read(partition, spec.used_columns), partition.where))
         tick(partition.rows)
     return accumulator.freeze()
-
-
-def accumulator_bytes(layout: Layout, rows: int = 0) -> int:
-    """Bytes of one accumulator; ``rows`` bounds the number of different pairs of levels where they are not tabulated.
-
-    Such pairs are counted at 2 x 8 (1 + k_j k_k) bytes: runs are added up into a new one.
-    """
-    m = len(layout.columns) + 1
-    total = 8 * m * m + sum(8 * q * (k * padded(m) + 1) for q, k in _shapes(layout))
-    for pairs, width in _pairs(layout):
-        table = 8 * pairs * width
-        total += table if table <= DENSE_BYTES else 16 * min(rows, pairs) * (1 + width)
-    return total
-
-
-def many_pairs_bytes(layout: Layout, rows: int) -> int:
-    """Bytes that the pairs that are not tabulated take at the end of a pass, when their runs are added up."""
-    return accumulator_bytes(layout, rows) - accumulator_bytes(layout)
-
-
-def has_many_pairs(layout: Layout) -> bool:
-    """Whether the pairs of levels of some two terms are too many for a table."""
-    return any(8 * pairs * width > DENSE_BYTES for pairs, width in _pairs(layout))
-
-
-def _shapes(layout: Layout) -> list[tuple[int, int]]:
-    """(levels, covariates) of each joint term."""
-    return [(term.n_levels, term.width) for term in layout.joint]
-
-
-def _pairs(layout: Layout) -> list[tuple[int, int]]:
-    """(pairs of levels, numbers per pair) of each pair of joint terms."""
-    shapes = _shapes(layout)
-    return [(q_j * q_k, w_j * w_k) for k, (q_k, w_k) in enumerate(shapes) for q_j, w_j in shapes[:k]]
 
 
 class Accumulator:

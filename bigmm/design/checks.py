@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from bigmm.arguments import did_you_mean
-from bigmm.design.cells import is_numeric, type_name
 from bigmm.design.contrasts import check_factor_call, parse_contrasts
-from bigmm.design.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
-from bigmm.design.formula import ParsedFormula
-from bigmm.design.levels import Combinations, Levels
+from bigmm.design.encoding.cells import is_numeric, type_name
+from bigmm.design.formula.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
+from bigmm.design.formula.parser import ParsedFormula
+from bigmm.design.levels.numbering import Combinations, Levels
 from bigmm.design.settings import Settings, has_levels, is_factor
-from bigmm.design.transforms import MATRICES, settings
+from bigmm.design.transforms.stateful import MATRICES, settings
 from bigmm.errors import DataError, FormulaError, UsageError
 
 

@@ -10,12 +10,12 @@ from math import prod
 import numpy as np
 
 from bigmm.design.contrasts import coding_matrix, contrast_node, make_contrast
-from bigmm.design.expression import Node, label, quoted, unparse
-from bigmm.design.formula import LinearPart, ParsedFormula
+from bigmm.design.formula.coding import ScopedTerm, scoped_terms
+from bigmm.design.formula.expression import Node, label, quoted, unparse
+from bigmm.design.formula.parser import LinearPart, ParsedFormula
 from bigmm.design.layout import FixedFactor, Grouping, Layout, RandomTerm
-from bigmm.design.levels import Combinations, Levels
-from bigmm.design.structure import ScopedTerm, scoped_terms
-from bigmm.design.transforms import Replayer
+from bigmm.design.levels.numbering import Combinations, Levels
+from bigmm.design.transforms.stateful import Replayer
 from bigmm.errors import UsageError
 
 #: Columns of X above which factors are kept as level numbers (`Layout.fixed_factors`) instead of being expanded.

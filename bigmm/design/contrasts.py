@@ -9,9 +9,9 @@ import numpy as np
 from formulaic.transforms import contrasts as coding
 
 from bigmm.arguments import did_you_mean
-from bigmm.design.expression import CONTRASTS, Node, contrast_name, unparse
-from bigmm.design.grammar import parse_expression
-from bigmm.design.tokens import tokenize
+from bigmm.design.formula.expression import CONTRASTS, Node, contrast_name, unparse
+from bigmm.design.formula.grammar import parse_expression
+from bigmm.design.formula.tokens import tokenize
 from bigmm.errors import FormulaError, UsageError
 
 _BASED: dict[str, Callable] = {"Treatment": coding.TreatmentContrasts, "SAS": coding.SASContrasts}

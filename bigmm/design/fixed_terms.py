@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bigmm.design.columns import Builder, Numeric
-from bigmm.design.linear import LinearPart
+from bigmm.design.formula.linear import LinearPart
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.cells import floats
 from bigmm.design.checks import check_columns, check_levels, check_roles
-from bigmm.design.completeness import Completeness
 from bigmm.design.contrasts import contrast_texts
-from bigmm.design.distinct import DistinctRows, unique_values
-from bigmm.design.equality import canonical_type, is_label
-from bigmm.design.expression import Node, columns_of, evaluate, unparse
-from bigmm.design.formula import ParsedFormula, parse, required_columns
-from bigmm.design.levels import Combinations, Levels, declared_values, distinct_codes, ordered
+from bigmm.design.encoding.cells import floats
+from bigmm.design.encoding.completeness import Completeness
+from bigmm.design.formula.expression import Node, columns_of, evaluate, unparse
+from bigmm.design.formula.parser import ParsedFormula, parse, required_columns
+from bigmm.design.levels.distinct import DistinctRows, unique_values
+from bigmm.design.levels.equality import canonical_type, is_label
+from bigmm.design.levels.numbering import Combinations, Levels, declared_values, distinct_codes, ordered
 from bigmm.design.outcomes import check_outcomes, success_labels
-from bigmm.design.passes import summarize
 from bigmm.design.settings import Settings, has_levels, is_factor
 from bigmm.design.spec import DesignSpec
-from bigmm.design.transforms import Replayer, State, absorb, pending, stateful_nodes
+from bigmm.design.transforms.passes import summarize
+from bigmm.design.transforms.stateful import Replayer, State, absorb, pending, stateful_nodes
 from bigmm.errors import DataError
 from bigmm.execute import Executor
 from bigmm.source.partition import Source

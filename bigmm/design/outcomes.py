@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from bigmm.arguments import did_you_mean
-from bigmm.design.equality import is_number
-from bigmm.design.levels import Levels, label_strings
+from bigmm.design.levels.equality import is_number
+from bigmm.design.levels.numbering import Levels, label_strings
 from bigmm.errors import DataError, UsageError
 
 MOST_SHOWN = 8

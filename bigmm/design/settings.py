@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
-from bigmm.design.expression import Node
+from bigmm.design.formula.expression import Node
 
 VECTOR_WEIGHTS, VECTOR_OFFSET = "(weights)", "(offset)"
 """Columns that vectors of weights and offsets become, of a table in memory."""

@@ -10,20 +10,28 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.bars import Bar
 from bigmm.design.columns import Builder, Numeric, Plan
-from bigmm.design.completeness import Completeness
 from bigmm.design.contrasts import parse_contrasts
-from bigmm.design.encode import Cells, Response, fill_columns, fill_refs, response_values, sealed, total_offset
-from bigmm.design.expression import Node, columns_of, label
+from bigmm.design.encoding.completeness import Completeness
+from bigmm.design.encoding.encoder import (
+    Cells,
+    Response,
+    fill_columns,
+    fill_refs,
+    response_values,
+    sealed,
+    total_offset,
+)
+from bigmm.design.encoding.newdata import NewRows
 from bigmm.design.fixed_terms import FixedPart, fixed_part_of
-from bigmm.design.formula import ParsedFormula, parse, required_columns
+from bigmm.design.formula.bars import Bar
+from bigmm.design.formula.expression import Node, columns_of, label
+from bigmm.design.formula.parser import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.levels import Combinations, Levels, restricted
-from bigmm.design.newdata import NewRows
+from bigmm.design.levels.numbering import Combinations, Levels, restricted
 from bigmm.design.outcomes import Outcomes, outcomes, successes
 from bigmm.design.settings import Settings, is_factor
-from bigmm.design.transforms import Replayer, State, stateful_nodes
+from bigmm.design.transforms.stateful import Replayer, State, stateful_nodes
 from bigmm.errors import VersionError
 
 _FORMAT = 1

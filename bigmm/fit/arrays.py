@@ -19,6 +19,7 @@ from bigmm.fit.settings import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
 from bigmm.optimize import Problem, minimize
 from bigmm.optimize.nlopt_methods import algorithm
+from bigmm.planning import memory
 from bigmm.results.arrays_model import FittedArrays, LmmArraysResults
 from bigmm.results.doubts import warned
 from bigmm.source.matrices import MatrixPartition, Rows, open_matrix, partition_matrices
@@ -113,9 +114,9 @@ def _accumulate(
 ) -> MatrixGram:
     """One pass over the rows."""
     n, q, p = arrays["y"].shape[0], arrays["Z"].shape[1], arrays["X"].shape[1]
-    one = 8 * (q + p + 1) * (p + 1) + 12 * q * min(q, max(1, arrays["Z"].nbytes // max(8 * q, 1)))
+    one = memory.matrix_accumulator_bytes(q, p, arrays["Z"].nbytes // 8)
     largest = max(part.nbytes for part in rows)
-    needed = min(workers.n_workers, len(rows)) * 3 * largest + 8 * (q + p + 1) * (p + 1) * (workers.n_workers + 3)
+    needed = memory.matrix_pass_bytes(q, p, largest, len(rows), workers.n_workers)
     if needed > how.memory_limit:
         sizes = (needed / 2**30, largest / 2**20, how.memory_limit / 2**30)
         raise MemoryLimitError(
@@ -184,7 +185,7 @@ def _check_start(criterion: GeneralCriterion, start: np.ndarray) -> None:
 
 def _check_memory(kind: str, factor_bytes: int, q: int, limit: int) -> None:
     """Raises MemoryLimitError when a factor of M, M itself and the products that make it do not fit."""
-    needed = 4 * factor_bytes
+    needed = memory.matrix_solver_bytes(factor_bytes)
     if needed > limit:
         raise MemoryLimitError(
             f"the {kind} Cholesky factor of {q} random effects needs about {needed / 2**30:.1f} GiB "

@@ -17,12 +17,12 @@ import pyarrow as pa
 from bigmm.accumulate import CrossProducts
 from bigmm.design import DesignSpec
 from bigmm.design.columns import lme4_order
-from bigmm.design.coverage import Masks, levels_with_rows
-from bigmm.design.expression import columns_of, unparse
+from bigmm.design.formula.expression import columns_of, unparse
 from bigmm.design.learn import checked, learn_states
-from bigmm.design.levels import Levels
+from bigmm.design.levels.coverage import Masks, levels_with_rows
+from bigmm.design.levels.numbering import Levels
 from bigmm.design.outcomes import check_outcomes
-from bigmm.design.transforms import stateful_nodes
+from bigmm.design.transforms.stateful import stateful_nodes
 from bigmm.execute import Executor
 from bigmm.fit.held_model import HeldRows
 from bigmm.source import Source

@@ -18,7 +18,7 @@ from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
 from bigmm.objective import Templates
-from bigmm.solver import FIRST_DEFLATION, FIRST_PROBES
+from bigmm.planning.memory import FIRST_DEFLATION, FIRST_PROBES
 
 Engine = SingleFactor | NestedFactors | CrossedLaplace
 

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigmm.accumulate import accumulator_bytes
 from bigmm.design import DesignSpec
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Layout
 from bigmm.execute import Executor
 from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.engines import engine_for
-from bigmm.fit.foreseen import Foreseen, foreseen, of_order
 from bigmm.fit.held_levels import WORKING_COPIES, held_bytes
 from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, Storage, chain_of, row_sizes, storage
-from bigmm.fit.needs import VECTORS, effects_of, pass_bytes, resident_bytes, solving_bytes, summing_bytes
-from bigmm.fit.opened import first_rows
 from bigmm.fit.settings import Settings
 from bigmm.fit.staying import staying
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
-from bigmm.solver import solver_bytes
+from bigmm.planning.block_bounds import BlockBounds, block_bounds, bounds_of_order, entries
+from bigmm.planning.limits import pass_bytes
+from bigmm.planning.memory import VECTORS, accumulator_bytes, effects, working_sums_bytes
+from bigmm.planning.solver_choice import solver_bytes
 from bigmm.source import Source
 
 BLOCKS, LEVELS = "blocks", "levels"
@@ -93,7 +93,7 @@ def forecast_linear(source: Source, spec: DesignSpec, workers: Executor, how: Se
         return Forecast(LEVELS, "exact", stays.why, terms, summing, evaluating, flops, fits, refused)
     head = first_rows(source, spec)
     rows = row_sizes(source, layout, head).rows
-    blocks = foreseen(source, spec, workers, rows, head, how.progress)
+    blocks = block_bounds(source, spec, workers, rows, head, how.progress)
     solver, why = blocks.solver(how.solver, limit)
     terms, needed, flops = _on_driver(layout, blocks, solver)
     summing = pass_bytes(source, spec, workers.n_workers)
@@ -110,12 +110,13 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
     size = row_sizes(source, layout, head)
     kept = storage(layout, size, chain, workers, how)
     if chain is None:
-        blocks = foreseen(source, spec, workers, size.rows, head, how.progress)
+        blocks = block_bounds(source, spec, workers, size.rows, head, how.progress)
     else:  # nothing is left for the driver: all terms are the shards' own
-        blocks = of_order(layout, (chain, ()), size.rows)
+        blocks = bounds_of_order(layout, (chain, ()), size.rows)
     # of blocks with crossed factors there is more to hold than the solver's own
-    beside = resident_bytes(workers, kept)
-    beside += summing_bytes(layout, blocks.entries(layout), sum(blocks.pairs.values())) if chain is None else 0
+    beside = kept.resident
+    if chain is None:
+        beside += working_sums_bytes(layout, entries(layout, blocks.most), sum(blocks.most.values()))
     solver, why = blocks.solver(how.solver, limit if chain else limit - beside)
     terms, solving, flops = _on_driver(layout, blocks, solver)
     shuffling = _shuffle_bytes(source, spec, workers, kept, size, chain is not None)
@@ -134,11 +135,11 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
     return Forecast(engine, solver, why, terms, shuffling, needed, flops, fits, refused)
 
 
-def _on_driver(layout: Layout, blocks: Foreseen, solver: str) -> tuple[tuple[PlannedTerm, ...], int, float]:
+def _on_driver(layout: Layout, blocks: BlockBounds, solver: str) -> tuple[tuple[PlannedTerm, ...], int, float]:
     """Per factor what is stored; bytes beside A and flops of an evaluation by that solver."""
-    p, chain, pairs = len(layout.fixed_names), blocks.order[0], blocks.pairs
+    p, chain, pairs = len(layout.fixed_names), blocks.order[0], blocks.most
     terms = []
-    flops, whole = 0.0, solver_bytes(blocks.most)[1]
+    flops, whole = 0.0, blocks.largest.dense_columns
     for j, joint in enumerate(layout.joint):
         q, k = joint.n_levels, joint.width
         if j in chain:
@@ -151,8 +152,8 @@ def _on_driver(layout: Layout, blocks: Foreseen, solver: str) -> tuple[tuple[Pla
         else:
             kind, held = "applied, never formed", 48 * sum(count for (_, b), count in pairs.items() if b == j)
         terms.append(PlannedTerm(joint.name, q, k, kind, held))
-    flops += 1.4 * whole**3 if solver == "exact" else 4.0 * VECTORS * ITERATIONS * blocks.entries(layout)
-    return tuple(terms), solving_bytes(blocks.most, effects_of(layout), solver), flops
+    flops += 1.4 * whole**3 if solver == "exact" else 4.0 * VECTORS * ITERATIONS * entries(layout, pairs)
+    return tuple(terms), solver_bytes(blocks.largest, effects(layout), solver), flops
 
 
 def terms_of_chain(layout: Layout) -> tuple[tuple[PlannedTerm, ...], float]:
@@ -188,4 +189,4 @@ def _shuffle_bytes(
     moving = 0 if kept.in_files else SHUFFLE_COPIES * size.rows * size.each
     shard = kept.nbytes // kept.n_shards
     making = at_once * (partition + SHUFFLE_COPIES * shard)
-    return names + max(moving, making, resident_bytes(workers, kept) + at_once * shard + looking)
+    return names + max(moving, making, kept.resident + at_once * shard + looking)

@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 
 from bigmm.arguments import strict
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import UsageError
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
 from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
-from bigmm.fit.needs import check_ahead, chosen_solver
-from bigmm.fit.opened import first_rows, opened
+from bigmm.fit.opened import opened
 from bigmm.fit.search import Search, Wishes
 from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
+from bigmm.planning.limits import check_fewest_pairs, checked_solver
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
@@ -117,7 +118,7 @@ def glmm(
             chain = chain_of(source, spec, workers, how, head, options.nagq)
             kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
             if chain is None:
-                check_ahead(source, spec, workers, how, head, kept)
+                check_fewest_pairs(source, spec, workers, how, head, kept.resident)
             rows = looked_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
             counts = look_counts(rows, spec)
@@ -130,7 +131,7 @@ def glmm(
     with clock("shard"):
         model = held_model(rows, spec, options.family)
         gram = model.assembled.gram
-        solved_by, why = chosen_solver(gram, spec.layout, workers, how, kept if chain is None else None)
+        solved_by, why = checked_solver(gram, spec.layout, how, kept.resident if chain is None else None)
     with clock("start"):
         start = glm_start(model.held.map, options.family, model.fixed_columns, model.assembled.gram.n)
         if compress == "auto":

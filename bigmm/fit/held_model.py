@@ -25,7 +25,7 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.nesting import nested_chain
+from bigmm.design.levels.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Held, hold, hold_each
 from bigmm.execute.spill import check_disk
@@ -160,11 +160,13 @@ def chain_for_shards(
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the rows are held: n_shards; nbytes of all; in_files: through and in temporary files, for memory's sake."""
+    """How the rows are held: n_shards; nbytes of all; in_files: through and in temporary files, for memory's sake;
+    resident: bytes of the rows in this process, none where a cluster or files have them."""
 
     n_shards: int
     nbytes: int
     in_files: bool
+    resident: int
 
 
 def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, workers: Any, how: Settings) -> Storage:
@@ -178,7 +180,8 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
         count, each = min(count, shards.MINIMUM_SHARDS), each + _entry_bytes(layout)
     nbytes = size.rows * each
     in_files = isinstance(workers, ThreadExecutor) and nbytes > how.memory_limit // SHUFFLE_COPIES
-    return Storage(count, nbytes, in_files)
+    resident = 0 if in_files or not isinstance(workers, ThreadExecutor) else nbytes
+    return Storage(count, nbytes, in_files, resident)
 
 
 def hold_rows(

@@ -14,19 +14,18 @@ from bigmm.accumulate import (
     Assembled,
     CrossProducts,
     Shift,
-    accumulator_bytes,
     add_up_part,
     assemble,
     first_shift,
     fold_in_parts,
     fold_lane,
-    has_many_pairs,
     merge,
     next_shift,
     whole,
 )
 from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes, exchange
 from bigmm.execute.memory import give_back
@@ -34,13 +33,14 @@ from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.completion import complete_design, row_counts
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
-from bigmm.fit.needs import check_ahead, check_pass_memory, chosen_solver
-from bigmm.fit.opened import Opened, first_rows, opened
+from bigmm.fit.opened import Opened, opened
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
 from bigmm.fit.staying import Staying, staying
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.algebra import Algebra
+from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
+from bigmm.planning.memory import accumulator_bytes, has_many_pairs
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, solve_model
@@ -169,7 +169,7 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
     with clock("accumulate"):
         check_pass_memory(source, spec, workers.n_workers, how.memory_limit)
         head = first_rows(source, spec)
-        check_ahead(source, spec, workers, how, head)
+        check_fewest_pairs(source, spec, workers, how, head)
         shift = first_shift(spec.layout, head)
         cross = one_pass(source, spec, shift, workers, how)
         for _ in range(MORE_PASSES):
@@ -214,7 +214,7 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
         assembled = assemble(cross, spec.layout)
         templates = templates_for(spec.layout, assembled.term_order)
         check_identified(assembled.gram, templates)
-        chosen, why = chosen_solver(assembled.gram, spec.layout, workers, how)
+        chosen, why = checked_solver(assembled.gram, spec.layout, how)
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.design.expression import unparse
+from bigmm.design.formula.expression import unparse
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.shards import Shard
 

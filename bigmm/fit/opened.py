@@ -7,24 +7,17 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from bigmm.arguments import true_or_false
 from bigmm.design import DesignSpec, learn
-from bigmm.design.formula import parse, required_columns
-from bigmm.design.layout import DesignChunk
+from bigmm.design.formula.parser import parse, required_columns
 from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
-from bigmm.fit.look import check_look_memory
-from bigmm.fit.settings import Settings
+from bigmm.planning.limits import check_reading_memory
+from bigmm.planning.settings import Settings
 from bigmm.source import Source, open_source
 
-HEAD_ROWS = 65_536
-ENOUGH_ROWS = 64
-LOOKS = 16
-"""So many partitions at most are looked at for complete rows."""
 EXAMPLES = {"contrasts": "{'f': 'Sum'}", "categories": "{'f': ['low', 'high']}"}
 
 
@@ -79,7 +72,7 @@ def opened(
         workers = executor(client, n_workers)
     if limit is not None:
         read = {*required_columns(parse(formula)), *(name for name in (weights, offset) if name is not None)}
-        check_look_memory(source, read, workers, limit)
+        check_reading_memory(source, read, workers, limit)
     with clock("learn"):
         spec = learn(
             formula,
@@ -111,25 +104,3 @@ def check_order(formula: Any, data: Any) -> None:
 def is_formula(value: Any) -> bool:
     """Whether a value is text with a response and a random term; a path may start with ~ and has no bar."""
     return isinstance(value, str) and "~" in value and "|" in value
-
-
-def first_rows(source: Source, spec: DesignSpec) -> DesignChunk:
-    """The first rows, encoded: they tell the shift of the columns, and whether there are weights and an offset.
-
-    Where few of them are complete, some partitions spread over the data are looked at instead, until one has more.
-    """
-    head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
-    places = np.unique(np.linspace(0, len(source.partitions) - 1, LOOKS).astype(int)) if source.partitions else ()
-    for place in places:
-        if _counted(head) >= min(ENOUGH_ROWS, max(head.rows_read, 2)):
-            break
-        partition = source.partitions[place]
-        chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
-        if _counted(chunk) > _counted(head):
-            head = chunk
-    return head
-
-
-def _counted(chunk: DesignChunk) -> int:
-    """Complete rows with a weight."""
-    return chunk.rows if chunk.w is None else int(np.count_nonzero(chunk.w))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bigmm.accumulate import accumulator_bytes
 from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
@@ -20,9 +19,10 @@ from bigmm.fit.forecast import (
     forecast_generalized,
     forecast_linear,
 )
-from bigmm.fit.look import SMALL_BYTES, look_bytes
 from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings
+from bigmm.planning.limits import SMALL_BYTES, reading_bytes
+from bigmm.planning.memory import accumulator_bytes
 from bigmm.source import Inventory
 
 
@@ -160,7 +160,7 @@ def plan(
     else:
         check_terms(spec, options.nagq)
         ahead = forecast_generalized(source, spec, workers, how, options.nagq)
-    readable = look_bytes(source, spec.used_columns, workers) <= max(how.memory_limit, SMALL_BYTES)
+    readable = reading_bytes(source, spec.used_columns, workers) <= max(how.memory_limit, SMALL_BYTES)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
     return Plan(

@@ -16,7 +16,7 @@ import numpy as np
 
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk
-from bigmm.design.nesting import grouping_columns, level_numbers
+from bigmm.design.levels.nesting import grouping_columns, level_numbers
 from bigmm.execute import Executor, Lane
 from bigmm.laplace import shards
 from bigmm.laplace.shards import MINIMUM_SHARDS, Shard

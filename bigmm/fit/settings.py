@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,20 +9,9 @@ import numpy as np
 from bigmm.display import progress_callback
 from bigmm.errors import UsageError
 from bigmm.execute.memory import memory_bytes
-from bigmm.execute.progress import ProgressCallback
+from bigmm.planning.settings import Settings
 
 SOLVERS = ("auto", "exact", "iterative")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """solver: "auto", "exact" or "iterative"; optimizer: a name `optimize.minimize` knows; memory_limit: bytes;
-    progress: callback or None."""
-
-    solver: str
-    optimizer: str
-    memory_limit: int
-    progress: ProgressCallback | None
 
 
 def start_values(theta0: Any) -> np.ndarray | None:

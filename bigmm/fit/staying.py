@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bigmm.accumulate import accumulator_bytes
-from bigmm.accumulate.kernels import padded
 from bigmm.design import DesignSpec
-from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.nesting import nested_chain
+from bigmm.design.encoding.first_rows import first_rows
+from bigmm.design.layout import DesignChunk
+from bigmm.design.levels.nesting import nested_chain
 from bigmm.execute import Executor
 from bigmm.fit.held_model import row_sizes
-from bigmm.fit.opened import first_rows
 from bigmm.fit.settings import Settings
 from bigmm.laplace.shards import enough_trees
+from bigmm.planning.memory import driver_bytes
 from bigmm.source import Source
 
 SHARE = 2
@@ -51,26 +50,3 @@ def staying(source: Source, spec: DesignSpec, workers: Executor, how: Settings) 
     reason = f"{levels:,} levels would take the driver about {-(-needed // 2**20):,} MiB"
     beyond = f"{LARGE_BYTES >> 20:,} MiB" if limit == LARGE_BYTES else f"1/{SHARE} of the memory limit"
     return Staying(chain, f"levels stay with the workers: {reason}, more than {beyond}", head)
-
-
-def driver_bytes(layout: Layout, n_workers: int) -> int:
-    """What the driver would take at its peak to hold all levels: the sums of the workers and of the merge tree, or the
-    blocks and their factor (measured: 165 bytes a level for y ~ x + (1 | g), 480 for three nested intercepts)."""
-    return max((n_workers + 3) * _sums(layout), _blocks(layout))
-
-
-def _sums(layout: Layout) -> int:
-    m = len(layout.columns) + 1
-    alone = sum(t.n_levels * 8 * (t.width * padded(m) + 1) for t in layout.joint)
-    return min(alone, accumulator_bytes(layout))
-
-
-def _blocks(layout: Layout) -> int:
-    """A twice, its factor, the selected inverse and modes; entries of a level with what contains it."""
-    m, joined, total = len(layout.fixed_names) + 1, layout.joint, 0
-    for number, term in enumerate(joined):
-        k = term.width
-        above = sum(t.width for t in joined[number + 1 :])
-        each = 8 * (4 * k * (k + m) + 5 * k) + above * 8 * (8 * k + 5)
-        total += term.n_levels * each
-    return total

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bigmm.design.expression import unparse
+from bigmm.design.formula.expression import unparse
 from bigmm.design.settings import VECTOR_OFFSET
 from bigmm.errors import UsageError
 from bigmm.objective.criterion import Criterion

@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from bigmm.arguments import callers_level
-from bigmm.design.expression import columns_of
+from bigmm.design.formula.expression import columns_of
 from bigmm.errors import BigmmWarning, UsageError
 from bigmm.objective.montecarlo import difference_error
 from bigmm.results.broom import information

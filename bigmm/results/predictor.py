@@ -9,10 +9,10 @@ from typing import NoReturn
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.encode import Cells, response_values
-from bigmm.design.expression import columns_of
+from bigmm.design.encoding.encoder import Cells, response_values
+from bigmm.design.encoding.newdata import NEW_LEVELS
+from bigmm.design.formula.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
-from bigmm.design.newdata import NEW_LEVELS
 from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.objective.conditional import RowVariance, Variances, row_variance

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bigmm.arguments import did_you_mean
-from bigmm.design.bars import Bar
-from bigmm.design.expression import unparse
-from bigmm.design.formula import parse
+from bigmm.design.formula.bars import Bar
+from bigmm.design.formula.expression import unparse
+from bigmm.design.formula.parser import parse
 from bigmm.errors import FormulaError, UsageError
 from bigmm.results.effects import joint_names, random_joints
 from bigmm.results.fitted import FittedLmm

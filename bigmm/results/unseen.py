@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bigmm.design.equality import label_strings
 from bigmm.design.layout import DesignChunk
+from bigmm.design.levels.equality import label_strings
 from bigmm.results.draws import standard_normal
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import covariate

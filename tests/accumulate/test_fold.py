@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bigmm.accumulate import accumulator_bytes, fold_lane, merge, shift_vector
+from bigmm.accumulate import fold_lane, merge, shift_vector
 from bigmm.errors import DataError
 from bigmm.execute import executor
 from bigmm.execute.lanes import Lane
+from bigmm.planning.memory import accumulator_bytes
 from tests.accumulate import twins
 from tests.accumulate.twins import ListSource, accumulate, make_chunk, make_layout, random_model, rows_slice
 

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigmm.design.bits import NOTHING, ROOMY, is_increasing, number_by_rank, ranks
-from bigmm.design.distinct import DistinctRows
+from bigmm.design.levels.bits import NOTHING, ROOMY, is_increasing, number_by_rank, ranks
+from bigmm.design.levels.distinct import DistinctRows
 
 NUMBERS = st.lists(st.integers(-5000, 5000), min_size=1, max_size=60)
 

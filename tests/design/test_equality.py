@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bigmm.design.equality import canonical, label_strings
-from bigmm.design.levels import Combinations, Levels, declared_values, ordered
+from bigmm.design.levels.equality import canonical, label_strings
+from bigmm.design.levels.numbering import Combinations, Levels, declared_values, ordered
 from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError
 from tests.design.frames import learned

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from bigmm.design.checks import check_columns
-from bigmm.design.expansion import term_bound
-from bigmm.design.expression import unparse
-from bigmm.design.formula import parse
-from bigmm.design.linear import model_terms
+from bigmm.design.formula.expansion import term_bound
+from bigmm.design.formula.expression import unparse
+from bigmm.design.formula.linear import model_terms
+from bigmm.design.formula.parser import parse
 from bigmm.errors import FormulaError
 
 LETTERS = [letter for letter in string.ascii_letters if letter not in "yg"]

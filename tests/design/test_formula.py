@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from bigmm.design.expression import unparse
-from bigmm.design.formula import parse, required_columns
-from bigmm.design.linear import model_terms
+from bigmm.design.formula.expression import unparse
+from bigmm.design.formula.linear import model_terms
+from bigmm.design.formula.parser import parse, required_columns
 from tests.design.frames import frame, learned
 
 

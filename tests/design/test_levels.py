@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import bigmm
 from bigmm.design import learn
-from bigmm.design.levels import Combinations, JoinedLabels, Levels, sorted_distinct
+from bigmm.design.levels.numbering import Combinations, JoinedLabels, Levels, sorted_distinct
 from bigmm.errors import DataError
 from bigmm.execute import executor
 from bigmm.source import open_source
@@ -276,7 +276,7 @@ def test_labels_of_very_many_combinations_are_made_when_asked_for(monkeypatch):
     combinations = Combinations(members, np.array([[0, 1], [1, 0], [1, 2]], np.int32))
     eager = combinations.labels
     assert eager.tolist() == ["x:20", "y:10", "y:30"]
-    monkeypatch.setattr("bigmm.design.levels.MANY", 2)
+    monkeypatch.setattr("bigmm.design.levels.numbering.MANY", 2)
     lazy = combinations.labels
     assert isinstance(lazy, JoinedLabels)
     assert len(lazy) == 3

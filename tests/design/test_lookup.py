@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from bigmm.design.lookup import IntegerIndex, ValueIndex
+from bigmm.design.levels.lookup import IntegerIndex, ValueIndex
 
 WIDE = 3 * np.arange(100_000) - 7
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bigmm.design import learn
-from bigmm.design.nesting import Parents, nested_chain, note_parents, undecided_pairs
+from bigmm.design.levels.nesting import Parents, nested_chain, note_parents, undecided_pairs
 from bigmm.execute import executor
 from bigmm.source import open_source
 from bigmm.source.parquet import ParquetSource

@@ -5,8 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bigmm.design.distinct import DistinctRows
-from bigmm.design.packed import pack, union
+from bigmm.design.levels.distinct import DistinctRows
+from bigmm.design.levels.packed import pack, union
 
 ROWS = st.lists(st.tuples(st.integers(-900, 900), st.integers(0, 3), st.integers(10**6, 10**6 + 50)), max_size=40)
 

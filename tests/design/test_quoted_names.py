@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import bigmm
-from bigmm.design.expression import label, quoted, unparse
-from bigmm.design.grammar import parse_expression
-from bigmm.design.tokens import tokenize
+from bigmm.design.formula.expression import label, quoted, unparse
+from bigmm.design.formula.grammar import parse_expression
+from bigmm.design.formula.tokens import tokenize
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from bigmm.design import DesignSpec, parse
-from bigmm.design.distinct import DistinctRows
 from bigmm.design.learn import ArgumentValues
-from bigmm.design.passes import fold_summaries, merge_summaries
-from bigmm.design.summaries import Moments, Quantiles
-from bigmm.design.transforms import Replayer
+from bigmm.design.levels.distinct import DistinctRows
+from bigmm.design.transforms.passes import fold_summaries, merge_summaries
+from bigmm.design.transforms.stateful import Replayer
+from bigmm.design.transforms.summaries import Moments, Quantiles
 from bigmm.errors import VersionError
 from bigmm.execute import cut_lanes
 from bigmm.source import open_source

@@ -7,8 +7,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from bigmm.design.splines import b_spline, natural_spline
-from bigmm.design.summaries import Moments, Quantiles
+from bigmm.design.transforms.splines import b_spline, natural_spline
+from bigmm.design.transforms.summaries import Moments, Quantiles
 from bigmm.errors import DataError
 from tests.design.frames import frame, learned, model_matrix
 
@@ -121,7 +121,7 @@ def test_quantiles_are_exact_on_modest_data_and_close_on_large(monkeypatch):
         return result
 
     np.testing.assert_allclose(sketch(9).quantiles(at), np.quantile(x, at), rtol=1e-14)
-    monkeypatch.setattr("bigmm.design.summaries._SKETCH", 1000)
+    monkeypatch.setattr("bigmm.design.transforms.summaries._SKETCH", 1000)
     rough = sketch(9)
     assert len(rough.points) <= 1000
     assert rough.weights.sum() == len(x)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 import bigmm
-from bigmm import solver as choice
 from bigmm.errors import DataError, MemoryLimitError
-from bigmm.fit import needs, probed
+from bigmm.fit import probed
 from bigmm.laplace import algebra
+from bigmm.planning import solver_choice
 
 BERNOULLI = "y ~ 1 + x + (1 | user) + (1 | movie)"
 COUNTS = "c ~ 1 + x + (1 + x | user) + (1 | movie) + (1 | month)"
@@ -157,14 +157,13 @@ def test_a_variance_of_zero_is_certified(frame):
 def test_auto_chooses_by_size_and_says_why(frame, monkeypatch):
     small = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0)
     assert small.solver == "exact" and "small" in small.fitted.solver_reason and small.monte_carlo_error is None
-    monkeypatch.setattr(choice, "EXACT_TAIL", 100)
+    monkeypatch.setattr(solver_choice, "EXACT_TAIL", 100)
     chosen = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0)
     assert chosen.solver == "iterative" and "Gflop" in chosen.fitted.solver_reason
 
 
 def test_memory_is_asked_of_the_solver_that_is_chosen(frame, monkeypatch):
-    for place in (choice, needs):
-        monkeypatch.setattr(place, "solver_bytes", lambda gram: (1 << 50, 120))
+    monkeypatch.setattr(solver_choice, "exact_bytes", lambda *sizes: 1 << 50)
     with pytest.raises(MemoryLimitError, match="solver='iterative'"):
         bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="exact", memory_limit="8GiB")
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", nagq=0, memory_limit="8GiB")

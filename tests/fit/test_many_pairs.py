@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 import bigmm
-from bigmm.accumulate import assemble, has_many_pairs
+from bigmm.accumulate import assemble
 from bigmm.design import learn
 from bigmm.execute import executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.lmm import accumulate
 from bigmm.fit.settings import settings
+from bigmm.planning.memory import has_many_pairs
 from bigmm.source import open_source
 
 ROWS, USERS, ITEMS = 20_000, 3000, 1500

@@ -10,18 +10,19 @@ import pyarrow.parquet as pq
 import pytest
 
 import bigmm
-from bigmm import solver as choice
+from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
-from bigmm.fit import needs, staying
+from bigmm.fit import staying
 from bigmm.fit.clock import Clock
 from bigmm.fit.forecast import ENGINES, LOOKS
-from bigmm.fit.foreseen import foreseen, of_order
-from bigmm.fit.opened import first_rows, opened
+from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings
 from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.planning import memory, solver_choice
+from bigmm.planning.block_bounds import block_bounds, bounds_of_order, entries
 from tests.fit.conftest import write
 
 solution, generalized = (importlib.import_module(f"bigmm.fit.{name}") for name in ("lmm", "glmm"))
@@ -154,12 +155,12 @@ def test_plan_and_fit_of_linear_models_agree(name, lake, monkeypatch):
     terms, options, engine, solver = LINEAR[name]
     options = dict(options)
     if "EXACT_TAIL" in options:
-        monkeypatch.setattr(choice, "EXACT_TAIL", options.pop("EXACT_TAIL"))
+        monkeypatch.setattr(solver_choice, "EXACT_TAIL", options.pop("EXACT_TAIL"))
     if "LARGE_BYTES" in options:
         monkeypatch.setattr(staying, "LARGE_BYTES", options.pop("LARGE_BYTES"))
     if "little memory" in name:  # so little that the pass would be refused first
-        plain = choice.solver_bytes
-        monkeypatch.setattr(choice, "solver_bytes", lambda sizes: (plain(sizes)[0] << 20, plain(sizes)[1]))
+        plain = solver_choice.exact_bytes
+        monkeypatch.setattr(solver_choice, "exact_bytes", lambda *sizes: plain(*sizes) << 20)
     planned = bigmm.plan(f"t ~ x + {terms}", lake, n_workers=2, **options)
     assert (planned.engine, planned.solver) == (engine, solver)
     fitted = bigmm.lmm(f"t ~ x + {terms}", lake, n_workers=2, **options).fitted
@@ -178,13 +179,13 @@ def foreseen_sizes_hold(formula, lake, fitted):
         formula, lake, how, Clock(), weights=None, offset=None, client=None, n_workers=1, filter=None,
         partition_bytes=1 << 20, contrasts=None, categories=None, drop_missing=True,
     )  # fmt: skip
-    found = foreseen(begun.source, begun.spec, executor(None, 1), ROWS, first_rows(begun.source, begun.spec))
-    true = choice.sizes_of(fitted.assembled.gram)
-    for bound in (found.least, found.most):
+    found = block_bounds(begun.source, begun.spec, executor(None, 1), ROWS, first_rows(begun.source, begun.spec))
+    true = solver_choice.sizes_of(fitted.assembled.gram)
+    for bound in (found.least, found.largest):
         assert (bound.tail, bound.crossed, bound.fixed, bound.dense, bound.levels) == (
             true.tail, true.crossed, true.fixed, true.dense, true.levels,
         )  # fmt: skip
-    assert found.least.sparse <= true.sparse <= found.most.sparse
+    assert found.least.sparse <= true.sparse <= found.largest.sparse
     assert fitted.assembled.term_order == tuple(range(len(begun.spec.layout.joint)))
 
 
@@ -205,16 +206,16 @@ def test_pairs_within_a_chain_are_known():
     groupings = tuple(Grouping(name, (name,), range(q)) for name, q in (("a", 50), ("b", 10), ("c", 7)))
     terms = tuple(RandomTerm(g.name, number, (0,), ("Intercept",)) for number, g in enumerate(groupings))
     layout = Layout(("1", "x"), ("Intercept", "x"), (0, 1), (), terms, groupings, None, "y")
-    found = of_order(layout, ((0, 1), (2,)), 100)
-    assert found.pairs == {(0, 1): 50, (0, 2): 100, (1, 2): 70}
-    assert found.entries(layout) == 220
-    assert (found.most.tail, found.most.crossed, found.least.sparse) == (7, True, (50 + 50 + 10) * 24)
+    found = bounds_of_order(layout, ((0, 1), (2,)), 100)
+    assert found.most == {(0, 1): 50, (0, 2): 100, (1, 2): 70}
+    assert entries(layout, found.most) == 220
+    assert (found.largest.tail, found.largest.crossed, found.least.sparse) == (7, True, (50 + 50 + 10) * 24)
 
 
 def test_the_iterative_solver_is_refused_with_the_figure_of_the_plan(lake, monkeypatch):
     """What is certain before the rows are read, then; what hangs on how many pairs meet, before anything is solved."""
     formula, ask = "t ~ x + (1 | few) + (1 | near)", {"solver": "iterative", "n_workers": 1}
-    monkeypatch.setattr(needs, "VECTORS", 500)  # so that the pass needs less
+    monkeypatch.setattr(memory, "VECTORS", 500)  # so that the pass needs less
     planned = bigmm.plan(formula, lake, **ask)
     exactly = planned.solver_bytes - 48 * (6000 - met(lake, "few", "near"))
     assert bigmm.lmm(formula, lake, memory_limit=exactly, **ask).solver == "iterative"

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from bigmm.design.bits import is_increasing
-from bigmm.design.equality import (
+from bigmm.design.levels.bits import is_increasing
+from bigmm.design.levels.equality import (
     as_text,
     canonical,
     canonical_type,
@@ -30,7 +30,7 @@ from bigmm.design.equality import (
     printed,
     spellings,
 )
-from bigmm.design.lookup import IntegerIndex, ValueIndex
+from bigmm.design.levels.lookup import IntegerIndex, ValueIndex
 from bigmm.errors import DataError
 from bigmm.source.kinds import is_instant
 

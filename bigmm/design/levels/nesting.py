@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numba import njit
 
-from bigmm.design.encode import Cells
+from bigmm.design.encoding.encoder import Cells
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.execute import Executor, Lane, cut_lanes

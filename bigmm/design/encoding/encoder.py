@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from bigmm.design.cells import copy_numbers, floats, is_numeric, type_name
 from bigmm.design.columns import Coded, Numeric, Plan, Recipe
-from bigmm.design.expression import Node, columns_of, evaluate, unparse
-from bigmm.design.levels import Levels
-from bigmm.design.transforms import Replayer
+from bigmm.design.encoding.cells import copy_numbers, floats, is_numeric, type_name
+from bigmm.design.formula.expression import Node, columns_of, evaluate, unparse
+from bigmm.design.levels.numbering import Levels
+from bigmm.design.transforms.stateful import Replayer
 from bigmm.errors import DataError
 
 

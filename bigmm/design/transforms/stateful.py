@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.design.expression import STATEFUL, Node, evaluate, unparse
-from bigmm.design.splines import b_spline, natural_spline, regression_spline
-from bigmm.design.summaries import ChebyshevProducts, Moments, Quantiles, Values
+from bigmm.design.formula.expression import STATEFUL, Node, evaluate, unparse
+from bigmm.design.transforms.splines import b_spline, natural_spline, regression_spline
+from bigmm.design.transforms.summaries import ChebyshevProducts, Moments, Quantiles, Values
 from bigmm.errors import DataError, FormulaError
 
 State = dict[str, Any]

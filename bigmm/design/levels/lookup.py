@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bigmm.design.bits import NOTHING, SPARSE, is_increasing, number_by_rank, ranks
+from bigmm.design.levels.bits import NOTHING, SPARSE, is_increasing, number_by_rank, ranks
 
 NARROW = 1 << 18
 """A table for so many integers stays in the cache."""

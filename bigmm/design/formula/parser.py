@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bigmm.design.bars import Bar, distinct_names, expand_bar
-from bigmm.design.expression import Node, columns_of, unparse
-from bigmm.design.grammar import parse_expression
-from bigmm.design.linear import LinearPart, Piece, additive, fail, linear_part
-from bigmm.design.tokens import Token, closing, split_top, tokenize
+from bigmm.design.formula.bars import Bar, distinct_names, expand_bar
+from bigmm.design.formula.expression import Node, columns_of, unparse
+from bigmm.design.formula.grammar import parse_expression
+from bigmm.design.formula.linear import LinearPart, Piece, additive, fail, linear_part
+from bigmm.design.formula.tokens import Token, closing, split_top, tokenize
 from bigmm.errors import FormulaError
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from bigmm.design.bits import NOTHING, Bits, are_compact, is_increasing, key_range
-from bigmm.design.equality import canonical, canonical_type, plain
-from bigmm.design.levels import distinct_codes
-from bigmm.design.packed import Packed, pack, union
+from bigmm.design.levels.bits import NOTHING, Bits, are_compact, is_increasing, key_range
+from bigmm.design.levels.equality import canonical, canonical_type, plain
+from bigmm.design.levels.numbering import distinct_codes
+from bigmm.design.levels.packed import Packed, pack, union
 from bigmm.errors import DataError
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.cells import floats, missing_rows
+from bigmm.design.encoding.cells import floats, missing_rows
 from bigmm.errors import DataError
 
 ZERO_WEIGHT = "(zero weight)"

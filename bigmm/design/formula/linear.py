@@ -12,10 +12,10 @@ from formulaic.errors import FormulaicError
 from formulaic.parser import DefaultFormulaParser
 from formulaic.parser.types import OrderedSet, Term
 
-from bigmm.design.expansion import MOST_POWER, MOST_TERMS, term_bound
-from bigmm.design.expression import Node, unparse
-from bigmm.design.grammar import parse_expression
-from bigmm.design.tokens import Token, closing, split_top
+from bigmm.design.formula.expansion import MOST_POWER, MOST_TERMS, term_bound
+from bigmm.design.formula.expression import Node, unparse
+from bigmm.design.formula.grammar import parse_expression
+from bigmm.design.formula.tokens import Token, closing, split_top
 from bigmm.errors import FormulaError
 
 _OPERATORS = ("+", "-", "*", "/", ":", "^", "**", "%in%")

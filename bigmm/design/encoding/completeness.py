@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.encode import Cells, Response, response_values
-from bigmm.design.expression import STATEFUL, Node
-from bigmm.design.levels import Levels
-from bigmm.design.rows import ZERO_WEIGHT, Rows, bad_expressions, complete_rows, zero_weights
-from bigmm.design.transforms import Replayer
+from bigmm.design.encoding.encoder import Cells, Response, response_values
+from bigmm.design.encoding.rows import ZERO_WEIGHT, Rows, bad_expressions, complete_rows, zero_weights
+from bigmm.design.formula.expression import STATEFUL, Node
+from bigmm.design.levels.numbering import Levels
+from bigmm.design.transforms.stateful import Replayer
 from bigmm.errors import DataError
 
 

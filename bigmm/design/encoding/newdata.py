@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.design.bars import Bar
 from bigmm.design.columns import Coded, Plan
-from bigmm.design.encode import Cells, Response, fill_columns, response_values, total_offset
-from bigmm.design.expression import Node, columns_of
-from bigmm.design.formula import ParsedFormula
+from bigmm.design.encoding.encoder import Cells, Response, fill_columns, response_values, total_offset
+from bigmm.design.formula.bars import Bar
+from bigmm.design.formula.expression import Node, columns_of
+from bigmm.design.formula.parser import ParsedFormula
 from bigmm.design.layout import DesignChunk
 from bigmm.design.settings import Settings, is_factor
 from bigmm.errors import DataError, UsageError

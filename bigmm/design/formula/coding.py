@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from bigmm.design.linear import LinearPart, formulaic_formula
+from bigmm.design.formula.linear import LinearPart, formulaic_formula
 
 
 @dataclass(frozen=True, slots=True)

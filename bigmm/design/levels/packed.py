@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from bigmm.design.levels import sorted_distinct
+from bigmm.design.levels.numbering import sorted_distinct
 
 BITS = 63
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from bigmm.design.expression import ALLOWED, CATEGORICAL, CONTRASTS, ELEMENTWISE, LEVELS, NAMES, STATEFUL, Node
-from bigmm.design.tokens import Token, check_depth, closing, split_top
+from bigmm.design.formula.expression import ALLOWED, CATEGORICAL, CONTRASTS, ELEMENTWISE, LEVELS, NAMES, STATEFUL, Node
+from bigmm.design.formula.tokens import Token, check_depth, closing, split_top
 from bigmm.errors import FormulaError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bigmm.design.expression import quoted
-from bigmm.design.linear import LinearPart, additive, fail, linear_part, model_terms, uncorrelated
-from bigmm.design.tokens import Token, closing, split_top
+from bigmm.design.formula.expression import quoted
+from bigmm.design.formula.linear import LinearPart, additive, fail, linear_part, model_terms, uncorrelated
+from bigmm.design.formula.tokens import Token, closing, split_top
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from bigmm.design.completeness import Completeness
+from bigmm.design.encoding.completeness import Completeness
 from bigmm.execute import Executor, Lane, cut_lanes
 from bigmm.source.partition import Source
 

@@ -1,0 +1,1 @@
+"""From the rows of a partition to numbers: the columns of a design, level numbers, and which rows count."""
