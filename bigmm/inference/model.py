@@ -7,7 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy import sparse
 
+from bigmm.blocks.gram import Gram
 from bigmm.errors import UsageError
 from bigmm.inference.coefficients import Coefficients
 from bigmm.inference.components import largest_component
@@ -82,10 +84,10 @@ class LinearInference:
 
     def root(self) -> np.ndarray:
         """(m, p) R with R'R = X'WX of the estimable coefficients, in the user's basis."""
-        gram = self.criterion.whole_gram
+        gram = self.criterion.gram
         to_user = fixed_map(gram)[gram.fixed_order][self.coefficients.positions]
-        work = np.linalg.cholesky(gram.xy[:-1, :-1]).T
-        return work @ np.linalg.inv(to_user)
+        squares = fixed_squares(gram)
+        return np.linalg.cholesky(squares).T @ np.linalg.inv(to_user)
 
     def _directions(self) -> list[Direction]:
         gram, out = self.criterion.whole_gram, []
@@ -97,3 +99,26 @@ class LinearInference:
                     entry[term.slots[row], term.slots[column]] = entry[term.slots[column], term.slots[row]] = 1.0
                     out.append(Direction(term.joint, basis @ entry @ basis.T))
         return out
+
+
+def fixed_squares(gram: Gram) -> np.ndarray:
+    """(p, p) X'WX in the working basis: columns of factors that are kept as levels first, then the dense ones."""
+    factors = [number for number, term in enumerate(gram.terms) if not term.penalized]
+    if not factors:
+        return gram.xy[:-1, :-1]
+    maps = [np.asarray(gram.terms[j].contrast) for j in factors]
+    dense = np.concatenate([c.T @ gram.terms[j].dense[:, 0, :-1] for j, c in zip(factors, maps, strict=True)])
+    rows = []
+    for a, j in enumerate(factors):
+        row = []
+        for b, k in enumerate(factors):
+            if a == b:
+                row.append(maps[a].T @ (gram.terms[j].diagonal[:, 0, 0][:, None] * maps[a]))
+                continue
+            block = gram.cross[min(j, k), max(j, k)]
+            shape = (gram.terms[min(j, k)].n_levels, gram.terms[max(j, k)].n_levels)
+            pairs = sparse.csr_array((block.data[:, 0, 0], block.indices, block.indptr), shape=shape)
+            row.append(maps[a].T @ ((pairs if j < k else pairs.T) @ maps[b]))
+        rows.append(np.concatenate(row, axis=1))
+    own = np.concatenate(rows)
+    return np.block([[own, dense], [dense.T, gram.xy[:-1, :-1]]])

@@ -11,7 +11,7 @@ import pandas as pd
 from bigmm.arguments import strict
 from bigmm.objective.montecarlo import effective_df_error
 from bigmm.optimize.outcome import Outcome
-from bigmm.results import broom, coefficients
+from bigmm.results import broom, coefficients, inference
 from bigmm.results.estimated import Estimated, freeze
 from bigmm.results.summary import Summary, headline
 
@@ -61,17 +61,25 @@ class FitResults:
 
     @property
     def zvalues(self) -> pd.Series:
-        """The same as `tvalues`: p values use the normal distribution."""
+        """The same numbers as `tvalues`."""
         return self.tvalues.rename("zvalues")
 
     @property
     def pvalues(self) -> pd.Series:
-        """Two-sided Wald p values from the normal distribution."""
-        return coefficients.named(self.fitted, coefficients.p_values(self.fitted), "pvalues")
+        """Two-sided Wald p values: of t with Satterthwaite's degrees of freedom for a linear mixed model that the exact
+        solver fitted, else of the normal distribution."""
+        return coefficients.named(self.fitted, inference.coefficient_tests(self.fitted).p_value, "pvalues")
 
     @strict
     def conf_int(
-        self, bare: float | None = None, /, method: str = "wald", *, level: float | None = None, alpha: Any = None
+        self,
+        bare: float | None = None,
+        /,
+        method: str = "wald",
+        *,
+        level: float | None = None,
+        alpha: Any = None,
+        ddf: str = "auto",
     ) -> pd.DataFrame:
         """Confidence limits of the coefficients: columns lower, upper.
 
@@ -79,11 +87,47 @@ class FitResults:
         statsmodels reads a bare 0.05 as alpha. Raises UsageError.
         """
         level = coefficients.confidence_level(bare, level=level, alpha=alpha)
-        return coefficients.intervals(self.fitted, level, method)
+        return coefficients.intervals(self.fitted, level, method, ddf)
 
-    def cov_params(self) -> pd.DataFrame:
-        """(p, p) covariance matrix of the coefficients."""
-        return coefficients.covariance(self.fitted)
+    @strict
+    def cov_params(self, *, ddf: str | None = None) -> pd.DataFrame:
+        """(p, p) covariance matrix of the coefficients; with ddf="kenward-roger" the adjusted one of that method."""
+        return inference.covariance(self.fitted, ddf)
+
+    @strict
+    def t_test(
+        self, hypotheses: Any, ddf: str = "auto", *, level: float | None = None, alpha: float | None = None
+    ) -> pd.DataFrame:
+        """Tests of linear hypotheses about the coefficients, each on its own.
+
+        Parameters
+        ----------
+        hypotheses : text such as ``"x1 - x2 = 0"``, several with commas, a list of texts, a matrix (r, p), or a pair
+            (matrix, values).
+        ddf : "satterthwaite", "kenward-roger" (REML fits), "normal", or "auto": Satterthwaite where there are degrees of
+            freedom, else normal.
+
+        Returns
+        -------
+        DataFrame with columns term, estimate, std.error, statistic, df, p.value, conf.low, conf.high.
+
+        Raises
+        ------
+        UsageError
+            A name is no coefficient, an expression is not linear, or a coefficient is not estimable.
+        """
+        level = coefficients.confidence_level(level=level, alpha=alpha)
+        return inference.t_test(self.fitted, hypotheses, ddf, level)
+
+    @strict
+    def f_test(self, hypotheses: Any, ddf: str = "auto") -> pd.DataFrame:
+        """One F test of all hypotheses together: a row with numdf, dendf, F, p.value. See `t_test`."""
+        return inference.f_test(self.fitted, hypotheses, ddf)
+
+    @strict
+    def wald_test(self, hypotheses: Any) -> pd.DataFrame:
+        """One chi-square test of all hypotheses together: a row with df, statistic, p.value. See `t_test`."""
+        return inference.wald_test(self.fitted, hypotheses)
 
     def vcov(self) -> pd.DataFrame:
         """lme4's name for `cov_params`."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
-from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
+from bigmm.results import broom, coefficients, comparison, effects, inference, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import Variance, check_new_levels, predictor, variance
@@ -96,9 +96,12 @@ class MixedModelResults(FitResults):
     # Tables
 
     @strict
-    def summary(self) -> Summary:
-        """Printable (text and HTML), laid out like lme4's."""
-        return summarize(self.fitted)
+    def summary(self, ddf: str = "auto") -> Summary:
+        """Printable (text and HTML), laid out like lme4's.
+
+        ddf: where the degrees of freedom of the table of coefficients come from, see `t_test`.
+        """
+        return summarize(self.fitted, ddf)
 
     @strict
     def tidy(
@@ -108,22 +111,38 @@ class MixedModelResults(FitResults):
         *,
         level: float | None = None,
         alpha: float | None = None,
+        ddf: str = "auto",
     ) -> pd.DataFrame:
         """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals").
 
         effects may be a list of these, whose tables follow each other. Confidence limits are at ``level=0.95`` or
         ``alpha=0.05``.
         """
-        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha))
+        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha), ddf)
 
     def as_record(self) -> dict[str, Any]:
         """JSON-able: what `bigmm fit --json` writes; NaN is null."""
         return record.as_record(self.fitted)
 
     @strict
-    def anova(self, *others: MixedModelResults) -> pd.DataFrame:
-        """Likelihood-ratio table against nested or nesting fits of the same rows."""
-        return likelihood_ratio(self, *others)
+    def anova(self, *others: MixedModelResults, type: str = "III", ddf: str = "auto") -> pd.DataFrame:
+        """Tests of the terms of this model, or a likelihood-ratio table against nested or nesting fits of the same rows.
+
+        Parameters
+        ----------
+        others : fits to compare with; without any, the terms of the fixed part are tested.
+        type : "I" (terms in order), "II" (adjusted for terms that do not contain them) or "III" (equal averages over the
+            levels of other factors).
+        ddf : see `t_test`.
+
+        Returns
+        -------
+        DataFrame indexed by term with numdf, dendf, F, p.value (generalized models: df, statistic, p.value of a Wald
+        chi-square test).
+        """
+        if others:
+            return likelihood_ratio(self, *others)
+        return inference.anova_table(self.fitted, type, ddf)
 
     # Rows
 
