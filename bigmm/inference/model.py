@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, singledispatch
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,43 @@ from bigmm.errors import UsageError
 from bigmm.inference.coefficients import Coefficients
 from bigmm.inference.components import largest_component
 from bigmm.inference.kenward_roger import Direction, KenwardRoger, kenward_roger
-from bigmm.inference.satterthwaite import ProfileCurvature, profile_curvature
-from bigmm.objective.criterion import fixed_map
-from bigmm.solver import frame_for
+from bigmm.inference.satterthwaite import ProfileCurvature, profile_curvature, value_curvature
+from bigmm.objective.criterion import Criterion, fixed_map
 from bigmm.objective.frame import Framed
+from bigmm.objective.general import GeneralCriterion
+from bigmm.solver import frame_for
 
 LARGEST_COMPONENT = 6000
 """Columns of Z in a component, above which the dense matrices of Kenward and Roger's method take gigabytes."""
+
+
+@singledispatch
+def curvature_of(criterion: Any, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
+    """The curvature of a criterion at its optimum theta; positions (p,): of the estimable coefficients."""
+    raise TypeError(f"no curvature of a {type(criterion).__name__}")
+
+
+@curvature_of.register
+def _(criterion: Criterion, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
+    frame = frame_for(criterion.algebra, criterion.templates)  # the coordinates of the search have ordinary units
+    search = Framed(criterion, frame)
+
+    def gradient(eta: np.ndarray) -> np.ndarray:
+        return search.evaluate(eta).gradient
+
+    def covariance(eta: np.ndarray) -> np.ndarray:
+        return criterion.estimates(frame.outward(eta)).vcov[np.ix_(positions, positions)]
+
+    return profile_curvature(gradient, covariance, frame.inward(theta), criterion.dof)
+
+
+@curvature_of.register
+def _(criterion: GeneralCriterion, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
+    def covariance(theta: np.ndarray) -> np.ndarray:
+        return criterion.estimates(theta).vcov[np.ix_(positions, positions)]
+
+    # Lambda(theta) is the user's code: an element at zero is taken for a bound, beyond which it may not be defined
+    return value_curvature(criterion.value, covariance, theta, np.flatnonzero(theta != 0.0), criterion.dof)
 
 
 @dataclass(frozen=True)
@@ -38,24 +68,14 @@ class LinearInference:
 
     @cached_property
     def curvature(self) -> ProfileCurvature:
-        """Derivatives for Satterthwaite's degrees of freedom, in the coordinates of the search."""
-        criterion = self.criterion
-        frame = frame_for(criterion.algebra, criterion.templates)
-        search = Framed(criterion, frame)
-        positions = self.coefficients.positions
-
-        def gradient(eta: np.ndarray) -> np.ndarray:
-            return search.evaluate(eta).gradient
-
-        def covariance(eta: np.ndarray) -> np.ndarray:
-            vcov = criterion.estimates(frame.outward(eta)).vcov
-            return vcov[np.ix_(positions, positions)]
-
-        return profile_curvature(gradient, covariance, frame.inward(self.theta), criterion.dof)
+        """Derivatives for Satterthwaite's degrees of freedom."""
+        return curvature_of(self.criterion, self.theta, self.coefficients.positions)
 
     @cached_property
     def kenward_roger(self) -> KenwardRoger:
         """Kenward and Roger's covariance and what its tests need, in the user's basis of the estimable coefficients."""
+        if not isinstance(self.criterion, Criterion):
+            raise UsageError("ddf='kenward-roger' is for models with a formula: use ddf='satterthwaite'")
         criterion, gram = self.criterion, self.criterion.whole_gram
         if not criterion.reml:
             raise UsageError("ddf='kenward-roger' is defined for REML fits only: fit with reml=True, or use 'satterthwaite'")

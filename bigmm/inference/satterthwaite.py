@@ -75,6 +75,53 @@ def profile_curvature(
     return ProfileCurvature((hessian + hessian.T) / 2.0, slopes, center, dof)
 
 
+VALUE_STEP = 1e-2
+"""Share of a parameter: second differences of values lose half of the digits, so the step is longer."""
+
+
+def value_curvature(
+    value: Callable[[np.ndarray], float],
+    covariance: Callable[[np.ndarray], np.ndarray],
+    optimum: np.ndarray,
+    free: np.ndarray,
+    dof: int,
+) -> ProfileCurvature:
+    """The same where there is no gradient: second differences of the criterion, extrapolated from two steps.
+
+    Parameters
+    ----------
+    free : positions of the parameters that are not at a bound.
+    """
+    steps = VALUE_STEP * np.where(optimum == 0.0, 1.0, np.abs(optimum))
+
+    def moved(signs: dict[int, float], share: float) -> np.ndarray:
+        out = np.array(optimum)
+        for parameter, sign in signs.items():
+            out[parameter] += sign * share * steps[parameter]
+        return out
+
+    def differences(share: float) -> tuple[np.ndarray, np.ndarray]:
+        hessian, slopes = np.zeros((len(free), len(free))), np.zeros((len(free), *center.shape))
+        for a, first in enumerate(free):
+            for b, second in enumerate(free[: a + 1]):
+                if first == second:
+                    ends = value(moved({first: 1}, share)), value(moved({first: -1}, share))
+                    change = ends[0] - 2.0 * middle + ends[1]
+                else:
+                    change = 0.25 * sum(
+                        s * t * value(moved({first: s, second: t}, share)) for s in (1, -1) for t in (1, -1)
+                    )
+                hessian[a, b] = hessian[b, a] = change / (share**2 * steps[first] * steps[second])
+            ends = covariance(moved({first: 1}, share)), covariance(moved({first: -1}, share))
+            slopes[a] = (ends[0] - ends[1]) / (2.0 * share * steps[first])
+        return hessian, slopes
+
+    center, middle = covariance(optimum), value(optimum)
+    coarse, fine = differences(2.0), differences(1.0)
+    hessian, slopes = ((4.0 * f - c) / 3.0 for f, c in zip(fine, coarse, strict=True))
+    return ProfileCurvature(hessian, slopes, center, dof)
+
+
 def contrast_df(curvature: ProfileCurvature, contrasts: np.ndarray) -> np.ndarray:
     """Degrees of freedom of each contrast.
 

@@ -26,7 +26,7 @@ def _fixed(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFra
         "estimate": single.estimate,
         "std.error": single.error,
         "statistic": single.statistic,
-        "df": single.df,
+        **({"df": single.df} if inference.is_linear(fitted) else {}),
         "p.value": single.p_value,
         "conf.low": low,
         "conf.high": high,

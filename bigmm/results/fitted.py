@@ -34,8 +34,6 @@ class FittedLmm(Estimated):
     that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
     """
 
-    kind: ClassVar[str] = "lmm"
-
     formula: str
     spec: DesignSpec
     assembled: Assembled

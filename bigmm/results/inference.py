@@ -15,34 +15,34 @@ from bigmm.inference import terms, tests
 from bigmm.inference.coefficients import coefficients
 from bigmm.inference.model import LinearInference
 from bigmm.results.estimated import Estimated
-from bigmm.results.fitted import FittedLmm
 
 MOST_PARAMETERS = 30
 """Covariance parameters up to which ddf="auto" is Satterthwaite: it evaluates the criterion twice for each one, which is
 what the fit did, as a rule."""
 
-_models: WeakKeyDictionary[Any, LinearInference] = WeakKeyDictionary()
+_models: WeakKeyDictionary[Any, tuple[Any, LinearInference]] = WeakKeyDictionary()
 # A fit is frozen, and what is differentiated at its optimum costs evaluations: it is kept beside the criterion.
 
 
 def linear_inference(fitted: Estimated) -> LinearInference:
     """The derivatives behind the tests of a linear mixed model; made once for a fit."""
-    model = _models.get(fitted.criterion)
-    if model is None or not np.array_equal(model.theta, fitted.theta):
-        estimates = fitted.estimates
-        own = coefficients(fitted.fixed_names, np.asarray(estimates.beta), np.asarray(estimates.vcov))
-        model = _models[fitted.criterion] = LinearInference(fitted.criterion, np.asarray(fitted.theta), own)
+    estimates, model = _models.get(fitted.criterion, (None, None))
+    if model is None or estimates is not fitted.estimates:
+        model = _normal(fitted)
+        if fitted.curvature is not None:
+            model.__dict__["curvature"] = fitted.curvature  # a pickled fit keeps it, not the user's Lambda(theta)
+        _models[fitted.criterion] = fitted.estimates, model
     return model
 
 
 def is_linear(fitted: Estimated) -> bool:
-    """Is the fit a linear mixed model of a formula?"""
-    return isinstance(fitted, FittedLmm) and fitted.kind == "lmm"
+    """Is the fit a linear mixed model?"""
+    return fitted.kind == "lmm"
 
 
 def has_degrees_of_freedom(fitted: Estimated) -> bool:
     """Is the fit one whose tests use t and F: a linear mixed model, evaluated exactly?"""
-    return is_linear(fitted) and fitted.criterion.algebra.name == "exact"
+    return is_linear(fitted) and fitted.solver != "iterative"
 
 
 def method(fitted: Estimated, ddf: Any = "auto") -> str:
@@ -64,7 +64,7 @@ def method(fitted: Estimated, ddf: Any = "auto") -> str:
 
 def _why(fitted: Estimated) -> str:
     if not is_linear(fitted):
-        return "degrees of freedom are defined for linear mixed models of a formula"
+        return "degrees of freedom are defined for linear mixed models"
     return "the iterative solver has estimates of the criterion, whose curvature is not known well enough"
 
 
