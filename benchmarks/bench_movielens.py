@@ -31,13 +31,13 @@ PUBLISHED = """published for the real ratings, 162,541 users and 59,047 movies, 
 FIT = """
 import json, resource, sys, time
 import bigmm
-from bigmm import solver
+from bigmm.objective import solvers
 lake, formula, reml, seed, more = sys.argv[1], sys.argv[2], sys.argv[3] == "reml", int(sys.argv[4]), int(sys.argv[5])
 small = bigmm.datasets.insteval().head(5000)  # kernels compiled or loaded before the clock starts
 names = {"user": "s", "movie": "d", "month": "dept", "genre": "dept", "x": "studage", "rating": "y", "sloped": "y"}
 small = small.assign(**{ours: small[theirs] for ours, theirs in names.items()}).astype({"x": float})
 bigmm.lmm(formula, small, solver="iterative", reml=reml)
-solver.FIRST_PROBES *= more
+solvers.FIRST_PROBES *= more
 begun, cpu = time.perf_counter(), time.process_time()
 m = bigmm.lmm(formula, lake, reml=reml, solver="iterative", seed=seed)
 text = str(m.summary())

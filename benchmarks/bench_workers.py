@@ -33,7 +33,7 @@ from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.lmm import accumulate
 from bigmm.fit.settings import settings
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from bigmm.source import open_source
 
 CLAIM = 1.7

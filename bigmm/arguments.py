@@ -185,9 +185,15 @@ def _advice(function: str, name: str, value: Any, known: list[str]) -> str:
 
 def did_you_mean(name: Any, known: Iterable[Any]) -> str:
     """ "did you mean 'x'?" for the nearest of the known names whatever their capitals, "" where none is near."""
+    close = nearest(name, known)
+    return "" if close is None else f"did you mean {close!r}?"
+
+
+def nearest(name: Any, known: Iterable[Any], likeness: float = 0.6) -> Any:
+    """The nearest of the known names whatever their capitals, None where none is as like as that."""
     texts = {str(candidate).lower(): candidate for candidate in known}
-    close = get_close_matches(str(name).lower(), list(texts), 1)
-    return f"did you mean {texts[close[0]]!r}?" if close else ""
+    close = get_close_matches(str(name).lower(), list(texts), 1, likeness)
+    return texts[close[0]] if close else None
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -14,14 +14,13 @@ from bigmm.blocks.structure import elimination_order
 from bigmm.errors import UsageError
 from bigmm.execute.discipline import one_thread_each
 from bigmm.objective import Criterion, Templates, twofold
-from bigmm.objective.algebra import Algebra, IterativeAlgebra
 from bigmm.objective.boundary import square_root
+from bigmm.objective.factorization import Solver
 from bigmm.objective.frame import Frame, Framed, frame_of
-from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error
+from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error, probing_of
 from bigmm.objective.saturation import Restricted, has_levels, restricted
+from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.optimize import Outcome, Problem, minimize, score
-from bigmm.optimize.minimize import BOUNDARY
-from bigmm.planning.memory import FIRST_DEFLATION, FIRST_PROBES
 
 SMALL_TAIL = 2500
 MOST_PROBES = 256
@@ -31,16 +30,6 @@ NO_EFFECT = 1e-2
 """A scale is zero only where a level of average information shrinks its effect to less than the square of this."""
 FAR_FROM_ZERO = 100.0
 """Mean over standard deviation of a covariate."""
-CHEAP_TAIL = 200
-CHEAP_LEVELS = 20_000
-
-
-def is_cheap(gram: Gram) -> bool:
-    """Does an evaluation cost about a millisecond? A function of the sizes alone, so that fits are reproducible."""
-    _, tail = elimination_order(gram)
-    size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + len(gram.xy)
-    levels = sum(t.n_levels * t.width for t in gram.terms)
-    return size <= CHEAP_TAIL and levels <= CHEAP_LEVELS
 
 
 def quiet_driver(gram: Gram) -> AbstractContextManager[None]:
@@ -54,7 +43,7 @@ def starts(
     moments: np.ndarray, templates: Templates, theta0: np.ndarray | None, identity: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """The preferred start first: theta0, else from moments; then identity templates and two rescaled ones."""
-    rest = (moments, identity, 0.2 * moments, 5.0 * moments)
+    rest = (moments, identity, templates.scaled(moments, 0.2), templates.scaled(moments, 5.0))
     if theta0 is None:
         return rest
     theta0 = np.asarray(theta0, float)
@@ -62,7 +51,7 @@ def starts(
         raise UsageError(
             f"theta0 must have {templates.n_theta} elements ({', '.join(templates.names)}), got {theta0.shape}"
         )
-    if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
+    if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower) or np.any(theta0 > templates.upper):
         raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {theta0}")
     return (theta0, *rest)
 
@@ -113,30 +102,31 @@ def solve_iteratively(
 
     tolerance: (share of a theta's statistical standard error, standard error of the objective).
     """
-    algebra = IterativeAlgebra(gram, FIRST_PROBES, FIRST_DEFLATION, seed)
-    frame = frame_for(algebra, templates)
-    search = restricted(Framed(Criterion(gram, templates, reml, algebra), frame))
-    begin = starts(algebra.start(templates), templates, theta0, frame.identity)[0]
+    solver = LINEAR_SOLVERS["iterative"](gram, seed)
+    frame = frame_for(solver, templates)
+    search = restricted(Framed(Criterion(gram, templates, reml, solver), frame))
+    begin = starts(solver.start(templates), templates, theta0, frame.identity)[0]
     start = search.start(frame.inward(begin))
     stop = score.stop_below(tolerance[0])
     evaluations = 0
     while True:
-        criterion = Criterion(gram, templates, reml, algebra)
+        criterion = Criterion(gram, templates, reml, solver)
         search = replace(search, framed=Framed(criterion, frame))
         outcome = minimize(_problem(search, (start,), noisy=True, tolerance=stop))
         evaluations += outcome.evaluations
         error = monte_carlo_error(search, outcome.theta, tolerance)
         excess = max(error.share / tolerance[0], error.objective / tolerance[1])
-        if excess <= 1.0 or algebra.n_probes >= MOST_PROBES or not outcome.converged:
+        probing = probing_of(criterion)
+        if excess <= 1.0 or probing.probes >= MOST_PROBES or not outcome.converged:
             outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
             outcome = _outward(search, outcome)
             if excess > 1.0:
-                outcome = still_uncertain(outcome, error.objective, algebra.n_probes)
+                outcome = still_uncertain(outcome, error.objective, probing.probes)
             return Solved(criterion, outcome, error)
         # theta is within a fraction of its standard error already: the next search is one evaluation there, as a rule
         start = outcome.theta
         factor = criterion.factor(frame.outward(start))
-        algebra = algebra.enlarged(factor, *_enlarged(algebra.n_probes, algebra.n_deflation, excess))
+        solver = solver.enlarged(*_enlarged(probing.probes, probing.deflation, excess), factor)
 
 
 def still_uncertain(outcome: Outcome, objective_error: float, probes: int) -> Outcome:
@@ -167,51 +157,51 @@ def solve_model(
     theta0: np.ndarray | None = None,
     seed: int = 0,
     tolerance: tuple[float, float] = (0.01, 0.05),
-    algebra: Algebra | None = None,
+    linear_solver: Solver | None = None,
 ) -> Solved:
-    """The minimum by the named solver ("exact" or "iterative"); algebra: an exact one of gram that is there already.
-    seed, tolerance: as `checked_seed` and `checked_tolerance` have passed them."""
+    """The minimum by the named solver ("exact" or "iterative"); linear_solver: an exact one of gram, where
+    there is one already. seed, tolerance: as `checked_seed` and `checked_tolerance` have passed them."""
     check_optimizer(optimizer, solver)
     # the iterative solver's BLAS calls are small, and between them its own threads want the cores
     with one_thread_each() if solver == "iterative" else quiet_driver(gram):
         if solver == "iterative":
             return solve_iteratively(gram, templates, reml, theta0, seed, tolerance)
-        criterion = Criterion(gram, templates, reml, algebra)
+        criterion = Criterion(gram, templates, reml, linear_solver)
         return Solved(criterion, minimize_criterion(criterion, optimizer, theta0), None)
 
 
 def minimize_criterion(criterion: Criterion, optimizer: str, theta0: np.ndarray | None = None) -> Outcome:
     """Minimise the deviance or REML criterion over theta."""
-    templates, small = criterion.templates, criterion.algebra.compressed()
-    frame = frame_for(criterion.algebra, templates)
+    templates, small = criterion.templates, criterion.solver.compressed()
+    frame = frame_for(criterion.solver, templates)
     search = restricted(Framed(criterion if small is None else Criterion(small, templates, criterion.reml), frame))
     fast = search.criterion
-    begin = starts(criterion.algebra.start(templates), templates, theta0, frame.identity)
+    begin = starts(criterion.solver.start(templates), templates, theta0, frame.identity)
     first = (search.start(frame.inward(start)) for start in begin)
-    cheap = fast.algebra.name == "exact" and is_cheap(fast.gram)
+    cheap = fast.solver.is_cheap
     exact = cheap and has_levels(criterion) and twofold.is_affordable(criterion.gram)
     gradient = replace(search, framed=Framed(criterion, frame)).exact_gradient if exact else None
     return _outward(search, minimize(_problem(search, tuple(first), cheap=cheap, exact_gradient=gradient), optimizer))
 
 
-def frame_for(algebra: Algebra, templates: Templates) -> Frame:
+def frame_for(solver: Solver, templates: Templates) -> Frame:
     """The coordinates of the search."""
-    gram = algebra.structure.gram
+    gram = solver.gram
     bases = [term.basis for term in gram.terms if term.penalized]
-    return frame_of(templates, bases, algebra.squares(), [gram.n / levels for levels in algebra.level_counts()])
+    return frame_of(templates, bases, solver.squares(), [gram.n / levels for levels in solver.level_counts()])
 
 
 def _problem(search: Restricted, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
     templates = search.criterion.templates
     how["curvature_noise"] = search.curvature_noise
-    return Problem(search.value, search.evaluate, templates.lower, first, templates.rectified, **how)
+    return Problem(search.value, search.evaluate, templates.search_lower, first, templates.rectified, **how)
 
 
 def _outward(search: Restricted, outcome: Outcome) -> Outcome:
     """The outcome for theta, of one for eta."""
     frame, criterion = search.frame, search.criterion
     theta = search.outward(outcome.theta)
-    at_boundary = _at_boundary(criterion, theta)
+    at_boundary = _at_boundary(search, outcome.theta, theta)
     advice = _told(search, outcome)
     if frame.is_trivial:
         return replace(outcome, at_boundary=at_boundary, advice=advice)
@@ -227,16 +217,21 @@ def _outward(search: Restricted, outcome: Outcome) -> Outcome:
     )
 
 
-def _at_boundary(criterion: Criterion, theta: np.ndarray) -> np.ndarray:
-    """(n_theta,) scales that are zero: lme4's rule, but for those that are small only because a covariate is large."""
-    small = (criterion.lower == 0) & (np.abs(theta) <= BOUNDARY)
+def _at_boundary(search: Restricted, point: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """(n_theta,) parameters at a bound: lme4's rule, but for scales that are small because a covariate is large."""
+    criterion = search.criterion
+    small = search.frame.at_boundary(search.start(point))
+    for term in criterion.templates.terms:
+        if term.covariance.is_invariant:
+            small[term.part] = term.covariance.at_boundary(theta[term.part])
     if not (small & (theta != 0)).any():
         return small
-    squares = criterion.algebra.squares()
+    squares = criterion.solver.squares()
     for term, lam in zip(criterion.templates.terms, criterion.templates.lambdas(theta), strict=True):
         columns = square_root(squares[term.joint]) @ criterion.gram.terms[term.joint].basis[:, term.slots]
-        if np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :].min(initial=np.inf) > NO_EFFECT:
-            small[term.start : term.start + term.size] = False
+        scales = np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :]
+        if term.covariance.is_invariant and scales.min(initial=np.inf) > NO_EFFECT:
+            small[term.part] = False
     return small
 
 
@@ -259,7 +254,7 @@ def _told(search: Restricted, outcome: Outcome) -> str:
 
 def _far_from_zero(criterion: Criterion) -> list[str]:
     """Covariates of random effects that vary little beside their size: all but a full covariance depends on that."""
-    found, squares = [], criterion.algebra.squares()
+    found, squares = [], criterion.solver.squares()
     for term in criterion.templates.terms:
         basis, own = criterion.gram.terms[term.joint].basis, squares[term.joint]
         for slot, name in zip(term.slots, term.names, strict=True):

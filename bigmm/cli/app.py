@@ -72,6 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command in this process; returns the exit code of the table in docs/cli.md and never raises."""
     console = Console(json_lines=asks_for_json_lines(arguments))
     arrived: list[BaseException] = []
+    stdout = sys.stdout
     try:
         with termination(arrived), console.warnings_shown(), watched(console.settled_at):
             code = bigmm.main(list(arguments), prog_name="bigmm", standalone_mode=False, obj=console)
@@ -85,9 +86,11 @@ def run(arguments: Sequence[str]) -> int:
         return stopped(*INTERRUPTION, console)
     except Terminated as error:
         return stopped("terminated", error.exit_code, console)
-    except SystemExit:  # click's answer to a reader that has seen enough of a --help
-        silence(sys.stdout)
-        return 0
+    except SystemExit as ended:
+        if sys.stdout is not stdout:  # click replaces it and leaves when the reader of the output has seen enough
+            silence(sys.stdout)
+            return 0
+        return exit_code(ended.code, console)
     except Exception as error:
         if arrived:
             last = arrived[-1]
@@ -98,6 +101,14 @@ def run(arguments: Sequence[str]) -> int:
                 OutputError(f"cannot write: {error.strerror}; free some space"), OutputError.exit_code, console
             )
         return failed(error, BUG, console)
+
+
+def exit_code(code: object, console: Console) -> int:
+    """The exit code of a SystemExit: a number is one, None is 0, and any other object is a message and 1."""
+    if code is None or isinstance(code, int):
+        return int(code or 0)
+    console.fail(str(code), code=1, kind="SystemExit")
+    return 1
 
 
 def asks_for_json_lines(arguments: Sequence[str]) -> bool:

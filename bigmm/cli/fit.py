@@ -112,14 +112,10 @@ def deliver(console: Console, fitted: Any, places: output.Destinations) -> int:
 
 def verdict(console: Console, fitted: Any) -> int:
     """0, or 3 with the reason when the fit is not to be trusted as it is."""
-    if not fitted.converged:
-        advice = fitted.optimizer_result.advice
-        console.warn(f"the fit has not converged; results are given, but do not rely on them. {advice}".rstrip())
-    if fitted.is_singular:
-        console.warn(
-            "the fit is singular: a variance is estimated as zero, or a correlation as +-1. Results are given; "
-            "a model with fewer random effects would fit as well."
-        )
+    from bigmm.results.doubts import doubts
+
+    for doubt in doubts(fitted.fitted):
+        console.warn(str(doubt))
     return code_of(fitted)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from bigmm.families import NAMES
+
 UNITS = {
     "": 1,
     "k": 1000,
@@ -19,8 +21,6 @@ UNITS = {
     "gi": 1024**3,
     "ti": 1024**4,
 }
-
-FAMILIES = ("gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "gamma", "inverse_gaussian")
 
 
 class Bytes(click.ParamType):
@@ -78,7 +78,7 @@ def family_options(command: Callable) -> Callable:
     options = (
         click.option(
             "--family",
-            type=click.Choice(FAMILIES),
+            type=click.Choice(NAMES),
             default="gaussian",
             show_default=True,
             help="Distribution of the response.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 
 import pyarrow as pa
 import pyarrow.types as pt
@@ -43,8 +42,7 @@ def _check_column(name: str, schema: pa.Schema, formula: str, position: int) -> 
         return
     if "." in name and name.split(".")[0] in schema.names:
         raise FormulaError(f"{name}: attributes of a column cannot be used in a formula", formula, position)
-    close = get_close_matches(name, schema.names, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"columns are {_shown(schema.names)}"
+    hint = did_you_mean(name, schema.names) or f"columns are {_shown(schema.names)}"
     raise FormulaError(f"unknown column {name!r}; {hint}", formula, position)
 
 

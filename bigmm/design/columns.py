@@ -201,7 +201,7 @@ class Builder:
             count = shown[bar.name] = shown.get(bar.name, -1) + 1
             covariates, names = self._covariates(bar.lhs)
             label = f"{bar.name}.{count}" if count else bar.name
-            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names))
+            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names, bar.structure))
         return tuple(terms)
 
     def _covariates(self, part: LinearPart) -> tuple[tuple[int, ...], tuple[str, ...]]:

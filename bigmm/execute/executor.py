@@ -1,33 +1,38 @@
-"""The only door to Dask: where lanes are folded, and how one is chosen."""
+"""What every executor can do. `docs/extending/executor.md` shows how to write one for another cluster system."""
 
 from __future__ import annotations
 
-import numbers
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from bigmm.errors import UsageError
 from bigmm.execute.lanes import Lane
 from bigmm.execute.progress import ProgressCallback
-from bigmm.execute.threads import ThreadExecutor
-
-if TYPE_CHECKING:
-    from distributed import Client
+from bigmm.execute.sharded import PieceStore, Sharded
+from bigmm.execute.tasks import Capacity, Name, Task
 
 T = TypeVar("T")
 
-#: Seconds without any worker after which a pass on a cluster is given up (TemporaryError).
-NO_WORKER_SECONDS = 600.0
 
-
+@runtime_checkable
 class Executor(Protocol):
-    """Runs pure, picklable tasks. Results have the same bits on every executor and any number of workers."""
+    """Runs pure, picklable tasks. Results have the same bits on every executor and any number of workers.
+
+    Every method raises the first error of a task as it is, and TemporaryError when workers are lost too often.
+    ``label`` names the work in progress reports and messages.
+    """
 
     @property
     def n_workers(self) -> int:
         """Tasks that run side by side."""
+        ...
+
+    @property
+    def shares_memory(self) -> bool:
+        """True when tasks run in this process: they use its memory, its limit and its temporary directory."""
+        ...
+
+    def capacity(self) -> Capacity:
+        """Room for the results of `run_graph`, now."""
         ...
 
     def map_reduce(
@@ -40,11 +45,10 @@ class Executor(Protocol):
         rows_total: int = 0,
         progress: ProgressCallback | None = None,
     ) -> T:
-        """Fold every lane, merge the results as a fixed binary tree over lane numbers.
+        """Fold every lane, merge the results as a fixed binary tree over lane numbers (`MergeTree`).
 
         ``fold(lane, tick)`` makes one accumulator from the lane's partitions in order and calls ``tick(rows)`` after
-        each; ``merge(left, right)`` may be called in any thread. The first error of a lane stops the rest and is raised
-        as it is.
+        each; ``merge(left, right)`` may be called in any thread. The first error of a lane stops the rest.
         """
         ...
 
@@ -54,55 +58,89 @@ class Executor(Protocol):
         """``task(item)`` of every item, in the order of items, a bounded number in flight."""
         ...
 
+    def shuffle(
+        self,
+        split: Callable[[Any], Iterable],
+        items: Sequence,
+        join: Callable[[int, list], Any],
+        n_shards: int,
+        *,
+        files: Callable[[], PieceStore] | None = None,
+        label: str = "shard",
+        progress: ProgressCallback | None = None,
+    ) -> Sharded:
+        """Shards from rows in any order: ``split(item)`` gives one piece per shard, ``join(number, pieces)`` a shard.
 
-def executor(
-    client: Client | None = None, n_workers: int | None = None, *, no_worker_seconds: float = NO_WORKER_SECONDS
-) -> Executor:
-    """Choose where to work: the given `distributed.Client`, else the current one, else threads of this process.
+        Parameters
+        ----------
+        items
+            Partitions, or lanes of them. Each is split as a whole.
+        files
+            Makes a store of pieces and shards in temporary files, which has to give the same shards as ``join``. Used
+            only by an executor that shares this process's memory.
 
-    ``n_workers`` asks for that many threads of this process (and no cluster). A fit inside a Dask task stays in its
-    thread. ``no_worker_seconds``: a pass on a cluster without any worker for so long is a `TemporaryError`.
-    """
-    if n_workers is not None:
-        if client is not None:
-            raise UsageError("give either client= (a cluster) or n_workers= (threads of this process), not both")
-        if isinstance(n_workers, bool) or not isinstance(n_workers, numbers.Integral):
-            raise UsageError(f"n_workers must be a number of threads, got {n_workers!r}")
-        if n_workers < 1:
-            raise UsageError(f"n_workers must be at least 1, got {n_workers}")
-        return ThreadExecutor(int(n_workers))
-    if client is None and "distributed" in sys.modules:
-        if _inside_a_task():
-            return ThreadExecutor(1)
-        client = _current_client()
-    if client is None:
-        return ThreadExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    known = hasattr(client, "submit") and hasattr(client, "nthreads")
-    if not known and not getattr(client, "asynchronous", False):
-        raise UsageError(
-            f"client must be a connected distributed.Client, got {client!r}: for the address of a scheduler write "
-            "client=distributed.Client('tcp://head:8786'), for a cluster client=cluster.get_client()"
-        )
-    from bigmm.execute.cluster import ClusterExecutor
+        Raises
+        ------
+        BigmmError
+            The error of ``split`` for the first bad item.
+        OutputError
+            When the disk is full.
+        """
+        ...
 
-    return ClusterExecutor(client, no_worker_seconds)
+    def shuffle_once(
+        self,
+        split: Callable[[Any], Iterable],
+        items: Sequence,
+        join: Callable[[int, list], Any],
+        n_shards: int,
+        *,
+        label: str,
+        progress: ProgressCallback | None = None,
+    ) -> list:
+        """The shards that `shuffle` would make, brought to this process one by one."""
+        ...
 
+    def shard_sorted(
+        self,
+        make: Callable[[Any], Any],
+        items: Iterable,
+        *,
+        in_files: bool = False,
+        label: str = "shard",
+        progress: ProgressCallback | None = None,
+    ) -> Sharded:
+        """Shards from rows that are in order: ``make(item)`` reads all rows of one shard.
 
-def _inside_a_task() -> bool:
-    # Submitting from a task and waiting for the result can starve the workers' threads.
-    from distributed import get_worker
+        ``in_files``: an executor that shares this process's memory keeps the arrays of shards (frozen dataclasses) in
+        a temporary file.
+        """
+        ...
 
-    try:
-        get_worker()
-    except ValueError:
-        return False
-    return True
+    def run_graph(
+        self,
+        tasks: Sequence[Task],
+        *,
+        label: str,
+        ahead: int,
+        memory: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> dict[Name, Any]:
+        """Results of the tasks that are outputs, by name. A result is gone after its last use.
 
+        Parameters
+        ----------
+        tasks
+            In an order in which each could be done when it is its turn.
+        ahead
+            Number of tasks beyond the first unfinished one that may be started, so that memory is bounded.
+        memory
+            Bytes of arrays to keep in memory by an executor that shares this process's memory; the remainder waits in
+            a temporary file. None keeps all in memory.
 
-def _current_client() -> Client | None:
-    from distributed import default_client
-
-    try:
-        return default_client()
-    except ValueError:
-        return None
+        Raises
+        ------
+        OutputError
+            When the disk is full.
+        """
+        ...

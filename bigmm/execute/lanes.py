@@ -37,10 +37,10 @@ def cut_lanes(
 def lane_count(sizes: Sequence[int], accumulator_bytes: int, target_bytes: int, minimum: int) -> int:
     """How many lanes partitions of these sizes (bytes) get."""
     total = sum(sizes)
-    wanted = max(minimum, min(MAXIMUM_LANES, -(-total // target_bytes)))
+    count = max(minimum, min(MAXIMUM_LANES, -(-total // target_bytes)))
     if accumulator_bytes:
-        wanted = max(minimum, min(wanted, total // (4 * accumulator_bytes)))
-    return min(wanted, len(sizes))
+        count = max(minimum, min(count, total // (4 * accumulator_bytes)))
+    return min(count, len(sizes))
 
 
 def _balanced_bounds(sizes: Sequence[int], count: int) -> list[int]:

@@ -44,12 +44,12 @@ def memory_bytes(limit: Any) -> int:
         if limit <= 0:
             raise UsageError(f"memory_limit must be positive, got {limit}")
         return int(limit)
-    found = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", str(limit))
-    if not found or found[2].upper() not in _UNITS or found[1].count(".") > 1 or float(found[1]) <= 0:
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]*)\s*", str(limit))
+    if not match or match[2].upper() not in _UNITS or match[1].count(".") > 1 or float(match[1]) <= 0:
         raise UsageError(
             f"memory_limit {limit!r} is not a size: write for example '4GiB', '500MB' or a number of bytes"
         )
-    return int(float(found[1]) * _UNITS[found[2].upper()])
+    return int(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def give_back() -> None:

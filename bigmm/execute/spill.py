@@ -127,11 +127,11 @@ def _failed(error: OSError) -> OutputError:
 
 def moved(value: Any, file: SpillFile, but: Sequence[np.ndarray] = ()) -> Any:
     """A frozen dataclass with its large arrays in the file (as `Placed`), except those in ``but``."""
-    known = {id(array) for array in but}
+    unmoved = {id(array) for array in but}
     changes = {
         name: file.write(array)
         for name, array in arrays_of(value).items()
-        if array.nbytes >= SMALLEST and id(array) not in known
+        if array.nbytes >= SMALLEST and id(array) not in unmoved
     }
     return replace(value, **changes) if changes else value
 
@@ -146,5 +146,5 @@ def arrays_of(value: Any) -> dict[str, np.ndarray]:
     """The fields of a dataclass that are arrays."""
     if not is_dataclass(value):
         return {}
-    found = {f.name: getattr(value, f.name) for f in fields(value)}
-    return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+    values = {f.name: getattr(value, f.name) for f in fields(value)}
+    return {name: array for name, array in values.items() if isinstance(array, np.ndarray)}

@@ -7,18 +7,16 @@ from functools import partial
 
 import numpy as np
 
-from bigmm.blocks import Gram
 from bigmm.design.layout import Layout
 from bigmm.fit.held_model import HeldModel
-from bigmm.laplace.algebra import ExactAlgebra, IterativeAlgebra, LaplaceAlgebra
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
-from bigmm.objective import Templates
-from bigmm.planning.memory import FIRST_DEFLATION, FIRST_PROBES
+from bigmm.objective.covariances import RootElements
+from bigmm.objective.solvers import WORKING_SOLVERS
 
 Engine = SingleFactor | NestedFactors | CrossedLaplace
 
@@ -40,7 +38,7 @@ def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type
 
 def make_engine(
     model: HeldModel,
-    templates: Templates,
+    templates: RootElements,
     beta0: np.ndarray,
     nagq: int,
     observed: bool,
@@ -65,10 +63,5 @@ def make_engine(
     # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
     model = replace(model, held=held, assembled=bare)
-    chosen = algebra(wiring.pattern, solver, seed)
-    return CrossedLaplace(held, wiring, *common, model.constant, beta0, chosen), model
-
-
-def algebra(pattern: Gram, solver: str, seed: int) -> LaplaceAlgebra:
-    """The algebra of that solver; probes and deflation may grow later."""
-    return IterativeAlgebra(pattern, FIRST_PROBES, FIRST_DEFLATION, seed) if solver == "iterative" else ExactAlgebra()
+    working_solver = WORKING_SOLVERS[solver](wiring.pattern, seed)
+    return CrossedLaplace(held, wiring, *common, model.constant, beta0, working_solver), model

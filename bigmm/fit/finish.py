@@ -10,7 +10,6 @@ import numpy as np
 from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
-from bigmm.blocks.iterative.probes import keys_of
 from bigmm.errors import DataError
 from bigmm.fit import runaway
 from bigmm.fit.held_model import HeldModel
@@ -23,8 +22,7 @@ from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.single import SingleFactor, working_blocks
 from bigmm.laplace.working import WorkingModel, working_model
 from bigmm.objective import Estimates
-from bigmm.objective.algebra import IterativeAlgebra
-from bigmm.objective.montecarlo import MonteCarloError
+from bigmm.objective.montecarlo import MonteCarloError, probing_of
 from bigmm.optimize import Outcome
 
 
@@ -127,18 +125,19 @@ def probe_sizes(search: Search) -> dict | None:
 def error_record(search: Search, error: ProbeError, working: WorkingModel, theta: np.ndarray, objective: float) -> dict:
     """`MonteCarloError` as plain values, with the errors of the coefficients beside those of theta."""
     parameters = search.parameters
-    assert isinstance(working.algebra, IterativeAlgebra)
     factor, n = working.factor(theta), parameters.n_beta
+    logdet_error = factor.logdet_error  # solves for the probes, whose number may become less
+    probing = probing_of(working)
     place = slice(n, n + parameters.n_theta)
     record = MonteCarloError(
-        factor.logdet_error,
+        logdet_error,
         error.psi[place],
         error.statistical[place],
-        working.algebra.n_probes,
-        working.algebra.n_deflation,
-        working.algebra.seed,
+        probing.probes,
+        probing.deflation,
+        probing.seed,
         objective + (factor.logdet_each - factor.logdet_z),
-        tuple(name for name, _, _ in keys_of(working.algebra.structure)),
+        working.solver.probed,
         search.wishes.mc_tol,
     ).as_record()
     beta = {"beta": error.psi[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}
@@ -156,12 +155,8 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
         if found:
             return found
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
-    deviations = [
-        np.linalg.norm(eta, axis=1)[row] if row == column else 0.0
-        for term, eta in zip(templates.terms, templates.lambdas(search.coordinates.eta(search.end)), strict=True)
-        for row, column in term.entries()
-    ]
-    advice = runaway.runaway_variance(model.family, np.array(deviations), templates.names)
+    deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
+    advice = runaway.runaway_variance(model.family, deviations, templates.names)
     return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 

@@ -12,7 +12,6 @@ from bigmm.design import DesignSpec
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Layout
 from bigmm.execute import Executor
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.engines import engine_for
 from bigmm.fit.held_levels import WORKING_COPIES, held_bytes
 from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, Storage, chain_of, row_sizes, storage
@@ -89,7 +88,7 @@ def forecast_linear(source: Source, spec: DesignSpec, workers: Executor, how: Se
         terms, flops = terms_of_chain(layout)
         summing, evaluating = held_bytes(source, spec, stays.head, how, workers.n_workers)
         fits = max(summing, evaluating) <= limit
-        refused = not fits and isinstance(workers, ThreadExecutor)
+        refused = not fits and workers.shares_memory
         return Forecast(LEVELS, "exact", stays.why, terms, summing, evaluating, flops, fits, refused)
     head = first_rows(source, spec)
     rows = row_sizes(source, layout, head).rows
@@ -129,7 +128,7 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
         terms = tuple(_with_shards(term) for term in terms)
         solving, flops = 3 * sum(term.bytes for term in terms), INNER_STEPS * max(nagq, 1) * look
         at_once = min(workers.n_workers, kept.n_shards) * WORKING_COPIES * kept.nbytes // kept.n_shards
-        at_once = at_once if isinstance(workers, ThreadExecutor) else 0
+        at_once = at_once if workers.shares_memory else 0
     needed = beside + at_once + solving
     fits, refused = max(shuffling, needed) <= limit, chain is None and needed > limit
     return Forecast(engine, solver, why, terms, shuffling, needed, flops, fits, refused)
@@ -184,7 +183,7 @@ def _shuffle_bytes(
     partition = max((p.rows for p in source.partitions), default=0) * (size.each + 8 * len(spec.used_columns))
     names = sum(8 * grouping.n_levels for grouping in layout.groupings)
     looking = 0 if whole else (2 * at_once + 1) * accumulator_bytes(layout, size.rows // kept.n_shards)
-    if not isinstance(workers, ThreadExecutor):
+    if not workers.shares_memory:
         return names + looking
     moving = 0 if kept.in_files else SHUFFLE_COPIES * size.rows * size.each
     shard = kept.nbytes // kept.n_shards

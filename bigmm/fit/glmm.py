@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bigmm.arguments import strict
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import UsageError
@@ -184,5 +182,5 @@ def glmm(
 
 def is_singular(search: Search) -> bool:
     """Is some variance zero, or some correlation one? The search's coordinates know no unit of a covariate."""
-    scales = search.coordinates.eta(search.end)[search.model.templates.lower == 0]
-    return bool(np.any(np.abs(scales) < SINGULAR))
+    coordinates = search.coordinates
+    return bool(coordinates.frame.at_boundary(coordinates.eta(search.end), SINGULAR).any())

@@ -21,9 +21,8 @@ from bigmm.blocks.nested import ChainColumns, ChainSums
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError
-from bigmm.execute import Executor, Held, Lane, hold, hold_each
+from bigmm.execute import Executor, Lane, Sharded
 from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.fit.checks import check_factor, widest
 from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, row_sizes
 from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
@@ -31,7 +30,7 @@ from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
 from bigmm.laplace.shard_files import ShardFiles, unpacked
 from bigmm.objective import templates_for
-from bigmm.objective.held import HeldAlgebra, HeldLevels, LevelNumbers
+from bigmm.objective.held import HeldLevels, LevelNumbers, ShardedSolver
 from bigmm.objective.shards import ChainFacts, chain_facts
 from bigmm.source import Partition, Source
 
@@ -47,9 +46,9 @@ Sum = Callable[[Sequence[DesignChunk]], ChainSums]
 
 @dataclass(frozen=True, slots=True)
 class HeldModelOfLevels:
-    """algebra: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
+    """solver: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
 
-    algebra: HeldAlgebra
+    solver: ShardedSolver
     assembled: Assembled
     facts: ChainFacts
 
@@ -59,7 +58,7 @@ class HeldSums:
     """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `hold_sums`;
     shift: what the columns are summed about."""
 
-    held: Held
+    held: Sharded
     layout: Layout
     chain: tuple[int, ...]
     shift: Shift
@@ -106,7 +105,7 @@ def levels_model(sums: HeldSums, how: Settings) -> HeldModelOfLevels:
         check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
     levels = HeldLevels(sums.held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return HeldModelOfLevels(HeldAlgebra(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+    return HeldModelOfLevels(ShardedSolver(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
 
 
 def without_labels(layout: Layout) -> Layout:
@@ -139,7 +138,7 @@ def held_bytes(source: Source, spec: DesignSpec, head: DesignChunk, how: Setting
 def check_held_memory(source: Source, spec: DesignSpec, head: DesignChunk, how: Settings, workers: Executor) -> None:
     """Raises MemoryLimitError, naming what to change, when this process would need more; a cluster's workers have their
     own limits."""
-    if not isinstance(workers, ThreadExecutor):
+    if not workers.shares_memory:
         return
     needed = max(held_bytes(source, spec, head, how, workers.n_workers))
     if needed > how.memory_limit:
@@ -161,25 +160,25 @@ def through_files(rows_bytes: int, how: Settings) -> bool:
 def _held(
     source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], workers: Executor, how: Settings,
     size: RowSizes, total: Sum,
-) -> Held:  # fmt: skip
+) -> Sharded:  # fmt: skip
     leading = layout.joint[chain[-1]].grouping
     count = shards.shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
-    here = isinstance(workers, ThreadExecutor)
+    here = workers.shares_memory
     runs = runs_by_level(source, spec, leading, count, workers, how.progress)
     if runs is not None:
         make = partial(sums_of_lane, source, spec, runs, leading, total)
         in_files = here and sums_bytes(layout) > how.memory_limit // SUMS_SHARE
-        return hold_each(workers, make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
+        return workers.shard_sorted(make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, source, spec, edges, leading)
-    through = None
+    files = None
     if here and through_files(size.rows * size.each, how):
         check_disk(size.rows * size.each + sums_bytes(layout))
         known = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
-        through = partial(SumFiles, total, edges, leading, *known)
+        files = partial(SumFiles, total, edges, leading, *known)
     join = partial(sums_of_pieces, total)
-    return hold(
-        workers, split, source.partitions, join, count, through=through, label="accumulate", progress=how.progress
+    return workers.shuffle(
+        split, source.partitions, join, count, files=files, label="accumulate", progress=how.progress
     )
 
 

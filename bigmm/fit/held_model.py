@@ -27,15 +27,14 @@ from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.levels.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
-from bigmm.execute import Held, hold, hold_each
+from bigmm.execute import Sharded
 from bigmm.execute.spill import check_disk
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
 from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
-from bigmm.laplace.identical import COUNTABLE, counted
+from bigmm.laplace.identical import counted
 from bigmm.laplace.shard_files import ShardFiles
 from bigmm.laplace.shards import Shard
 from bigmm.objective import Templates, templates_for
@@ -58,7 +57,7 @@ class HeldModel:
     compressed_rows: rows after identical ones were counted, None when none were.
     """
 
-    held: Held
+    held: Sharded
     edges: np.ndarray
     leading: int
     spec: DesignSpec
@@ -179,8 +178,8 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
     if chain is None:
         count, each = min(count, shards.MINIMUM_SHARDS), each + _entry_bytes(layout)
     nbytes = size.rows * each
-    in_files = isinstance(workers, ThreadExecutor) and nbytes > how.memory_limit // SHUFFLE_COPIES
-    resident = 0 if in_files or not isinstance(workers, ThreadExecutor) else nbytes
+    in_files = workers.shares_memory and nbytes > how.memory_limit // SHUFFLE_COPIES
+    resident = 0 if in_files or not workers.shares_memory else nbytes
     return Storage(count, nbytes, in_files, resident)
 
 
@@ -211,13 +210,13 @@ def hold_rows(
     read = partial(read_rows, source, spec, family, shift)
     if runs is not None:
         make = partial(make_shard, read, runs.edges, runs.counted, leading, finest)
-        return hold_each(workers, make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
+        return workers.shard_sorted(make, runs.lanes, in_files=spills, progress=how.progress), runs.edges, leading
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, read, edges, leading)
     sizes = len(shift) - 2, len(layout.groupings), size.weighted, size.with_offset
-    through = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
+    files = partial(ShardFiles, edges, leading, *sizes, finest=finest) if spills else None
     join = partial(_join, leading, finest, edges)
-    held = hold(workers, split, source.partitions, join, count, through=through, progress=how.progress)
+    held = workers.shuffle(split, source.partitions, join, count, files=files, progress=how.progress)
     return held, edges, leading
 
 
@@ -269,7 +268,7 @@ class HeldRows:
     edges, leading, chain: as in `HeldModel`; summed: the layout of what the look sums; passes: over the source.
     """
 
-    held: Held
+    held: Sharded
     edges: np.ndarray
     leading: int
     summed: Layout
@@ -350,7 +349,7 @@ def column_root(products: CrossProducts) -> np.ndarray:
 
 def with_counted_rows(model: HeldModel) -> HeldModel:
     """The model with identical rows counted once, where that pays; after all that needs the original rows is known."""
-    if model.family.name not in COUNTABLE:
+    if not model.family.distribution.countable:
         return model
     smaller = model.held.replaced(partial(counted, family=model.family))
     rows, before = sum(smaller.map(_rows)), sum(model.held.map(_rows))

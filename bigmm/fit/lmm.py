@@ -27,7 +27,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
-from bigmm.execute import Executor, cut_lanes, exchange
+from bigmm.execute import Executor, cut_lanes
 from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
 from bigmm.fit.clock import Clock, peak_rss_bytes
@@ -38,7 +38,7 @@ from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
 from bigmm.fit.staying import Staying, staying
 from bigmm.objective import Templates, templates_for
-from bigmm.objective.algebra import Algebra
+from bigmm.objective.factorization import Solver
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
 from bigmm.planning.memory import accumulator_bytes, has_many_pairs
 from bigmm.results import FittedLmm, LmmResults
@@ -185,18 +185,16 @@ def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, 
     rows = sum(p.rows for p in source.partitions)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
     fold, label = partial(fold_lane, source, spec, shift), "accumulate"
-    if has_many_pairs(spec.layout):
+    if has_many_pairs(spec.layout) and not workers.shares_memory:  # in one memory the parts would only be copied
         cut = partial(fold_in_parts, fold)
-        parts = exchange(workers, cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress)
-        if parts is not None:
-            return whole(parts)
+        return whole(workers.shuffle_once(cut, lanes, add_up_part, N_PARTS, label=label, progress=how.progress))
     return workers.map_reduce(fold, lanes, merge, label=label, rows_total=rows, progress=how.progress)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that a fit needs of the rows: blocks (algebra: where they are not on the driver), templates, which solver and
-    why, what was counted, and passes over the rows."""
+    """All that a fit needs of the rows: blocks, templates, the name of the solver and the reason for it, counts of
+    rows, and the number of passes. linear_solver: None where the blocks are on the driver."""
 
     assembled: Assembled
     templates: Templates
@@ -204,7 +202,7 @@ class Ready:
     why: str
     rows_read: int
     dropped: dict[str, int]
-    algebra: Algebra | None = None
+    linear_solver: Solver | None = None
     passes: int = 0
 
 
@@ -221,7 +219,7 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
 def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, stays: Staying) -> Ready:
     """The blocks of levels that stay with the workers."""
     templates, facts = templates_for(spec.layout, stays.chain), held.facts
-    return Ready(held.assembled, templates, "exact", stays.why, facts.rows_read, facts.dropped, held.algebra)
+    return Ready(held.assembled, templates, "exact", stays.why, facts.rows_read, facts.dropped, held.solver)
 
 
 def fit_assembled(
@@ -242,7 +240,7 @@ def fit_assembled(
     gram = ready.assembled.gram
     with clock("optimize"):
         search = {"optimizer": how.optimizer, "theta0": theta0, "seed": seed, "tolerance": mc_tol}
-        solved = solve_model(gram, ready.templates, reml, ready.solver, algebra=ready.algebra, **search)
+        solved = solve_model(gram, ready.templates, reml, ready.solver, linear_solver=ready.linear_solver, **search)
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(

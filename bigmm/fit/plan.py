@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bigmm.arguments import strict, true_or_false
+from bigmm.covariance import covariance
 from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
 from bigmm.execute.memory import in_units
@@ -162,7 +163,7 @@ def plan(
         ahead = forecast_generalized(source, spec, workers, how, options.nagq)
     readable = reading_bytes(source, spec.used_columns, workers) <= max(how.memory_limit, SMALL_BYTES)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
-    theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
+    theta = sum(covariance(t.structure, len(t.covariates)).n_parameters for t in layout.terms)
     return Plan(
         formula,
         source.description,

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
-from bigmm.laplace.algebra import IterativeAlgebra
 from bigmm.laplace.coordinates import Coordinates
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.montecarlo import ProbeError, probe_error
+from bigmm.objective.factorization import Probing
 from bigmm.optimize import Outcome, Problem, minimize
 from bigmm.solver import MOST_PROBES, still_uncertain
 
@@ -35,18 +35,18 @@ def search_score(
     """
     evaluations = 0
     while True:
-        outcome, algebra = minimize(problem), _iterative(engine)
+        outcome, probing = minimize(problem), _probing(engine)
         evaluations += outcome.evaluations
         outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
         try:
-            jacobians = coordinates.jacobian(), coordinates.user_jacobian(outcome.theta)
+            jacobians = coordinates.jacobian(outcome.theta), coordinates.user_jacobian(outcome.theta)
             error = probe_error(engine, coordinates.engine(outcome.theta), *jacobians)
         except NotPositiveDefiniteError:
             unknown = np.full(len(outcome.theta), np.nan)
-            return Probed(outcome, ProbeError(np.inf, unknown, unknown), (algebra.n_probes, algebra.n_deflation))
-        if error.share <= tolerance[0] or algebra.n_probes >= MOST_PROBES or not outcome.converged:
+            return Probed(outcome, ProbeError(np.inf, unknown, unknown), (probing.probes, probing.deflation))
+        if error.share <= tolerance[0] or probing.probes >= MOST_PROBES or not outcome.converged:
             break
-        engine.use(algebra.enlarged())
+        engine.use(engine.solver.enlarged(2 * probing.probes, 2 * probing.deflation))
         problem = replace(problem, starts=(outcome.theta,))
     sizes, objective = _enough_for_the_objective(
         engine, coordinates.engine(outcome.theta), error.objective, tolerance[1]
@@ -61,15 +61,16 @@ def _enough_for_the_objective(
     engine: CrossedLaplace, psi: np.ndarray, error: float, tolerance: float
 ) -> tuple[tuple[int, int], float]:
     """((probes, deflation), error of the objective with them); the engine keeps what the search ended with."""
-    algebra = more = _iterative(engine)
-    while error > tolerance and more.n_probes < MOST_PROBES:
-        more = more.enlarged()
-        engine.use(more)
-        error = engine.at_mode(psi, False).complete.logdet_error
-    engine.use(algebra)
-    return (more.n_probes, more.n_deflation), error
+    solver, probing = engine.solver, _probing(engine)
+    while error > tolerance and probing.probes < MOST_PROBES:
+        engine.use(engine.solver.enlarged(2 * probing.probes, 2 * probing.deflation))
+        error = engine.at_mode(psi, False).factor.logdet_error
+        probing = _probing(engine)
+    engine.use(solver)
+    return (probing.probes, probing.deflation), error
 
 
-def _iterative(engine: CrossedLaplace) -> IterativeAlgebra:
-    assert isinstance(engine.algebra, IterativeAlgebra)
-    return engine.algebra
+def _probing(engine: CrossedLaplace) -> Probing:
+    probing = engine.solver.probing
+    assert probing is not None
+    return probing

@@ -2,26 +2,26 @@
 
 PIRLS: Bates, Maechler, Bolker and Walker (2015); the gradient is that of docs/theory/laplace.md with q_i = z_i'v +
 x_i'tau, where (v, tau) solves the observed-weight system for the derivative of log|M| at the mode. Every sum over
-rows is a map-reduce over shards; everything else happens in the blocks, by an `algebra` of one of two kinds.
+rows is a map-reduce over shards; everything else happens in the blocks, by a `WorkingSolver`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
-from bigmm.execute.held import Held
+from bigmm.execute import Sharded
 from bigmm.families import Family
-from bigmm.laplace.algebra import LaplaceAlgebra, Terms
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
-from bigmm.laplace.leverages import Leverages, third_order_sums
+from bigmm.laplace.leverages import third_order_sums
 from bigmm.laplace.totals import Sums, summed, working_part
 from bigmm.laplace.wiring import Rows, Wiring, gram_of
-from bigmm.objective.templates import Templates
+from bigmm.objective.covariances import RootElements
+from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
+from bigmm.objective.information import average_information, changes_of
 
 SETTLED = 1e-10
 MAX_STEPS = 100
@@ -42,15 +42,15 @@ class Mode:
 
 @dataclass(frozen=True, slots=True)
 class AtMode:
-    """The mode at psi, and what was summed and completed there; o is the factor with observed weights."""
+    """The mode at psi, the sums over rows and the factor there; factor_o is the factor with observed weights."""
 
     mode: Mode
     lams: Terms
     effects: Terms
     phi: float
     sums: Sums
-    complete: Any
-    factor_o: Any
+    factor: WorkingFactorization
+    factor_o: WorkingFactorization
     penalized: float
 
 
@@ -63,18 +63,18 @@ class CrossedLaplace:
 
     def __init__(
         self,
-        held: Held,
+        held: Sharded,
         wiring: Wiring,
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,
         beta0: np.ndarray,
-        algebra: LaplaceAlgebra,
+        solver: WorkingSolver,
     ):
         self.held, self.wiring, self.family, self.templates = held, wiring, family, templates
-        self.parameters, self.observed, self.constant, self.algebra = parameters, observed, constant, algebra
+        self.parameters, self.observed, self.constant, self.solver = parameters, observed, constant, solver
         self.profile = parameters.profile
         self.rules = wiring.rules(family)
         self.windows = held.map(entry_windows)
@@ -91,16 +91,16 @@ class CrossedLaplace:
         """One look at all rows."""
         self.passes += 1
         m = (len(beta) if with_x else 0) + 1
-        task = working_part, self.rules, beta, effects, phi, observed, with_x, self.algebra.kind
-        return summed(self.held.fold, self.wiring, m, self.algebra.kind, *task)
+        task = working_part, self.rules, beta, effects, phi, observed, with_x, self.solver.dtype
+        return summed(self.held.fold, self.wiring, m, self.solver.dtype, *task)
 
     def gram(self, sums: Sums) -> Gram:
         """The sums as blocks."""
         return gram_of(self.wiring, sums.diagonal, sums.dense, sums.cross, sums.xy)
 
-    def factor(self, sums: Sums, lams: Terms) -> Any:
+    def factor(self, sums: Sums, lams: Terms) -> WorkingFactorization:
         """Factor of M (and of the fixed effects when the sums have them)."""
-        return self.algebra.factor(self.gram(sums), lams)
+        return self.solver.factor(lams, self.gram(sums))
 
     # ------------------------------------------------------------------------------------------------ the mode
 
@@ -121,7 +121,7 @@ class CrossedLaplace:
 
     def _start(self, lams: Terms) -> Terms:
         """The last modes; where steps of theta are long, the u with the same effects: the rows say what these are."""
-        if self.algebra.name == "exact" or self.lams is None:
+        if self.solver.is_exact or self.lams is None:
             return self.u
         pairs = zip(self.u, self.lams, lams, strict=True)
         return tuple(u @ old.T @ np.linalg.pinv(new).T for u, old, new in pairs)
@@ -164,7 +164,7 @@ class CrossedLaplace:
                 return Mode(u, beta, penalized - gain, step + 1, True)
         return Mode(u, beta, best, MAX_STEPS, False)
 
-    def _newton(self, factor: Any, sums: Sums, inverses: Terms, u: Terms, beta, effects: Terms):
+    def _newton(self, factor: WorkingFactorization, sums: Sums, inverses: Terms, u: Terms, beta, effects: Terms):
         """Newton's step of u and beta, and what it should gain in penalized deviance.
 
         In steps and not in positions, so that a solution to few digits is as good as it says. u = Lambda'a throughout,
@@ -172,7 +172,7 @@ class CrossedLaplace:
         """
         rest = tuple(s - u_j @ inverse for s, u_j, inverse in zip(sums.score, u, inverses, strict=True))
         xs = self._fixed_score(sums, beta, effects) if self.profile else np.zeros(0)
-        change, dbeta = self.algebra.solve(factor, rest, xs, not self.profile)
+        change, dbeta = factor.effects(rest, xs, not self.profile)
         dbeta = dbeta if self.profile else np.zeros_like(beta)
         gain = sum(float((r * d).sum()) for r, d in zip(rest, change, strict=True))
         gain += float(xs @ dbeta) if self.profile else 0.0
@@ -191,7 +191,7 @@ class CrossedLaplace:
     # ------------------------------------------------------------------------------------------------ value, gradient
 
     def at_mode(self, psi: np.ndarray, with_x: bool) -> AtMode:
-        """The completed factor at the mode; raises NotPositiveDefiniteError."""
+        """The mode and the factor there; raises NotPositiveDefiniteError."""
         mode = self.mode(psi)
         if not mode.settled:
             raise NotPositiveDefiniteError("no mode")
@@ -203,7 +203,7 @@ class CrossedLaplace:
         if with_x and not (self.family.canonical or self.observed):
             factor_o = self.factor(self.sums(mode.beta, effects, phi, True, True), lams)
         penalized = -2.0 * sums.ll + squared_length(mode.u)
-        return AtMode(mode, lams, effects, phi, sums, self.algebra.complete(factor), factor_o, penalized)
+        return AtMode(mode, lams, effects, phi, sums, factor, factor_o, penalized)
 
     def value(self, psi: np.ndarray) -> float:
         """The Laplace deviance; inf where there is no mode."""
@@ -211,9 +211,9 @@ class CrossedLaplace:
             return self._evaluated[1].value
         try:
             at = self.at_mode(psi, False)
+            return at.penalized + at.factor.logdet_z + self.constant
         except NotPositiveDefiniteError:
             return np.inf
-        return at.penalized + at.complete.logdet_z + self.constant
 
     def evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
         """Value, gradient and a curvature to start from (working-model information)."""
@@ -225,12 +225,12 @@ class CrossedLaplace:
         n = self.parameters.size
         try:
             at = self.at_mode(psi, True)
-            found = self.algebra.leverages(at.complete)
+            found = at.factor.leverages()
             gradient, rest = self._gradient(at, found)
             hessian = self._curvature(at, found, rest)
         except NotPositiveDefiniteError:
             return GlmmEvaluation(np.inf, np.full(n, np.nan), np.full((n, n), np.nan))
-        return GlmmEvaluation(at.penalized + at.complete.logdet_z + self.constant, gradient, hessian)
+        return GlmmEvaluation(at.penalized + at.factor.logdet_z + self.constant, gradient, hessian)
 
     def _gradient(self, at: AtMode, found: Leverages) -> tuple[np.ndarray, Terms]:
         """The gradient, and Z' times that of log|M| in the linear predictor."""
@@ -241,9 +241,9 @@ class CrossedLaplace:
         )
         self.passes += 1
         gram = at.factor_o.structure.gram
-        v, tau = self.algebra.solve(at.factor_o, third.z_c, third.x_c, not self.profile)
+        v, tau = at.factor_o.effects(third.z_c, third.x_c, not self.profile)
         # Z'c - Z'Wq with q = Z v + X tau
-        rest = self.algebra.remainder(at.factor_o, third.z_c, v, tau)
+        rest = at.factor_o.remainder(third.z_c, v, tau)
         spherical = [r @ lam for r, lam in zip(rest, at.lams, strict=True)]
         theta_gradient = []
         for j, row, column in self.templates.places():
@@ -267,19 +267,21 @@ class CrossedLaplace:
         where the modes are u = lambda'Z's: it is what the gradient has beside lambda.
         """
         places, score = self.templates.places(), at.sums.score
-        fixed, theta = self.algebra.information(at.complete, score, places)
+        factor = at.factor
+        changes = changes_of([term.basis for term in factor.structure.gram.terms], factor.lams, places)
+        theta, root = average_information(factor.structure, factor.quadratic, changes, score), factor.fixed_root()
         for a, (j, row, column) in enumerate(places):
             answer = rest[j].T @ score[j]
             pull = found.projected[j] - score[j].T @ score[j] + 0.5 * (answer + answer.T)
             for b, (j2, row2, column2) in enumerate(places):
                 if j == j2 and column == column2:
                     theta[a, b] += 2.0 * pull[row, row2]
-        return self.parameters.blocks(2.0 * fixed, theta, 0.5 * self.parameters.rows)
+        return self.parameters.blocks(2.0 * (root @ root.T), theta, 0.5 * self.parameters.rows)
 
-    def use(self, algebra: LaplaceAlgebra) -> None:
-        """Go on with another algebra."""
-        if algebra is not self.algebra:
-            self.algebra, self._evaluated = algebra, None
+    def use(self, solver: WorkingSolver) -> None:
+        """Go on with another solver."""
+        if solver is not self.solver:
+            self.solver, self._evaluated = solver, None
 
 
 def entry_windows(rows: Rows) -> np.ndarray:

@@ -11,22 +11,7 @@ import numpy as np
 from bigmm.laplace import third_order
 from bigmm.laplace.totals import add_windows, each_in_order
 from bigmm.laplace.wiring import Rows, Rules, Wiring, local
-
-
-@dataclass(frozen=True, slots=True)
-class Leverages:
-    """J = Lambda M^-1 Lambda' where rows read it: known per term (q, k, k) and pairs {(j, k): (nnz, k_j, k_k)} (absent:
-    zero), plus the sum over v of weight_v start_v rest_v', start and rest per term (q, k, nv), None when all of J is
-    known; projected: per term (k, k) sum over levels of (Z'V^-1Z)_ll; spread: that as each probe has it, empty when
-    exact."""
-
-    known: tuple[np.ndarray, ...]
-    pairs: dict[tuple[int, int], np.ndarray]
-    start: tuple[np.ndarray, ...] | None
-    rest: tuple[np.ndarray, ...] | None
-    weight: np.ndarray
-    projected: tuple[np.ndarray, ...]
-    spread: list[tuple[np.ndarray, ...]]
+from bigmm.objective.factorization import Leverages
 
 
 @dataclass(slots=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.laplace.algebra import Terms
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
+from bigmm.objective.factorization import Terms
 from bigmm.objective.montecarlo import largest_share, parameter_errors
 
 
@@ -49,7 +49,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     """((t, P) the gradient by the engine's psi as each single probe would have it, up to what they have in common;
     standard error of log|M|)."""
     at, parameters = engine.at_mode(psi, True), engine.parameters
-    found = engine.algebra.leverages(at.complete)
+    found = at.factor.leverages()
     assert found.start is not None and found.rest is not None
     t = len(found.spread)
     places = engine.templates.places()
@@ -65,17 +65,17 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     engine.passes += 1 + parameters.with_phi
     n = parameters.n_beta
     out[:, n : n + parameters.n_theta] += np.array(traces).reshape(t, -1)
-    return out, at.complete.logdet_error
+    return out, at.factor.logdet_error
 
 
 def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> tuple[np.ndarray, Terms]:
     """Derivatives of the mode along psi: of beta (p, P) and of the effects, per term (q, k, P); third: where there is a
     dispersion."""
     parameters, gram, score, u = engine.parameters, at.factor_o.structure.gram, at.sums.score, at.mode.u
-    p, solve = len(at.mode.beta), engine.algebra.solve
+    p, solve = len(at.mode.beta), at.factor_o.effects
     columns = []
     for a in range(parameters.n_beta):
-        effects, _ = solve(at.factor_o, tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
+        effects, _ = solve(tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
         columns.append((np.eye(p)[a], effects))
     for j, row, column in engine.templates.places():
         # effects move by dLambda u, and answer to Lambda'^-1 dLambda's
@@ -83,13 +83,13 @@ def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> 
         moved[j][:, row] = u[j][:, column]
         pull = np.zeros_like(u[j])
         pull[:, column] = score[j][:, row]
-        rhs = [-x for x in engine.algebra.product(at.factor_o, tuple(moved))]
+        rhs = [-x for x in at.factor_o.product(tuple(moved))]
         rhs[j] = rhs[j] + pull @ np.linalg.pinv(at.lams[j])
         xs = -sum(np.einsum("qkp,qk->p", t.dense[:, :, :-1], x) for t, x in zip(gram.terms, moved, strict=True))
-        answer, dbeta = solve(at.factor_o, tuple(rhs), xs, not engine.profile)
+        answer, dbeta = solve(tuple(rhs), xs, not engine.profile)
         columns.append((dbeta, tuple(a + b for a, b in zip(answer, moved, strict=True))))
     if third is not None:
-        answer, dbeta = solve(at.factor_o, third.z_phi, third.phi[2:], not engine.profile)
+        answer, dbeta = solve(third.z_phi, third.phi[2:], not engine.profile)
         columns.append((dbeta, answer))
     along_x = np.array([dbeta for dbeta, _ in columns]).T.reshape(p, -1)
     return along_x, tuple(np.stack([effects[j] for _, effects in columns], axis=-1) for j in range(len(u)))

@@ -16,7 +16,7 @@ from bigmm.laplace import nested_kernels
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.nested_blocks import NestedBlocks, blocks_of_shard, joined
 from bigmm.laplace.tree import Forest
-from bigmm.objective.templates import Templates
+from bigmm.objective.covariances import RootElements
 
 
 def evaluate_shard(
@@ -59,7 +59,7 @@ class NestedFactors:
         xc: np.ndarray,
         covariates: list[tuple[int, ...]],
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,

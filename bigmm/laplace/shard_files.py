@@ -33,7 +33,7 @@ class Record:
 
 
 class ShardFiles:
-    """See `execute.held.Shuffle`. edges (S + 1,): first level of each shard; leading: the grouping that cuts them;
+    """A `PieceStore`. edges (S + 1,): first level of each shard; leading: the grouping that cuts them;
     finest: as in `shards.join`."""
 
     def __init__(

@@ -11,7 +11,7 @@ from bigmm.laplace import levelwise, passes
 from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.quadrature import gauss_hermite
 from bigmm.laplace.shards import Shard
-from bigmm.objective.templates import Templates
+from bigmm.objective.covariances import RootElements
 
 
 def evaluate_shard(
@@ -76,7 +76,7 @@ class SingleFactor:
         xc,
         zc,
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         nagq: int,

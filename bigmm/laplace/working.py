@@ -9,21 +9,22 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bigmm.blocks.gram import Gram
-from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
+from bigmm.objective.factorization import Factorization
+from bigmm.objective.solvers import recorded_solver
 from bigmm.objective.templates import Templates
 
 
 class WorkingModel(Criterion):
     """`Criterion` of the working blocks at the mode, whose residual variance is 1 by construction."""
 
-    def residual_variance(self, factor: Any) -> float:
+    def residual_variance(self, factor: Factorization) -> float:
         """1: working weights already hold the variance."""
         return 1.0
 
     def fixed_errors(self, theta: np.ndarray) -> np.ndarray:
         """(rank,) standard errors of the coefficients of the working columns at theta."""
-        lower = self.algebra.fixed_root(self.factor(theta))
+        lower = self.factor(theta).fixed_root()
         inverse = solve_triangular(lower, np.eye(len(lower)), lower=True)
         return np.linalg.norm(inverse, axis=0)
 
@@ -35,5 +36,4 @@ class WorkingModel(Criterion):
 def working_model(gram: Gram, templates: Templates, probed: Mapping[str, Any] | None) -> WorkingModel:
     """The working model of these blocks; probed: probes, deflation and seed of the iterative solver (as in its error's
     record), None for the exact one. Probes are made at the first theta it is asked for, so a saved fit has the same."""
-    algebra = None if probed is None else IterativeAlgebra(gram, probed["probes"], probed["deflation"], probed["seed"])
-    return WorkingModel(gram, templates, False, algebra)
+    return WorkingModel(gram, templates, False, recorded_solver(gram, probed))

@@ -16,10 +16,11 @@ from scipy.linalg import lapack
 
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
+from bigmm.blocks.iterative.probes import standard_error
 from bigmm.blocks.structure import Structure
-from bigmm.objective.algebra import Algebra, ExactAlgebra
-from bigmm.objective.information import changes_of
-from bigmm.objective.templates import Templates
+from bigmm.objective.cholesky import CholeskySolver
+from bigmm.objective.covariances import ModelCovariance
+from bigmm.objective.factorization import Factorization, Solver
 
 Matrices = tuple[np.ndarray, ...]
 
@@ -57,33 +58,32 @@ class Estimates:
 class Criterion:
     """-2 log L(theta) (ML) or the REML criterion for one A; remembers the last factor, holds no other state.
 
-    algebra: exact by default; an iterative one makes log|M| and the gradient estimates (see `monte_carlo`).
+    solver: exact by default; one with probes makes log|M| and the gradient estimates (see `monte_carlo_error`).
     """
 
-    def __init__(self, gram: Gram, templates: Templates, reml: bool, algebra: Algebra | None = None):
+    def __init__(self, gram: Gram, templates: ModelCovariance, reml: bool, solver: Solver | None = None):
         self.gram, self.templates, self.reml = gram, templates, reml
-        self.algebra = ExactAlgebra(gram) if algebra is None else algebra
+        self.solver: Solver = CholeskySolver(gram) if solver is None else solver
         self.n_theta, self.lower = templates.n_theta, templates.lower
-        self._last: tuple[bytes, Any] | None = None
+        self._last: tuple[bytes, Factorization] | None = None
         self._evaluated: tuple[bytes, Evaluation] | None = None
 
     def __getstate__(self):
-        algebra = None if isinstance(self.algebra, ExactAlgebra) else self.algebra
-        return {"gram": self.whole_gram, "templates": self.templates, "reml": self.reml, "algebra": algebra}
+        solver = self.solver.gathered()
+        return {"gram": solver.gram, "templates": self.templates, "reml": self.reml, "solver": solver}
 
     def __setstate__(self, state):
-        Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["algebra"])
+        Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["solver"])
 
     @property
     def whole_gram(self) -> Gram:
-        """The Gram with all levels, brought here from where they are held."""
-        gathered = self.algebra.gathered_gram()
-        return self.gram if gathered is None else gathered
+        """The Gram with all levels, which shards may have to send to the driver."""
+        return self.solver.gathered().gram
 
     @property
     def structure(self) -> Structure:
         """Elimination order and kinds of blocks."""
-        return self.algebra.structure
+        return self.solver.structure
 
     @property
     def rank(self) -> int:
@@ -95,18 +95,18 @@ class Criterion:
         """The m in m log(r2): n for ML, n - p for REML."""
         return self.gram.n - (self.rank if self.reml else 0)
 
-    def factor(self, theta: np.ndarray) -> Any:
-        """The blocked Cholesky factor at theta (the last one is kept)."""
+    def factor(self, theta: np.ndarray) -> Factorization:
+        """The factor at theta (the last one is kept)."""
         theta = np.asarray(theta, float)
         key = theta.tobytes()
         last = self._last
         if last is None or last[0] != key:
             last = self._last = None  # the old factor is freed before the new one is made
-            last = (key, self.algebra.factor(self.templates.working(self.gram, theta)))
+            last = (key, self.solver.factor(self.templates.working(self.gram, theta)))
             self._last = last
         return last[1]
 
-    def residual_variance(self, factor: Any) -> float:
+    def residual_variance(self, factor: Factorization) -> float:
         """sigma^2 at the factor's theta: r2 / n (ML) or r2 / (n - p) (REML)."""
         return factor.pwrss / self.dof
 
@@ -128,62 +128,70 @@ class Criterion:
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
         theta = np.asarray(theta, float)
-        return self.evaluate_along(theta, tuple(map(np.eye, self.templates.widths)), self.templates.joint(theta))
+        return self.evaluate_along(theta, tuple(map(np.eye, self.templates.widths)), theta)
 
-    def evaluate_along(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
-        """At theta, with respect to the elements of eta in lambda lambda' = F eta eta' F'; per joint term (k, k) frames
-        F and roots eta. The last one is kept."""
-        key = b"".join(a.tobytes() for a in (theta, *frames, *roots))
+    def evaluate_along(self, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> Evaluation:
+        """Evaluate at theta, with derivatives by another point of the same model. The last evaluation is kept.
+
+        Parameters
+        ----------
+        theta : (n_theta,)
+        frames : per joint term (k, k) F. The covariance of its effects is F R R' F'.
+        point : (n_theta,) parameters of the structures that make R.
+        """
+        key = b"".join(a.tobytes() for a in (theta, *frames, point))
         if self._evaluated is None or self._evaluated[0] != key:
-            self._evaluated = (key, self._evaluate(theta, frames, roots))
+            self._evaluated = (key, self._evaluate(theta, frames, point))
         return self._evaluated[1]
 
-    def _evaluate(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
+    def _evaluate(self, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> Evaluation:
         try:
             factor = self.factor(theta)
+            value = self.value_of(factor)  # a solver with probes solves for them here
         except NotPositiveDefiniteError:
             return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
-        places = self.templates.places()
-        bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
-        changes = changes_of(bases, [basis @ root for basis, root in zip(bases, roots, strict=True)], places)
-        levels = self.algebra.moments(factor, self.algebra.solve(factor), lams, changes, self.reml)
-        curvature, gradient, quadratics = self._slopes(bases, roots, levels.projected, levels.outer, sigma2)
+        bases, roots = self._bases(frames), self.templates.joint(point)
+        halves = [basis @ root for basis, root in zip(bases, roots, strict=True)]
+        changes = [(j, bases[j] @ along @ halves[j].T) for j, along in self.templates.directions(point)]
+        changes = [(j, half + half.T) for j, half in changes]
+        levels = factor.moments(factor.solution(), lams, changes, self.reml)
+        slopes = self._covariance_slopes(bases, levels.projected, levels.outer, sigma2)
+        gradient = self._pulled_back(point, roots, slopes)
+        quadratics = self._pulled_back(point, roots, [b.T @ levels.outer[j] @ b for j, b in enumerate(bases)])
         hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
-        for a, (j, row, column) in enumerate(places):
-            for b, (j2, row2, column2) in enumerate(places):
-                if j == j2 and column == column2:
-                    hessian[a, b] += 2.0 * curvature[j][row, row2]
-        return Evaluation(self.value_of(factor), gradient, hessian)
+        along_roots = [2.0 * (slope @ root) for slope, root in zip(slopes, roots, strict=True)]
+        hessian = hessian + self.templates.second_order(point, slopes, along_roots)
+        return Evaluation(value, gradient, hessian)
 
-    def gradient_of(self, frames: Matrices, roots: Matrices, projected, outer, sigma2: float) -> np.ndarray:
+    def gradient_of(self, frames: Matrices, point: np.ndarray, projected, outer, sigma2: float) -> np.ndarray:
         """(n_theta,) gradient as in `evaluate_along`, from the (k, k) sums of `LevelMoments`."""
-        bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
-        return self._slopes(bases, roots, projected, outer, sigma2)[1]
+        slopes = self._covariance_slopes(self._bases(frames), projected, outer, sigma2)
+        return self._pulled_back(point, self.templates.joint(point), slopes)
 
-    def _slopes(
-        self, bases: Sequence[np.ndarray], roots: Matrices, projected, outer, sigma2: float
-    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """(G per joint term, gradient, e'(dV)e), G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2: the derivative with respect
-        to root root', in the bases B = T F."""
-        curvature = [b.T @ (projected[j] - outer[j] / sigma2) @ b for j, b in enumerate(bases)]
-        pull = [b.T @ outer[j] @ b for j, b in enumerate(bases)]
-        places = self.templates.places()
-        gradient = np.array([2.0 * (curvature[j] @ roots[j])[row, column] for j, row, column in places])
-        quadratics = np.array([2.0 * (pull[j] @ roots[j])[row, column] for j, row, column in places])
-        return curvature, gradient, quadratics
+    def _bases(self, frames: Matrices) -> list[np.ndarray]:
+        """Per joint term (k, k) T F."""
+        return [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
+
+    def _covariance_slopes(self, bases: Sequence[np.ndarray], projected, outer, sigma2: float) -> list[np.ndarray]:
+        """Per joint term (k, k) G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2, the derivative by R R', in the bases T F."""
+        return [b.T @ (projected[j] - outer[j] / sigma2) @ b for j, b in enumerate(bases)]
+
+    def _pulled_back(self, point: np.ndarray, roots: Matrices, slopes: Sequence[np.ndarray]) -> np.ndarray:
+        """(n_theta,) derivative by the point, from derivatives (k, k) by R R'."""
+        return self.templates.pullback(point, [2.0 * (g @ root) for g, root in zip(slopes, roots, strict=True)])
 
     # ------------------------------------------------------------------------------------------ estimates
 
     def estimates(self, theta: np.ndarray) -> Estimates:
         """Coefficients, covariance, residual scale and conditional modes at theta."""
         factor = self.factor(theta)
-        solution = self.algebra.solve(factor)
+        solution = factor.solution()
         sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
         lams = self.templates.working(self.gram, np.asarray(theta, float))
-        modes = self.algebra.modes(factor, solution, lams, self.templates.joint(np.asarray(theta, float)))
+        modes = factor.modes(solution, lams, self.templates.joint(np.asarray(theta, float)))
         return Estimates(
             beta,
             vcov,
@@ -199,7 +207,7 @@ class Criterion:
     def _fixed_effects(self, factor: Any, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
         """(p,) coefficients and (p, p) covariance in the user's order and basis, NaN where a column was dropped."""
         gram = self.gram
-        lower = self.algebra.fixed_root(factor)
+        lower = factor.fixed_root()
         inverse = lapack.dtrtri(lower, lower=1)[0] if len(lower) else lower
         to_user = fixed_map(gram)
         beta = to_user @ solution.beta
@@ -214,18 +222,6 @@ class Criterion:
         vcov[:, dropped] = np.nan
         return beta, vcov
 
-    def conditional_covariances(self, theta: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per joint term (q, k, k): covariance of b given y at theta, sigma and beta (lme4's condVar), original
-        basis."""
-        factor = self.factor(theta)
-        sigma2 = self.residual_variance(factor)
-        out = []
-        for term, block in zip(self.gram.terms, self.algebra.covariances(factor), strict=True):
-            if term.penalized and block is not None:
-                back = np.linalg.inv(term.basis)
-                out.append(sigma2 * back @ block @ back.T)
-        return tuple(out)
-
     def effective_df(self, theta: np.ndarray) -> tuple[float, float, float]:
         """(total, fixed, random): trace of the map from y to fitted values, its fixed part p and the rest."""
         theta = np.asarray(theta, float)
@@ -233,10 +229,19 @@ class Criterion:
         lams = self.templates.working(self.gram, theta)
         random = sum(
             float(np.trace(lam.T @ projected @ lam))
-            for lam, projected in zip(lams, self.algebra.projected(factor, True), strict=True)
+            for lam, projected in zip(lams, factor.projected(True), strict=True)
             if projected is not None
         )
         return self.rank + random, float(self.rank), random
+
+    def effective_df_error(self, theta: np.ndarray) -> float | None:
+        """Standard error of `effective_df` from the spread over probes; None where it is exact."""
+        lams = self.templates.working(self.gram, np.asarray(theta, float))
+        each = [
+            sum(float(np.trace(lam.T @ projected @ lam)) for lam, projected in zip(lams, sums, strict=True))
+            for sums in self.factor(theta).spread(True)
+        ]
+        return standard_error(np.array(each)) if each else None
 
     def prediction_variance(self, theta, x, refs, z) -> np.ndarray:
         """Variance of x'beta_hat + z'b_hat - (x'beta + z'b), per row, at theta (Henderson 1975, eq. 12).
@@ -246,7 +251,7 @@ class Criterion:
         """
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
-        forms = self.algebra.rows(factor, *self.working_rows(x, refs, z))
+        forms = factor.rows(*self.working_rows(x, refs, z))
         return self.residual_variance(factor) * (forms + self.unseen_variance(theta, refs, z))
 
     def working_rows(self, x, refs, z) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:

@@ -147,6 +147,9 @@ class GeneralCriterion:
         random = trace - float((half * half).sum())
         return self.gram.rank + random, float(self.gram.rank), random
 
+    def effective_df_error(self, theta: np.ndarray) -> None:
+        """There are no probes: `effective_df` is exact."""
+
 
 def _penalized(zz: Any, lam: Any) -> Any:
     """Lambda'Z'WZ Lambda + I, sparse when both are, else dense."""

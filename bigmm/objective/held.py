@@ -1,4 +1,4 @@
-"""The algebra of a chain of nested factors whose levels stay in shards: every evaluation is two rounds of map-reduce.
+"""The solver of a chain of nested factors whose levels stay in shards: every evaluation is two rounds of map-reduce.
 
 Round one: every shard eliminates its own levels and says what log|M| and [X y]'W[X y] make of it; the driver factors
 the (p + 1) x (p + 1) rest, which gives sigma and beta. Round two: with these every shard says its part of gradient and
@@ -12,22 +12,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from threading import Lock
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
 
 from bigmm.blocks.compress import Classes, as_term
 from bigmm.blocks.exact.factor import Factor, eliminate_stages, factor_tail, triangular
 from bigmm.blocks.exact.inverse import inverse_from_cholesky
-from bigmm.blocks.exact.rows import row_quadratics
-from bigmm.blocks.exact.solve import Solution
+from bigmm.blocks.exact.solve import Solution, solve
 from bigmm.blocks.gram import CrossBlock, Gram
 from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure
 from bigmm.errors import MemoryLimitError
 from bigmm.objective import shards
-from bigmm.objective.algebra import ExactAlgebra
+from bigmm.objective.cholesky import CholeskyFactor, CholeskySolver
+from bigmm.objective.driver_levels import ExactFactor, modes_from
+from bigmm.objective.factorization import Lams, LevelMoments, Modes
 from bigmm.objective.information import Changes
-from bigmm.objective.moments import Lams, LevelMoments, Modes, modes_from
 from bigmm.objective.start import fixed_coefficients, start_from
 from bigmm.objective.templates import Templates
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Shards(Protocol):
-    """Where tasks of (shard, arguments) are answered: `execute.Held`."""
+    """Where tasks of (shard, arguments) are answered: `execute.Sharded`."""
 
     def map(self, task: Callable, *args: Any) -> list:
         """``task(shard, *args)`` of every shard, in their order."""
@@ -160,99 +160,140 @@ class Fetched(Sequence[T]):
         return tuple, (list(self),)
 
 
-class HeldAlgebra(ExactAlgebra):
-    """Exact; ``structure`` is that of a Gram without levels, whose dense part is of all rows."""
+class ShardedFactor(ExactFactor):
+    """A `Factorization` whose tail and fixed effects are on the driver, as a `Factor` without levels."""
 
-    name = "held"
-
-    def __init__(self, levels: HeldLevels):
-        super().__init__(levels.columns.shell, chain_structure(levels.columns.shell))
-        self.levels, self.held, self.columns = levels, levels.held, levels.columns
-        self._here: tuple[Factor, ExactAlgebra, Factor] | None = None
+    def __init__(self, solver: ShardedSolver, rest: Factor):
+        self.solver, self.rest = solver, rest
+        self.lams, self.logdet_z, self.logdet_x, self.pwrss = rest.lams, rest.logdet_z, rest.logdet_x, rest.pwrss
+        self._driver: CholeskyFactor | None = None
         self._lock = Lock()
 
-    def factor(self, lams: Lams) -> Factor:
-        """Round one."""
-        found = self.held.fold(shards.Eliminated.merge, shards.eliminated, self.columns, lams)
-        stages, _, _ = eliminate_stages(self.structure, lams)  # without levels
-        schur, lower = self.structure.base.copy(), np.tril_indices(self.structure.m)
-        schur[lower] -= found.vv[lower]
-        return factor_tail(self.structure, lams, stages, schur, found.logdet)
+    @property
+    def gram(self) -> Gram:
+        """The blocks without levels."""
+        return self.solver.gram
 
-    def moments(
-        self, factor: Factor, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool
-    ) -> LevelMoments:
+    def solution(self) -> Solution:
+        """See `blocks.solve.solve`; the levels' part is empty."""
+        return solve(self.rest)
+
+    def fixed_root(self) -> np.ndarray:
+        """See `Factorization.fixed_root`."""
+        return np.tril(self.rest.tail[:-1, :-1])
+
+    def moments(self, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool) -> LevelMoments:
         """Round two."""
-        beta, inverse = solution.beta, self._fixed_inverse(factor, with_fixed)
+        beta, inverse = solution.beta, self._fixed_inverse(with_fixed)
         task, merge = shards.part_moments, shards.PartMoments.merge
-        found = self.held.fold(merge, task, self.columns, lams, beta, inverse, changes)
-        through = triangular(factor.tail[:-1, :-1], np.asfortranarray(found.through))
-        return LevelMoments(found.outer, found.projected, found.information - through.T @ through)
+        sums = self.solver.held.fold(merge, task, self.solver.columns, lams, beta, inverse, changes)
+        through = triangular(self.rest.tail[:-1, :-1], np.asfortranarray(sums.through))
+        return LevelMoments(sums.outer, sums.projected, sums.information - through.T @ through)
 
-    def projected(self, factor: Factor, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
-        """See `ExactAlgebra.projected`."""
-        inverse = self._fixed_inverse(factor, with_fixed)
-        found = self.held.map(shards.projected, self.columns, factor.lams, inverse)
-        return tuple(sum(own) for own in zip(*found, strict=True))
+    def projected(self, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
+        """See `Factorization.projected`."""
+        inverse = self._fixed_inverse(with_fixed)
+        parts = self.solver.held.map(shards.projected, self.solver.columns, self.lams, inverse)
+        return tuple(sum(part) for part in zip(*parts, strict=True))
 
-    def _fixed_inverse(self, factor: Factor, with_fixed: bool) -> np.ndarray:
+    def _fixed_inverse(self, with_fixed: bool) -> np.ndarray:
         """(p, p) inverse of X'V^-1X, (0, 0) where X is not projected out."""
         if not with_fixed:
             return np.zeros((0, 0))
-        lower = inverse_from_cholesky(factor.tail[:-1, :-1])
+        lower = inverse_from_cholesky(self.rest.tail[:-1, :-1])
         return np.tril(lower) + np.tril(lower, -1).T
 
-    def modes(self, factor: Factor, solution: Solution, lams: Lams, joint: Lams) -> Modes:
-        """Fetched when asked for."""
+    def modes(self, solution: Solution, lams: Lams, joint: Lams) -> Modes:
+        """See `Factorization.modes`; a term's modes are fetched when they are asked for."""
 
         def fetch(term: int) -> Modes:
-            score = self.levels.gathered(term, shards.scores, lams, solution.beta)
+            score = self.solver.levels.gathered(term, shards.scores, lams, solution.beta)
             return modes_from([score], (lams[term],), (joint[term],))
 
         count = len(lams)
         return Modes(Fetched(count, lambda term: fetch(term).u[0]), Fetched(count, lambda term: fetch(term).b[0]))
 
-    def covariances(self, factor: Factor) -> tuple[np.ndarray | None, ...]:
-        """See `ExactAlgebra.covariances`."""
-        return tuple(self.levels.gathered(term, shards.covariances, factor.lams) for term in range(len(factor.lams)))
+    def covariances(self) -> tuple[np.ndarray | None, ...]:
+        """See `ExactFactor.covariances`."""
+        levels, lams = self.solver.levels, self.lams
+        return tuple(levels.gathered(term, shards.covariances, lams) for term in range(len(lams)))
+
+    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+        """See `Factorization.rows`; brings all levels to the driver, where they then stay."""
+        with self._lock:
+            if self._driver is None:
+                self._driver = self.solver.on_driver().factor(self.lams)
+        return self._driver.rows(x, refs, z)
+
+
+class ShardedSolver:
+    """A `Solver` of levels in shards; exact. Its Gram has no level, and its dense part is of all rows."""
+
+    name = "held"
+    is_exact = True
+    is_cheap = False
+    probing = None
+    probed: tuple[str, ...] = ()
+    eliminated: tuple[str, ...] = ()
+
+    def __init__(self, levels: HeldLevels):
+        self.levels, self.held, self.columns = levels, levels.held, levels.columns
+        self.gram = levels.columns.shell
+        self.structure = chain_structure(self.gram)
+        self._driver: CholeskySolver | None = None
+        self._lock = Lock()
+
+    def factor(self, lams: Lams) -> ShardedFactor:
+        """Round one."""
+        parts = self.held.fold(shards.Eliminated.merge, shards.eliminated, self.columns, lams)
+        stages, _, _ = eliminate_stages(self.structure, lams)  # without levels
+        schur, lower = self.structure.base.copy(), np.tril_indices(self.structure.m)
+        schur[lower] -= parts.vv[lower]
+        return ShardedFactor(self, factor_tail(self.structure, lams, stages, schur, parts.logdet))
+
+    def enlarged(self, probes: int, deflation: int, factor: Any = None) -> Self:
+        """An exact solver has nothing to enlarge."""
+        return self
+
+    def reordered(self, first: Sequence[str], probes: int, deflation: int) -> ShardedSolver:
+        """log|M| is exact in any order of elimination."""
+        return self
+
+    def gathered(self) -> CholeskySolver:
+        """All blocks on the driver; MemoryLimitError where that is too much."""
+        return CholeskySolver(self.levels.whole_gram())
+
+    def on_driver(self) -> CholeskySolver:
+        """`gathered`, once: the levels then stay on the driver."""
+        with self._lock:
+            if self._driver is None:
+                self._driver = self.gathered()
+        return self._driver
 
     def start(self, templates: Templates) -> np.ndarray:
         """See `moment_start`."""
-        shell = self.columns.shell
-        found = self.held.map(shards.start_sums, self.columns, fixed_coefficients(shell))
-        return start_from(reduce(lambda a, b: a.merge(b), found), shell, templates)
+        sums = self.held.map(shards.start_sums, self.columns, fixed_coefficients(self.gram))
+        return start_from(reduce(lambda a, b: a.merge(b), sums), self.gram, templates)
 
     def squares(self) -> tuple[np.ndarray, ...]:
-        """See `LevelsHere.squares`."""
-        found = self.held.map(shards.summed_squares, self.columns)
-        return tuple(sum(own) / size for own, size in zip(zip(*found, strict=True), self.levels.sizes, strict=True))
+        """See `Solver.squares`."""
+        sums = self.held.map(shards.summed_squares, self.columns)
+        return tuple(sum(part) / size for part, size in zip(zip(*sums, strict=True), self.levels.sizes, strict=True))
 
     def level_counts(self) -> tuple[int, ...]:
-        """See `LevelsHere.level_counts`."""
+        """See `Solver.level_counts`."""
         return self.levels.sizes
 
     def compressed(self) -> Gram | None:
         """Classes of identical levels of all shards together, for a single factor."""
-        shell = self.columns.shell
-        if len(shell.terms) != 1:
+        if len(self.gram.terms) != 1:
             return None
-        found = [own for own in self.held.map(shards.shard_classes, self.columns) if own is None or len(own.counts)]
-        if not found or any(own is None for own in found):
+        classes = [
+            part for part in self.held.map(shards.shard_classes, self.columns) if part is None or len(part.counts)
+        ]
+        if not classes or any(part is None for part in classes):
             return None
-        joined = reduce(Classes.merge, found)
+        joined = reduce(Classes.merge, classes)
         if not joined.is_worth:
             return None
-        return replace(shell, terms=(as_term(joined, shell.terms[0]),))
-
-    def rows(self, factor: Factor, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
-        """See `ExactAlgebra.rows`; brings all levels to the driver, where they then stay."""
-        with self._lock:
-            if self._here is None or self._here[0] is not factor:
-                algebra = ExactAlgebra(self.levels.whole_gram()) if self._here is None else self._here[1]
-                self._here = factor, algebra, algebra.factor(factor.lams)
-            here = self._here[2]
-        return row_quadratics(here, x, refs, z)
-
-    def gathered_gram(self) -> Gram:
-        """All blocks on the driver; MemoryLimitError when that is too much."""
-        return self.levels.whole_gram()
+        return replace(self.gram, terms=(as_term(joined, self.gram.terms[0]),))

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from bigmm.blocks.exact.solve import residual_products, tall_product
-from bigmm.blocks.iterative.probes import keys_of, standard_error
-from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.criterion import Criterion
+from bigmm.objective.factorization import Probing
 from bigmm.objective.saturation import Restricted
 
 TOLERANCE = (0.01, 0.05)
@@ -64,25 +63,22 @@ def monte_carlo_error(
 ) -> MonteCarloError:
     """From the spread over probes of log|M| and of the gradient, at the end of a search, eta."""
     criterion, frame, theta = framed.criterion, framed.frame, framed.frame.outward(eta)
-    algebra = criterion.algebra
-    assert isinstance(algebra, IterativeAlgebra)
-    factor = criterion.factor(theta)
+    factor, probing = criterion.factor(theta), probing_of(criterion)
     lams = criterion.templates.working(criterion.gram, theta)
-    outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, algebra.solve(factor))]
-    along, sigma2 = (frame.joint, criterion.templates.joint(eta)), criterion.residual_variance(factor)
-    spread = algebra.spread(factor, criterion.reml)
-    gradients = np.array([criterion.gradient_of(*along, projected, outer, sigma2) for projected in spread])
+    outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, factor.solution())]
+    sigma2, spread = criterion.residual_variance(factor), factor.spread(criterion.reml)
+    gradients = np.array([framed.framed.gradient_of(eta, projected, outer, sigma2) for projected in spread])
     model = framed.evaluate(eta)
     moved, statistical = parameter_errors(gradients, model.hessian, model.gradient, frame.jacobian(eta))
     return MonteCarloError(
         factor.logdet_error,
         moved,
         statistical,
-        algebra.n_probes,
-        algebra.n_deflation,
-        algebra.seed,
+        probing.probes,
+        probing.deflation,
+        probing.seed,
         objective_each(criterion, theta),
-        tuple(name for name, _, _ in keys_of(algebra.structure)),
+        criterion.solver.probed,
         tolerance,
     )
 
@@ -116,55 +112,30 @@ def largest_share(moved: np.ndarray, statistical: np.ndarray) -> float:
     return float(np.max(moved / np.maximum(statistical, 1e-300), initial=0.0))
 
 
-def effective_df_error(criterion: Criterion, theta: np.ndarray) -> float | None:
-    """Standard error of `Criterion.effective_df` from the spread over probes; None for an exact criterion."""
-    algebra = getattr(criterion, "algebra", None)
-    if not isinstance(algebra, IterativeAlgebra):
-        return None
-    lams = criterion.templates.working(criterion.gram, np.asarray(theta, float))
-    each = [
-        sum(float(np.trace(lam.T @ projected @ lam)) for lam, projected in zip(lams, found, strict=True))
-        for found in algebra.spread(criterion.factor(theta), True)
-    ]
-    return standard_error(np.array(each))
+def probing_of(criterion: Criterion) -> Probing:
+    """The random vectors of an iterative criterion."""
+    probing = criterion.solver.probing
+    if probing is None:
+        raise TypeError(f"the {criterion.solver.name} solver has no probes")
+    return probing
 
 
-def eliminated(criterion: Criterion) -> tuple[str, ...]:
-    """The factors that the iterative solver eliminates exactly; () for another."""
-    algebra = getattr(criterion, "algebra", None)
-    if not isinstance(algebra, IterativeAlgebra):
-        return ()
-    return tuple(criterion.gram.terms[stage.term].name for stage in algebra.structure.stages)
-
-
-def probe_counts(criterion: Criterion) -> tuple[int, int]:
-    """(probes, size of the deflation basis) of an iterative criterion."""
-    algebra = criterion.algebra
-    assert isinstance(algebra, IterativeAlgebra)
-    return algebra.n_probes, algebra.n_deflation
-
-
-def eliminating(criterion: Criterion, chain: Sequence[str], probes: int, deflation: int) -> Criterion:
-    """The same criterion with probes for all factors but these, so that it has those of a model that eliminates them.
+def reordered(criterion: Criterion, first: Sequence[str], probes: int, deflation: int) -> Criterion:
+    """The same criterion with the factors of these names eliminated and probes for all others, as another model has.
 
     log|M| is the same number whatever is eliminated, but its estimate then errs together with the other model's.
     """
-    algebra, gram = criterion.algebra, criterion.gram
-    assert isinstance(algebra, IterativeAlgebra)
-    first = [number for number, term in enumerate(gram.terms) if term.name in chain]
-    order = first, [number for number in range(len(gram.terms)) if number not in first]
-    again = IterativeAlgebra(gram, probes, deflation, algebra.seed, order)
-    return Criterion(gram, criterion.templates, criterion.reml, again)
+    solver = criterion.solver.reordered(first, probes, deflation)
+    return Criterion(criterion.gram, criterion.templates, criterion.reml, solver)
 
 
 def objective_record(criterion: Criterion, theta: np.ndarray) -> dict[str, Any]:
-    """What `MonteCarloError.as_record` says of the objective alone."""
-    algebra = criterion.algebra
-    assert isinstance(algebra, IterativeAlgebra)
-    probed = [name for name, _, _ in keys_of(algebra.structure)]
+    """The part of `MonteCarloError.as_record` that is about the objective alone."""
+    error = criterion.factor(theta).logdet_error  # solves for the probes, of which there may be fewer than asked for
+    probing = probing_of(criterion)
+    counts = {"probes": probing.probes, "deflation": probing.deflation, "objective": error}
     each = objective_each(criterion, theta).tolist()
-    counts = dict(zip(("probes", "deflation"), probe_counts(criterion), strict=True))
-    return counts | {"objective": criterion.factor(theta).logdet_error, "probed": probed, "objective_each": each}
+    return counts | {"probed": list(criterion.solver.probed), "objective_each": each}
 
 
 def objective_each(criterion: Criterion, theta: np.ndarray) -> np.ndarray:

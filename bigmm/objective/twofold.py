@@ -8,24 +8,15 @@ arithmetic (Higham 2002, Accuracy and Stability of Numerical Algorithms, section
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from bigmm.blocks.exact.coordinates import scale_rows
-from bigmm.blocks.exact.factor import Factor, NotPositiveDefiniteError, triangular
-from bigmm.blocks.exact.solve import backward, forward, tall_product
-from bigmm.blocks.exact.twofold_kernels import subtract_blocks, subtract_products
+from bigmm.blocks.exact.factor import NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.solve import tall_product
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.structure import Structure
-from bigmm.objective.algebra import ExactAlgebra
 from bigmm.objective.criterion import Criterion, Matrices
 
 LARGEST = 1_000_000
 """Products of blocks, times columns of [X y], above which refinement would take longer than the search."""
-REFINEMENTS = 4
-SETTLED = 1e-25
-"""Share of a solution below which what a refinement adds is of no account."""
 
 
 def is_affordable(gram: Gram) -> bool:
@@ -37,35 +28,26 @@ def is_affordable(gram: Gram) -> bool:
     return entries * len(gram.xy) <= LARGEST
 
 
-@dataclass(frozen=True, slots=True)
-class Whole:
-    """weighted: per term (q, k, p + 1) Z'V^-1[X y]; squares (p + 1, p + 1) [X y]'V^-1[X y]; both in the working basis
-    and rounded to float64 from more digits."""
-
-    weighted: Matrices
-    squares: np.ndarray
-
-
-def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, roots: Matrices) -> np.ndarray:
+def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> np.ndarray:
     """The gradient of `Criterion.evaluate_along`, to the last digit.
 
     Parameters
     ----------
-    criterion: of an exact algebra.
+    criterion: of a solver that has refined solutions.
     theta: (n_theta,) where the gradient is taken.
     frames: per joint term (k, k) F, of Z F.
-    roots: per joint term (k, k) the template of Z F at theta.
+    point: (n_theta,) parameters of the structures over the columns of Z F.
 
     Returns (n_theta,), NaN where there is no factor.
     """
-    algebra = criterion.algebra
-    assert isinstance(algebra, ExactAlgebra)
     try:
         factor = criterion.factor(theta)
-        whole = refined(algebra.structure, factor)
+        whole = factor.refined()
+        if whole is None:
+            return np.full(criterion.n_theta, np.nan)
         root = np.linalg.cholesky(whole.squares[:-1, :-1])
         beta = np.linalg.solve(whole.squares[:-1, :-1], whole.squares[:-1, -1])
-        projected = algebra.projected(factor, False)
+        projected = factor.projected(False)
     except (NotPositiveDefiniteError, np.linalg.LinAlgError):
         return np.full(criterion.n_theta, np.nan)
     contrast = np.append(-beta, 1.0)
@@ -75,7 +57,7 @@ def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, ro
         projected = tuple(
             left - _fixed_part(weighted, root) for left, weighted in zip(projected, whole.weighted, strict=True)
         )
-    return criterion.gradient_of(frames, roots, projected, [tall_product(s, s) for s in scores], sigma2)
+    return criterion.gradient_of(frames, point, projected, [tall_product(s, s) for s in scores], sigma2)
 
 
 def _fixed_part(weighted: np.ndarray, root: np.ndarray) -> np.ndarray:
@@ -84,97 +66,3 @@ def _fixed_part(weighted: np.ndarray, root: np.ndarray) -> np.ndarray:
     half = triangular(np.ascontiguousarray(root), np.asfortranarray(weighted[:, :, :-1].reshape(q * k, -1).T))
     rows = half.reshape(len(root), q, k)
     return np.einsum("pla,plb->ab", rows, rows)
-
-
-def refined(structure: Structure, factor: Factor) -> Whole:
-    """V^-1[X y] against Z and [X y], at the factor's Lambda."""
-    gram, m = structure.gram, structure.m
-    u = [_twofold(np.zeros_like(term.dense)) for term in gram.terms]
-    for step in range(REFINEMENTS + 1):
-        effects = tuple(_product(lam, solution) for lam, solution in zip(factor.lams, u, strict=True))
-        weighted = _remainders(structure, effects)
-        if step == REFINEMENTS:
-            break
-        rest = [_shrunk(lam, s, solution) for lam, s, solution in zip(factor.lams, weighted, u, strict=True)]
-        moves = _solved(factor, rest)
-        u = [_sum(solution, move) for solution, move in zip(u, moves, strict=True)]
-        if all(_is_settled(solution, move) for solution, move in zip(u, moves, strict=True)):
-            break
-    squares = _twofold(gram.xy)
-    for term, effect in zip(gram.terms, effects, strict=True):
-        subtract_products(term.dense, effect, squares)
-    return Whole(tuple(s[0] for s in weighted), squares[0].reshape(m, m))
-
-
-def _is_settled(solution: np.ndarray, move: np.ndarray) -> bool:
-    return bool(np.abs(move).max(initial=0.0) <= SETTLED * np.abs(solution[0]).max())
-
-
-def _twofold(values: np.ndarray) -> np.ndarray:
-    """(2, ...) high and low parts."""
-    return np.stack([values, np.zeros_like(values)])
-
-
-def _sum(twofold: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """twofold + move, by two error-free sums."""
-    high = twofold[0] + move
-    back = high - twofold[0]
-    low = twofold[1] + ((twofold[0] - (high - back)) + (move - back))
-    total = high + low
-    return np.stack([total, low - (total - high)])
-
-
-def _each(matrix: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One small matrix as the block of every level."""
-    return (
-        np.arange(levels + 1),
-        np.arange(levels),
-        np.ascontiguousarray(np.broadcast_to(matrix, (levels, *matrix.shape))),
-    )
-
-
-def _product(lam: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Lambda u, twofold."""
-    out = np.zeros_like(u)
-    subtract_blocks(*_each(-lam, u.shape[1]), u, out)
-    return out
-
-
-def _shrunk(lam: np.ndarray, s: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """(q, k, m) Lambda's - u."""
-    out = -u
-    subtract_blocks(*_each(-lam.T, u.shape[1]), s, out)
-    return out[0]
-
-
-def _remainders(structure: Structure, effects: Matrices) -> list[np.ndarray]:
-    """Per term Z'W([X y] - Z b), twofold; effects: per term b (2, q, k, m)."""
-    gram = structure.gram
-    out = [_twofold(term.dense) for term in gram.terms]
-    for remainder, term, effect in zip(out, gram.terms, effects, strict=True):
-        levels = np.arange(term.n_levels + 1)
-        subtract_blocks(levels, levels[:-1], term.diagonal, effect, remainder)
-    for (j, k), block in gram.cross.items():
-        subtract_blocks(block.indptr, block.indices, block.data, effects[k], out[j])
-        turned = structure.turned[j, k]
-        subtract_blocks(turned.indptr, turned.indices, turned.data, effects[j], out[k])
-    return out
-
-
-def _solved(factor: Factor, rest: list[np.ndarray]) -> list[np.ndarray]:
-    """M^-1 rest per term (q, k, m), with the rounding of the factor."""
-    structure, r = factor.structure, factor.n_random
-    back = [np.linalg.pinv(lam, rcond=1e-12) for lam in factor.lams]  # the factor's right-hand sides are unscaled
-    rhs = tuple(np.ascontiguousarray(np.einsum("cb,lcv->lbv", inverse, own)) for inverse, own in zip(back, rest))
-    m = rest[0].shape[2]
-    swept = forward(structure, factor.stages, rhs, np.zeros((structure.m - 1, m)))
-    scaled = scale_rows(structure, factor.lams, np.concatenate([swept.tail, swept.fixed]), structure.m - 1)[:r]
-    lower = factor.tail[:r, :r]
-    tail = triangular(lower, triangular(lower, np.asfortranarray(scaled)), transposed=True)
-    fixed = np.zeros(factor.n_fixed)
-    columns = [
-        backward(factor, np.append(tail[:, v], fixed), tuple(w[:, :, [v]].copy() for w in swept.w), np.ones(1))
-        for v in range(m)
-    ]
-    effects = [np.stack(each, axis=2) for each in zip(*columns, strict=True)]
-    return [np.einsum("cb,lbv->lcv", inverse, effect) for inverse, effect in zip(back, effects, strict=True)]

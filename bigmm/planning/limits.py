@@ -14,7 +14,6 @@ from bigmm.design.layout import DesignChunk, Layout
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor
 from bigmm.execute.memory import in_units
-from bigmm.execute.threads import ThreadExecutor
 from bigmm.planning import memory
 from bigmm.planning.block_bounds import BlockBounds, block_bounds, bounds_of_order, entries
 from bigmm.planning.settings import Settings
@@ -30,7 +29,7 @@ def reading_bytes(source: Source, columns: Collection[str], workers: Executor) -
 
     Tables are in memory already, and workers of a cluster have limits of their own: 0 for both.
     """
-    if source.inventory is None or not isinstance(workers, ThreadExecutor):
+    if source.inventory is None or not workers.shares_memory:
         return 0
     largest = max(partition.nbytes for partition in source.partitions)
     return min(workers.n_workers, len(source.partitions)) * int(largest * _share(source, columns))

@@ -13,10 +13,10 @@ from itertools import combinations
 from bigmm.accumulate.kernels import padded
 from bigmm.accumulate.pairs import DENSE_BYTES
 from bigmm.design.layout import Layout
+from bigmm.objective.solvers import FIRST_DEFLATION, FIRST_PROBES
 
-FIRST_PROBES, FIRST_DEFLATION = 8, 24
-"""Probes and deflation vectors that the iterative solver starts with."""
 VECTORS = FIRST_PROBES + FIRST_DEFLATION
+"""Probes and deflation vectors that the iterative solver starts with."""
 
 # The pass over the rows
 

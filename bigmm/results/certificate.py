@@ -20,9 +20,9 @@ from bigmm.blocks.tiles import cholesky as tiles
 from bigmm.display import progress_callback
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, executor
-from bigmm.execute.graph import Task, capacity, run_graph
 from bigmm.execute.memory import memory_bytes
 from bigmm.execute.spill import check_disk
+from bigmm.execute.tasks import Task
 from bigmm.results.fitted import FittedLmm
 
 NORMAL_ERRORS = 4.0
@@ -135,7 +135,7 @@ def certify(
     graph = cholesky_tasks(reduced, tiling)
     ahead = (workers.n_workers + 1) * (tiling.n + 3)  # so many chains of updates can be under way
     try:
-        found = run_graph(workers, graph, label="certify", ahead=ahead, memory=memory, progress=report)
+        found = workers.run_graph(graph, label="certify", ahead=ahead, memory=memory, progress=report)
     except NotPositiveDefiniteError as error:
         raise DataError(
             f"the exact Schur complement at theta = {fitted.theta} is not positive definite ({error}): the effects "
@@ -149,7 +149,7 @@ def certify(
 def _again(fitted: FittedLmm, begun: float) -> Certificate:
     """The exact solver's own objective, evaluated once more."""
     criterion = fitted.criterion
-    exact = criterion.value_of(criterion.algebra.factor(criterion.templates.working(criterion.gram, fitted.theta)))
+    exact = criterion.value_of(criterion.solver.factor(criterion.templates.working(criterion.gram, fitted.theta)))
     none = Cost(0, 0, 0, 0.0)
     return _certificate(fitted, exact, 0, tiles.Tiling(0, 1), none, begun, "this process")
 
@@ -214,7 +214,7 @@ def _tile(size: int, wanted: int | None) -> int:
 
 def predicted_cost(reduced: tiles.Reduced, tiling: tiles.Tiling, workers: Executor) -> Cost:
     """Before anything is factored."""
-    threads, processes = workers.n_workers, capacity(workers).processes
+    threads, processes = workers.n_workers, workers.capacity().processes
     each = 8 * tiling.tile**2
     held = reduced.panel_bytes + reduced.nbytes
     # beside what has to be there, every worker has copies of the row of tiles that all others are multiplied by
@@ -227,9 +227,8 @@ def predicted_cost(reduced: tiles.Reduced, tiling: tiles.Tiling, workers: Execut
 
 def _room(cost: Cost, limit: int | None, workers: Executor, tile_given: bool) -> int | None:
     """Bytes of tiles to keep in memory, None for all; MemoryLimitError when there is no way."""
-    room = capacity(workers)
-    if room.elsewhere:
-        available = min([x for x in (limit, room.bytes) if x is not None], default=None)
+    if not workers.shares_memory:
+        available = min([x for x in (limit, workers.capacity().bytes) if x is not None], default=None)
         if available is not None and cost.bytes > available:
             raise MemoryLimitError(
                 f"the exact factorization needs about {_gib(cost.bytes)} ({cost.flops:.2g} flops) but {workers} offers "

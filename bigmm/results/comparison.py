@@ -19,10 +19,9 @@ from bigmm.objective.montecarlo import (
     TOLERANCE,
     DifferenceError,
     difference_error,
-    eliminated,
-    eliminating,
     objective_record,
-    probe_counts,
+    probing_of,
+    reordered,
 )
 from bigmm.results.broom import information
 from bigmm.results.doubts import warn_of
@@ -50,7 +49,7 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
         theta0=fitted.theta,
         seed=_seed(fitted),  # the same probes as the fits it is compared with, to the same precision
         tolerance=tolerance,
-        algebra=fitted.criterion.algebra,  # of the same blocks, wherever these are
+        linear_solver=fitted.criterion.solver,  # of the same blocks, wherever these are
     )
     refitted = replace(
         fitted,
@@ -70,20 +69,25 @@ def on_common_probes(fits: Sequence[FittedLmm]) -> list[FittedLmm]:
     """The same fits, but each iterative one with its objective estimated as that with most grouping factors has it: the
     same factors eliminated and probed, with the most probes that any of them has. theta stays; the objective moves
     within its Monte Carlo error."""
-    chains = [eliminated(fit.criterion) if fit.kind == "lmm" else () for fit in fits]
+    chains = [fit.criterion.solver.eliminated if fit.kind == "lmm" else () for fit in fits]
     probed = [fit for fit, chain in zip(fits, chains, strict=True) if chain]
     if len(probed) < 2:
         return list(fits)
     largest = max(probed, key=lambda fit: len(fit.criterion.gram.terms))
-    sizes = tuple(max(size) for size in zip(*(probe_counts(fit.criterion) for fit in probed), strict=True))
+    sizes = tuple(max(size) for size in zip(*(_sizes(fit) for fit in probed), strict=True))
     out = []
     for fit, chain in zip(fits, chains, strict=True):
-        shared = [term.name for term in fit.criterion.gram.terms if term.name in eliminated(largest.criterion)]
+        shared = [term.name for term in fit.criterion.gram.terms if term.name in largest.criterion.solver.eliminated]
         comparable = chain and shared and _seed(fit) == _seed(largest)
-        if comparable and (set(shared) != set(chain) or probe_counts(fit.criterion) != sizes):
-            fit = _estimated_again(fit, eliminating(fit.criterion, shared, *sizes))
+        if comparable and (set(shared) != set(chain) or _sizes(fit) != sizes):
+            fit = _estimated_again(fit, reordered(fit.criterion, shared, *sizes))
         out.append(fit)
     return out
+
+
+def _sizes(fit: FittedLmm) -> tuple[int, int]:
+    probing = probing_of(fit.criterion)
+    return probing.probes, probing.deflation
 
 
 def _seed(fit: FittedLmm) -> int:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from bigmm.design.layout import JointTerm
 from bigmm.errors import UsageError
-from bigmm.objective.conditional import Variances, chosen_variances, level_variances
+from bigmm.objective.conditional import level_variances, selected_variances
+from bigmm.objective.factorization import Variances
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.rows import ERROR
 
@@ -97,7 +98,7 @@ def ranef(
 
 
 def _exact_sd(fitted: FittedLmm, number: int, places: Any) -> Variances:
-    return Variances(chosen_variances(fitted.criterion, fitted.theta, number, places), None).roots()
+    return Variances(selected_variances(fitted.criterion, fitted.theta, number, places), None).roots()
 
 
 def _sd_columns(names: dict[int, str], spread: Variances) -> dict[str, np.ndarray]:

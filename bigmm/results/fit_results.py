@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from bigmm.arguments import strict
-from bigmm.objective.montecarlo import effective_df_error
 from bigmm.optimize.outcome import Outcome
 from bigmm.results import broom, coefficients, inference
 from bigmm.results.estimated import Estimated, freeze
@@ -235,7 +234,7 @@ class FitResults:
     @property
     def effective_df_error(self) -> float | None:
         """Monte Carlo standard error of the random and the total effective_df; None where they are exact."""
-        return effective_df_error(self.fitted.criterion, self.theta)
+        return self.fitted.criterion.effective_df_error(self.theta)
 
     def glance(self) -> pd.DataFrame:
         """One row about the model."""

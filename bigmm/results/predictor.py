@@ -15,7 +15,8 @@ from bigmm.design.formula.expression import columns_of
 from bigmm.design.layout import DesignChunk, FixedFactor, JointTerm, Layout
 from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import DataError, UsageError
-from bigmm.objective.conditional import RowVariance, Variances, row_variance
+from bigmm.objective.conditional import RowVariance, row_variance
+from bigmm.objective.factorization import Variances
 from bigmm.results.fitted import FittedLmm
 
 BLOCK_BYTES = 32 * 2**20

@@ -24,9 +24,9 @@ from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError, VersionError
 from bigmm.families import family
 from bigmm.laplace.working import working_model
-from bigmm.objective.algebra import IterativeAlgebra
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from bigmm.objective.criterion import Criterion, Estimates
-from bigmm.objective.templates import Template, Templates
+from bigmm.objective.solvers import recorded_solver
 from bigmm.optimize.outcome import Outcome
 from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
@@ -179,16 +179,15 @@ def _linear_parts(fitted: FittedLmm) -> tuple[dict[str, np.ndarray], dict[str, A
 
 def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]) -> FittedLmm:
     gram, error = shared["assembled"].gram, body["monte_carlo_error"]
-    algebra, tolerance = None, SAME_OBJECTIVE
-    if body["solver"] == "iterative":
+    tolerance = SAME_OBJECTIVE
+    if error:
         # the same probes, but a deflation basis made at this theta: the objective agrees within its error bar
-        algebra = IterativeAlgebra(gram, error["probes"], error["deflation"], error["seed"])
         tolerance += 8.0 * error["objective"] / max(abs(body["objective"]), 1.0)
-    criterion = Criterion(gram, _templates(body["templates"]), body["reml"], algebra)
+    criterion = Criterion(gram, _templates(body["templates"]), body["reml"], recorded_solver(gram, error))
     estimates = criterion.estimates(shared["theta"])
     now = float(estimates.objective)
     check_objective(folder, body["objective"], now, tolerance=tolerance)
-    if algebra is not None:  # what was reported stays, and goes with the error's value for each probe
+    if error:  # what was reported stays, and goes with the error's value for each probe
         moved = body["objective"] - now
         estimates = replace(estimates, objective=body["objective"], logdet_z=estimates.logdet_z + moved)
     return FittedLmm(criterion=criterion, estimates=estimates, **shared)
@@ -245,9 +244,14 @@ def check_objective(
         )
 
 
-def _templates(entry: dict[str, Any]) -> Templates:
-    terms = [t | {"names": tuple(t["names"]), "slots": tuple(t["slots"])} for t in entry["terms"]]
-    return Templates(tuple(Template(**term) for term in terms), tuple(entry["widths"]))
+def _templates(entry: dict[str, Any]) -> ModelCovariance:
+    terms: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in term.items()}
+        for term in entry["terms"]
+    ]
+    for term in terms:
+        term.pop("square", None)  # a constant of older saves
+    return ModelCovariance(tuple(TermCovariance(**term) for term in terms), tuple(entry["widths"]))
 
 
 def _outcome(entry: dict[str, Any]) -> Outcome:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from bigmm.atomic import check_apart, check_destination, local_inputs, marked_table, output_error, whole_directory
 from bigmm.design.spec import NEW_DATA
 from bigmm.errors import DataError, UsageError
-from bigmm.execute.executor import executor
+from bigmm.execute import executor
 from bigmm.results.rows import RowTask
 from bigmm.source import open_source
 from bigmm.source.partition import Partition, Source

@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from bigmm.arguments import strict_class
 from bigmm.errors import UsageError
+from bigmm.families import FAMILIES
 from bigmm.families.rows import deviance_row
 from bigmm.fit import glmm
 from bigmm.results import GlmmResults
@@ -124,7 +125,7 @@ class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.positive_only = self.family != "gaussian"
+        tags.target_tags.positive_only = FAMILIES[self.family].positive if self.family in FAMILIES else True
         return tags
 
     def predict(self, X: Any) -> Any:

@@ -12,6 +12,8 @@ from pyarrow import fs
 
 from bigmm.errors import DataError
 from bigmm.source.faults import guarded
+from bigmm.source.listing import entries_below
+from bigmm.source.names import Pattern
 
 DELTA, HUDI, ICEBERG = "_delta_log", ".hoodie", "metadata"
 
@@ -38,11 +40,38 @@ def refuse_tables_above(filesystem: fs.FileSystem, base: str, markers: Markers, 
 
     Iceberg's marker is a folder with a common name, so its files have to lie in ``base``, or in ``data`` beside it.
     """
+    for folder, marker in _tables_above(filesystem, base, markers):
+        refuse(folder, marker, show)
+
+
+def _tables_above(filesystem: fs.FileSystem, base: str, markers: Markers) -> Iterator[tuple[str, str]]:
     for folder, child in _ancestors(base):
         for marker in markers(folder):
-            if marker == ICEBERG and (child not in ("", "data") or not _is_iceberg(filesystem, f"{folder}/{marker}")):
-                continue
-            refuse(folder, marker, show)
+            if marker != ICEBERG or (child in ("", "data") and _is_iceberg(filesystem, f"{folder}/{marker}")):
+                yield folder, marker
+
+
+def refuse_whole_folders(filesystem: fs.FileSystem, files: Sequence[str], show: Callable[[str], str]) -> None:
+    """Raise `DataError` when the files of a dataset are all that a folder within a table of another format holds.
+
+    Such a dataset comes from listing the folder. A dataset that leaves files of the folder out comes from somebody who
+    has read the table's log. The dataset of `deltalake.DeltaTable.to_pyarrow_dataset()` has paths below the table's
+    root on a file system of its own, where no marker is seen.
+    """
+    markers = markers_of(filesystem)
+    folders = sorted({path.rpartition("/")[0] for path in files})
+    for root, marker in dict.fromkeys(t for folder in folders for t in _tables_above(filesystem, folder, markers)):
+        inside = [path for path in files if path.startswith(f"{root}/")]
+        if not _leaves_out(filesystem, inside):
+            refuse(root, marker, show)
+
+
+def _leaves_out(filesystem: fs.FileSystem, files: Sequence[str]) -> bool:
+    """Whether the deepest folder that all the files lie in holds another Parquet file."""
+    base = os.path.commonpath([path.rpartition("/")[0] for path in files])
+    listed = {entry.path for entry in entries_below(filesystem, base, Pattern(), base) if not entry.folder}
+    others = [path[len(base) :].strip("/").split("/") for path in listed.difference(files)]
+    return any(parts[-1].endswith(".parquet") and Pattern().takes(parts) for parts in others)
 
 
 def refuse_tables_below(

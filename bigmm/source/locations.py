@@ -98,6 +98,19 @@ def locate(places: Sequence[str | PurePath]) -> Location:
     return Location(filesystem, is_remote(filesystem), chosen, description, prefix, tuple(left_out))
 
 
+def refuse_tables_at(places: Sequence[str]) -> None:
+    """Raise `DataError` when local paths or globs, which another library reads, mean files of a table of another
+    format."""
+    filesystem = fs.LocalFileSystem()
+    markers, show = markers_of(filesystem), partial(shown_path, prefix="")
+    for place in places:
+        base = _cut_pattern(absolute_path(place), _LOCAL_WILD)[0]
+        folder = base if os.path.isdir(base) else os.path.dirname(base)
+        refuse_tables_above(filesystem, folder, markers, show)
+        seen = [entry.path for entry in entries_below(filesystem, folder, Pattern(), folder)] if folder == base else []
+        refuse_tables_below(filesystem, folder, seen, seen, show)
+
+
 def _check_spelling(place: str) -> None:
     if not place:
         raise UsageError("no data: a path is empty")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from bigmm.atomic import is_url
 from bigmm.errors import DataError, UsageError
+from bigmm.source.formats import refuse_whole_folders
 from bigmm.source.frames import open_dask, open_pandas, open_polars, open_table
 from bigmm.source.hive import Keys
 from bigmm.source.listing import Entry, look_up
-from bigmm.source.locations import Location, is_remote, locate
+from bigmm.source.locations import Location, is_remote, locate, refuse_tables_at, shown_path
 from bigmm.source.parquet import open_parquet
 from bigmm.source.partition import Source
 
@@ -55,14 +59,42 @@ def _open_dataset(dataset: Any, options: Options) -> Source:
 
     The types that the dataset declares are obeyed, and so are its values of partition keys.
     """
+    for part in _file_datasets(dataset):
+        refuse_whole_folders(part.filesystem, part.files, partial(shown_path, prefix=_prefix(part.filesystem)))
     if not _is_plain_parquet(dataset):
         return open_table(dataset.to_table(), *options[:2], "pyarrow dataset")
-    system = dataset.filesystem
-    prefix = f"{system.type_name}://" if is_remote(system) else ""
+    system, prefix = dataset.filesystem, _prefix(dataset.filesystem)
     keys = {part.path: _keys(part, dataset.schema) for part in dataset.get_fragments()}
     files = tuple(_entry(system, path, prefix) for path in sorted(keys))
     location = Location(system, is_remote(system), files, "pyarrow dataset", prefix)
     return open_parquet(location, *options, dataset.schema, keys)
+
+
+def _file_datasets(dataset: Any) -> list[ds.FileSystemDataset]:
+    """The datasets of files that a dataset is, or consists of."""
+    if isinstance(dataset, ds.UnionDataset):
+        return [part for child in dataset.children for part in _file_datasets(child)]
+    return [dataset] if isinstance(dataset, ds.FileSystemDataset) and dataset.files else []
+
+
+def _prefix(system: Any) -> str:
+    """What messages put before a path of the file system."""
+    return f"{system.type_name}://" if is_remote(system) else ""
+
+
+def _open_dask(frame: Any, options: Options) -> Source:
+    refuse_tables_at(_local_places(frame))
+    return open_dask(frame, *options[:2])
+
+
+def _local_places(frame: Any) -> list[str]:
+    """The local paths that a Dask DataFrame reads Parquet from, as far as its expression tells them."""
+    places: list[str] = []
+    for part in frame.expr.walk():
+        if type(part).__name__.startswith("ReadParquet"):
+            paths = part.path if isinstance(part.path, (list, tuple)) else [part.path]
+            places += [str(path) for path in paths if isinstance(path, (str, PurePath)) and not is_url(str(path))]
+    return places
 
 
 def _entry(system: Any, path: str, prefix: str) -> Entry:
@@ -84,7 +116,13 @@ def _is_plain_parquet(dataset: Any) -> bool:
         return False
     if not dataset.files or getattr(dataset, "_scan_options", {}).get("filter") is not None:
         return False
-    return all(len(part.row_groups) == part.metadata.num_row_groups for part in dataset.get_fragments())
+    return all(map(_is_whole, dataset.get_fragments()))
+
+
+def _is_whole(part: Any) -> bool:
+    """Whether a fragment has all row groups of its file."""
+    _, (*_, chosen) = part.__reduce__()  # None for all. `part.row_groups` would read the footer, which is read later
+    return chosen is None or len(chosen) == part.metadata.num_row_groups
 
 
 #: (top package, class name) of data -> how it is opened; looked up along the class's ancestors.
@@ -100,5 +138,5 @@ _KINDS: dict[tuple[str, str], Callable[[Any, Options], Source]] = {
     ("pandas", "DataFrame"): lambda data, options: open_pandas(data, *options[:2]),
     ("polars", "DataFrame"): lambda data, options: open_polars(data, *options[:2]),
     ("polars", "LazyFrame"): lambda data, options: open_polars(data, *options[:2]),
-    ("dask", "DataFrame"): lambda data, options: open_dask(data, *options[:2]),
+    ("dask", "DataFrame"): _open_dask,
 }

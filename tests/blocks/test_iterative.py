@@ -15,7 +15,7 @@ from bigmm.blocks.iterative import sampled, traces
 from bigmm.blocks.iterative.krylov import conjugate_gradients, lanczos_quadrature
 from bigmm.blocks.iterative.probes import deflation_basis, make_probes
 from bigmm.blocks.iterative.structure import analyse_iterative
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
 SHAPES = {

@@ -6,7 +6,7 @@ from bigmm.blocks.iterative import factor as iterative
 from bigmm.blocks.iterative import sampled
 from bigmm.blocks.iterative.probes import deflation_basis, keys_of, make_probes
 from bigmm.blocks.iterative.structure import analyse_iterative
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
 NONE = np.zeros((50, 0))

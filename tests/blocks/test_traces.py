@@ -9,7 +9,7 @@ from bigmm.blocks.exact.inverse import selected_inverse
 from bigmm.blocks.iterative import traces
 from bigmm.blocks.iterative.factor import factorize_iteratively
 from bigmm.blocks.iterative.structure import analyse_iterative, chain_gram
-from bigmm.objective.algebra import PRECISION
+from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
 ONE_STAGE = {

@@ -212,6 +212,19 @@ def test_70_a_bug(bigmm, sleep_lake, monkeypatch, tmp_path):
     assert listing(tmp_path) == []
 
 
+@pytest.mark.parametrize(("code", "expected"), [(None, 0), (0, 0), (7, 7), ("no licence", 1)])
+def test_a_system_exit_keeps_its_code(bigmm, sleep_lake, monkeypatch, code, expected):
+    """A library below may end the process; an end that is no success must not look like one."""
+
+    def lmm(*arguments, **options):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(package, "lmm", lmm)
+    ended = bigmm("fit", SLEEP, sleep_lake)
+    assert ended.code == expected
+    assert ended.err == ("bigmm: no licence\n" if expected == 1 else "")
+
+
 @pytest.fixture(scope="module")
 def large_lake(tmp_path_factory):
     """Three million rows: a second or so of work."""

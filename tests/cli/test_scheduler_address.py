@@ -104,7 +104,7 @@ import sys
 from bigmm.cli import cluster, listener
 from bigmm.execute import executor
 from tests.cli.cases import SLEEP
-from bigmm.execute import executor, watchdog
+from bigmm.execute.dask import watchdog
 executor.__kwdefaults__["no_worker_seconds"] = 2
 watchdog.CHECK_SECONDS, watchdog.ANSWER_SECONDS, cluster.CLOSE_SECONDS = .2, 1, 1
 from bigmm.cli.app import main

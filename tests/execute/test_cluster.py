@@ -21,9 +21,9 @@ import pytest
 from distributed.comm import CommClosedError
 
 from bigmm.errors import DataError, TemporaryError, UsageError, VersionError
-from bigmm.execute import Lane, cut_lanes, executor, watchdog
-from bigmm.execute import cluster as cluster_module
-from bigmm.execute.graph import Task, run_graph
+from bigmm.execute import Lane, cut_lanes, executor
+from bigmm.execute.dask import versions, watchdog
+from bigmm.execute.tasks import Task
 from bigmm.source import open_source
 
 distributed = pytest.importorskip("distributed")
@@ -202,8 +202,8 @@ def test_abandoned_lanes_are_cancelled(client, tmp_path):
 
 
 def test_versions_must_agree(client, monkeypatch):
-    ours = cluster_module.packages_here()
-    monkeypatch.setattr(cluster_module, "packages_here", lambda: ours | {"pyarrow": "1.0"})
+    ours = versions.packages_here()
+    monkeypatch.setattr(versions, "packages_here", lambda: ours | {"pyarrow": "1.0"})
     with pytest.raises(VersionError, match=rf"worker tcp://\S+ has pyarrow {pa.__version__}, this process has 1\.0"):
         executor(client).map_reduce(lambda lane, tick: 1, lanes_of(3), int.__add__, label="pass")
     assert VersionError.exit_code == 78
@@ -263,7 +263,7 @@ def test_a_connection_that_closes_while_a_result_is_fetched(client, monkeypatch,
     with pytest.raises(expected, match="ConnectionPool.gather"):
         executor(client).map_reduce(lambda lane, tick: 1, lanes_of(3), int.__add__, label="pass")
     with pytest.raises(expected):
-        run_graph(executor(client), [Task(("one",), int, (), None, 0, True)], label="graph", ahead=1)
+        executor(client).run_graph([Task(("one",), int, (), None, 0, True)], label="graph", ahead=1)
     assert client.status == "running"
 
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from bigmm.errors import OutputError, TemporaryError
-from bigmm.execute import executor, spill, watchdog
-from bigmm.execute.graph import Capacity, Task, capacity, run_graph
-from bigmm.execute.graph_results import Results
+from bigmm.execute import executor, spill
+from bigmm.execute.dask import watchdog
+from bigmm.execute.tasks import Capacity, Task
+from bigmm.execute.threads.results import Results
 from tests.execute.test_cluster import start_cluster
 
 distributed = pytest.importorskip("distributed")
@@ -42,12 +43,12 @@ def mix(value, other, nap=0.0, trap=None):
 
 def grid(nap=0.0, traps=None):
     """SIDE columns, DEEP rows: each value is mixed with its left neighbour of the row above; the last row is wanted."""
-    tasks = [Task(("leaf", i), np.asarray, given=partial(leaf, i), place=i) for i in range(SIDE)]
+    tasks = [Task(("leaf", i), np.asarray, load=partial(leaf, i), place=i) for i in range(SIDE)]
     above = [task.name for task in tasks]
     for row in range(DEEP):
         for i in range(SIDE):
             work = partial(mix, nap=nap, trap=(traps or {}).get((row, i)))
-            tasks.append(Task(("mix", row, i), work, (above[i], above[i - 1]), place=i, wanted=row == DEEP - 1))
+            tasks.append(Task(("mix", row, i), work, (above[i], above[i - 1]), place=i, is_output=row == DEEP - 1))
         above = [("mix", row, i) for i in range(SIDE)]
     return tasks
 
@@ -66,7 +67,7 @@ def same_bits(found, expected):
 @pytest.fixture(scope="module")
 def expected():
     """On one thread, which is what the definition says."""
-    found = run_graph(executor(n_workers=1), grid(), label="grid", ahead=1)
+    found = executor(n_workers=1).run_graph(grid(), label="grid", ahead=1)
     for name, value in by_definition().items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12)
     return found
@@ -76,7 +77,7 @@ def expected():
 @pytest.mark.parametrize("n_workers", [1, 2, 7])
 def test_threads_give_the_same_bits(expected, n_workers, ahead):
     events = []
-    found = run_graph(executor(n_workers=n_workers), grid(0.001), label="grid", ahead=ahead, progress=events.append)
+    found = executor(n_workers=n_workers).run_graph(grid(0.001), label="grid", ahead=ahead, progress=events.append)
     assert same_bits(found, expected)
     assert [e.lanes_done for e in events] == list(range(1, len(grid()) + 1))
     assert {(e.label, e.lanes_total) for e in events} == {("grid", len(grid()))}
@@ -94,11 +95,11 @@ def test_what_does_not_fit_waits_in_a_file(expected, monkeypatch, memory):
     def watched(self, nbytes):
         make_room(self, nbytes)
         if self.memory is not None:  # at the end, what is wanted comes back as a whole
-            held.append(self.held + nbytes)
+            held.append(self.nbytes + nbytes)
 
     monkeypatch.setattr(spill.SpillFile, "write_at", counted)
     monkeypatch.setattr(Results, "_make_room", watched)
-    assert same_bits(run_graph(executor(n_workers=2), grid(), label="grid", ahead=4, memory=memory), expected)
+    assert same_bits(executor(n_workers=2).run_graph(grid(), label="grid", ahead=4, memory=memory), expected)
     assert written or memory == 100_000, "which is nearly enough: the order of two threads decides"
     if not memory:
         assert max(start + size for start, size in written) < sum(size for _, size in written), "rooms are used again"
@@ -107,7 +108,7 @@ def test_what_does_not_fit_waits_in_a_file(expected, monkeypatch, memory):
 
 def test_enough_memory_needs_no_file(expected, monkeypatch):
     monkeypatch.setattr(spill.SpillFile, "__init__", lambda self: pytest.fail("a file"))
-    assert same_bits(run_graph(executor(n_workers=2), grid(), label="grid", ahead=9, memory=10**6), expected)
+    assert same_bits(executor(n_workers=2).run_graph(grid(), label="grid", ahead=9, memory=10**6), expected)
 
 
 def test_a_full_disk_is_said(monkeypatch):
@@ -116,7 +117,7 @@ def test_a_full_disk_is_said(monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OutputError, match=r"No space left.*TMPDIR"):
-        run_graph(executor(n_workers=2), grid(), label="grid", ahead=4, memory=0)
+        executor(n_workers=2).run_graph(grid(), label="grid", ahead=4, memory=0)
 
 
 def test_results_are_dropped_after_their_last_use():
@@ -132,8 +133,8 @@ def test_results_are_dropped_after_their_last_use():
 
     tasks = [Task(("start",), lambda: Value())]
     for i in range(30):
-        tasks.append(Task(("next", i), lambda value: Value(), (tasks[-1].name,), wanted=i == 29))
-    run_graph(executor(n_workers=2), tasks, label="chain", ahead=10)
+        tasks.append(Task(("next", i), lambda value: Value(), (tasks[-1].name,), is_output=i == 29))
+    executor(n_workers=2).run_graph(tasks, label="chain", ahead=10)
     assert max(most) <= 3
 
 
@@ -143,11 +144,11 @@ def test_only_what_nobody_else_needs_is_writeable():
 
     tasks = [
         Task(("a",), lambda: np.zeros(3)),
-        Task(("kept",), lambda: np.zeros(3), wanted=True),
-        Task(("first",), writeable, (("a",), ("kept",)), wanted=True),
-        Task(("last",), writeable, (("a",), ("kept",)), wanted=True),
+        Task(("kept",), lambda: np.zeros(3), is_output=True),
+        Task(("first",), writeable, (("a",), ("kept",)), is_output=True),
+        Task(("last",), writeable, (("a",), ("kept",)), is_output=True),
     ]
-    found = run_graph(executor(n_workers=1), tasks, label="flags", ahead=1)
+    found = executor(n_workers=1).run_graph(tasks, label="flags", ahead=1)
     assert found[("first",)] == (False, False)
     assert found[("last",)] == (True, False)
 
@@ -163,7 +164,7 @@ def test_the_first_error_stops_the_rest():
         *(Task(("slow", i), lambda: done.append(time.sleep(0.02))) for i in range(500)),
     ]
     with pytest.raises(ArithmeticError, match="pivot 3 is not positive"):
-        run_graph(executor(n_workers=2), tasks, label="bad", ahead=10)
+        executor(n_workers=2).run_graph(tasks, label="bad", ahead=10)
     assert len(done) < 20
 
 
@@ -177,7 +178,7 @@ def test_ctrl_c_gives_the_prompt_back():
         *(Task(("slow", i), lambda: waited.append(returned.wait(300))) for i in range(4)),
     ]
     with pytest.raises(KeyboardInterrupt):
-        run_graph(executor(n_workers=2), tasks, label="nap", ahead=10, progress=interrupt)
+        executor(n_workers=2).run_graph(tasks, label="nap", ahead=10, progress=interrupt)
     assert not waited, "it returns while its tasks still run"
     returned.set()
 
@@ -187,7 +188,7 @@ def test_ctrl_c_gives_the_prompt_back():
 )
 def test_a_graph_that_is_none(tasks):
     with pytest.raises(ValueError, match="needs|two tasks"):
-        run_graph(executor(n_workers=1), tasks, label="bad", ahead=1)
+        executor(n_workers=1).run_graph(tasks, label="bad", ahead=1)
 
 
 # ---------------------------------------------------------------------------------------------------- cluster
@@ -226,7 +227,7 @@ def fail_once(mark):
 @pytest.mark.parametrize("ahead", [1, 8, 1000])
 def test_a_cluster_gives_the_same_bits(client, expected, ahead):
     events = []
-    found = run_graph(executor(client), grid(), label="grid", ahead=ahead, progress=events.append)
+    found = executor(client).run_graph(grid(), label="grid", ahead=ahead, progress=events.append)
     assert same_bits(found, expected)
     assert events[-1].lanes_done == len(grid())
     wait_until_empty(client)
@@ -245,7 +246,7 @@ def test_lost_results_are_made_again(client, expected, tmp_path):
     before = set(client.nthreads())
     mark = tmp_path / "killed"
     tasks = grid(0.02, {(3, 2): partial(kill_once, str(mark))})
-    assert same_bits(run_graph(executor(client), tasks, label="grid", ahead=1000), expected)
+    assert same_bits(executor(client).run_graph(tasks, label="grid", ahead=1000), expected)
     assert mark.exists()
     assert set(client.nthreads()) != before
 
@@ -259,24 +260,24 @@ def test_a_blamed_task_begins_the_graph_anew(expected, tmp_path, monkeypatch):
         distributed.Client(running) as client,
     ):
         traps = {(2, 1): partial(kill_once, str(tmp_path / "a")), (4, 3): partial(kill_once, str(tmp_path / "b"))}
-        assert same_bits(run_graph(executor(client), grid(0.01, traps), label="grid", ahead=9), expected)
+        assert same_bits(executor(client).run_graph(grid(0.01, traps), label="grid", ahead=9), expected)
         assert (tmp_path / "b").exists()
         with pytest.raises(TemporaryError, match=r"grid: workers were lost more often.*smaller tiles"):
-            run_graph(executor(client), grid(0.0, {(1, 1): kill_always}), label="grid", ahead=9)
+            executor(client).run_graph(grid(0.0, {(1, 1): kill_always}), label="grid", ahead=9)
 
 
 @pytest.mark.cluster
 def test_a_failing_task_on_a_cluster(client):
-    tasks = [*grid(0.01)[:9], Task(("bad",), fail, (("mix", 0, 0),), wanted=True)]
+    tasks = [*grid(0.01)[:9], Task(("bad",), fail, (("mix", 0, 0),), is_output=True)]
     with pytest.raises(ArithmeticError, match="pivot 3 is not positive"):
-        run_graph(executor(client), tasks, label="bad", ahead=100)
+        executor(client).run_graph(tasks, label="bad", ahead=100)
     wait_until_empty(client)
 
 
 @pytest.mark.cluster
 def test_transient_faults_are_tried_again(client, expected, tmp_path):
     tasks = grid(0.0, {(2, 2): partial(fail_once, str(tmp_path / "failed"))})
-    assert same_bits(run_graph(executor(client), tasks, label="grid", ahead=100), expected)
+    assert same_bits(executor(client).run_graph(tasks, label="grid", ahead=100), expected)
 
 
 @pytest.mark.cluster
@@ -284,8 +285,8 @@ def test_tasks_of_one_place_share_a_worker(client):
     def where():
         return distributed.get_worker().address
 
-    tasks = [Task(("where", i), where, place=i % 4, wanted=True) for i in range(20)]
-    found = run_graph(executor(client), tasks, label="where", ahead=100)
+    tasks = [Task(("where", i), where, place=i % 4, is_output=True) for i in range(20)]
+    found = executor(client).run_graph(tasks, label="where", ahead=100)
     homes = [{found[("where", i)] for i in range(20) if i % 4 == place} for place in range(4)]
     assert all(len(home) == 1 for home in homes)
     assert homes[0] != homes[1]
@@ -298,15 +299,15 @@ def test_workers_that_leave(monkeypatch):
         client.wait_for_workers(1, timeout=180)
         threading.Timer(0.5, running.scale, (0,)).start()
         with pytest.raises(TemporaryError, match="has had no workers for"):
-            run_graph(
-                executor(client, no_worker_seconds=0.5), [Task(("nap",), partial(time.sleep, 60))], label="nap", ahead=1
+            executor(client, no_worker_seconds=0.5).run_graph(
+                [Task(("nap",), partial(time.sleep, 60))], label="nap", ahead=1
             )
 
 
 @pytest.mark.cluster
 def test_capacity(client):
-    assert capacity(executor(n_workers=3)) == Capacity(False, 1, None)
+    assert executor(n_workers=3).capacity() == Capacity(1, None)
     with start_cluster(0) as none, distributed.Client(none) as empty:
-        assert capacity(executor(empty)) == Capacity(True, 1, None)
+        assert executor(empty).capacity() == Capacity(1, None)
     limits = [worker["memory_limit"] for worker in client.scheduler_info()["workers"].values()]
-    assert capacity(executor(client)) == Capacity(True, 2, int(0.6 * sum(limits)))
+    assert executor(client).capacity() == Capacity(2, int(0.6 * sum(limits)))

@@ -12,8 +12,9 @@ from functools import partial
 import pytest
 
 from bigmm.errors import TemporaryError
-from bigmm.execute import Lane, executor, hold, watchdog
-from bigmm.execute.graph import Task, capacity, run_graph
+from bigmm.execute import Lane, executor
+from bigmm.execute.dask import watchdog
+from bigmm.execute.tasks import Task
 from tests.execute.processes import PAUSED, Processes
 
 pytestmark = pytest.mark.cluster
@@ -89,9 +90,9 @@ def test_a_scheduler_that_is_stopped_before_and_in_a_pass(start):
     chosen = executor(client, no_worker_seconds=0.5)
     for question in (
         lambda: list(chosen.map(nap, range(3), label="pass")),
-        lambda: hold(chosen, local(lambda part: [part]), [1, 2], lambda i, parts: parts, 1, label="pass"),
-        lambda: run_graph(chosen, [Task(("one",), int, (), None, 0, True)], label="graph", ahead=1),
-        lambda: capacity(chosen),
+        lambda: chosen.shuffle(local(lambda part: [part]), [1, 2], lambda i, parts: parts, 1, label="pass"),
+        lambda: chosen.run_graph([Task(("one",), int, (), None, 0, True)], label="graph", ahead=1),
+        chosen.capacity,
         lambda: chosen.n_workers,
     ):
         with pytest.raises(TemporaryError, match="not answered"):
@@ -163,11 +164,11 @@ def test_a_worker_paused_in_a_pass_beside_a_healthy_one(start, work):
     if work == "map_reduce":
         assert fold(client, progress=report, limit=60) == 40
     elif work == "hold":
-        held = hold(chosen, split_slowly, list(range(20)), add_up, 2, label="hold", progress=report)
+        held = chosen.shuffle(split_slowly, list(range(20)), add_up, 2, label="hold", progress=report)
         assert held.map(int) == [190, 190]
     else:
         tasks = [Task((i,), local(partial(nap, 0.05)), (), int, 0, True) for i in range(40)]
-        assert run_graph(chosen, tasks, label="graph", ahead=40, progress=report) == {(i,): 1 for i in range(40)}
+        assert chosen.run_graph(tasks, label="graph", ahead=40, progress=report) == {(i,): 1 for i in range(40)}
     assert paused
 
 

@@ -11,7 +11,7 @@ import pytest
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
 from bigmm.fit import probed
-from bigmm.laplace import algebra
+from bigmm.objective import krylov
 from bigmm.planning import solver_choice
 
 BERNOULLI = "y ~ 1 + x + (1 | user) + (1 | movie)"
@@ -117,7 +117,7 @@ def test_the_same_bits_on_any_number_of_threads_and_on_a_cluster(frame, client, 
 
 
 def test_single_precision_of_large_blocks(fits, frame, monkeypatch):
-    monkeypatch.setattr(algebra, "SINGLE_PRECISION", 100)
+    monkeypatch.setattr(krylov, "SINGLE_PRECISION", 100)
     ours = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative")
     assert ours.fitted.assembled.gram.cross[0, 1].data.dtype == np.float32
     assert ours.objective == pytest.approx(fits[0].objective, abs=0.02)
@@ -133,8 +133,8 @@ def test_another_seed_is_another_estimate(fits, frame):
 
 
 def test_probes_grow_until_the_tolerance_is_met(frame, monkeypatch):
-    monkeypatch.setattr("bigmm.fit.engines.FIRST_PROBES", 2)
-    monkeypatch.setattr("bigmm.fit.engines.FIRST_DEFLATION", 1)
+    monkeypatch.setattr("bigmm.objective.solvers.FIRST_PROBES", 2)
+    monkeypatch.setattr("bigmm.objective.solvers.FIRST_DEFLATION", 1)
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative", mc_tol=(0.001, 0.0005))
     assert found.monte_carlo_error["probes"] > 2 and found.monte_carlo_error["objective"] <= 0.0005
     monkeypatch.setattr(probed, "MOST_PROBES", 2)

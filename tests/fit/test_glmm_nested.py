@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bigmm
-from bigmm.execute.held import HeldByThreads
+from bigmm.execute.threads.shards import ThreadShards
 from bigmm.fit import engines, held_model
 from bigmm.laplace import nested, shards
 from bigmm.laplace.crossed import CrossedLaplace
@@ -123,13 +123,13 @@ def test_families(monkeypatch, family, formula, how):
 
 
 def test_an_evaluation_is_one_round(monkeypatch, made):
-    asked, plain = [], HeldByThreads.map
+    asked, plain = [], ThreadShards.map
 
     def spy(self, task, *args, **how):
         asked.append(task)
         return plain(self, task, *args, **how)
 
-    monkeypatch.setattr(HeldByThreads, "map", spy)
+    monkeypatch.setattr(ThreadShards, "map", spy)
     evaluations, value, evaluate = [], NestedFactors.value, NestedFactors.evaluate
     monkeypatch.setattr(NestedFactors, "value", lambda self, psi: evaluations.append(psi) or value(self, psi))
     monkeypatch.setattr(NestedFactors, "evaluate", lambda self, psi: evaluations.append(psi) or evaluate(self, psi))

@@ -14,7 +14,7 @@ import pytest
 
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
-from bigmm.execute.held_cluster import HeldByCluster
+from bigmm.execute.dask.shards import ClusterShards
 from bigmm.fit import held_levels, staying
 from bigmm.laplace import shards
 from bigmm.objective import shards as tasks
@@ -93,9 +93,9 @@ def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
     # at one theta all that is read off agrees to rounding
     again = fit(lake, name, theta0=here.theta)
     criteria = here.fitted.criterion, again.fitted.criterion
-    starts = [criterion.algebra.start(criterion.templates) for criterion in criteria]
+    starts = [criterion.solver.start(criterion.templates) for criterion in criteria]
     np.testing.assert_allclose(*starts, rtol=1e-8)
-    for found, expected in zip(*(criterion.algebra.squares() for criterion in criteria), strict=True):
+    for found, expected in zip(*(criterion.solver.squares() for criterion in criteria), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
     values = [criterion.evaluate(here.theta) for criterion in criteria]
     assert values[0].value == pytest.approx(values[1].value, rel=1e-12)
@@ -104,7 +104,8 @@ def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
     estimates = [criterion.estimates(here.theta) for criterion in criteria]
     for u, expected in zip((*estimates[1].u, *estimates[1].b), (*estimates[0].u, *estimates[0].b), strict=True):
         np.testing.assert_allclose(u, expected, atol=1e-10)
-    for found, expected in zip(*(c.conditional_covariances(here.theta) for c in criteria[::-1]), strict=True):
+    blocks = [c.factor(here.theta).conditional_covariances(1.0) for c in criteria[::-1]]
+    for found, expected in zip(*blocks, strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(*(c.effective_df(here.theta) for c in criteria), rtol=1e-8)
 
@@ -205,7 +206,7 @@ def test_what_cannot_be_identified_is_refused(lake, stay, formula, message):
 
 def test_no_label_travels_and_no_level_is_kept_on_the_driver(lake, stay):
     model = fit(lake, "nested")
-    levels = model.fitted.criterion.algebra.levels
+    levels = model.fitted.criterion.solver.levels
     assert sum(term.n_levels for term in model.fitted.criterion.gram.terms) == 0
     layout = held_levels.without_labels(model.fitted.layout)
     assert len(pickle.dumps(layout)) < 2000
@@ -216,7 +217,7 @@ def test_no_label_travels_and_no_level_is_kept_on_the_driver(lake, stay):
 @pytest.mark.parametrize("name", ["intercept", "nested slopes, weights"])
 def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(client, lake, name, stay, monkeypatch):
     expected = bits(fit(lake, name))
-    asked, plain, killed = [], HeldByCluster._in_order, []
+    asked, plain, killed = [], ClusterShards._in_order, []
 
     def deadly(self, task, *more):
         asked.append(task)
@@ -225,6 +226,6 @@ def test_a_cluster_gives_the_same_bits_also_when_a_worker_is_killed(client, lake
             os.kill(killed[0], signal.SIGKILL)
         return plain(self, task, *more)
 
-    monkeypatch.setattr(HeldByCluster, "_in_order", deadly)
+    monkeypatch.setattr(ClusterShards, "_in_order", deadly)
     assert bits(fit(lake, name, n_workers=None, client=client)) == expected
     assert killed and len(asked) > 5

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 import bigmm
-from bigmm import solver as fit_solve
 from bigmm.datasets import insteval
 from bigmm.errors import UsageError
+from bigmm.objective import solvers
+from bigmm.planning import solver_choice
 
 FORMULA = "y ~ service + (1 | s) + (1 | d) + (1 | dept)"
 
@@ -91,7 +92,7 @@ def test_two_chains_of_nested_factors_agree_with_the_exact_solver():
 def test_auto_chooses_by_size_and_says_why(monkeypatch):
     frame = insteval()
     assert "small" in bigmm.lmm(FORMULA, frame.head(3000)).fitted.solver_reason
-    monkeypatch.setattr(fit_solve, "EXACT_TAIL", 100)
+    monkeypatch.setattr(solver_choice, "EXACT_TAIL", 100)
     chosen = bigmm.lmm(FORMULA, frame.head(3000))
     assert chosen.solver == "iterative"
     assert "Gflop" in chosen.fitted.solver_reason
@@ -114,7 +115,7 @@ def test_a_fixed_factor_with_many_levels_names_the_options():
 
 
 def test_enlarged_probes_give_the_same_theta_in_one_more_evaluation(monkeypatch):
-    monkeypatch.setattr(fit_solve, "FIRST_DEFLATION", 2)
+    monkeypatch.setattr(solvers, "FIRST_DEFLATION", 2)
     frame = insteval()
     formula = "y ~ 1 + (1 | s) + (1 | d)"
     loose = bigmm.lmm(formula, frame, solver="iterative", mc_tol=(1.0, 100.0))

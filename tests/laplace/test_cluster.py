@@ -14,7 +14,7 @@ import pytest
 
 import bigmm
 from bigmm.errors import DataError
-from bigmm.execute.held_cluster import HeldByCluster
+from bigmm.execute.dask.shards import ClusterShards
 from bigmm.fit import engines
 from bigmm.laplace import crossed, nested, shards, single
 
@@ -54,13 +54,13 @@ def numbers(fitted):
 
 
 def count_shards(monkeypatch):
-    seen, plain = [], HeldByCluster._in_order
+    seen, plain = [], ClusterShards._in_order
 
     def spy(self, task, *more):
         seen.append(self.n_shards)
         return plain(self, task, *more)
 
-    monkeypatch.setattr(HeldByCluster, "_in_order", spy)
+    monkeypatch.setattr(ClusterShards, "_in_order", spy)
     return seen
 
 
@@ -73,7 +73,7 @@ def test_a_cluster_gives_the_bits_of_threads(client, lake, monkeypatch, formula)
 
 @pytest.mark.parametrize("formula", [ONE, NESTED, pytest.param(TWO, marks=pytest.mark.slow)])
 def test_a_worker_killed_between_evaluations_changes_no_bit(client, lake, monkeypatch, formula):
-    asked, plain, killed = [], HeldByCluster._in_order, []
+    asked, plain, killed = [], ClusterShards._in_order, []
 
     def deadly(self, task, *more):
         asked.append(task)
@@ -82,7 +82,7 @@ def test_a_worker_killed_between_evaluations_changes_no_bit(client, lake, monkey
             os.kill(killed[0], signal.SIGKILL)
         return plain(self, task, *more)
 
-    monkeypatch.setattr(HeldByCluster, "_in_order", deadly)
+    monkeypatch.setattr(ClusterShards, "_in_order", deadly)
     found = numbers(fit(lake, formula, client=client))
     assert killed, "nobody was killed"
     assert found == numbers(fit(lake, formula, n_workers=2))
@@ -120,16 +120,16 @@ def test_a_sorted_lake_is_not_shuffled_between_workers(client, lake, tmp_path, m
     for number, first in enumerate(range(0, rows.num_rows, 500)):
         pq.write_table(rows.slice(first, 500), tmp_path / f"{number:02}.parquet")
     expected = numbers(fit(tmp_path, ONE, n_workers=2))
-    asked, plain = [], HeldByCluster._in_order
+    asked, plain = [], ClusterShards._in_order
 
     def deadly(self, task, *more):
-        assert all("-make-" in shard.key or "-change-" in shard.key for shard in self.shards)
+        assert all("-make-" in shard.key or "-change-" in shard.key for shard in self.futures)
         asked.append(task)
         if len(asked) == 6:
             os.kill(next(iter(client.run(os.getpid).values())), signal.SIGKILL)
         return plain(self, task, *more)
 
-    monkeypatch.setattr(HeldByCluster, "_in_order", deadly)
+    monkeypatch.setattr(ClusterShards, "_in_order", deadly)
     assert numbers(fit(tmp_path, ONE, client=client)) == expected
     assert len(asked) > 10
 

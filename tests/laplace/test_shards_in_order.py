@@ -8,8 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import bigmm
-from bigmm.execute import held
-from bigmm.fit import held_model
+from bigmm.execute.threads.executor import ThreadExecutor
 from bigmm.fit.runs import cut_runs, level_range
 from bigmm.laplace import shards
 from bigmm.source import open_source
@@ -26,7 +25,7 @@ def small_shards(monkeypatch):
 @pytest.fixture
 def made(monkeypatch):
     """The shards that were made without a shuffle, and those that were not."""
-    counts, each, shuffled = {"each": 0, "shuffled": 0}, held.hold_each, held.hold
+    counts = {"sorted": 0, "shuffled": 0}
 
     def count(name, plain):
         def spy(workers, work, items, *more, **how):
@@ -36,8 +35,8 @@ def made(monkeypatch):
 
         return spy
 
-    monkeypatch.setattr(held_model, "hold_each", count("each", each))
-    monkeypatch.setattr(held_model, "hold", count("shuffled", shuffled))
+    monkeypatch.setattr(ThreadExecutor, "shard_sorted", count("sorted", ThreadExecutor.shard_sorted))
+    monkeypatch.setattr(ThreadExecutor, "shuffle", count("shuffled", ThreadExecutor.shuffle))
     return counts
 
 
@@ -68,7 +67,7 @@ def test_a_sorted_lake_is_fitted_without_a_shuffle(tmp_path, made, formula, shuf
     rows, rng = table(), np.random.default_rng(0)
     order = rng.permutation(12) if shuffled_files else None
     in_order = fit(write(tmp_path, rows, order), formula, n_workers=1)
-    assert made["shuffled"] == 0 and made["each"] >= 6
+    assert made["shuffled"] == 0 and made["sorted"] >= 6
     in_memory = fit(rows.take(rng.permutation(rows.num_rows)), formula, n_workers=1)
     assert made["shuffled"] > 0
     assert in_order.nobs == in_memory.nobs < rows.num_rows
@@ -88,7 +87,7 @@ def test_threads_and_files_give_the_same_bits(tmp_path, made):
 def test_a_lake_in_no_order_is_shuffled(tmp_path, made):
     rows = table()
     fit(write(tmp_path, rows.take(np.random.default_rng(0).permutation(rows.num_rows))), n_workers=1)
-    assert made["each"] == 0 and made["shuffled"] == 8
+    assert made["sorted"] == 0 and made["shuffled"] == 8
 
 
 def parts(sizes):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bigmm.objective import Criterion
-from bigmm.objective.algebra import IterativeAlgebra
 from bigmm.objective.boundary import raised, square_root
+from bigmm.objective.krylov import KrylovSolver
 from tests.oracle import Rows, Shape
 
 CROSSED = Shape(((60, 2, False), (40, 1, False), (8, 1, False)), n=2000, weighted=False)
@@ -14,7 +14,7 @@ CROSSED = Shape(((60, 2, False), (40, 1, False), (8, 1, False)), n=2000, weighte
 def both(theta, reml):
     model = Rows.draw(CROSSED, 4)
     exact = Criterion(model.gram, model.templates, reml)
-    ours = Criterion(model.gram, model.templates, reml, IterativeAlgebra(model.gram, 24, 8, 1))
+    ours = Criterion(model.gram, model.templates, reml, KrylovSolver(model.gram, 24, 8, 1))
     return exact, ours, np.array(theta)
 
 
@@ -26,9 +26,9 @@ def both(theta, reml):
 )
 def test_projections_at_small_scales(theta, reml):
     exact, ours, theta = both(theta, reml)
-    expected = exact.algebra.projected(exact.factor(theta), reml)
+    expected = exact.factor(theta).projected(reml)
     factor = ours.factor(theta)
-    found, spread = ours.algebra.projected(factor, reml), ours.algebra.spread(factor, reml)
+    found, spread = factor.projected(reml), factor.spread(reml)
     for j, (a, b) in enumerate(zip(found, expected, strict=True)):
         error = np.std([each[j] for each in spread], axis=0, ddof=1) / np.sqrt(len(spread))
         assert np.all(np.abs(a - b) <= 4.0 * error + 2e-3 * np.abs(np.diagonal(b)).max())

@@ -67,7 +67,9 @@ def test_conditional_modes(kind, data):
 def test_conditional_covariances(kind, data):
     model, theta, criterion, dense = drawn(kind, data)
     expected, at = dense.conditional_covariance, 0
-    for (q, k, _), found in zip(model.shape.terms, criterion.conditional_covariances(theta), strict=True):
+    factor = criterion.factor(theta)
+    blocks = factor.conditional_covariances(criterion.residual_variance(factor))
+    for (q, k, _), found in zip(model.shape.terms, blocks, strict=True):
         assert found.shape == (q, k, k)
         for block in found:
             np.testing.assert_allclose(block, expected[at : at + k, at : at + k], **CLOSE)

@@ -19,8 +19,10 @@ from bigmm.blocks.tiles import cholesky as tiles
 from bigmm.cli.app import run
 from bigmm.datasets import insteval
 from bigmm.errors import DataError, MemoryLimitError, OutputError, UsageError
-from bigmm.execute import executor, graph_cluster, spill
-from bigmm.execute.graph import Capacity, run_graph
+from bigmm.execute import executor, spill
+from bigmm.execute.dask import graph as cluster_graph
+from bigmm.execute.tasks import Capacity
+from bigmm.execute.threads.executor import ThreadExecutor
 from bigmm.results import certificate
 from tests.execute.test_cluster import start_cluster
 
@@ -88,7 +90,7 @@ def test_the_same_bits_on_any_threads_and_through_a_file(iterative, monkeypatch)
 
 
 def test_what_does_not_fit_is_refused_before_it_starts(iterative, monkeypatch):
-    monkeypatch.setattr(certificate, "run_graph", lambda *_, **__: pytest.fail("started"))
+    monkeypatch.setattr(ThreadExecutor, "run_graph", lambda *_, **__: pytest.fail("started"))
     with pytest.raises(MemoryLimitError, match=r"GiB even with its tiles.*raise memory_limit.*tile=.*client="):
         iterative.certify(memory_limit="1MB")
     monkeypatch.setattr(certificate, "check_disk", lambda nbytes, what: spill.check_disk(nbytes + 10**18, what))
@@ -114,13 +116,13 @@ def test_a_cluster_that_is_too_small_is_refused(iterative):
 class Small:
     """An executor of two processes with 4000 bytes."""
 
-    n_workers = 2
+    n_workers, shares_memory = 2, False
 
     def __repr__(self):
         return "a small cluster"
 
     def capacity(self):
-        return Capacity(True, 2, 4000)
+        return Capacity(2, 4000)
 
 
 @pytest.mark.parametrize("tile", [0, -5, 1.5, True, 3])
@@ -271,13 +273,13 @@ def test_a_killed_worker_changes_no_bit(iterative, cluster, tmp_path):
     tiling = tiles.Tiling(reduced.size, 200)
     graph = certificate.cholesky_tasks(reduced, tiling)
     names = [("pivots", j) for j in range(tiling.n)]
-    expected = run_graph(executor(n_workers=1), graph, label="certify", ahead=9)
+    expected = executor(n_workers=1).run_graph(graph, label="certify", ahead=9)
     deadly = partial(kill_once, str(tmp_path / "killed"))
     graph = [replace(task, work=deadly) if task.name == ("update", 5, 4, 3) else task for task in graph]
     with distributed.Client(cluster) as client:
         client.wait_for_workers(2, timeout=180)
         before = set(client.nthreads())
-        found = run_graph(executor(client), graph, label="certify", ahead=30)
+        found = executor(client).run_graph(graph, label="certify", ahead=30)
         assert set(client.nthreads()) != before
     assert all(found[name].tobytes() == expected[name].tobytes() for name in names)
 
@@ -285,14 +287,14 @@ def test_a_killed_worker_changes_no_bit(iterative, cluster, tmp_path):
 @pytest.mark.cluster
 def test_tiles_stay_on_the_workers(iterative, cluster, monkeypatch):
     taken = []
-    fetch = graph_cluster._Attempt._taken
+    fetch = cluster_graph._Attempt._taken
 
     def counted(self, future):
         value = fetch(self, future)
         taken.append(value.nbytes)
         return value
 
-    monkeypatch.setattr(graph_cluster._Attempt, "_taken", counted)
+    monkeypatch.setattr(cluster_graph._Attempt, "_taken", counted)
     with distributed.Client(cluster) as client:
         found = iterative.certify(client, tile=200)
     assert sum(taken) == 8 * found.columns

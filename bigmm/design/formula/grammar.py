@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import NoReturn
 
+from bigmm.arguments import nearest
 from bigmm.design.formula.expression import ALLOWED, CATEGORICAL, CONTRASTS, ELEMENTWISE, LEVELS, NAMES, STATEFUL, Node
 from bigmm.design.formula.tokens import Token, check_depth, closing, split_top
 from bigmm.errors import FormulaError
@@ -127,6 +127,6 @@ def _check_call(formula: str, node: Node) -> None:
         if len(node.arguments) != 1 or node.keywords:
             raise FormulaError(f"{node.value}() takes one argument", formula, node.position)
     elif name not in (*STATEFUL, *CATEGORICAL, *CONTRASTS, "cbind", "offset"):
-        close = get_close_matches(name, [*ELEMENTWISE, *STATEFUL, *CATEGORICAL, "factor"], 1)
-        hint = f"; did you mean {close[0]}()?" if close else ""
+        close = nearest(name, [*ELEMENTWISE, *STATEFUL, *CATEGORICAL, "factor"])
+        hint = f"; did you mean {close}()?" if close else ""
         raise FormulaError(f"unknown function {name!r}{hint}; allowed functions: {ALLOWED}", formula, node.position)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 
+from bigmm.arguments import nearest
 from bigmm.design.formula.expression import STATEFUL, Node, evaluate, unparse
 from bigmm.design.transforms.splines import b_spline, natural_spline, regression_spline
 from bigmm.design.transforms.summaries import ChebyshevProducts, Moments, Quantiles, Values
@@ -46,8 +46,8 @@ def settings(node: Node, formula: str = "") -> dict[str, Any]:
         key = _ALIASES.get(key, key)
         if key not in signature and not (splines and key in _BOUNDS):
             known = [*signature, *(_BOUNDS if splines else ())]
-            close = get_close_matches(key, known, 1, 0.4)
-            hint = f"; did you mean {close[0]}=?" if close else ""
+            close = nearest(key, known, 0.4)
+            hint = f"; did you mean {close}=?" if close else ""
             raise FormulaError(f"{node.value}() has no argument {key!r}{hint}", formula, value.position)
         given[key] = value
     found = {**signature, **{key: _literal(value, formula) for key, value in given.items()}}

@@ -14,16 +14,14 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 
 from bigmm.errors import BigmmError, TemporaryError
-from bigmm.execute.cluster import RETRIES, Flight, needed_futures, new_key, run_task, shared
+from bigmm.execute.dask.flight import RETRIES, Flight, needed_futures, new_key, run_task, shared
+from bigmm.execute.dask.watchdog import Watchdog, answer, scheduler_errors
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
 from bigmm.execute.progress import ProgressCallback, Reporter
-from bigmm.execute.watchdog import Watchdog, answer, scheduler_errors
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-
-    from bigmm.execute.cluster import ClusterExecutor
 
 MAXIMUM_PIECES = 10_000  # tasks that pick a piece; partitions are split in groups so that there are no more
 
@@ -32,8 +30,8 @@ Again = Callable[[Sequence[int]], list["Future"]]
 """Makes the shards of these numbers anew, from the rows."""
 
 
-class HeldByCluster:
-    """See `held.Held`; ``shards`` are futures, in order.
+class ClusterShards:
+    """See `Sharded`; ``futures`` are the shards, in order.
 
     The scheduler makes lost shards again by itself, until it blames a task for the deaths of workers (Dask's
     allowed-failures, counted over the life of the task); then ``again`` replaces them.
@@ -43,39 +41,39 @@ class HeldByCluster:
         self.client, self.no_worker_seconds, self.label, self.n_shards = client, no_worker_seconds, label, n_shards
         self.again = again
         with scheduler_errors():
-            self.shards = again(range(n_shards))
+            self.futures = again(range(n_shards))
 
     def revive(self, more: Sequence[int] = ()) -> None:
         """Replace the shards that Dask has given up, and ``more``."""
         given_up = ("error", "lost", "cancelled")
-        lost = [i for i, shard in enumerate(self.shards) if i in more or shard.status in given_up]
+        lost = [i for i, shard in enumerate(self.futures) if i in more or shard.status in given_up]
         if lost:
             with scheduler_errors():
                 for number, shard in zip(lost, self.again(lost), strict=True):
-                    self.shards[number] = shard
+                    self.futures[number] = shard
 
     def map(self, task: Callable, *args: Any, per_shard: Sequence | None = None) -> list:
-        """See `Held.map`."""
+        """See `Sharded.map`."""
         return list(self._in_order(task, args, per_shard))
 
     def fold(
         self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
     ) -> Any:
-        """See `Held.fold`."""
+        """See `Sharded.fold`."""
         return reduce(merge, self._in_order(task, args, per_shard))
 
-    def replaced(self, change: Callable[[Any], Any]) -> HeldByCluster:
-        """See `Held.replaced`; nothing is computed before somebody asks."""
+    def replaced(self, change: Callable[[Any], Any]) -> ClusterShards:
+        """See `Sharded.replaced`; nothing is computed before somebody asks."""
         client, label, before = self.client, self.label, self.again
         payload = shared(client, change, label)
-        first = list(self.shards)
+        first = list(self.futures)
 
         def again(numbers: Sequence[int]) -> list[Future]:
             # Later the originals may be gone: they are made again too, rather than kept.
             shards = [first[i] for i in numbers] if first else before(numbers)
             return [_submitted(client, label, "change", _ask, payload, shard, ()) for shard in shards]
 
-        changed = HeldByCluster(client, self.no_worker_seconds, label, self.n_shards, again)
+        changed = ClusterShards(client, self.no_worker_seconds, label, self.n_shards, again)
         first.clear()
         return changed
 
@@ -83,35 +81,35 @@ class HeldByCluster:
         return answers(self, partial(_with_arguments, task, args), per_shard)
 
 
-def _with_arguments(task: Callable, args: tuple, shard: Any, *own: Any) -> Any:
-    return task(shard, *own, *args)
+def _with_arguments(task: Callable, args: tuple, shard: Any, *extra: Any) -> Any:
+    return task(shard, *extra, *args)
 
 
 class ShardFlight(Flight):
     """Questions to futures under way: one task per future, which runs where the future is."""
 
-    def __init__(self, held: HeldByCluster, work: Callable, own: Sequence | None):
-        self.held, self.own = held, own
-        super().__init__(held.client, _ask, work, held.shards, held.label)
+    def __init__(self, shards: ClusterShards, work: Callable, per_shard: Sequence | None):
+        self.shards, self.per_shard = shards, per_shard
+        super().__init__(shards.client, _ask, work, shards.futures, shards.label)
 
     def arguments(self, number: int) -> tuple:
-        """The shard, and what only this shard is told."""
-        return self.items[number], () if self.own is None else (self.own[number],)
+        """The shard, and the argument of this shard alone."""
+        return self.items[number], () if self.per_shard is None else (self.per_shard[number],)
 
     def fill(self, n_workers: int) -> None:
         """Submit all: a worker without questions to its own shards would fetch other workers' shards."""
         super().fill(len(self.items))
 
     def _submit_again(self, number: int, reason: str, error: BaseException) -> None:
-        self.held.revive()
+        self.shards.revive()
         super()._submit_again(number, reason, error)
 
     def rescue(self, watchdog: Watchdog) -> None:
         """Make again the shards that wait on paused workers, or for a task there, and ask them again."""
         stuck = watchdog.stuck()
         if stuck:
-            missing = {number for number, shard in enumerate(self.held.shards) if not shard.done()}
-            self.held.revive(sorted(missing))
+            missing = {number for number, shard in enumerate(self.shards.futures) if not shard.done()}
+            self.shards.revive(sorted(missing))
             for number in [n for n, future in self.futures.items() if n in missing or future.key in stuck]:
                 self.submit(number)
 
@@ -124,32 +122,31 @@ class ShardFlight(Flight):
             ]
         except TimeoutError:  # the watchdog knows what to do
             return
-        self.held.revive(waiting)
+        self.shards.revive(waiting)
         for number in waiting:
             reason = f"{self.label}: shard {number} lost its workers too often while it was made again. Try again."
             super()._submit_again(number, reason, TemporaryError(reason))
 
 
 def answers(
-    held: HeldByCluster,
+    shards: ClusterShards,
     work: Callable,
-    own: Sequence | None = None,
+    per_shard: Sequence | None = None,
     reporter: Reporter | None = None,
     rows: Sequence[int] | None = None,
 ) -> Iterator:
-    """``work(shard)`` of every shard in order; each is pulled and released on its worker as soon as it is there.
+    """``work(shard)`` of every shard in order; each is fetched and released on its worker as soon as it is there.
 
-    rows: of each shard, for the reporter.
-    Raises the first BigmmError, in order, unchanged.
+    ``rows`` are the rows of each shard, for the reporter. Raises the first BigmmError, in order, unchanged.
     """
-    watchdog = Watchdog(held.client, held.no_worker_seconds, held.label)
+    watchdog = Watchdog(shards.client, shards.no_worker_seconds, shards.label)
     with scheduler_errors():
-        flight = ShardFlight(held, work, own)
+        flight = ShardFlight(shards, work, per_shard)
     early: dict[int, Any] = {}
-    wanted = 0
+    position = 0
     try:
-        flight.fill(held.n_shards)
-        while wanted < held.n_shards:
+        flight.fill(shards.n_shards)
+        while position < shards.n_shards:
             number = flight.landed(watchdog)
             if number is None:
                 flight.free()
@@ -157,11 +154,11 @@ def answers(
             early[number] = _taken(flight, number, watchdog)
             if reporter is not None:
                 reporter.add(rows=0 if rows is None else rows[number], lanes=1)
-            while wanted in early:
-                answer = early.pop(wanted)
+            while position in early:
+                answer = early.pop(position)
                 if isinstance(answer, BigmmError):
                     raise answer
-                wanted += 1
+                position += 1
                 yield answer
     finally:
         flight.cancel()
@@ -178,16 +175,16 @@ def _taken(flight: Flight, number: int, watchdog: Watchdog) -> Any:
 
 
 def shuffle(
-    executor: ClusterExecutor,
+    client: Client,
+    no_worker_seconds: float,
     split: Callable[[Any], Iterable],
     items: Sequence,
     join: Callable[[int, list], Any],
     n_shards: int,
     label: str,
     progress: ProgressCallback | None,
-) -> tuple[HeldByCluster, Reporter]:
+) -> tuple[ClusterShards, Reporter]:
     """Shards that are being made, and who reports them."""
-    client, seconds = executor.client, executor.no_worker_seconds
     groups = items if isinstance(items[0], Lane) else _groups(items, n_shards)
     with scheduler_errors():
         cut = partial(_split_lane, split) if groups is items else partial(_split_group, split, n_shards)
@@ -214,48 +211,48 @@ def shuffle(
 
     rows = [sum(getattr(part, "rows", 0) for part in group.partitions) for group in groups]
     reporter = Reporter(progress, label, sum(rows), len(groups) + n_shards)
-    first = HeldByCluster(client, seconds, label, len(groups), pieces_of)
+    first = ClusterShards(client, no_worker_seconds, label, len(groups), pieces_of)
     for _ in answers(first, _nothing, None, reporter, rows):  # bad data stop here, before anything is moved
         pass
-    pieces = list(first.shards)
+    pieces = list(first.futures)
 
     def again(numbers: Sequence[int]) -> list[Future]:
         return joined(pieces or pieces_of(range(len(groups))), numbers)
 
-    held = HeldByCluster(client, seconds, label, n_shards, again)
+    shards = ClusterShards(client, no_worker_seconds, label, n_shards, again)
     pieces.clear()  # so that they leave the workers as shards are joined
-    return held, reporter
+    return shards, reporter
 
 
-def left_there(held: HeldByCluster, reporter: Reporter) -> HeldByCluster:
+def left_there(shards: ClusterShards, reporter: Reporter) -> ClusterShards:
     """The shards once they are all made, where they were made."""
-    for _ in answers(held, _nothing, None, reporter):
+    for _ in answers(shards, _nothing, None, reporter):
         pass
-    return held
+    return shards
 
 
-def fetched_from_there(held: HeldByCluster, reporter: Reporter) -> list:
+def fetched_from_there(shards: ClusterShards, reporter: Reporter) -> list:
     """The shards themselves, each fetched as soon as it is made."""
-    return list(answers(held, _itself, None, reporter))
+    return list(answers(shards, _itself, None, reporter))
 
 
-def made(
-    executor: ClusterExecutor,
+def from_sorted(
+    client: Client,
+    no_worker_seconds: float,
     make: Callable[[Any], Any],
     items: Sequence,
     label: str,
     progress: ProgressCallback | None,
-) -> HeldByCluster:
+) -> ClusterShards:
     """One task per shard, and the shard stays where it was made; a lost one is made again from its own rows alone."""
-    client = executor.client
     with scheduler_errors():
         work = shared(client, make, label)
 
     def again(numbers: Sequence[int]) -> list[Future]:
         return [_submitted(client, label, "make", run_task, work, items[i], needed_futures(items[i])) for i in numbers]
 
-    held = HeldByCluster(client, executor.no_worker_seconds, label, len(items), again)
-    return left_there(held, Reporter(progress, label, 0, len(items)))
+    shards = ClusterShards(client, no_worker_seconds, label, len(items), again)
+    return left_there(shards, Reporter(progress, label, 0, len(items)))
 
 
 def _submitted(client: Client, label: str, name: str, *call: Any) -> Future:
@@ -264,7 +261,7 @@ def _submitted(client: Client, label: str, name: str, *call: Any) -> Future:
 
 def _groups(items: Sequence, n_shards: int) -> list[Lane]:
     size = max(1, -(-len(items) * n_shards // MAXIMUM_PIECES))
-    return [Lane(i, tuple(items[at : at + size])) for i, at in enumerate(range(0, len(items), size))]
+    return [Lane(i, tuple(items[start : start + size])) for i, start in enumerate(range(0, len(items), size))]
 
 
 def _split_group(split: Callable[[Any], Iterable], n_shards: int, group: Lane) -> list[list]:
@@ -298,13 +295,13 @@ def _join(payload: bytes, number: int, picked: list[list | BigmmError]) -> Any:
             return error
 
 
-def _ask(payload: bytes, shard: Any, own: tuple) -> Any:
+def _ask(payload: bytes, shard: Any, extra: tuple) -> Any:
     """Runs on a worker; errors in the data travel as values, so that they are not tried again."""
     if isinstance(shard, BigmmError):
         return shard
     with one_thread_each():
         try:
-            return cloudpickle.loads(payload)(shard, *own)
+            return cloudpickle.loads(payload)(shard, *extra)
         except BigmmError as error:
             return error
 
@@ -315,14 +312,14 @@ def _held_up(keys: list[str], dask_scheduler: Any = None) -> list[str]:
 
 
 def _waits_in_vain(task: Any) -> bool:
-    seen, stack = {task}, [task]
+    visited, stack = {task}, [task]
     while stack:
-        for needed in stack.pop().dependencies:
-            if needed.state == "erred":
+        for dependency in stack.pop().dependencies:
+            if dependency.state == "erred":
                 return True
-            if needed.state != "memory" and needed not in seen:
-                seen.add(needed)
-                stack.append(needed)
+            if dependency.state != "memory" and dependency not in visited:
+                visited.add(dependency)
+                stack.append(dependency)
     return False
 
 

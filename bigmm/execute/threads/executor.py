@@ -12,6 +12,10 @@ from typing import Any, TypeVar
 from bigmm.execute.discipline import one_thread_each
 from bigmm.execute.lanes import Lane
 from bigmm.execute.progress import ProgressCallback, Reporter
+from bigmm.execute.sharded import PieceStore
+from bigmm.execute.tasks import Capacity, Name, Task
+from bigmm.execute.threads import graph, shards
+from bigmm.execute.threads.shards import ThreadShards
 from bigmm.execute.tree import MergeTree
 
 T = TypeVar("T")
@@ -24,11 +28,17 @@ class Stopped(Exception):
 class ThreadExecutor:
     """Folds lanes on ``n_workers`` threads; inline, without any thread, when one is enough."""
 
+    shares_memory = True
+
     def __init__(self, n_workers: int):
         self.n_workers = n_workers
 
     def __repr__(self) -> str:
         return f"{self.n_workers} thread{'s' * (self.n_workers != 1)} of this process"
+
+    def capacity(self) -> Capacity:
+        """See `Executor.capacity`."""
+        return Capacity(1, None)
 
     def map_reduce(
         self,
@@ -65,6 +75,66 @@ class ThreadExecutor:
         for result in results:
             reporter.add(lanes=1)
             yield result
+
+    def shuffle(
+        self,
+        split: Callable[[Any], Iterable],
+        items: Sequence,
+        join: Callable[[int, list], Any],
+        n_shards: int,
+        *,
+        files: Callable[[], PieceStore] | None = None,
+        label: str = "shard",
+        progress: ProgressCallback | None = None,
+    ) -> ThreadShards:
+        """See `Executor.shuffle`."""
+        if files is None:
+            return ThreadShards(
+                shards.in_memory(self.map, split, items, join, n_shards, label, progress), self.n_workers
+            )
+        mapped, file = shards.in_file(self.map, split, items, files(), n_shards, label, progress)
+        return ThreadShards(mapped, self.n_workers, file)
+
+    def shuffle_once(
+        self,
+        split: Callable[[Any], Iterable],
+        items: Sequence,
+        join: Callable[[int, list], Any],
+        n_shards: int,
+        *,
+        label: str,
+        progress: ProgressCallback | None = None,
+    ) -> list:
+        """See `Executor.shuffle_once`."""
+        return shards.in_memory(self.map, split, items, join, n_shards, label, progress)
+
+    def shard_sorted(
+        self,
+        make: Callable[[Any], Any],
+        items: Iterable,
+        *,
+        in_files: bool = False,
+        label: str = "shard",
+        progress: ProgressCallback | None = None,
+    ) -> ThreadShards:
+        """See `Executor.shard_sorted`."""
+        if not in_files:
+            return ThreadShards(list(self.map(make, items, label=label, progress=progress)), self.n_workers)
+        mapped, file = shards.sorted_in_file(self.map, make, items, label, progress)
+        return ThreadShards(mapped, self.n_workers, file)
+
+    def run_graph(
+        self,
+        tasks: Sequence[Task],
+        *,
+        label: str,
+        ahead: int,
+        memory: int | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> dict[Name, Any]:
+        """See `Executor.run_graph`."""
+        with one_thread_each():
+            return graph.run(tasks, self.n_workers, label, ahead, memory, progress)
 
 
 def _run_lanes(fold: Callable, lanes: Sequence[Lane], tree: MergeTree, reporter: Reporter, n_workers: int) -> None:
@@ -110,10 +180,9 @@ def _windowed(task: Callable[[Any], T], items: Sequence, n_workers: int) -> Iter
     """Results in the order of items, with at most twice as many tasks in flight as there are threads."""
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="bigmm")
     flying: deque[Future] = deque()
-    rest = iter(items)
     try:
         with one_thread_each():
-            for item in rest:
+            for item in items:
                 flying.append(pool.submit(task, item))
                 if len(flying) >= 2 * n_workers:
                     yield flying.popleft().result()

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from bigmm.errors import DataError
-from bigmm.execute import executor, hold, hold_each
-from bigmm.execute.held import HeldByThreads
+from bigmm.execute import executor
+from bigmm.execute.threads.shards import ThreadShards
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def join(number, pieces):
 
 @pytest.mark.parametrize("n_workers", [1, 2])
 def test_pieces_are_joined_in_the_order_of_items(n_workers):
-    held = hold(executor(n_workers=n_workers), split, range(5), join, 4)
+    held = executor(n_workers=n_workers).shuffle(split, range(5), join, 4)
     for number, box in enumerate(held.shards):
         assert box.number == number
         assert box.values.tolist() == np.repeat([10.0 * i + number for i in range(5)], 3).tolist()
@@ -45,7 +45,7 @@ def test_answers_are_in_the_order_of_shards(n_workers, in_files):
         time.sleep(0.01 * (3 - number))
         return Box(number, np.arange(1000.0) + number)
 
-    held = hold_each(executor(n_workers=n_workers), make, range(4), in_files=in_files)
+    held = executor(n_workers=n_workers).shard_sorted(make, range(4), in_files=in_files)
     assert held.map(lambda box: box.number) == [0, 1, 2, 3]
     assert held.map(lambda box, own, more: own + more, 1, per_shard=[5, 6, 7, 8]) == [6, 7, 8, 9]
     assert held.fold(lambda a, b: f"{a}{b}", lambda box: str(box.number)) == "0123"
@@ -67,15 +67,15 @@ def test_few_results_wait_to_be_folded():
             with lock:
                 alive[0] -= 1
 
-    HeldByThreads(list(range(50)), 2).fold(lambda a, b: b, lambda shard: Result())
+    ThreadShards(list(range(50)), 2).fold(lambda a, b: b, lambda shard: Result())
     assert most[0] <= 8
 
 
 BLAS_THREADS = """
 import numpy, scipy.linalg, threadpoolctl
-from bigmm.execute.held import HeldByThreads
+from bigmm.execute.threads.shards import ThreadShards
 for n_workers in (1, 2):
-    held = HeldByThreads([0, 1, 2], n_workers)
+    held = ThreadShards([0, 1, 2], n_workers)
     found = held.map(lambda shard: {pool["num_threads"] for pool in threadpoolctl.threadpool_info()})
     assert all(threads <= {1} for threads in found), found
 """
@@ -92,4 +92,4 @@ def test_the_first_bad_item_is_the_error():
         return split(item)
 
     with pytest.raises(DataError, match="^item 1$"):
-        hold(executor(n_workers=2), bad, range(5), join, 4)
+        executor(n_workers=2).shuffle(bad, range(5), join, 4)

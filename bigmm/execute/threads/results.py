@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 
 from bigmm.execute.spill import SMALLEST, Placed, SpillFile
-
-Name = tuple
+from bigmm.execute.tasks import Name
 
 
 @dataclass(slots=True)
-class _Kept:
+class _Entry:
     """value: None while it is in the file only; placed: where in the file it is, None before it ever was; pins: tasks
     that work with it now."""
 
@@ -40,8 +39,8 @@ class Results:
 
     def __init__(self, users: dict[Name, list[int]], keep: Iterable[Name], memory: int | None):
         self.users, self.keep, self.memory = users, frozenset(keep), memory
-        self.kept: dict[Name, _Kept] = {}
-        self.held = 0
+        self.entries: dict[Name, _Entry] = {}
+        self.nbytes = 0
         self.file: SpillFile | None = None
         self.free: dict[int, list[int]] = {}
         self.lock = Lock()  # also while the disk works: threads that compute do not ask
@@ -49,25 +48,25 @@ class Results:
     def take(self, number: int, needs: Sequence[Name]) -> list[Any]:
         """What the task works with; an array that only this task still needs is writeable."""
         with self.lock:
-            found = [self.kept[name] for name in needs]
-            for kept in found:
-                kept.pins += 1
-            for name, kept in zip(needs, found, strict=True):
-                if kept.value is None and kept.placed is not None:
-                    self._read(kept)
-                if isinstance(kept.value, np.ndarray) and kept.value.flags.owndata:
-                    kept.value.flags.writeable = self.users[name] == [number] and name not in self.keep
-            return [kept.value for kept in found]
+            entries = [self.entries[name] for name in needs]
+            for entry in entries:
+                entry.pins += 1
+            for name, entry in zip(needs, entries, strict=True):
+                if entry.value is None and entry.placed is not None:
+                    self._read(entry)
+                if isinstance(entry.value, np.ndarray) and entry.value.flags.owndata:
+                    entry.value.flags.writeable = self.users[name] == [number] and name not in self.keep
+            return [entry.value for entry in entries]
 
     def done(self, number: int, needs: Sequence[Name]) -> None:
         """The task needs them no more."""
         with self.lock:
             for name in needs:
-                self.kept[name].pins -= 1
+                self.entries[name].pins -= 1
             for name in set(needs):
                 self.users[name].remove(number)
                 if not self.users[name] and name not in self.keep:
-                    self._drop(self.kept.pop(name))
+                    self._drop(self.entries.pop(name))
 
     def put(self, name: Name, value: Any) -> None:
         """A new result."""
@@ -75,34 +74,34 @@ class Results:
             value.flags.writeable = False
         with self.lock:
             if self.users[name] or name in self.keep:
-                kept = _Kept(value)
-                self._make_room(kept.nbytes)
-                self.kept[name] = kept
-                self.held += kept.nbytes
+                entry = _Entry(value)
+                self._make_room(entry.nbytes)
+                self.entries[name] = entry
+                self.nbytes += entry.nbytes
 
-    def wanted(self) -> dict[Name, Any]:
+    def outputs(self) -> dict[Name, Any]:
         """The results that were to stay, all in memory."""
         with self.lock:
             self.memory = None
-            for kept in self.kept.values():
-                if kept.value is None and kept.placed is not None:
-                    self._read(kept)
-            return {name: self.kept[name].value for name in self.keep}
+            for entry in self.entries.values():
+                if entry.value is None and entry.placed is not None:
+                    self._read(entry)
+            return {name: self.entries[name].value for name in self.keep}
 
     def _make_room(self, nbytes: int) -> None:
         if self.memory is None:
             return
-        while self.held + nbytes > self.memory:
+        while self.nbytes + nbytes > self.memory:
             movable = [
-                (self._next_use(name), name) for name, kept in self.kept.items() if not kept.pins and kept.nbytes
+                (self._next_use(name), name) for name, entry in self.entries.items() if not entry.pins and entry.nbytes
             ]
             if not movable:
                 return
-            kept = self.kept[max(movable)[1]]
-            if kept.placed is None:
-                kept.placed = self._write(kept.value)
-            self.held -= kept.nbytes
-            kept.value = None
+            entry = self.entries[max(movable)[1]]
+            if entry.placed is None:
+                entry.placed = self._write(entry.value)
+            self.nbytes -= entry.nbytes
+            entry.value = None
 
     def _next_use(self, name: Name) -> float:
         return self.users[name][0] if self.users[name] else float("inf")
@@ -115,15 +114,15 @@ class Results:
         self.file.write_at(start, array)
         return Placed(start, array.shape, array.dtype.str)
 
-    def _read(self, kept: _Kept) -> None:
-        assert self.file is not None and kept.placed is not None
-        self._make_room(kept.placed.nbytes)
-        value = np.empty(kept.placed.shape, kept.placed.dtype)
-        self.file.read_into(kept.placed.start, value)
-        kept.value = value
-        self.held += kept.nbytes
+    def _read(self, entry: _Entry) -> None:
+        assert self.file is not None and entry.placed is not None
+        self._make_room(entry.placed.nbytes)
+        value = np.empty(entry.placed.shape, entry.placed.dtype)
+        self.file.read_into(entry.placed.start, value)
+        entry.value = value
+        self.nbytes += entry.nbytes
 
-    def _drop(self, kept: _Kept) -> None:
-        self.held -= kept.nbytes
-        if kept.placed is not None:
-            self.free.setdefault(kept.placed.nbytes, []).append(kept.placed.start)
+    def _drop(self, entry: _Entry) -> None:
+        self.nbytes -= entry.nbytes
+        if entry.placed is not None:
+            self.free.setdefault(entry.placed.nbytes, []).append(entry.placed.start)

@@ -16,13 +16,12 @@ import cloudpickle
 import numpy as np
 
 from bigmm.errors import TemporaryError
-from bigmm.execute import cluster
-from bigmm.execute import watchdog as watching
-from bigmm.execute.cluster import RETRIES, give_up, longer, new_key
+from bigmm.execute.dask import watchdog as watching
+from bigmm.execute.dask.flight import RETRIES, fetched, give_up, longer, new_key
+from bigmm.execute.dask.watchdog import Watchdog, answer, calls_of, scheduler_errors
 from bigmm.execute.discipline import one_thread_each
-from bigmm.execute.graph import Capacity, Name, Task, Uses
 from bigmm.execute.progress import ProgressCallback, Reporter
-from bigmm.execute.watchdog import Watchdog, answer, calls_of, scheduler_errors
+from bigmm.execute.tasks import Capacity, Name, Task, Uses
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -40,7 +39,7 @@ def run(
     ahead: int,
     progress: ProgressCallback | None,
 ) -> dict[Name, Any]:
-    """See `graph.run_graph`; the whole graph is begun anew when Dask blames one of its tasks for deaths of workers."""
+    """See `Executor.run_graph`. The whole graph starts anew when Dask blames one of its tasks for deaths of workers."""
     for _ in range(RETRIES + 1):
         attempt = _Attempt(client, tasks, watchdog(), label, ahead, Reporter(progress, label, 0, len(tasks)))
         try:
@@ -72,10 +71,10 @@ class _Attempt:
         self.events: SimpleQueue[int] = SimpleQueue()
         self.workers: list[str] = []
         self.looked = 0.0
-        self.wanted: dict[Name, Any] = {}
+        self.outputs: dict[Name, Any] = {}
 
     def run(self) -> dict[Name, Any]:
-        """Submit, wait, take what is wanted; raises Lost."""
+        """Submit, wait, take the outputs; raises Lost."""
         while self.first < len(self.tasks):
             with scheduler_errors():
                 self._fill()
@@ -86,7 +85,7 @@ class _Attempt:
                 continue
             self.watchdog.alive()
             self._landed(number)
-        return self.wanted
+        return self.outputs
 
     def cancel(self) -> None:
         """Give up what is in flight."""
@@ -103,7 +102,7 @@ class _Attempt:
 
     def _submit(self, number: int) -> None:
         task = self.tasks[number]
-        given = None if task.given is None else cloudpickle.dumps(task.given())
+        data = None if task.load is None else cloudpickle.dumps(task.load())
         needs = [self.futures[self.number[name]] for name in task.needs]
         where = None
         if task.place is not None and self.workers:
@@ -114,7 +113,7 @@ class _Attempt:
             future = self.client.submit(
                 _step,
                 task.work,
-                given,
+                data,
                 *needs,
                 key=new_key(self.label, "-".join(map(str, task.name))),
                 pure=False,
@@ -140,8 +139,8 @@ class _Attempt:
                 future.result()
             if future.status in ("cancelled", "lost"):
                 raise CancelledError(future.key)
-            if task.wanted:
-                self.wanted[task.name] = self._taken(future)
+            if task.is_output:
+                self.outputs[task.name] = self._taken(future)
         except (KilledWorker, CancelledError) as error:
             self.watchdog.check_connection()
             raise Lost(f"last while doing {task.name}: {type(error).__name__}") from error
@@ -155,7 +154,7 @@ class _Attempt:
         seconds = watching.CHECK_SECONDS
         while True:
             try:
-                return cluster.fetched(future, seconds)
+                return fetched(future, seconds)
             except TimeoutError:
                 if future.status == "error":
                     raise
@@ -186,9 +185,9 @@ def _threads(n_threads: dict[str, int]) -> list[str]:
     return [address for turn in turns for address, threads in sorted(n_threads.items()) if threads > turn]
 
 
-def _step(work: Callable, given: bytes | None, *values: Any) -> Any:
+def _step(work: Callable, data: bytes | None, *values: Any) -> Any:
     """Runs on a worker. Everything is read-only: a task may run again, and others may have the same array."""
-    arguments = [] if given is None else [cloudpickle.loads(given)]
+    arguments = [] if data is None else [cloudpickle.loads(data)]
     for value in values:
         if isinstance(value, np.ndarray):
             value.flags.writeable = False
@@ -207,14 +206,14 @@ def _any_in_vain(keys: list[str], dask_scheduler: Any = None) -> bool:
     """
     given_up = ("erred", "no-worker") if dask_scheduler.running else ("erred",)
     stack = [dask_scheduler.tasks[key] for key in keys if key in dask_scheduler.tasks]
-    seen = set(stack)
+    visited = set(stack)
     while stack:
         task = stack.pop()
         if task.state in given_up:
             return True
         if task.state != "memory":
-            more = task.dependencies - seen
-            seen |= more
+            more = task.dependencies - visited
+            visited |= more
             stack.extend(more)
     return False
 
@@ -222,7 +221,7 @@ def _any_in_vain(keys: list[str], dask_scheduler: Any = None) -> bool:
 def capacity_of_workers(watchdog: Watchdog) -> Capacity:
     """The workers now there, and what they may hold before Dask moves results to disk."""
     limits, share = watchdog.ask(watchdog.client._run_on_scheduler, _limits)
-    return Capacity(True, max(1, len(limits)), None if not limits or 0 in limits else int(share * sum(limits)))
+    return Capacity(max(1, len(limits)), None if not limits or 0 in limits else int(share * sum(limits)))
 
 
 def _limits(dask_scheduler: Any = None) -> tuple[list[int], float]:
