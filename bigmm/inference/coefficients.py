@@ -53,8 +53,8 @@ class Coefficients:
         used = np.flatnonzero(dropped & (matrix != 0.0).any(axis=0))
         if len(used):
             raise UsageError(
-                f"the coefficient {self.names[used[0]]!r} is not estimable, because its column depends on earlier ones; "
-                "a hypothesis cannot use it"
+                f"the coefficient {self.names[used[0]]!r} is not estimable, because its column depends on earlier "
+                "ones; a hypothesis cannot use it"
             )
         return matrix[:, self.positions]
 

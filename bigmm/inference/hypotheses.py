@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,8 @@ def hypotheses(specification: Any, coefficient_names: Sequence[str]) -> Hypothes
         values = np.broadcast_to(np.asarray(values, float), (len(matrix),))
     except (TypeError, ValueError):
         raise UsageError(
-            f"hypotheses are text such as 'x1 - x2 = 0', a list of such texts or a matrix of numbers, not {specification!r}"
+            "hypotheses are text such as 'x1 - x2 = 0', a list of such texts or a matrix of numbers, not "
+            f"{specification!r}"
         ) from None
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise UsageError(
@@ -89,14 +91,16 @@ def _from_texts(texts: Sequence[str], names: tuple[str, ...]) -> Hypotheses:
     labels, rows, values = [], [], []
     for text in texts:
         for single in _split(_with_placeholders(text, names), ","):
-            sides = [side for side in re.split(r"==?", single)]
+            sides = re.split(r"==?", single)
             forms = [_linear(side, text, names) for side in sides] or [(np.zeros(len(names)), 0.0)]
             if len(forms) == 1:
                 forms.append((np.zeros(len(names)), 0.0))
-            for left, right in zip(forms, forms[1:], strict=False):
+            for left, right in pairwise(forms):
                 rows.append(left[0] - right[0])
                 values.append(right[1] - left[1])
-                labels.append(_restored(single.strip(), names) if len(forms) == 2 else _label(rows[-1], values[-1], names))
+                labels.append(
+                    _restored(single.strip(), names) if len(forms) == 2 else _label(rows[-1], values[-1], names)
+                )
                 if not rows[-1].any():
                     raise UsageError(f"the hypothesis {labels[-1]!r} has no coefficient in it")
     return Hypotheses(tuple(labels), np.array(rows), np.array(values, float))
@@ -129,7 +133,9 @@ def _linear(side: str, text: str, names: Sequence[str]) -> Linear:
     try:
         tree = ast.parse(side.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError):
-        raise UsageError(f"the hypothesis {text!r} cannot be read at {_restored(side, names)!r}{_names(names)}") from None
+        raise UsageError(
+            f"the hypothesis {text!r} cannot be read at {_restored(side, names)!r}{_names(names)}"
+        ) from None
     return _evaluated(tree, text, names)
 
 
@@ -148,7 +154,10 @@ def _evaluated(tree: ast.expr, text: str, names: Sequence[str]) -> Linear:
             position = re.fullmatch(r"_(\d+)_", name)
             if position is None:
                 hint = did_you_mean(name, names)
-                raise UsageError(f"the hypothesis {text!r} names {name!r}, which is no coefficient{_names(names)}" + (f"; {hint}" if hint else ""))
+                raise UsageError(
+                    f"the hypothesis {text!r} names {name!r}, which is no coefficient{_names(names)}"
+                    + (f"; {hint}" if hint else "")
+                )
             weights = nothing.copy()
             weights[int(position[1])] = 1.0
             return weights, 0.0

@@ -1,7 +1,8 @@
 """Kenward and Roger's adjusted covariance and scaled F test, from blocks.
 
 Kenward and Roger (1997), Biometrics 53, 983-997. The covariance V of the response is linear in sigma^2 and in the
-entries of the covariance matrices Sigma of the terms. With V0 = V / sigma^2, B = Z'V0^-1 X, N = Z'V0^-1 Z, W = X'V0^-1 X
+entries of the covariance matrices Sigma of the terms. With V0 = V / sigma^2, B = Z'V0^-1 X, N = Z'V0^-1 Z and
+W = X'V0^-1 X
 
     X'V0^-2 X = W - B'LB,                B2 = Z'V0^-2 X = B - N L B,     L = Lambda Lambda',
     X'V0^-3 X = X'V0^-2 X - B2'L B,      N2 = Z'V0^-2 Z = N - N L N,     tr V0^-2 = n - q + |M^-1|^2,
@@ -94,7 +95,8 @@ def kenward_roger(
     for batch in batches(gram):
         _add(total, batch, lams, directions)
     q = sum(
-        term.width * (term.n_levels if term.multiplicity is None else int(term.multiplicity.sum())) for term in gram.terms
+        term.width * (term.n_levels if term.multiplicity is None else int(term.multiplicity.sum()))
+        for term in gram.terms
     )
     return _finish(total, gram.n - q, covariance, sigma**2)
 

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from bigmm.blocks.gram import Gram
+from bigmm.covariance import Covariance
 from bigmm.errors import UsageError
 from bigmm.inference.coefficients import Coefficients
 from bigmm.inference.components import largest_component
@@ -32,7 +33,7 @@ def curvature_of(criterion: Any, theta: np.ndarray, positions: np.ndarray) -> Pr
 
 @curvature_of.register
 def _(criterion: Criterion, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
-    frame = frame_for(criterion.algebra, criterion.templates)  # the coordinates of the search have ordinary units
+    frame = frame_for(criterion.solver, criterion.templates)  # the coordinates of the search have ordinary units
     search = Framed(criterion, frame)
 
     def gradient(eta: np.ndarray) -> np.ndarray:
@@ -78,7 +79,9 @@ class LinearInference:
             raise UsageError("ddf='kenward-roger' is for models with a formula: use ddf='satterthwaite'")
         criterion, gram = self.criterion, self.criterion.whole_gram
         if not criterion.reml:
-            raise UsageError("ddf='kenward-roger' is defined for REML fits only: fit with reml=True, or use 'satterthwaite'")
+            raise UsageError(
+                "ddf='kenward-roger' is defined for REML fits only: fit with reml=True, or use 'satterthwaite'"
+            )
         if any(not term.penalized for term in gram.terms):
             raise UsageError(
                 "ddf='kenward-roger' is not available where a factor among the fixed effects is kept as levels: "
@@ -110,15 +113,28 @@ class LinearInference:
         return np.linalg.cholesky(squares).T @ np.linalg.inv(to_user)
 
     def _directions(self) -> list[Direction]:
+        """The changes of every Sigma that its structure allows."""
         gram, out = self.criterion.whole_gram, []
         for term in self.criterion.templates.terms:
             basis = gram.terms[term.joint].basis
-            for column in range(term.width):
-                for row in range(column, term.width):
-                    entry = np.zeros((len(basis), len(basis)))
-                    entry[term.slots[row], term.slots[column]] = entry[term.slots[column], term.slots[row]] = 1.0
-                    out.append(Direction(term.joint, basis @ entry @ basis.T))
+            for change in sigma_directions(term.covariance, self.theta[term.part]):
+                whole = np.zeros((len(basis), len(basis)))
+                whole[term.block] = change
+                out.append(Direction(term.joint, basis @ whole @ basis.T))
         return out
+
+
+def sigma_directions(structure: Covariance, theta: np.ndarray) -> list[np.ndarray]:
+    """(k, k) derivatives of a term's covariance matrix.
+
+    Where lambda is linear in theta, they are taken at lambda = I: they span the same matrices, at a boundary too, where
+    some derivatives at theta vanish.
+    """
+    directions, lam = structure.directions(theta), structure.lam(theta)
+    plain = structure.start(np.eye(structure.width))
+    if np.array_equal(directions, structure.directions(plain)):
+        lam = np.eye(structure.width)
+    return [along @ lam.T + lam @ along.T for along in directions]
 
 
 def fixed_squares(gram: Gram) -> np.ndarray:

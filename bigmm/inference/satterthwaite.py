@@ -1,11 +1,12 @@
 """Satterthwaite's degrees of freedom from the curvature of the profiled criterion.
 
 The covariance matrix C of the coefficients is a function of the covariance parameters psi and of sigma. With sigma
-profiled out, log sigma^2 given psi has variance 2 / m and is independent of psi to first order, so that for a contrast l
+profiled out, log sigma^2 given psi has variance 2 / m and is independent of psi to first order. For a contrast l
 
     Var(l'Cl) = g' (2 H^-1) g + 2 v^2 / m,    df = 2 v^2 / Var(l'Cl),
 
-v = l'Cl, H the Hessian of the profiled criterion in psi, g the derivative of v along the profile, m = n - p (REML) or n.
+where v = l'Cl, H is the Hessian of the profiled criterion in psi, g the derivative of v along the profile, and m is
+n - p (REML) or n (ML).
 That equals the formula in (theta, sigma) of Kuznetsova, Brockhoff and Christensen (2017), J. Stat. Softw. 82(13).
 Both derivatives are central differences of exact values: of the gradient, and of C.
 """
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STEP = 1e-4
-"""Step of the differences, in units of the parameter or of 1, whichever is larger: rounding and truncation are alike."""
+"""Step of the differences, in units of the parameter or of 1, whichever is larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +113,8 @@ def value_curvature(
                         s * t * value(moved({first: s, second: t}, share)) for s in (1, -1) for t in (1, -1)
                     )
                 hessian[a, b] = hessian[b, a] = change / (share**2 * steps[first] * steps[second])
-            ends = covariance(moved({first: 1}, share)), covariance(moved({first: -1}, share))
-            slopes[a] = (ends[0] - ends[1]) / (2.0 * share * steps[first])
+            rise = covariance(moved({first: 1}, share)) - covariance(moved({first: -1}, share))
+            slopes[a] = rise / (2.0 * share * steps[first])
         return hessian, slopes
 
     center, middle = covariance(optimum), value(optimum)
@@ -140,19 +141,19 @@ def contrast_df(curvature: ProfileCurvature, contrasts: np.ndarray) -> np.ndarra
     return 2.0 * variance**2 / spread
 
 
-def joint_df(degrees: Sequence[float]) -> float:
+def joint_df(degrees: Sequence[float] | np.ndarray) -> float:
     """Denominator degrees of freedom of an F test from those of its q orthogonal contrasts.
 
     The q squared t statistics have the sum of expectations E = sum nu / (nu - 2); an F statistic with d degrees has
     q d / (d - 2). Fai and Cornelius (1996), J. Stat. Comput. Simul. 54, 363-378. Contrasts with nu <= 2 add nothing.
     """
-    degrees = np.asarray(degrees, float)
-    if len(degrees) == 1:
-        return float(degrees[0])
-    if np.ptp(degrees) < 1e-8 * degrees.max():
-        return float(degrees.mean())
-    large = degrees[degrees > 2.0]
+    values = np.asarray(degrees, float)
+    if len(values) == 1:
+        return float(values[0])
+    if np.ptp(values) < 1e-8 * values.max():  # the formula would lose all digits
+        return float(values.mean())
+    large = values[values > 2.0]
     expectation = float((large / (large - 2.0)).sum())
-    if expectation <= len(degrees):
+    if expectation <= len(values):
         return 2.0
-    return 2.0 * expectation / (expectation - len(degrees))
+    return 2.0 * expectation / (expectation - len(values))

@@ -2,8 +2,8 @@
 
 Type I and II: rows of the triangular factor of X'WX, its columns in the order of the formula (type I), or with the
 terms that do not contain the tested one first (type II): Goodnight (1978), SAS Technical Report R-101.
-Type III: equal averages over the levels of the other factors, at zero of the other numeric columns. Where every cell has
-rows, that is the hypothesis about the term's coefficients in a sum-to-zero coding, whatever coding the fit has.
+Type III: equal averages over the levels of the other factors, at zero of the other numeric columns. Where every cell
+has rows, that is the hypothesis about the term's coefficients in a sum-to-zero coding, whatever coding the fit has.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def type_three(part: FixedPart, term: Term) -> np.ndarray:
 
 
 def _averages(part: FixedPart, term: Term, factor: str) -> list[np.ndarray]:
-    """Weights over a factor's levels: differences from the first level, or each level where no lower term holds it."""
+    """Weights over a factor's levels: differences from the first level, or each level where no lower term has it."""
     levels = part.levels[factor]
     if term.reduced is not None and factor in term.reduced:
         return [row - np.eye(levels)[0] for row in np.eye(levels)[1:]]
@@ -60,7 +60,7 @@ def sequential(root: np.ndarray, order: Sequence[int]) -> np.ndarray:
 
     Parameters
     ----------
-    root : (m, p) with root'root = X'WX in the user's basis. order : (p,) positions, the first ones adjusted for nothing.
+    root : (m, p) with root'root = X'WX in the user's basis. order : (p,) positions; the first are adjusted for nothing.
     """
     upper = np.linalg.qr(root[:, list(order)], mode="r")
     out = np.zeros_like(upper)

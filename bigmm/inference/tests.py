@@ -62,7 +62,7 @@ def contrasts(inference: LinearInference, matrix: np.ndarray, values: np.ndarray
     with np.errstate(divide="ignore", invalid="ignore"):
         statistic = (estimate - values) / error
     df = degrees(inference, rows, ddf)
-    return Contrasts(estimate, error, statistic, df, 2.0 * stats.t.sf(np.abs(statistic), df))
+    return Contrasts(estimate, error, statistic, df, np.asarray(2.0 * stats.t.sf(np.abs(statistic), df)))
 
 
 def degrees(inference: LinearInference, rows: np.ndarray, ddf: str) -> np.ndarray:
@@ -105,4 +105,3 @@ def _independent(inference: LinearInference, matrix: np.ndarray, values: np.ndar
         raise UsageError("the hypotheses contradict each other: no coefficients fulfil all of them")
     span = directions[large]
     return span, span @ inference.coefficients.beta - reduced
-

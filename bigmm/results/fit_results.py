@@ -65,8 +65,8 @@ class FitResults:
 
     @property
     def pvalues(self) -> pd.Series:
-        """Two-sided Wald p values: of t with Satterthwaite's degrees of freedom for a linear mixed model that the exact
-        solver fitted, else of the normal distribution."""
+        """Two-sided p values: of t with Satterthwaite's degrees of freedom for a linear model that the exact solver
+        fitted, else of the normal distribution."""
         return coefficients.named(self.fitted, inference.coefficient_tests(self.fitted).p_value, "pvalues")
 
     @strict
@@ -103,8 +103,8 @@ class FitResults:
         ----------
         hypotheses : text such as ``"x1 - x2 = 0"``, several with commas, a list of texts, a matrix (r, p), or a pair
             (matrix, values).
-        ddf : "satterthwaite", "kenward-roger" (REML fits), "normal", or "auto": Satterthwaite where there are degrees of
-            freedom, else normal.
+        ddf : "satterthwaite", "kenward-roger" (REML fits), "normal", or "auto", which is Satterthwaite where there are
+            degrees of freedom, else normal.
 
         Returns
         -------

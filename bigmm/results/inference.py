@@ -17,8 +17,8 @@ from bigmm.inference.model import LinearInference
 from bigmm.results.estimated import Estimated
 
 MOST_PARAMETERS = 30
-"""Covariance parameters up to which ddf="auto" is Satterthwaite: it evaluates the criterion twice for each one, which is
-what the fit did, as a rule."""
+"""Covariance parameters up to which ddf="auto" is Satterthwaite. It evaluates the criterion twice for each one; a fit
+needs about as many evaluations."""
 
 _models: WeakKeyDictionary[Any, tuple[Any, LinearInference]] = WeakKeyDictionary()
 # A fit is frozen, and what is differentiated at its optimum costs evaluations: it is kept beside the criterion.
@@ -79,7 +79,7 @@ def method_notes(fitted: Estimated, ddf: Any = "auto") -> tuple[str, ...]:
             return ()
         return (f" p values from the normal distribution: {_why_normal(fitted, ddf)}",)
     lines = [f" t tests with degrees of freedom by {NAMES[name]}"]
-    if fitted.is_singular:
+    if fitted.outcome.at_boundary.any():
         lines.append(" variance parameters at zero are treated as known in the degrees of freedom")
     return tuple(lines)
 
@@ -116,9 +116,10 @@ def coefficient_tests(fitted: Estimated, ddf: Any = "auto") -> tests.Contrasts:
 
 def limits(single: tests.Contrasts, level: float) -> tuple[np.ndarray, np.ndarray]:
     """(lower, upper) confidence limits of estimates, each with its degrees of freedom."""
-    half = np.where(
-        np.isinf(single.df), stats.norm.ppf(0.5 + level / 2.0), stats.t.ppf(0.5 + level / 2.0, single.df)
-    ) * single.error
+    half = (
+        np.where(np.isinf(single.df), stats.norm.ppf(0.5 + level / 2.0), stats.t.ppf(0.5 + level / 2.0, single.df))
+        * single.error
+    )
     return single.estimate - half, single.estimate + half
 
 

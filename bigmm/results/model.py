@@ -126,13 +126,13 @@ class MixedModelResults(FitResults):
 
     @strict
     def anova(self, *others: MixedModelResults, type: str = "III", ddf: str = "auto") -> pd.DataFrame:
-        """Tests of the terms of this model, or a likelihood-ratio table against nested or nesting fits of the same rows.
+        """Tests of the terms of this model, or a likelihood-ratio table against nested fits of the same rows.
 
         Parameters
         ----------
         others : fits to compare with; without any, the terms of the fixed part are tested.
-        type : "I" (terms in order), "II" (adjusted for terms that do not contain them) or "III" (equal averages over the
-            levels of other factors).
+        type : "I" (terms in order), "II" (adjusted for terms that do not contain them) or "III" (equal averages over
+            the levels of other factors).
         ddf : see `t_test`.
 
         Returns

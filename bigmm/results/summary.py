@@ -163,7 +163,7 @@ def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
     rows = [("", *table.columns)]
     rows += [(str(name), *cells) for name, *cells in zip(table.index, *columns, strict=True)]
     more = len(rows) - 1 - MAX_COEFFICIENTS
-    lines = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
+    lines: tuple[str, ...] = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
     lines += inference.method_notes(fitted, ddf)
     return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 

@@ -20,7 +20,9 @@ def test_p_values_have_satterthwaites_degrees_of_freedom(sleep):
     """lmerTest 3.1.3: 17 degrees of freedom each, p 1.1709e-17 and 3.2638e-06."""
     np.testing.assert_allclose(sleep.tidy()["df"], 17.0, rtol=1e-6)
     np.testing.assert_allclose(sleep.pvalues, [1.1709e-17, 3.2638e-06], rtol=1e-4)
-    np.testing.assert_allclose(sleep.tidy(ddf="normal")["p.value"], 2 * stats.norm.sf(np.abs(sleep.zvalues)), rtol=1e-12)
+    np.testing.assert_allclose(
+        sleep.tidy(ddf="normal")["p.value"], 2 * stats.norm.sf(np.abs(sleep.zvalues)), rtol=1e-12
+    )
 
 
 def test_wald_intervals(sleep):
