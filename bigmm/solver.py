@@ -205,13 +205,13 @@ def _outward(search: Restricted, outcome: Outcome) -> Outcome:
     advice = _told(search, outcome)
     if frame.is_trivial:
         return replace(outcome, at_boundary=at_boundary, advice=advice)
-    gradient = criterion.evaluate(theta).gradient
+    gradient, scales = criterion.evaluate(theta).gradient, criterion.templates.search_lower == 0.0
     return replace(
         outcome,
         theta=theta,
         gradient=gradient,
         gradient_evaluations=outcome.gradient_evaluations + 1,
-        max_abs_gradient=float(np.abs(gradient[~(at_boundary & (theta == 0))]).max(initial=0.0)),
+        max_abs_gradient=float(np.abs(gradient[~(at_boundary & ((theta == 0) | ~scales))]).max(initial=0.0)),
         at_boundary=at_boundary,
         advice=advice,
     )

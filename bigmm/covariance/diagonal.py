@@ -14,6 +14,7 @@ class Diagonal(ScaledCorrelation):
     """Theta (k,) is the diagonal of lambda."""
 
     name: ClassVar[str] = "diag"
+    is_correlated: ClassVar[bool] = False
 
     @property
     def selection(self) -> Array:

@@ -34,6 +34,8 @@ class Covariance(ABC):
     is_invariant : bool
         Whether the structure is the same in any basis of the columns. The search then uses columns that are orthonormal
         within an average level, and lambda of those columns as its point.
+    is_correlated : bool
+        Whether effects of different columns may be correlated.
     parts_from_residual : bool
         Whether the parameters can be told apart from the residual variance when each random effect has one row.
     """
@@ -41,6 +43,7 @@ class Covariance(ABC):
     width: int
     name: ClassVar[str]
     is_invariant: ClassVar[bool] = False
+    is_correlated: ClassVar[bool] = True
     parts_from_residual: ClassVar[bool] = False
 
     @property
@@ -133,3 +136,8 @@ class Covariance(ABC):
     def correlation(self, theta: Array) -> float | None:
         """The one correlation parameter of the structure; None where it has none or several."""
         return None
+
+    @property
+    def has_one_variance(self) -> bool:
+        """Whether all columns have the same variance, which one parameter says."""
+        return self.width == 1

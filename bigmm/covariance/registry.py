@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
+from bigmm.covariance.ar1 import Autoregression
+from bigmm.covariance.compound_symmetry import CompoundSymmetry
 from bigmm.covariance.diagonal import Diagonal
 from bigmm.covariance.protocol import Covariance
 from bigmm.covariance.unstructured import Unstructured
@@ -13,6 +15,8 @@ STRUCTURES: dict[str, type[Covariance]] = {
     for structure in (
         Unstructured,
         Diagonal,
+        CompoundSymmetry,
+        Autoregression,
     )
 }
 

@@ -63,8 +63,7 @@ class ScaledCorrelation(Covariance):
 
     def names(self, group: str, columns: Sequence[str]) -> tuple[str, ...]:
         """ "g.(covariate)" for the scale of one column, "g.sd" for that of all, "g.rho" for the correlation."""
-        single = self.n_scales < self.width
-        scales = (f"{group}.sd",) if single else tuple(f"{group}.{name}" for name in columns)
+        scales = (f"{group}.sd",) if self.has_one_variance else tuple(f"{group}.{name}" for name in columns)
         return scales if self.rho_bounds is None else (*scales, f"{group}.rho")
 
     def _parts(self, theta: Array) -> tuple[Array, tuple[Array, Array, Array]]:
@@ -152,6 +151,11 @@ class ScaledCorrelation(Covariance):
         tanh = np.tanh(np.clip(point[-1], -LARGEST, LARGEST))
         slope = half * (1.0 - tanh * tanh)
         return np.append(first, slope), np.append(second, -2.0 * tanh * slope)
+
+    @property
+    def has_one_variance(self) -> bool:
+        """See `Covariance.has_one_variance`."""
+        return self.n_scales == 1
 
     def correlation(self, theta: Array) -> float | None:
         """See `Covariance.correlation`."""

@@ -76,12 +76,12 @@ def _partitions(table: pa.Table, keys: list[str]) -> Iterator[tuple[Path, pa.Tab
         return
     # pandas groups declared categories in their order, and the row numbers keep theirs
     index = table.select(keys).to_pandas()
-    rest = table.drop_columns(keys)
+    columns = table.drop_columns(keys)
     by: str | list[str] = keys[0] if len(keys) == 1 else keys
     for values, rows in index.groupby(by, observed=True, dropna=False, sort=True).indices.items():
         parts = values if isinstance(values, tuple) else (values,)
         folder = Path(*(f"{quote(key, safe='')}={_hive(value)}" for key, value in zip(keys, parts)))
-        yield folder, rest.take(pa.array(cast("Sequence[int]", rows)))
+        yield folder, columns.take(pa.array(cast("Sequence[int]", rows)))
 
 
 def _hive(value: object) -> str:

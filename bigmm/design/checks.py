@@ -132,10 +132,10 @@ def check_levels(
     complete: whether the levels are those of the rows that count."""
     rows = " with complete rows" if complete else ""
     for bar in parsed.bars:
-        found = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
-        if len(found) < 2:
+        factor = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
+        if len(factor) < 2:
             raise DataError(
-                f"grouping factor {bar.name!r} has one level{rows} ({found.labels[0]}); "
+                f"grouping factor {bar.name!r} has one level{rows} ({factor.labels[0]}); "
                 "a random effect needs at least two"
             )
     for node in (node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)):

@@ -252,7 +252,7 @@ def lme4_order(sizes: Sequence[int]) -> list[int]:
 
     That is lme4's ``rev(order(nl))``, which decides the order of theta.
     """
-    if all(left >= right for left, right in pairwise(sizes)):
+    if all(larger >= smaller for larger, smaller in pairwise(sizes)):
         return list(range(len(sizes)))
     return sorted(range(len(sizes)), key=lambda number: sizes[number])[::-1]
 

@@ -246,8 +246,8 @@ def _rows_found(source: Source, variables: tuple[str, ...], summary: DistinctRow
     if table is None or not table.num_rows:
         if not summary.rows:
             chosen = getattr(source, "predicate", None)
-            kept = "there are no rows" if chosen is None else f"no row passes the filter {chosen.text}"
-            raise DataError(f"{source.description}: {kept}")
+            reason = "there are no rows" if chosen is None else f"no row passes the filter {chosen.text}"
+            raise DataError(f"{source.description}: {reason}")
         names = " and ".join(map(repr, variables))
         raise DataError(f"{source.description}: column {names} has no values (all null)")
     return table

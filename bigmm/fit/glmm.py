@@ -11,13 +11,15 @@ from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock, peak_rss_bytes
 from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
-from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
+from bigmm.fit.held_model import held_model, looked_rows, with_counted_rows
 from bigmm.fit.opened import opened
 from bigmm.fit.search import Search, Wishes
 from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.planning.limits import check_fewest_pairs, checked_solver
+from bigmm.planning.placement import shard_chain
+from bigmm.planning.sharding import row_sizes, storage
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
@@ -113,8 +115,8 @@ def glmm(
         check_terms(spec, options.nagq)
         with clock("shard"):
             head = first_rows(source, spec)
-            chain = chain_of(source, spec, workers, how, head, options.nagq)
-            kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
+            chain = shard_chain(source, spec, workers, head, options.nagq, how.progress)
+            kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how.memory_limit)
             if chain is None:
                 check_fewest_pairs(source, spec, workers, how, head, kept.resident)
             rows = looked_rows(source, spec, options.family, workers, how, chain, head)

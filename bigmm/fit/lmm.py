@@ -36,11 +36,11 @@ from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
 from bigmm.fit.opened import Opened, opened
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
-from bigmm.fit.staying import Staying, staying
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.factorization import Solver
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
 from bigmm.planning.memory import accumulator_bytes, has_many_pairs
+from bigmm.planning.placement import LevelPlacement, level_placement
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, solve_model
@@ -144,8 +144,10 @@ def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpe
     source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
     while True:
         with clock("accumulate"):
-            stays = staying(source, spec, workers, how)
-            held = None if stays is None else hold_sums(source, spec, stays.chain, stays.head, workers, how)
+            placement = level_placement(source, spec, workers, how)
+            held = None
+            if placement is not None:
+                held = hold_sums(source, spec, placement.chain, placement.head, workers, how)
         cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
         with clock("learn"):
             complete, more = complete_design(spec, source, workers, row_counts(cross, spec), how.progress)
@@ -154,13 +156,13 @@ def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpe
             break
         spec = complete
         del held, cross  # their memory is the next pass's
-    if stays is None or held is None:
+    if placement is None or held is None:
         ready = assembled_here(cross, spec, workers, how, clock)
         del cross
         give_back()  # the sums of which the blocks were made
     else:
         with clock("accumulate"):
-            ready = assembled_there(levels_model(held, how), spec, stays)
+            ready = assembled_there(levels_model(held, how), spec, placement)
     return replace(ready, passes=passes), spec
 
 
@@ -216,10 +218,10 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 
 
-def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, stays: Staying) -> Ready:
+def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
-    templates, facts = templates_for(spec.layout, stays.chain), held.facts
-    return Ready(held.assembled, templates, "exact", stays.why, facts.rows_read, facts.dropped, held.solver)
+    templates, facts = templates_for(spec.layout, placement.chain), held.facts
+    return Ready(held.assembled, templates, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
 
 
 def fit_assembled(

@@ -13,15 +13,15 @@ from bigmm.execute.memory import in_units
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock
 from bigmm.fit.completion import planned_design
-from bigmm.fit.forecast import (
+from bigmm.fit.opened import opened
+from bigmm.fit.settings import settings
+from bigmm.planning.forecast import (
     IN_WORDS,
     LOOKS,
     PlannedTerm,
     forecast_generalized,
     forecast_linear,
 )
-from bigmm.fit.opened import opened
-from bigmm.fit.settings import settings
 from bigmm.planning.limits import SMALL_BYTES, reading_bytes
 from bigmm.planning.memory import accumulator_bytes
 from bigmm.source import Inventory
@@ -154,7 +154,7 @@ def plan(
         refuse_large=False,
     )
     source, workers = begun.source, begun.workers
-    spec = planned_design(begun.spec, source, workers)
+    spec = planned_design(begun.spec, source, begun.readers)
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     if options is None:
         ahead = forecast_linear(source, spec, workers, how)

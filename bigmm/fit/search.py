@@ -16,9 +16,10 @@ from bigmm.fit.offsets import wide_offset
 from bigmm.fit.probed import Probed, search_score
 from bigmm.laplace.coordinates import Coordinates, row_frame
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.objective import Parameters
 from bigmm.laplace.start import Start
 from bigmm.objective.criterion import fixed_map
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.optimize import Outcome, Problem, minimize, score
@@ -185,7 +186,7 @@ class Search:
         """The deviance, flat where log phi is out of bounds."""
         return self.coordinates.value(self._bounded(working))
 
-    def _evaluate(self, working: np.ndarray) -> GlmmEvaluation:
+    def _evaluate(self, working: np.ndarray) -> Evaluation:
         inside = self._bounded(working)
         model = self.coordinates.evaluate(inside)
         if not self.parameters.with_phi or self.phi_bounds[0] < working[-1] < self.phi_bounds[1]:
@@ -207,10 +208,10 @@ def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: n
     def whole_point(point: np.ndarray) -> np.ndarray:
         return origin + directions @ point
 
-    def evaluate(point: np.ndarray) -> GlmmEvaluation:
+    def evaluate(point: np.ndarray) -> Evaluation:
         assert problem.evaluate is not None
         model = problem.evaluate(whole_point(point))
-        return GlmmEvaluation(model.value, directions.T @ model.gradient, directions.T @ model.hessian @ directions)
+        return Evaluation(model.value, directions.T @ model.gradient, directions.T @ model.hessian @ directions)
 
     last = len(origin) + 1 - len(start)
     return replace(

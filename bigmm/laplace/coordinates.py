@@ -15,9 +15,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import block_diag, solve_triangular
 
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.objective import EnginePoint, Parameters
 from bigmm.objective.boundary import square_root
 from bigmm.objective.covariances import ModelCovariance, RootElements, TermCovariance
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame, orthonormal
 
 
@@ -203,6 +204,11 @@ class Coordinates:
         """(0 or 1,) log phi."""
         return point[self.parameters.n_beta + self.parameters.n_theta :]
 
+    def engine_point(self, point: np.ndarray) -> EnginePoint:
+        """All that the engine knows of the search's point."""
+        phi = self.parameters.split(point)[2]
+        return EnginePoint(self.engine(point), self.coefficients(point), self.square_roots(point), phi)
+
     def engine_parameters(self) -> Parameters:
         """What the engine's psi holds."""
         return replace(self.parameters, n_theta=self.roots.n_theta)
@@ -238,13 +244,13 @@ class Coordinates:
         """The deviance at the search's point."""
         return self._value(self.engine(point))
 
-    def evaluate(self, point: np.ndarray) -> GlmmEvaluation:
+    def evaluate(self, point: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at the search's point."""
         model, jacobian = self._evaluate(self.engine(point)), self.jacobian(point)
         n, end = self.parameters.n_beta, self.parameters.n_beta + self.parameters.n_theta
         hessian = jacobian.T @ model.hessian @ jacobian
         hessian[n:end, n:end] += self.rows.curvature(self.eta(point), model.gradient[self._elements])
-        return GlmmEvaluation(model.value, jacobian.T @ model.gradient, hessian)
+        return Evaluation(model.value, jacobian.T @ model.gradient, hessian)
 
 
 def _root(information: np.ndarray) -> np.ndarray:

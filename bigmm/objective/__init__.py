@@ -1,7 +1,8 @@
 """CrossProducts and theta -> criterion, gradient, estimates."""
 
 from bigmm.objective.covariances import ModelCovariance, TermCovariance, covariances_for
-from bigmm.objective.criterion import Criterion, Estimates, Evaluation
+from bigmm.objective.criterion import Criterion, Estimates
+from bigmm.objective.evaluation import Evaluation, Objective
 from bigmm.objective.start import moment_start
 from bigmm.objective.templates import Template, Templates, templates_for
 
@@ -10,6 +11,7 @@ __all__ = [
     "Estimates",
     "Evaluation",
     "ModelCovariance",
+    "Objective",
     "Template",
     "Templates",
     "TermCovariance",

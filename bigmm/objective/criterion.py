@@ -20,19 +20,10 @@ from bigmm.blocks.iterative.probes import standard_error
 from bigmm.blocks.structure import Structure
 from bigmm.objective.cholesky import CholeskySolver
 from bigmm.objective.covariances import ModelCovariance
+from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Factorization, Solver
 
 Matrices = tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """value: the criterion; gradient (n_theta,); hessian (n_theta, n_theta): average information for the covariance
-    plus the exact curvature of the template; both None where the criterion is not finite."""
-
-    value: float
-    gradient: np.ndarray
-    hessian: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +140,7 @@ class Criterion:
             factor = self.factor(theta)
             value = self.value_of(factor)  # a solver with probes solves for them here
         except NotPositiveDefiniteError:
-            return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
+            return no_evaluation(self.n_theta)
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
         bases, roots = self._bases(frames), self.templates.joint(point)

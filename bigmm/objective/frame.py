@@ -20,7 +20,8 @@ import numpy as np
 from bigmm.covariance.protocol import NEAR
 from bigmm.objective.boundary import square_root
 from bigmm.objective.covariances import ModelCovariance, TermCovariance, lower_factor
-from bigmm.objective.criterion import Criterion, Evaluation
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.twofold import exact_gradient
 
 NO_COLUMN = 1e-14

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.objective.covariances import TermCovariance, lower_factor
-from bigmm.objective.criterion import Criterion, Evaluation
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame, Framed
 from bigmm.objective.start import summed_diagonal
 

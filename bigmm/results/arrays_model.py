@@ -142,8 +142,8 @@ class LmmArraysResults(FitResults):
         return np.concatenate(list(executor(client).map(task, lanes, label="predict")))
 
     def _new_rows(self, X: Any, Z: Any, offset: Any, random: bool) -> tuple[MatrixPartition, ...]:
-        given = {"X": X, "Z": Z if random else None, "offset": offset}
-        arrays = {name: open_matrix(values, name) for name, values in given.items() if values is not None}
+        inputs = {"X": X, "Z": Z if random else None, "offset": offset}
+        arrays = {name: open_matrix(values, name) for name, values in inputs.items() if values is not None}
         if random and Z is None:
             raise UsageError("predict() needs Z beside X, or random=False for X beta alone")
         columns = {"X": len(self.beta), "Z": len(self.b)}

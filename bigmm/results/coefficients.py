@@ -88,8 +88,8 @@ def table(fitted: Estimated, ddf: Any = "auto") -> pd.DataFrame:
 
 def correlations(fitted: Estimated) -> pd.DataFrame:
     """Correlation matrix of the estimable coefficients."""
-    kept = np.isfinite(fitted.estimates.beta)
-    names = [name for name, keep in zip(fitted.fixed_names, kept, strict=True) if keep]
-    vcov = fitted.estimates.vcov[np.ix_(kept, kept)]
+    estimated = np.isfinite(fitted.estimates.beta)
+    names = [name for name, keep in zip(fitted.fixed_names, estimated, strict=True) if keep]
+    vcov = fitted.estimates.vcov[np.ix_(estimated, estimated)]
     scale = np.sqrt(np.diag(vcov))
     return pd.DataFrame(vcov / np.outer(scale, scale), index=names, columns=names)

@@ -61,8 +61,8 @@ class Comparison:
     """operator: < <= > >= == != in, not in, is, is not."""
 
     operator: str
-    left: Tree
-    right: Tree
+    lhs: Tree
+    rhs: Tree
     position: int = 0
 
 
@@ -191,34 +191,34 @@ class _Parser:
         self.depth += 1
         if self.depth > MOST_LEVELS:
             self.fail(f"more than {MOST_LEVELS} levels inside each other", self.tokens[self.index].start)
-        left = self.operand()
+        lhs = self.operand()
         while (operator := self.operator()) in _POWER and _POWER[operator] >= max(power, 1):
-            left = self.combined(left, operator)
+            lhs = self.combined(lhs, operator)
         self.depth -= 1
-        return left
+        return lhs
 
-    def combined(self, left: Tree, operator: str) -> Tree:
+    def combined(self, lhs: Tree, operator: str) -> Tree:
         if operator in _JOINS:
-            return self.joined(left, operator)
+            return self.joined(lhs, operator)
         if operator in _COMPARISONS:
-            return self.compared(left)
+            return self.compared(lhs)
         token = self.step()
-        right = self.expression(_POWER[operator] + 1)
-        return self.arithmetic(operator, (left, right), token.start)
+        rhs = self.expression(_POWER[operator] + 1)
+        return self.arithmetic(operator, (lhs, rhs), token.start)
 
     def step(self, operator: str = "") -> Token:
         token = self.tokens[self.index]
         self.index += 1 + (" " in operator)
         return token
 
-    def joined(self, left: Tree, operator: str) -> Tree:
-        parts, first = [left], self.tokens[self.index].start
+    def joined(self, lhs: Tree, operator: str) -> Tree:
+        parts, first = [lhs], self.tokens[self.index].start
         while self.operator() == operator:
             self.step()
             parts.append(self.expression(_POWER[operator] + 1))
         return Joined(_JOINS[operator], tuple(parts), first, operator)
 
-    def compared(self, left: Tree) -> Tree:
+    def compared(self, lhs: Tree) -> Tree:
         """a < b <= c is a < b and b <= c."""
         parts: list[Tree] = []
         while (operator := self.operator()) in _COMPARISONS:
@@ -227,9 +227,9 @@ class _Parser:
             if self.comparisons > MOST_COMPARISONS:
                 self.fail(f"more than {MOST_COMPARISONS} comparisons; a list after 'in' may be longer", start)
             self.step(operator)
-            right = self.expression(_POWER[operator] + 1)
-            parts.append(Comparison(operator, left, right, left.position))
-            left = right
+            rhs = self.expression(_POWER[operator] + 1)
+            parts.append(Comparison(operator, lhs, rhs, lhs.position))
+            lhs = rhs
         return parts[0] if len(parts) == 1 else Joined("and", tuple(parts), parts[0].position)
 
     def arithmetic(self, operator: str, operands: tuple[Tree, ...], position: int) -> Tree:

@@ -132,8 +132,8 @@ class DaskRows:
         keys = [(array.name, number, *(0,) * (array.ndim - 1)) for number in range(len(rows))]
         whole = dict(array.__dask_graph__())
         # what a cluster already holds (of a persisted array) would be left out by optimizing
-        held = {key: Persisted(task) for key, task in whole.items() if is_future(task)}
-        graph = dict(array.__dask_optimize__(whole, keys)) | held
+        tasks = {key: Persisted(task) for key, task in whole.items() if is_future(task)}
+        graph = dict(array.__dask_optimize__(whole, keys)) | tasks
         return [DaskChunk(dict(cull(graph, [key])[0]), key) for key in keys]
 
 
@@ -183,8 +183,8 @@ class MatrixPartition:
         following = iter(results)
         loads = {}
         for name, load in self.loads.items():
-            needed = [next(following) for _ in getattr(load, "futures", ())]
-            loads[name] = load.supplied(needed) if isinstance(load, DaskChunk) else load
+            values = [next(following) for _ in getattr(load, "futures", ())]
+            loads[name] = load.supplied(values) if isinstance(load, DaskChunk) else load
         return replace(self, loads=loads)
 
     def read(self, name: str) -> Any:

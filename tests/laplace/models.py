@@ -18,8 +18,8 @@ from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
 from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.objective import EnginePoint, Parameters
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import Forest, grow
 from bigmm.laplace.wiring import ready_rows, wire
@@ -196,6 +196,12 @@ class Rows:
             self.psi[: self.x.shape[1]],
             solver or CholeskySolver(wiring.pattern),
         )
+
+    @property
+    def point(self) -> EnginePoint:
+        """psi as engines have it."""
+        beta, theta, phi = self.parameters().split(self.psi)
+        return EnginePoint(self.psi, beta, self.templates.joint(theta), phi)
 
     @property
     def z(self) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 
 from bigmm.families import family
 from bigmm.laplace.coordinates import Coordinates, row_frame
-from bigmm.laplace.evaluation import Parameters
+from bigmm.laplace.objective import Parameters
 from bigmm.objective.covariances import ModelCovariance, RootElements, TermCovariance, lower_factor
 from tests.laplace.models import Rows, differences
 

@@ -152,9 +152,9 @@ def fill_refs(plan: Plan, cells: Cells) -> tuple[np.ndarray, ...]:
         codes = plan.combinations[variables].numbers([cells.level(name) for name in variables])
         if cells.strict and codes.size and codes.min() < 0:
             place = int(np.argmin(codes))
-            found = ":".join(str(cells.column(name)[place].as_py()) for name in variables)
+            value = ":".join(str(cells.column(name)[place].as_py()) for name in variables)
             raise DataError(
-                f"{cells.where}: {grouping.name!r} is {found!r} in row {place + 1}, a combination not seen when levels "
+                f"{cells.where}: {grouping.name!r} is {value!r} in row {place + 1}, a combination not seen when levels "
                 "were learned"
             )
         refs.append(codes)

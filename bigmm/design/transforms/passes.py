@@ -53,9 +53,9 @@ def fold_summaries(
     return state
 
 
-def merge_summaries(left: dict, right: dict) -> dict:
+def merge_summaries(first: dict, second: dict) -> dict:
     """Merge the summaries of two lanes key by key."""
-    return {key: summary.merge(right[key]) for key, summary in left.items()}
+    return {key: summary.merge(second[key]) for key, summary in first.items()}
 
 
 def summarize(

@@ -25,7 +25,7 @@ class Moments:
     values: Values
     n: int = 0
     mean: float = 0.0
-    rest: float = 0.0
+    remainder: float = 0.0
     squares: float = 0.0
     low: float = np.inf
     high: float = -np.inf
@@ -36,22 +36,22 @@ class Moments:
             return self
         mean = float(x.mean())
         apart = x - mean
-        rest = float(apart.mean())
-        squares = float((apart**2).sum()) - len(x) * rest**2
+        remainder = float(apart.mean())
+        squares = float((apart**2).sum()) - len(x) * remainder**2
         low, high = float(x.min()), float(x.max())
-        return self.merge(replace(self, n=len(x), mean=mean, rest=rest, squares=squares, low=low, high=high))
+        return self.merge(replace(self, n=len(x), mean=mean, remainder=remainder, squares=squares, low=low, high=high))
 
     def merge(self, other: Moments) -> Moments:
         if self.n == 0 or other.n == 0:
             return other if self.n == 0 else self
-        n, gap = self.n + other.n, (other.mean - self.mean) + (other.rest - self.rest)
-        step = self.rest + gap * other.n / n
+        n, gap = self.n + other.n, (other.mean - self.mean) + (other.remainder - self.remainder)
+        step = self.remainder + gap * other.n / n
         mean = self.mean + step
         return replace(
             self,
             n=n,
             mean=mean,
-            rest=step - (mean - self.mean),
+            remainder=step - (mean - self.mean),
             squares=self.squares + other.squares + gap * gap * self.n * other.n / n,
             low=min(self.low, other.low),
             high=max(self.high, other.high),
