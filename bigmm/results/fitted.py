@@ -56,6 +56,7 @@ class FittedLmm(Estimated):
 
     @property
     def layout(self) -> Layout:
+        """The columns and terms of the design."""
         return self.spec.layout
 
     @property
