@@ -9,6 +9,7 @@ import numpy as np
 
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.glmm_data import GlmmData
+from bigmm.laplace.montecarlo import ProbedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
@@ -55,4 +56,5 @@ def make_engine(
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
     model = replace(model, shards=shards, assembled=bare)
     working_solver = WORKING_SOLVERS[solver](wiring.pattern, seed)
-    return CrossedLaplace(shards, wiring, *common, model.constant, beta0, working_solver), model
+    engine = CrossedLaplace if working_solver.probing is None else ProbedLaplace
+    return engine(shards, wiring, *common, model.constant, beta0, working_solver), model
