@@ -118,7 +118,7 @@ def _held(
     size: RowSizes, total: Sum,
 ) -> Sharded:  # fmt: skip
     leading = layout.joint[chain[-1]].grouping
-    count = shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
+    count = shard_count(size.rows, size.row_bytes, layout.groupings[leading].n_levels)
     here = workers.shares_memory
     runs = runs_by_level(source, spec, leading, count, workers, how.progress)
     if runs is not None:

@@ -58,7 +58,7 @@ def sums(source):
     spec = learn(FORMULA, source, workers)
     shift = first_shift(spec.layout, first_rows(source, spec))
     lanes = cut_lanes(source.partitions)
-    return workers.map_reduce(lambda lane, tick: fold_lane(source, spec, shift, lane, tick), lanes, merge)
+    return workers.map_reduce(lambda lane, tick: fold_lane(source, spec, shift, lane, tick), lanes, merge, label="sum")
 
 
 def test_rows_are_those_of_the_table(page, table, file):
