@@ -28,6 +28,7 @@ NAMES = (
     "gaussian",
     "gamma",
     "inverse_gaussian",
+    "beta",
 )
 
 __all__ = [
