@@ -29,6 +29,7 @@ NAMES = (
     "gamma",
     "inverse_gaussian",
     "beta",
+    "truncated_poisson",
 )
 
 __all__ = [
