@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -12,18 +12,16 @@ from bigmm.blocks import Gram, TermBlock
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.errors import DataError
 from bigmm.fit import runaway
-from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.fit.search import Search
-from bigmm.laplace.crossed import CrossedLaplace, squared_length
+from bigmm.laplace.crossed import squared_length
 from bigmm.laplace.information import NOISY_STEP, STEP, covariance, observed_hessian
-from bigmm.laplace.montecarlo import ProbeError
-from bigmm.laplace.nested import NestedFactors
-from bigmm.laplace.single import SingleFactor, working_blocks
+from bigmm.laplace.objective import ModeBlocks
 from bigmm.laplace.working import WorkingModel, working_model
 from bigmm.objective import Estimates
-from bigmm.objective.montecarlo import MonteCarloError, probing_of
+from bigmm.objective.montecarlo import monte_carlo_error
 from bigmm.optimize import Outcome
+from bigmm.search.stochastic import StochasticOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +43,9 @@ class FinishedSearch:
 
 
 @dataclass(frozen=True, slots=True)
-class AtMode:
-    """The blocks there, beta (rank,) of the working columns, u per term of the Gram (q, k), penalized deviance with
-    constants."""
+class Optimum:
+    """The blocks at the modes, beta (rank,) of the working columns, u per term of the Gram (q, k), and the penalized
+    deviance with constants."""
 
     assembled: Assembled
     beta: np.ndarray
@@ -65,10 +63,10 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
     record = None
-    if search.probed is not None:
+    if search.stochastic is not None:
         # of a deflation basis made here, which the search could not have: a saved fit finds the same
         outcome = replace(outcome, value=mode.penalized + read.logdet_z)
-        record = error_record(search, search.probed.error, working, theta, outcome.value)
+        record = error_record(search, search.stochastic, working, theta, outcome.value)
     penalized = mode.penalized
     if search.is_laplace:  # to the digits of theta: log|M| from theta is less exact where a covariate is far from zero
         penalized = outcome.value - read.logdet_z
@@ -80,7 +78,7 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record, observed)
 
 
-def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingModel, Estimates, bool]:
+def readable_blocks(search: Search, theta: np.ndarray) -> tuple[Optimum, WorkingModel, Estimates, bool]:
     """(blocks at the mode, their model, what is read off it, whether their weights are the observed ones).
 
     The blocks have the weights of log|M|. Coefficients end at the maximum of the integral, where observed weights need
@@ -89,9 +87,9 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingM
     where these vanish too, and where an offset ends the search at the edge.
     """
     exact, offset = search.engine.observed, ""
-    for observed in (True, False) if exact and search.probed is None else (exact,):
+    for observed in (True, False) if exact and search.stochastic is None else (exact,):
         mode = blocks_at_mode(search, observed)
-        working = working_model(mode.assembled.gram, search.model.templates, probe_sizes(search))
+        working = working_model(mode.assembled.gram, search.model.templates, probe_record(search))
         try:
             return mode, working, working.estimates(theta), observed
         except NotPositiveDefiniteError as error:
@@ -104,43 +102,37 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingM
     ) from failure
 
 
-def blocks_at_mode(search: Search, observed: bool) -> AtMode:
+def blocks_at_mode(search: Search, observed: bool) -> Optimum:
     """From the engine of the search, with observed or expected working weights."""
-    engine = search.engine
-    if isinstance(engine, SingleFactor):
-        return level_blocks(engine, search, observed)
-    if isinstance(engine, NestedFactors):
-        return chain_blocks(engine, search, observed)
-    return term_blocks(engine, search, observed)
+    model, coordinates = search.model, search.coordinates
+    blocks = search.engine.at_optimum(coordinates.engine_point(search.end), observed)
+    assembled, order = model.assembled, model.chain or model.assembled.term_order
+    terms = tuple(
+        TermBlock(model.spec.layout.joint[j].name, diagonal, dense, basis)
+        for j, diagonal, dense, basis in zip(order, blocks.diagonal, blocks.dense, model.bases, strict=True)
+    )
+    gram = working_gram(assembled.gram, terms, blocks)
+    kept = assembled.kept if blocks.kept is None else blocks.kept
+    penalized = -2.0 * blocks.ll + squared_length(blocks.u) + model.constant
+    return Optimum(
+        Assembled(gram, order, kept, assembled.dropped_columns), blocks.beta, turned(search, blocks.u), penalized
+    )
 
 
-def probe_sizes(search: Search) -> dict | None:
-    """Probes, deflation and seed that the objective needs; None where nothing is estimated."""
-    if search.probed is None:
-        return None
-    probes, deflation = search.probed.sizes
-    return {"probes": probes, "deflation": deflation, "seed": search.wishes.seed}
+def probe_record(search: Search) -> dict | None:
+    """Probes, deflation and seed that the objective takes; None where nothing is estimated."""
+    return None if search.stochastic is None else asdict(search.stochastic.probing)
 
 
-def error_record(search: Search, error: ProbeError, working: WorkingModel, theta: np.ndarray, objective: float) -> dict:
+def error_record(
+    search: Search, end: StochasticOutcome, working: WorkingModel, theta: np.ndarray, objective: float
+) -> dict:
     """`MonteCarloError` as plain values, with the errors of the coefficients beside those of theta."""
-    parameters = search.parameters
-    factor, n = working.factor(theta), parameters.n_beta
-    logdet_error = factor.logdet_error  # solves for the probes, whose number may become less
-    probing = probing_of(working)
-    place = slice(n, n + parameters.n_theta)
-    record = MonteCarloError(
-        logdet_error,
-        error.psi[place],
-        error.statistical[place],
-        probing.probes,
-        probing.deflation,
-        probing.seed,
-        objective + (factor.logdet_each - factor.logdet_z),
-        working.solver.probed,
-        search.wishes.mc_tol,
-    ).as_record()
-    beta = {"beta": error.psi[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}
+    n, error = search.parameters.n_beta, end.error
+    part = slice(n, n + search.parameters.n_theta)
+    of_theta = replace(error, parameters=error.parameters[part], statistical=error.statistical[part])
+    record = monte_carlo_error(working, theta, of_theta, search.options.mc_tol, objective).as_record()
+    beta = {"beta": error.parameters[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}
     return record | beta if n else record
 
 
@@ -155,12 +147,8 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
         if found:
             return found
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
-    deviations = [
-        np.linalg.norm(eta, axis=1)[row] if row == column else 0.0
-        for term, eta in zip(templates.terms, templates.lambdas(search.coordinates.eta(search.end)), strict=True)
-        for row, column in term.entries()
-    ]
-    advice = runaway.runaway_variance(model.family, np.array(deviations), templates.names)
+    deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
+    advice = runaway.runaway_variance(model.family, deviations, templates.names)
     return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 
@@ -174,7 +162,7 @@ def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray
     if parameters.with_phi:
         free[-1] = search.phi_bounds[0] < point[-1] < search.phi_bounds[1]
     curvature = coordinates.evaluate(point).hessian
-    step = NOISY_STEP if search.iterative else STEP
+    step = NOISY_STEP if search.is_iterative else STEP
     hessian = observed_hessian(lambda x: coordinates.evaluate(x).gradient, point, curvature, free, step)
     inverse = covariance(hessian, free)
     if inverse is None:
@@ -200,72 +188,7 @@ def turned(search: Search, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...
     return tuple(u @ rotation.T for u, rotation in zip(modes, rotations, strict=True))
 
 
-def term_blocks(engine: CrossedLaplace, search: Search, observed: bool) -> AtMode:
-    """From the blocked factor's engine."""
-    model, coordinates = search.model, search.coordinates
-    mode = engine.mode(coordinates.engine(search.end))
-    phi = search.parameters.split(search.end)[2]
-    effects = tuple(u @ root.T for u, root in zip(mode.u, coordinates.square_roots(search.end), strict=True))
-    sums = engine.sums(mode.beta, effects, phi, engine.observed, True)
-    gram = restored(engine.gram(sums), model)
-    penalized = -2.0 * sums.ll + squared_length(mode.u) + model.constant
-    return AtMode(replace(model.assembled, gram=gram), mode.beta, turned(search, mode.u), penalized)
-
-
-def level_blocks(engine: SingleFactor, search: Search, observed: bool) -> AtMode:
-    """From the engine that goes level by level."""
-    model, coordinates = search.model, search.coordinates
-    engine.value(coordinates.engine(search.end))
-    beta, phi = coordinates.coefficients(search.end), search.parameters.split(search.end)[2]
-    root = coordinates.square_roots(search.end)[0]
-    modes = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
-    parts = model.held.map(
-        working_blocks, engine.xc, engine.zc, model.family, beta, root, phi, observed, per_shard=modes
-    )
-    kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
-    diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
-    block = TermBlock(grouping_name(model), diagonal, dense, np.eye(diagonal.shape[1]))
-    gram = replace(model.assembled.gram, terms=(block,), cross={}, xy=sum(part[2] for part in parts))
-    gram = restored(gram, model)
-    u = engine.u[kept]
-    penalized = -2.0 * sum(part[3] for part in parts) + float((u**2).sum()) + model.constant
-    assembled = Assembled(gram, (0,), (kept,), model.assembled.dropped_columns)
-    return AtMode(assembled, beta, turned(search, (u,)), penalized)
-
-
-def chain_blocks(engine: NestedFactors, search: Search, observed: bool) -> AtMode:
-    """From the engine that goes tree by tree."""
-    model = search.model
-    assert model.chain is not None
-    blocks = engine.blocks(search.coordinates.engine(search.end), observed)
-    layout = model.spec.layout
-    names = [layout.joint[j].name for j in model.chain]
-    terms = tuple(
-        TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
-        for name, diagonal, dense in zip(names, blocks.diagonal, blocks.dense, strict=True)
-    )
-    gram = restored(replace(model.assembled.gram, terms=terms, cross=blocks.cross, xy=blocks.xy), model)
-    penalized = -2.0 * blocks.ll + sum(float((u**2).sum()) for u in blocks.u) + model.constant
-    assembled = Assembled(gram, model.chain, blocks.kept, model.assembled.dropped_columns)
-    return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, blocks.u), penalized)
-
-
-def grouping_name(model: HeldModel) -> str:
-    """Name of the factor that cuts the shards."""
-    return model.spec.layout.groupings[model.leading].name
-
-
-def restored(gram: Gram, model: HeldModel) -> Gram:
+def working_gram(pattern: Gram, terms: tuple[TermBlock, ...], blocks: ModeBlocks) -> Gram:
     """Working blocks with the pattern's bookkeeping of dropped coefficients, and with the way back to the user's
     columns; y* has none, for the linear predictor is the same in both."""
-    pattern, pairs = model.assembled.gram, zip(gram.terms, model.bases, strict=True)
-    return replace(
-        gram,
-        terms=tuple(replace(term, basis=basis) for term, basis in pairs),
-        x_basis=pattern.x_basis,
-        one=None,
-        y_shift=0.0,
-        active=pattern.active,
-        fixed_order=pattern.fixed_order,
-        sum_log_w=0.0,
-    )
+    return replace(pattern, terms=terms, cross=blocks.cross, xy=blocks.xy, one=None, y_shift=0.0, sum_log_w=0.0)

@@ -22,7 +22,7 @@ UNWEIGHTED = ("response", "working")
 
 def check_trials(family: Family, parts: Parts, what: str) -> None:
     """A binomial's variance needs the numbers of trials; UsageError when the rows do not say them."""
-    if family.distribution.weights_are_trials and not parts.known:
+    if family.distribution.weights_are_trials and not parts.has_weights:
         raise UsageError(
             f"{what} needs the numbers of trials of the {family.name} response: "
             "give the rows the weights column of the fit, or the columns of its response"
@@ -91,10 +91,10 @@ class AugmentGeneralized:
         """(n,) the weights of the working model that the fit holds; NaN without a response where those need one."""
         # expected weights do not depend on y, but y outside the family's range would spoil them
         y = parts.y if self.observed else np.where(np.isnan(parts.y), 1.0, parts.y)
-        known = ~(np.isnan(y) | np.isnan(parts.w) | np.isnan(parts.eta))
+        finite = ~(np.isnan(y) | np.isnan(parts.w) | np.isnan(parts.eta))
         out = np.full(len(y), np.nan)
-        scores = columnwise.score_full(self.family, y[known], parts.w[known], parts.eta[known], self.phi)
-        out[known] = scores[3 if self.observed else 2]
+        scores = columnwise.score_full(self.family, y[finite], parts.w[finite], parts.eta[finite], self.phi)
+        out[finite] = scores[3 if self.observed else 2]
         return out
 
 
