@@ -194,6 +194,7 @@ def frame_for(solver: Solver, templates: Templates) -> Frame:
 def _problem(search: Restricted, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
     templates = search.criterion.templates
     how["curvature_noise"] = search.curvature_noise
+    how["has_several_minima"] = any(term.covariance.parts_from_residual for term in templates.terms)
     return Problem(search.value, search.evaluate, templates.search_lower, first, templates.rectified, **how)
 
 
