@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bigmm.compilation import tell
 from bigmm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Bar:
         )
         self.tasks: dict[str, Any] = {}
         self.entered = False
+        tell(self.display.console.print)
 
     def __enter__(self) -> Bar:
         self.entered = True

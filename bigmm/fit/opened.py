@@ -14,7 +14,7 @@ from bigmm.errors import UsageError
 from bigmm.execute import Executor, executor
 from bigmm.fit.clock import Clock
 from bigmm.fit.columns import with_vectors
-from bigmm.planning.limits import check_reading_memory
+from bigmm.planning.limits import check_reading_memory, reading_threads
 from bigmm.planning.settings import Settings
 from bigmm.source import Source, open_source
 
@@ -23,10 +23,12 @@ EXAMPLES = {"contrasts": "{'f': 'Sum'}", "categories": "{'f': ['low', 'high']}"}
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """source, workers, the learned design; weights, offset: names of their columns, None without."""
+    """Data, workers and the learned design. readers: the workers, or for a plan fewer threads that read within the
+    memory limit; weights, offset: names of their columns, None without."""
 
     source: Source
     workers: Executor
+    readers: Executor
     spec: DesignSpec
     weights: str | None
     offset: str | None
@@ -53,7 +55,8 @@ def opened(
 ) -> Opened:
     """Open the data, choose who works, learn the design; phases "open" and "learn" of the clock.
 
-    Arguments are those of `lmm`; refuse_large: raise MemoryLimitError for a row group above the limit.
+    Arguments are those of `lmm`. refuse_large: whether MemoryLimitError is raised for partitions that the fit could not
+    read. A plan is made in spite of them, by as few threads as it takes; what one thread cannot read is refused too.
     """
     if isinstance(partition_bytes, bool) or not isinstance(partition_bytes, Real) or not partition_bytes > 0:
         raise UsageError(f"partition_bytes must be a positive number of bytes, got {partition_bytes!r}")
@@ -70,14 +73,18 @@ def opened(
         limit = how.memory_limit if refuse_large else None
         source = open_source(data, filter=filter, partition_bytes=partition_bytes, memory_limit=limit)
         workers = executor(client, n_workers)
-    if limit is not None:
-        read = {*required_columns(parse(formula)), *(name for name in (weights, offset) if name is not None)}
-        check_reading_memory(source, read, workers, limit)
+    columns = {*required_columns(parse(formula)), *(name for name in (weights, offset) if name is not None)}
+    readers = workers
+    if refuse_large:
+        check_reading_memory(source, columns, workers, how.memory_limit)
+    else:
+        threads = reading_threads(source, columns, workers, how.memory_limit)
+        readers = workers if threads == workers.n_workers else executor(None, threads)
     with clock("learn"):
         spec = learn(
             formula,
             source,
-            workers,
+            readers,
             weights=weights,
             offset=offset,
             contrasts=contrasts,
@@ -87,7 +94,7 @@ def opened(
             binomial=binomial,
             success=success,
         )
-    return Opened(source, workers, spec, weights, offset)
+    return Opened(source, workers, readers, spec, weights, offset)
 
 
 def check_order(formula: Any, data: Any) -> None:

@@ -13,15 +13,15 @@ from bigmm.execute.memory import in_units
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.clock import Clock
 from bigmm.fit.completion import planned_design
-from bigmm.fit.forecast import (
+from bigmm.fit.opened import opened
+from bigmm.fit.settings import settings
+from bigmm.planning.forecast import (
     IN_WORDS,
     LOOKS,
     PlannedTerm,
     forecast_generalized,
     forecast_linear,
 )
-from bigmm.fit.opened import opened
-from bigmm.fit.settings import settings
 from bigmm.planning.limits import SMALL_BYTES, reading_bytes
 from bigmm.planning.memory import accumulator_bytes
 from bigmm.source import Inventory
@@ -29,13 +29,33 @@ from bigmm.source import Inventory
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """rows, partitions, lanes: what is read; passes over the rows (the first reads grouping columns only);
-    looks_per_evaluation: how often an evaluation looks at the shards that hold the rows of a generalized model, from
-    and to; coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass;
-    engine: "blocks" or "levels" (with the workers) of a linear model, "single", "nested" or "crossed" of a generalized
-    one; solver: which one the fit will choose, solver_reason: why; solver_bytes and flops: of an evaluation of gradient
-    and criterion; memory_limit: bytes; fits: whether both stay below it; refused: whether the fit is refused because
-    they do not (`fit.forecast`); files: which files the rows are in, None for tables in memory."""
+    """What a fit would read, hold and compute.
+
+    Attributes
+    ----------
+    rows, partitions, lanes : int
+        What is read.
+    passes : int
+        Passes over the rows. The first one reads the grouping columns only.
+    looks_per_evaluation : tuple of two ints
+        Least and largest number of looks at the shards of rows in an evaluation of a generalized model.
+    coefficients, theta : int
+        Numbers of fixed effects and of variance parameters.
+    engine : str
+        "blocks" or "levels" (with the workers) of a linear model; "single", "nested" or "crossed" of a generalized one.
+    solver, solver_reason : str
+        The solver that the fit will choose, and why.
+    pass_bytes, solver_bytes : int
+        Peak memory of the pass, and of an evaluation of criterion and gradient.
+    flops : float
+        Of an evaluation.
+    memory_limit : int
+        In bytes.
+    fits, refused : bool
+        Whether both peaks stay below the limit, and whether the fit is refused because they do not.
+    files : Inventory, optional
+        The files that the rows are in. None for tables in memory.
+    """
 
     formula: str
     data: str
@@ -127,9 +147,28 @@ def plan(
     laplace: str | None = None,
     success: Any = None,
 ) -> Plan:
-    """What ``lmm(formula, data, ...)`` (``glmm(...)`` when a family is given) would read, hold and compute; reads the
-    grouping columns, fits nothing. Engine and solver are chosen by the functions that the fit calls, from what the
-    grouping columns tell; ``reml`` is taken for symmetry: both criteria cost the same."""
+    """Say what a fit would read, hold and compute. The grouping columns are read, and nothing is fitted.
+
+    Engine and solver are chosen by the functions that the fit calls.
+
+    Parameters
+    ----------
+    formula, data, weights, offset, client, solver, contrasts, categories, filter, drop_missing
+        As in `lmm`.
+    progress, memory_limit, n_workers, partition_bytes, reml
+        As in `lmm`. Both criteria cost the same.
+    family, link, nagq, laplace, success
+        As in `glmm`, for the plan of a generalized model.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    FormulaError, UsageError, DataError, ReadError, TemporaryError
+        What the fit would raise.
+    """
     how = settings(solver, "auto", memory_limit, progress)
     true_or_false("reml", reml)
     if family is None and not (nagq is laplace is success is None):
@@ -154,7 +193,7 @@ def plan(
         refuse_large=False,
     )
     source, workers = begun.source, begun.workers
-    spec = planned_design(begun.spec, source, workers)
+    spec = planned_design(begun.spec, source, begun.readers)
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     if options is None:
         ahead = forecast_linear(source, spec, workers, how)

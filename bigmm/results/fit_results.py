@@ -19,7 +19,7 @@ DEGREES = ("total", "fixed", "random")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FitResults:
-    """A deep-frozen fit. statsmodels names first, lme4 names as aliases."""
+    """A fit that cannot be changed. Names are those of statsmodels, with lme4's names as aliases."""
 
     fitted: Estimated
 
@@ -38,7 +38,7 @@ class FitResults:
         return self.summary()._repr_html_()
 
     def summary(self) -> Summary:
-        """Printable (text and HTML), laid out like lme4's."""
+        """Return the summary, laid out like lme4's; it prints as text, and as HTML in a notebook."""
         raise NotImplementedError
 
     # Fixed effects
@@ -72,16 +72,34 @@ class FitResults:
     def conf_int(
         self, bare: float | None = None, /, method: str = "wald", *, level: float | None = None, alpha: Any = None
     ) -> pd.DataFrame:
-        """Confidence limits of the coefficients: columns lower, upper.
+        """Return confidence limits of the coefficients.
 
-        The confidence level is ``level=0.95`` or ``alpha=0.05``; a bare number is a level and at least 0.5, since
-        statsmodels reads a bare 0.05 as alpha. Raises UsageError.
+        Parameters
+        ----------
+        bare : float, optional
+            A confidence level of at least 0.5. A smaller number is refused, because statsmodels reads it as alpha.
+        method : {"wald"}
+            Wald limits, from the normal distribution.
+        level : float, optional
+            Confidence level, 0.95 if none is there.
+        alpha : float, optional
+            1 - level.
+
+        Returns
+        -------
+        DataFrame
+            Columns lower and upper, a row for each coefficient.
+
+        Raises
+        ------
+        UsageError
+            If the level is not between 0 and 1, or is there twice.
         """
         level = coefficients.confidence_level(bare, level=level, alpha=alpha)
         return coefficients.intervals(self.fitted, level, method)
 
     def cov_params(self) -> pd.DataFrame:
-        """(p, p) covariance matrix of the coefficients."""
+        """Return the covariance matrix (p, p) of the coefficients, as a frame with their names."""
         return coefficients.covariance(self.fitted)
 
     def vcov(self) -> pd.DataFrame:
@@ -101,7 +119,7 @@ class FitResults:
 
     @property
     def theta(self) -> np.ndarray:
-        """(n_theta,) relative covariance parameters: in lme4's order, or what lambda_fn takes."""
+        """Relative covariance parameters (n_theta,): in lme4's order, or what `lambda_fn` takes."""
         return self.fitted.theta
 
     @property
@@ -148,12 +166,12 @@ class FitResults:
 
     @property
     def nobs(self) -> int:
-        """Rows used."""
+        """Number of rows that the fit used."""
         return self.fitted.nobs
 
     @property
     def npar(self) -> int:
-        """Coefficients, theta, and sigma or the dispersion where there is one."""
+        """Number of parameters: coefficients, theta, and sigma or the dispersion where there is one."""
         return self.fitted.npar
 
     @property
@@ -173,12 +191,12 @@ class FitResults:
 
     @property
     def optimizer_result(self) -> Outcome:
-        """Status, evaluations, largest gradient entry at the optimum, advice."""
+        """The outcome of the search: status, evaluations, largest entry of the gradient at the optimum, advice."""
         return self.fitted.outcome
 
     @property
     def solver(self) -> str:
-        """Which solver evaluated the criterion."""
+        """The solver that evaluated the criterion."""
         return self.fitted.solver
 
     @property
@@ -193,5 +211,5 @@ class FitResults:
         return self.fitted.criterion.effective_df_error(self.theta)
 
     def glance(self) -> pd.DataFrame:
-        """One row about the model."""
+        """Return one row about the model, as R's broom does: nobs, sigma, logLik, AIC, BIC, deviance and more."""
         return broom.glance(self.fitted)

@@ -24,19 +24,29 @@ from bigmm.sklearn.tables import is_dask
 @strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
-    """Bernoulli mixed model for two classes of any type.
+    """Bernoulli mixed model as a classifier of two classes of any type.
 
     Parameters
     ----------
-    formula, random, new_levels, weights, offset, contrasts, categories, optimizer, drop_missing, n_workers,
-        partition_bytes, memory_limit: as in `LMMRegressor`.
-    link: "logit" (None), "probit", "cloglog", "cauchit". nagq: 0 fast, 1 Laplace, k quadrature points for one scalar
-        random effect. se: standard errors "rx" (quick) or "hessian".
+    formula, random, new_levels, weights, offset, contrasts, categories
+        As in `LMMRegressor`.
+    optimizer, drop_missing, n_workers, partition_bytes, memory_limit
+        As in `bigmm.glmm`.
+    link : str, optional
+        "logit" (the default), "probit", "cloglog" or "cauchit".
+    nagq : int
+        0: fast; 1: the Laplace approximation; k: quadrature points for one scalar random effect.
+    se : {"rx", "hessian"}
+        Standard errors from the working model (quick), or from the Hessian.
 
     Attributes
     ----------
-    classes_: the two classes, sorted; the second one is what the model gives the probability of;
-    result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
+    classes_ : array (2,)
+        The classes, sorted. The model gives the probability of the second one.
+    result_ : GlmmResults
+        The fit, without its rows.
+    n_features_in_, feature_names_in_
+        The columns of X at fit.
     """
 
     link: str | None = None
@@ -45,9 +55,9 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     result_: GlmmResults = field(init=False)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GLMMClassifier:
-        """Fit; X, y and sample_weight are those of `LMMRegressor.fit`, y holding two classes of any type.
+        """Fit to X, y and sample_weight as `LMMRegressor.fit` takes them, where y has two classes of any type.
 
-        Raises UsageError when there are not two classes, and what `bigmm.glmm` raises.
+        Raises UsageError where there are not two classes, and what `bigmm.glmm` raises.
         """
         self._frame(X, None)  # a formula and a table, before y is looked at
         truth = self._response_of(X, "fit") if y is None else y

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -30,8 +30,8 @@ _SMALL_BATCH = 1 << 12
 class ParquetSource:
     """Rows of Parquet files.
 
-    Pickles without ``partitions``, ``inventory`` and ``categories``: a lane brings its own partitions, so tasks stay
-    small.
+    Pickles without ``partitions``, ``inventory``, ``categories`` and ``text_bytes``: a lane brings its own partitions,
+    so tasks stay small.
     """
 
     reader: FileReader
@@ -41,6 +41,7 @@ class ParquetSource:
     partitions: tuple[FilePartition, ...] = ()
     inventory: Inventory | None = None
     categories: FileOrders | None = None
+    text_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
@@ -217,9 +218,19 @@ def open_parquet(
     numbered = tuple(replace(partition, index=i) for i, partition in enumerate(partitions))
     reader = FileReader(location.filesystem, location.remote, location.prefix)
     inventory = _inventory(location, footers, numbered)
+    orders = FileOrders(reader, tuple(filled))
     return ParquetSource(
-        reader, unified, predicate, location.description, numbered, inventory, FileOrders(reader, tuple(filled))
+        reader, unified, predicate, location.description, numbered, inventory, orders, _text_bytes(filled)
     )
+
+
+def _text_bytes(footers: Iterable[Footer]) -> dict[str, int]:
+    """See `Source.text_bytes`."""
+    largest: dict[str, int] = {}
+    for footer in footers:
+        for name, nbytes in footer.text.items():
+            largest[name] = max(nbytes, largest.get(name, 0))
+    return largest
 
 
 def _typed(footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | None) -> tuple[Unified, list[Footer]]:

@@ -144,6 +144,11 @@ class Source(Protocol):
         """Which files were taken; None for rows that do not come from files."""
         ...
 
+    @property
+    def text_bytes(self) -> Mapping[str, int]:
+        """Bytes of the largest piece of each column of text that a file holds in one piece, where that is large."""
+        ...
+
     def orders(self, columns: Iterable[str]) -> Orders:
         """Orders of those columns whose type declares one (pandas Categorical, polars Enum, ordered dictionaries)."""
         ...

@@ -14,15 +14,14 @@ from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
-from bigmm.fit import staying
 from bigmm.fit.clock import Clock
-from bigmm.fit.forecast import ENGINES, LOOKS
+from bigmm.fit.engines import ENGINES
 from bigmm.fit.opened import opened
 from bigmm.fit.settings import settings
-from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.planning import memory, solver_choice
+from bigmm.planning import memory, placement, sharding, solver_choice
 from bigmm.planning.block_bounds import block_bounds, bounds_of_order, entries
+from bigmm.planning.forecast import LOOKS
 from tests.fit.conftest import write
 
 solution, generalized = (importlib.import_module(f"bigmm.fit.{name}") for name in ("lmm", "glmm"))
@@ -63,11 +62,11 @@ def lake(frame, tmp_path_factory):
 def made(monkeypatch):
     """The engines that are made."""
     engines: list = []
-    for kind in ENGINES:
+    for name, kind in ENGINES.items():
         plain = kind.__init__
 
-        def spy(self, *args, plain=plain, **how):
-            engines.append(ENGINES[type(self)])
+        def spy(self, *args, plain=plain, name=name, **how):
+            engines.append(name)
             plain(self, *args, **how)
 
         monkeypatch.setattr(kind, "__init__", spy)
@@ -103,8 +102,8 @@ GENERALIZED = {
 def test_plan_and_fit_of_generalized_models_agree(name, lake, made, monkeypatch):
     terms, options, engine, solver = GENERALIZED[name]
     if "trees" in name:
-        monkeypatch.setattr(shards, "SMALL_ROWS", 100)
-        monkeypatch.setattr(shards, "MINIMUM_SHARDS", 30)
+        monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
+        monkeypatch.setattr(sharding, "MINIMUM_SHARDS", 30)
     looks = looks_of(monkeypatch)
     how = {"family": "bernoulli", "n_workers": 2, **options}
     planned = bigmm.plan(f"y ~ x + {terms}", lake, **how)
@@ -157,7 +156,7 @@ def test_plan_and_fit_of_linear_models_agree(name, lake, monkeypatch):
     if "EXACT_TAIL" in options:
         monkeypatch.setattr(solver_choice, "EXACT_TAIL", options.pop("EXACT_TAIL"))
     if "LARGE_BYTES" in options:
-        monkeypatch.setattr(staying, "LARGE_BYTES", options.pop("LARGE_BYTES"))
+        monkeypatch.setattr(placement, "LARGE_BYTES", options.pop("LARGE_BYTES"))
     if "little memory" in name:  # so little that the pass would be refused first
         plain = solver_choice.exact_bytes
         monkeypatch.setattr(solver_choice, "exact_bytes", lambda *sizes: plain(*sizes) << 20)
