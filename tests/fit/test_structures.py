@@ -26,9 +26,9 @@ def data() -> pd.DataFrame:
     x, frame = rng.normal(size=ROWS), {}
     for name, correlation in CORRELATIONS.items():
         b = rng.normal(size=(LEVELS, COLUMNS)) @ np.linalg.cholesky(correlation).T
-        eta = 0.4 * x + b[g, f] + 0.6 * rng.normal(size=9)[h] + 0.7 * rng.normal(size=6)[g // 8]
+        eta = 0.4 * x + b[g, f] + 0.6 * rng.normal(size=9)[h] + 0.7 * rng.normal(size=12)[g // 4]
         frame |= {f"y_{name}": 1.0 + eta + rng.normal(size=ROWS), f"n_{name}": rng.poisson(np.exp(0.2 + 0.6 * eta))}
-    return pd.DataFrame(frame | {"x": x, "g": g, "h": h, "s": g // 8, "f": np.array(list("abcd"))[f]})
+    return pd.DataFrame(frame | {"x": x, "g": g, "h": h, "s": g // 4, "f": np.array(list("abcd"))[f]})
 
 
 def dense_objective(model, data: pd.DataFrame, name: str, reml: bool) -> float:
@@ -72,7 +72,7 @@ def test_the_iterative_solver_agrees(name, data):
 @pytest.fixture
 def lake(data, tmp_path, monkeypatch):
     """The data in files, so cut that levels stay with the workers."""
-    monkeypatch.setattr(sharding, "SMALL_ROWS", 400)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
     monkeypatch.setattr(placement, "SHARE", 10**9)
     for number, part in enumerate(np.array_split(np.arange(ROWS), 5)):
         pq.write_table(pa.Table.from_pandas(data.iloc[part]), tmp_path / f"{number}.parquet")
