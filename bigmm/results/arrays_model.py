@@ -82,7 +82,7 @@ class LmmArraysResults(FitResults):
 
     fitted: FittedArrays
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         criterion = self.fitted.criterion
         frozen = GeneralCriterion(criterion.gram, FixedLambda(self.fitted.lam), criterion.reml, criterion.kind)
         return LmmArraysResults, (replace(self.fitted, criterion=frozen, rows=()),)

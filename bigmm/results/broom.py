@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,7 +32,7 @@ def _fixed(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _parameter_name(row: dict, scales: str) -> str:
+def _parameter_name(row: Mapping[Any, Any], scales: str) -> str:
     spread, together = SCALES[scales]
     if row["name1"] is None:
         return f"{spread}Observation"

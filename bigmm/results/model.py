@@ -36,7 +36,7 @@ class MixedModelResults(FitResults):
 
     fitted: FittedLmm
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (replace(self.fitted, source=None),)
 
     # Random effects
@@ -60,7 +60,9 @@ class MixedModelResults(FitResults):
         return self.varcorr
 
     @strict
-    def ranef(self, condvar: bool = False, levels: Mapping[str, Sequence] | None = None) -> dict[str, pd.DataFrame]:
+    def ranef(
+        self, condvar: bool = False, levels: Mapping[str, Sequence[Any]] | None = None
+    ) -> dict[str, pd.DataFrame]:
         """Return the conditional modes of the random effects, level by level.
 
         Parameters
@@ -182,7 +184,7 @@ class MixedModelResults(FitResults):
         type: str = "response",
         se: bool = False,
         *,
-        out: str | os.PathLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         keep: Sequence[str] | None = None,
         overwrite: bool = False,
         client: Any = None,
@@ -253,7 +255,7 @@ class MixedModelResults(FitResults):
     def augment(
         self,
         data: Any = None,
-        out: str | os.PathLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         *,
         keep: Sequence[str] | None = None,
         overwrite: bool = False,
@@ -296,7 +298,7 @@ class MixedModelResults(FitResults):
         *,
         use_modes: bool = False,
         new_levels: str = "population",
-        out: str | os.PathLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         keep: Sequence[str] | None = None,
         overwrite: bool = False,
         client: Any = None,
@@ -396,7 +398,7 @@ class MixedModelResults(FitResults):
     # Disk, and what is to come
 
     @strict
-    def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the fit as a versioned directory without pickle. `bigmm.load` reads it.
 
         Parameters
