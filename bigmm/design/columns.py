@@ -135,7 +135,7 @@ class Builder:
         return ColumnPlan(layout, tuple(self.columns.recipes), nodes, behind, self.combinations)
 
     def _fixed(self) -> tuple[list[str], list[int], list[tuple[list[_Fields], list[int]]], np.ndarray | None]:
-        terms = self._terms(self.parsed.fixed)
+        terms = self.fixed_terms()
         total = sum(prod(len(fields.names) for fields in term) for _, term in terms)
         if total > _MOST_COLUMNS:
             raise UsageError(f"the fixed effects would have {total} coefficients, more than {_MOST_COLUMNS}")
@@ -158,6 +158,10 @@ class Builder:
         if one is not None:
             one[constant] = 1.0
         return names, places, blocks, one
+
+    def fixed_terms(self) -> list[tuple[ScopedTerm, list[_Fields]]]:
+        """The products of the fixed part, in the order of its columns."""
+        return self._terms(self.parsed.fixed)
 
     def _terms(self, part: LinearPart) -> list[tuple[ScopedTerm, list[_Fields]]]:
         structure = scoped_terms(part, [self.is_factor(node) for node in part.factors])

@@ -23,6 +23,7 @@ from bigmm.design.encoding.encoder import (
     total_offset,
 )
 from bigmm.design.encoding.newdata import NewRows
+from bigmm.design.fixed_terms import FixedPart, fixed_part_of
 from bigmm.design.formula.bars import Bar
 from bigmm.design.formula.expression import Node, columns_of, label
 from bigmm.design.formula.parser import ParsedFormula, parse, required_columns
@@ -104,9 +105,17 @@ class DesignSpec:
         """Which columns there are, and how each is computed."""
         return self._plan_of(self.parsed)
 
+    @cached_property
+    def fixed_part(self) -> FixedPart:
+        """The fixed part as terms and columns that are products."""
+        return fixed_part_of(self._builder(self.parsed), self.parsed.fixed)
+
     def _plan_of(self, parsed: ParsedFormula) -> ColumnPlan:
+        return self._builder(parsed).plan()
+
+    def _builder(self, parsed: ParsedFormula) -> Builder:
         contrasts = parse_contrasts(self.settings.contrasts)
-        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer)
 
     def covariate_names(self, bar: Bar) -> tuple[str, ...]:
         """(k,) names of a random term's covariates as this design codes them; its factors must be known here."""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bigmm.arguments import strict
 from bigmm.design.formula.expression import unparse
 from bigmm.design.settings import VECTOR_OFFSET
 from bigmm.errors import UsageError
@@ -25,9 +26,11 @@ from bigmm.objective.montecarlo import (
 )
 from bigmm.results.broom import information
 from bigmm.results.doubts import warn_of
+from bigmm.results.fit_results import FitResults
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.nesting import check_numbers_of_parameters, warn_unless_nested
-from bigmm.solver import solve_model
+from bigmm.search.linear import solve_model
+from bigmm.search.options import SearchOptions
 
 SAME_RESPONSE = 1e-8
 LEVEL = 0.05
@@ -40,17 +43,10 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
     if not fitted.reml:
         return fitted
     gram, templates = fitted.criterion.gram, fitted.criterion.templates
-    tolerance = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
-    solved = solve_model(
-        gram,
-        templates,
-        False,
-        fitted.solver,
-        theta0=fitted.theta,
-        seed=_seed(fitted),  # the same probes as the fits it is compared with, to the same precision
-        tolerance=tolerance,
-        linear_solver=fitted.criterion.solver,  # of the same blocks, wherever these are
-    )
+    # the same probes as the fits it is compared with, to the same precision
+    mc_tol = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
+    options = SearchOptions(fitted.theta, solver=fitted.solver, seed=_seed(fitted), mc_tol=mc_tol)
+    solved = solve_model(gram, templates, False, options, fitted.criterion.solver)
     refitted = replace(
         fitted,
         reml=False,
@@ -170,6 +166,40 @@ def _same_weights(a: FittedLmm, b: FittedLmm) -> bool:
 
 def _weights_of(fit: FittedLmm) -> str:
     return "none" if fit.weights is None else repr(fit.weights)
+
+
+@strict
+def likelihood_ratio(*models: FitResults) -> pd.DataFrame:
+    """Compare fits of the same rows by likelihood-ratio tests.
+
+    Parameters
+    ----------
+    *models : MixedModelResults
+        Two or more fits of nested models, in any order. REML fits are refitted by maximum likelihood.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model, by number of parameters: npar, AIC, BIC, logLik, deviance, Chisq, Df and its p value. Fits
+        by the iterative solver have columns with the Monte Carlo error of Chisq.
+
+    Raises
+    ------
+    UsageError
+        If two models have the same number of parameters, so that neither is nested in the other, or the rows differ.
+
+    Examples
+    --------
+    >>> data = bigmm.datasets.sleepstudy()
+    >>> small = bigmm.lmm("Reaction ~ Days + (Days || Subject)", data, reml=False)
+    >>> large = bigmm.lmm("Reaction ~ Days + (Days | Subject)", data, reml=False)
+    >>> print(f"{bigmm.lrt(small, large)['Chisq'].iloc[1]:.4f}")
+    0.0639
+    """
+    for model in models:
+        if not (isinstance(model, FitResults) and isinstance(model.fitted, FittedLmm)):
+            raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
+    return lrt_table([model.fitted for model in models])
 
 
 def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +33,6 @@ class FittedLmm(Estimated):
     the properties
     that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
     """
-
-    kind: ClassVar[str] = "lmm"
 
     formula: str
     spec: DesignSpec
