@@ -196,10 +196,13 @@ def likelihood_ratio(*models: FitResults) -> pd.DataFrame:
     >>> print(f"{bigmm.lrt(small, large)['Chisq'].iloc[1]:.4f}")
     0.0639
     """
+    fits = []
     for model in models:
-        if not (isinstance(model, FitResults) and isinstance(model.fitted, FittedLmm)):
+        fitted = model.fitted if isinstance(model, FitResults) else None
+        if not isinstance(fitted, FittedLmm):
             raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
-    return lrt_table([model.fitted for model in models])
+        fits.append(fitted)
+    return lrt_table(fits)
 
 
 def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:
