@@ -142,7 +142,7 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
     model, templates = search.model, search.model.templates
     lost = runaway.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
-        largest = np.max(model.held.map(runaway.largest_values, model.fixed_columns), axis=0)
+        largest = np.max(model.shards.map(runaway.largest_values, model.fixed_columns), axis=0)
         found = runaway.without_estimate(lost, error, largest, search.fixed_names)
         if found:
             return found

@@ -10,9 +10,9 @@ from bigmm.blocks import Gram
 from bigmm.errors import DataError
 from bigmm.fit import runaway
 from bigmm.fit.engines import make_engine
-from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.laplace.coordinates import Coordinates, row_frame
+from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.objective import Parameters
 from bigmm.laplace.start import Start
 from bigmm.objective.criterion import fixed_map
@@ -39,7 +39,7 @@ class Search:
     end : (P,) point where the search ended, in its own coordinates; NaN before `run`.
     """
 
-    def __init__(self, model: HeldModel, start: Start, nagq: int, observed: bool, options: SearchOptions):
+    def __init__(self, model: GlmmData, start: Start, nagq: int, observed: bool, options: SearchOptions):
         self.start, self.options, self.is_laplace = start, options, nagq < 2
         templates, family, p = model.templates, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
@@ -129,7 +129,7 @@ def user_map(gram: Gram) -> np.ndarray:
     return fixed_map(gram)[gram.fixed_order][gram.active[gram.fixed_order]]
 
 
-def no_start(model: HeldModel, start: Start) -> str:
+def no_start(model: GlmmData, start: Start) -> str:
     """Why there is nowhere to start from, and what to do."""
     family = model.family
     if np.isfinite(start.ll) or family.link in UNBOUNDED_LINKS:
@@ -144,7 +144,7 @@ def no_start(model: HeldModel, start: Start) -> str:
     )
 
 
-def theta_start(model: HeldModel, frame: Frame, size: float) -> np.ndarray:
+def theta_start(model: GlmmData, frame: Frame, size: float) -> np.ndarray:
     """(n_theta,) theta for which each column of each term adds about half a unit of deviation to the linear predictor.
 
     Where the link has a domain to stay in the deviation is less; size: mean size of the linear predictor. The start is

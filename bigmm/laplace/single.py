@@ -10,9 +10,9 @@ from bigmm.families import Family
 from bigmm.laplace import levelwise, passes
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.quadrature import gauss_hermite
-from bigmm.laplace.shards import Shard
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation
+from bigmm.shards.shard import Shard
 
 
 def evaluate_shard(
