@@ -87,8 +87,8 @@ def choose_solver(sizes: BlockSizes, requested: str, memory_limit: int) -> tuple
                 f"{size:,} columns, or make it a random effect, or use a coarser one"
             )
         return "exact", f"{fixed} needs it"
-    if requested == "iterative":
-        return "iterative", "as asked for"
+    if requested != "auto":
+        return requested, "as asked for"
     needed = solver_bytes(sizes, 0, "exact")
     if needed > memory_limit:
         return "iterative", f"a dense block of {size:,} columns needs {needed / 2**30:.1f} GiB"

@@ -15,7 +15,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.results import broom, coefficients, comparison, effects, inference, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.predictor import Variance, check_new_levels, predictor, variance
 from bigmm.results.rows import ERROR, Noise, Predict, RowTask
 from bigmm.results.rows_generalized import Residuals
@@ -34,7 +34,7 @@ class MixedModelResults(FitResults):
     decreasing number of levels). Rows are never read again but by predict, augment, residuals and simulate.
     """
 
-    fitted: FittedLmm
+    fitted: FittedModel
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (replace(self.fitted, source=None),)
@@ -418,7 +418,7 @@ class MixedModelResults(FitResults):
 
     def _row_count(self, data: Any) -> int | None:
         """Rows of the data, where a row costs a solve and their number decides; else nobody asks."""
-        return stream.row_count(data) if self.solver == "iterative" else None
+        return None if self.fitted.criterion.solver.is_exact else stream.row_count(data)
 
     # Disk, and what is to come
 
