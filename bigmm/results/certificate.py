@@ -257,7 +257,7 @@ def _gib(n: float) -> str:
 def cholesky_tasks(reduced: tiles.Reduced, tiling: tiles.Tiling) -> list[Task]:
     """The schedule as tasks; tiles of one row have their home on one worker, so that only the row they are multiplied
     by travels."""
-    work: dict[str, Callable] = {
+    work: dict[str, Callable[..., Any]] = {
         "assemble": tiles.assemble,
         "update": tiles.update,
         "factor": tiles.factor,

@@ -61,7 +61,7 @@ GENERALIZED = ("phi", "nagq", "laplace", "working_weights", "se_method", "penali
 """Plain fields that `FittedGlmm` adds; its family is kept by name and link."""
 
 
-def save_fit(fitted: FittedModel, path: str | os.PathLike, overwrite: bool) -> Path:
+def save_fit(fitted: FittedModel, path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Write the fit; the directory appears whole or not at all (OutputError), never over the data (UsageError)."""
     read = [*local_inputs(fitted.source), *local_files(mark.path for mark in fitted.fingerprints)]
     check_apart(path, dict.fromkeys(read))
@@ -133,7 +133,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return body
 
 
-def load_fit(path: str | os.PathLike) -> FittedModel:
+def load_fit(path: str | os.PathLike[str]) -> FittedModel:
     """Read a saved fit, verify every array, and evaluate its objective again (VersionError when it is another)."""
     folder = settled_path(path)
     body = read_manifest(folder)
