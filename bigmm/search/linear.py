@@ -58,6 +58,7 @@ class LinearObjective:
         """The problem that `optimize` minimises from these starts; options: of `Problem`."""
         templates, noise = self.criterion.templates, self.search.curvature_noise
         lower, rectify = templates.search_lower, templates.rectified
+        options["has_several_minima"] = any(term.covariance.parts_from_residual for term in templates.terms)
         return Problem(self.value, self.evaluate, lower, starts, rectify, curvature_noise=noise, **options)
 
     def probe_error(self, eta: np.ndarray) -> ProbeError:
