@@ -119,7 +119,7 @@ def _recipe(
         read=partial(read, source, spec),
         build=partial(_summed, total),
         leading=leading,
-        n_shards=shard_count(size.rows, size.each, layout.groupings[leading].n_levels),
+        n_shards=shard_count(size.rows, size.row_bytes, layout.groupings[leading].n_levels),
         store=partial(SumFiles, total, leading, shape) if through_files else None,
         shuffle_bytes=size.nbytes + sums,
         sorted_bytes=sums if workers.shares_memory and sums_in_files(layout, limit) else 0,
