@@ -9,8 +9,7 @@ import pytest
 
 import bigmm
 from bigmm.execute.threads.shards import ThreadShards
-from bigmm.fit import engines
-from bigmm.laplace import nested
+from bigmm.laplace import engines, nested
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.planning import placement, sharding
