@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def _fixed(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataF
     return pd.DataFrame(columns)
 
 
-def _parameter_name(row: dict, scales: str) -> str:
+def _parameter_name(row: Mapping[Any, Any], scales: str) -> str:
     spread, together = SCALES[scales]
     if row["name1"] is None:
         return f"{spread}Observation"

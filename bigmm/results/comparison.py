@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bigmm.arguments import strict
 from bigmm.design.formula.expression import unparse
 from bigmm.design.settings import VECTOR_OFFSET
 from bigmm.errors import UsageError
@@ -25,6 +26,7 @@ from bigmm.objective.montecarlo import (
 )
 from bigmm.results.broom import information
 from bigmm.results.doubts import warn_of
+from bigmm.results.fit_results import FitResults
 from bigmm.results.fitted import FittedModel
 from bigmm.results.nesting import check_numbers_of_parameters, warn_unless_nested
 from bigmm.search.linear import solve_model
@@ -40,11 +42,11 @@ def ml_fit(fitted: FittedModel) -> FittedModel:
     """The same model by maximum likelihood, started at the REML estimate; no pass over the rows."""
     if not fitted.reml:
         return fitted
-    gram, templates = fitted.criterion.gram, fitted.criterion.templates
+    gram, covariances = fitted.criterion.gram, fitted.criterion.covariances
     # the same probes as the fits it is compared with, to the same precision
     mc_tol = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
     options = SearchOptions(fitted.theta, solver=fitted.solver, seed=_seed(fitted), mc_tol=mc_tol)
-    solved = solve_model(gram, templates, False, options, fitted.criterion.solver)
+    solved = solve_model(gram, covariances, False, options, fitted.criterion.solver)
     refitted = replace(
         fitted,
         reml=False,
@@ -164,6 +166,43 @@ def _same_weights(a: FittedModel, b: FittedModel) -> bool:
 
 def _weights_of(fit: FittedModel) -> str:
     return "none" if fit.weights is None else repr(fit.weights)
+
+
+@strict
+def likelihood_ratio(*models: FitResults) -> pd.DataFrame:
+    """Compare fits of the same rows by likelihood-ratio tests.
+
+    Parameters
+    ----------
+    *models : MixedModelResults
+        Two or more fits of nested models, in any order. REML fits are refitted by maximum likelihood.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model, by number of parameters: npar, AIC, BIC, logLik, deviance, Chisq, Df and its p value. Fits
+        by the iterative solver have columns with the Monte Carlo error of Chisq.
+
+    Raises
+    ------
+    UsageError
+        If two models have the same number of parameters, so that neither is nested in the other, or the rows differ.
+
+    Examples
+    --------
+    >>> data = bigmm.datasets.sleepstudy()
+    >>> small = bigmm.lmm("Reaction ~ Days + (Days || Subject)", data, reml=False)
+    >>> large = bigmm.lmm("Reaction ~ Days + (Days | Subject)", data, reml=False)
+    >>> print(f"{bigmm.lrt(small, large)['Chisq'].iloc[1]:.4f}")
+    0.0639
+    """
+    fits = []
+    for model in models:
+        fitted = model.fitted if isinstance(model, FitResults) else None
+        if not isinstance(fitted, FittedModel):
+            raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
+        fits.append(fitted)
+    return lrt_table(fits)
 
 
 def lrt_table(fits: Sequence[FittedModel]) -> pd.DataFrame:

@@ -19,11 +19,11 @@ from bigmm.results.rows import ERROR
 VARCORR_COLUMNS = ("group", "name1", "name2", "vcov", "sdcor")
 
 
-def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple]:
+def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple[Any, ...]]:
     """Variances first, then covariances down the columns of the lower triangle, as lme4 lists them."""
     group, names = term.group, term.names
     sd = np.sqrt(np.diag(cov))
-    rows: list[tuple] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
+    rows: list[tuple[Any, ...]] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
     with np.errstate(invalid="ignore", divide="ignore"):
         for j in range(len(names)) if term.covariance.is_correlated else ():
             for i in range(j + 1, len(names)):
@@ -40,7 +40,7 @@ def term_covariances(fitted: FittedModel) -> tuple[np.ndarray, ...]:
 def varcorr(fitted: FittedModel) -> pd.DataFrame:
     """Variances and standard deviations (name2 None), covariances and correlations (both names), Residual
     last where the model has one."""
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     for term, cov in zip(fitted.terms, term_covariances(fitted), strict=True):
         rows += _term_rows(term, cov)
     sigma = fitted.residual_sd
@@ -78,7 +78,7 @@ def conditional_sd(fitted: FittedModel) -> tuple[Variances, ...]:
 
 
 def ranef(
-    fitted: FittedModel, condvar: bool = False, levels: Mapping[str, Sequence] | None = None
+    fitted: FittedModel, condvar: bool = False, levels: Mapping[str, Sequence[Any]] | None = None
 ) -> dict[str, pd.DataFrame]:
     """{grouping: DataFrame by level, a column per covariate, `_sd` columns with condvar, `_sd_mcse` columns where those
     are estimated}; levels: {grouping: labels} of interest."""
@@ -110,7 +110,7 @@ def _sd_columns(names: dict[int, str], spread: Variances) -> dict[str, np.ndarra
     return columns
 
 
-def _chosen(fitted: FittedModel, levels: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+def _chosen(fitted: FittedModel, levels: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     """{grouping: positions of the labels among its levels with rows}; UsageError for what the fit does not have."""
     indices = {(index := level_index(fitted, n, joint)).name: index for n, joint in random_joints(fitted)}
     if not isinstance(levels, Mapping):
