@@ -69,6 +69,7 @@ class KrylovFactor(DriverFactor):
 
     def __init__(self, solver: KrylovSolver, blocks: IterativeFactor, sample: SampledFactor | None = None):
         self.solver, self.blocks, self._sample = solver, blocks, sample
+        self.structure = blocks.structure
         self._projections: dict[bool, Projections] = {}
 
     @property
@@ -82,11 +83,6 @@ class KrylovFactor(DriverFactor):
     def lams(self) -> Lams:
         """(k, k) per term, working basis."""
         return self.blocks.lams
-
-    @property
-    def structure(self) -> Structure:
-        """The blocks in their order of elimination, without a dense tail."""
-        return self.blocks.structure
 
     @property
     def logdet_z(self) -> float:
