@@ -104,8 +104,6 @@ NAMES_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "chunksize": {"partition_bytes": "rows are cut by partition_bytes="},
     "df": {"data": "the table is data="},
     "frame": {"data": "the table is data="},
-    "type": {"": "tests of terms by F or chi-square are not available; anova(other) compares two fits"},
-    "ddf": {"": "degrees of freedom are not available: statistics use the normal distribution"},
     "test": {"": "a likelihood-ratio table has always the chi-square test"},
     "level": {"se": _NO_INTERVALS, "": _INTERVALS},
 }

@@ -18,7 +18,7 @@ import click
 
 from bigmm.cli.progress import Lines
 from bigmm.compilation import tell
-from bigmm.display import Bar
+from bigmm.display import ProgressBar
 from bigmm.errors import ConvergenceWarning, OutputError, SingularFitWarning
 from bigmm.urls import shown_value, without_secrets
 
@@ -95,7 +95,7 @@ class Console:
         elif self.quiet or not sys.stderr.isatty():
             yield None
         else:
-            with Bar() as bar:
+            with ProgressBar() as bar:
                 yield bar
 
     @contextmanager

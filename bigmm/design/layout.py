@@ -135,6 +135,7 @@ class JointTerm:
 
     @property
     def n_levels(self) -> int:
+        """Number of levels of the term's grouping factor."""
         return self.factor.n_levels
 
     @property

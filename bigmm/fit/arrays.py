@@ -13,7 +13,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
-from bigmm.fit.clock import Clock
+from bigmm.execute.clock import Clock
 from bigmm.fit.lambda_fn import checked, start_and_bounds
 from bigmm.fit.settings import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
@@ -22,7 +22,7 @@ from bigmm.optimize.nlopt_methods import algorithm
 from bigmm.planning import memory
 from bigmm.results.arrays_model import FittedArrays, LmmArraysResults
 from bigmm.results.doubts import warned
-from bigmm.source.matrices import MatrixPartition, Rows, open_matrix, partition_matrices
+from bigmm.source.matrices import MatrixPartition, MatrixRows, open_matrix, partition_matrices
 from bigmm.version import __version__
 
 
@@ -138,7 +138,7 @@ def lmm_from_arrays(
 
 
 def _accumulate(
-    rows: tuple[MatrixPartition, ...], arrays: Mapping[str, Rows], workers: Executor, how: Settings
+    rows: tuple[MatrixPartition, ...], arrays: Mapping[str, MatrixRows], workers: Executor, how: Settings
 ) -> MatrixGram:
     """One pass over the rows."""
     n, q, p = arrays["y"].shape[0], arrays["Z"].shape[1], arrays["X"].shape[1]
@@ -160,7 +160,7 @@ def _accumulate(
     return assemble_matrices(sums, shift)
 
 
-def _open(given: Mapping[str, Any]) -> dict[str, Rows]:
+def _open(given: Mapping[str, Any]) -> dict[str, MatrixRows]:
     """The arrays that were given, their shapes checked against each other."""
     arrays = {name: open_matrix(values, name) for name, values in given.items() if values is not None}
     for name in ("y", "X", "Z"):
@@ -181,7 +181,7 @@ def _open(given: Mapping[str, Any]) -> dict[str, Rows]:
     return arrays
 
 
-def _names(x: Rows, x_names: Sequence[str] | None) -> tuple[str, ...]:
+def _names(x: MatrixRows, x_names: Sequence[str] | None) -> tuple[str, ...]:
     p = x.shape[1]
     names = tuple(map(str, x_names)) if x_names is not None else x.names or tuple(f"x{i + 1}" for i in range(p))
     if len(names) != p:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from bigmm.arguments import strict
+from bigmm.design.completion import check_response, complete_design, row_counts
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import UsageError
+from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.fit.asked import asked, check_terms
-from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
 from bigmm.fit.held_model import held_model, looked_rows, with_counted_rows
-from bigmm.fit.opened import opened
+from bigmm.fit.inputs import InputOptions, open_inputs
 from bigmm.fit.search import Search, Wishes
 from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
@@ -118,11 +118,9 @@ def glmm(
         raise UsageError(f"compress must be 'auto' or False, got {compress!r}")
     mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
-    begun = opened(
+    rows_options = InputOptions(
         formula,
         data,
-        how,
-        clock,
         weights=weights,
         offset=offset,
         client=client,
@@ -135,7 +133,8 @@ def glmm(
         binomial=options.binomial,
         success=success,
     )
-    source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    inputs = open_inputs(rows_options, how, clock)
+    source, workers, spec, passes = inputs.source, inputs.workers, inputs.spec, inputs.spec.passes
     passes += check_response(spec, source, workers)
     while True:
         check_terms(spec, options.nagq)
@@ -147,7 +146,8 @@ def glmm(
                 check_fewest_pairs(source, spec, workers, how, head, kept.resident)
             rows = looked_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
-            counts = look_counts(rows, spec)
+            sums = rows.look.products
+            counts = row_counts(spec, sums.n, dict(rows.look.dropped), sums.counts)
             complete, more = complete_design(spec, source, workers, counts, how.progress)
         passes += rows.passes + more
         if complete is spec:
@@ -192,8 +192,8 @@ def glmm(
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),
             inventory=source.inventory,
-            weights=begun.weights,
-            offset=begun.offset,
+            weights=inputs.weights,
+            offset=inputs.offset,
             bigmm_version=__version__,
             source=source,
             family=options.family,

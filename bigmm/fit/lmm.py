@@ -25,15 +25,15 @@ from bigmm.accumulate import (
 )
 from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
+from bigmm.design.completion import complete_design, row_counts
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes
+from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
-from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.completion import complete_design, row_counts
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
-from bigmm.fit.opened import Opened, opened
+from bigmm.fit.inputs import InputOptions, Inputs, open_inputs
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
 from bigmm.objective import Templates, templates_for
@@ -152,11 +152,9 @@ def lmm(
     how, reml = settings(solver, optimizer, memory_limit, progress), true_or_false("reml", reml)
     mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
-    begun = opened(
+    rows_options = InputOptions(
         formula,
         data,
-        how,
-        clock,
         weights=weights,
         offset=offset,
         client=client,
@@ -167,7 +165,8 @@ def lmm(
         categories=categories,
         drop_missing=drop_missing,
     )
-    ready, spec = summed(begun, how, clock)
+    inputs = open_inputs(rows_options, how, clock)
+    ready, spec = summed(inputs, how, clock)
     return fit_assembled(
         ready,
         spec,
@@ -177,16 +176,16 @@ def lmm(
         theta0=theta0,
         seed=seed,
         mc_tol=mc_tol,
-        source=begun.source,
-        weights=begun.weights,
-        offset=begun.offset,
+        source=inputs.source,
+        weights=inputs.weights,
+        offset=inputs.offset,
     )
 
 
-def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpec]:
+def summed(inputs: Inputs, how: Settings, clock: Clock) -> tuple[Ready, DesignSpec]:
     """The blocks and the design of the rows that count. One pass over the rows, and another where rows were dropped and
     the design without them is another one."""
-    source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    source, workers, spec, passes = inputs.source, inputs.workers, inputs.spec, inputs.spec.passes
     while True:
         with clock("accumulate"):
             placement = level_placement(source, spec, workers, how)
@@ -195,7 +194,9 @@ def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpe
                 held = hold_sums(source, spec, placement.chain, placement.head, workers, how)
         cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
         with clock("learn"):
-            complete, more = complete_design(spec, source, workers, row_counts(cross, spec), how.progress)
+            complete, more = complete_design(
+                spec, source, workers, row_counts(spec, cross.n, cross.dropped, cross.counts), how.progress
+            )
         passes += 1 + more
         if complete is spec:
             break

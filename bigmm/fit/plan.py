@@ -7,13 +7,13 @@ from typing import Any
 
 from bigmm.arguments import strict, true_or_false
 from bigmm.covariance import covariance
+from bigmm.design.completion import planned_design
 from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
+from bigmm.execute.clock import Clock
 from bigmm.execute.memory import in_units
 from bigmm.fit.asked import asked, check_terms
-from bigmm.fit.clock import Clock
-from bigmm.fit.completion import planned_design
-from bigmm.fit.opened import opened
+from bigmm.fit.inputs import InputOptions, open_inputs
 from bigmm.fit.settings import settings
 from bigmm.planning.forecast import (
     IN_WORDS,
@@ -174,11 +174,9 @@ def plan(
     if family is None and not (nagq is laplace is success is None):
         raise UsageError("nagq=, laplace= and success= belong to a generalized model: give family= too")
     options = None if family is None else asked(family, link, 1 if nagq is None else nagq, laplace, success)
-    begun = opened(
+    rows_options = InputOptions(
         formula,
         data,
-        how,
-        Clock(),
         weights=weights,
         offset=offset,
         client=client,
@@ -190,10 +188,10 @@ def plan(
         drop_missing=drop_missing,
         binomial=options is not None and options.binomial,
         success=success,
-        refuse_large=False,
     )
-    source, workers = begun.source, begun.workers
-    spec = planned_design(begun.spec, source, begun.readers)
+    inputs = open_inputs(rows_options, how, Clock(), refuse_large=False)
+    source, workers = inputs.source, inputs.workers
+    spec = planned_design(inputs.spec, source, inputs.readers)
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     if options is None:
         ahead = forecast_linear(source, spec, workers, how)
@@ -211,7 +209,7 @@ def plan(
         len(lanes),
         workers.n_workers,
         tuple(spec.used_columns),
-        begun.spec.passes + 1,
+        inputs.spec.passes + 1,
         len(layout.fixed_names),
         theta,
         ahead.terms,

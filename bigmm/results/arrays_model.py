@@ -14,6 +14,7 @@ from bigmm.execute import Lane, executor
 from bigmm.objective.general import GeneralCriterion, GeneralEstimates
 from bigmm.results.estimated import Estimated
 from bigmm.results.fit_results import FitResults
+from bigmm.results.inference import linear_inference
 from bigmm.results.summary import Block, Summary, criterion_block, fixed_block, lost_note, numbers
 from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matrices
 
@@ -85,7 +86,8 @@ class LmmArraysResults(FitResults):
     def __reduce__(self) -> tuple:
         criterion = self.fitted.criterion
         frozen = GeneralCriterion(criterion.gram, FixedLambda(self.fitted.lam), criterion.reml, criterion.kind)
-        return LmmArraysResults, (replace(self.fitted, criterion=frozen, rows=()),)
+        curvature = linear_inference(self.fitted).curvature  # while Lambda(theta) is at hand
+        return LmmArraysResults, (replace(self.fitted, criterion=frozen, rows=(), curvature=curvature),)
 
     @property
     def u(self) -> np.ndarray:

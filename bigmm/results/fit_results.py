@@ -10,7 +10,7 @@ import pandas as pd
 
 from bigmm.arguments import strict
 from bigmm.optimize.outcome import Outcome
-from bigmm.results import broom, coefficients
+from bigmm.results import broom, coefficients, inference
 from bigmm.results.estimated import Estimated, freeze
 from bigmm.results.summary import Summary, headline
 
@@ -60,17 +60,25 @@ class FitResults:
 
     @property
     def zvalues(self) -> pd.Series:
-        """The same as `tvalues`: p values use the normal distribution."""
+        """The same numbers as `tvalues`."""
         return self.tvalues.rename("zvalues")
 
     @property
     def pvalues(self) -> pd.Series:
-        """Two-sided Wald p values from the normal distribution."""
-        return coefficients.named(self.fitted, coefficients.p_values(self.fitted), "pvalues")
+        """Two-sided p values: of t with Satterthwaite's degrees of freedom for a linear model that the exact solver
+        fitted, else of the normal distribution."""
+        return coefficients.named(self.fitted, inference.coefficient_tests(self.fitted).p_value, "pvalues")
 
     @strict
     def conf_int(
-        self, bare: float | None = None, /, method: str = "wald", *, level: float | None = None, alpha: Any = None
+        self,
+        bare: float | None = None,
+        /,
+        method: str = "wald",
+        *,
+        level: float | None = None,
+        alpha: Any = None,
+        ddf: str = "auto",
     ) -> pd.DataFrame:
         """Return confidence limits of the coefficients.
 
@@ -79,11 +87,14 @@ class FitResults:
         bare : float, optional
             A confidence level of at least 0.5. A smaller number is refused, because statsmodels reads it as alpha.
         method : {"wald"}
-            Wald limits, from the normal distribution.
+            Wald limits, from t or the normal distribution.
         level : float, optional
             Confidence level, 0.95 if none is there.
         alpha : float, optional
             1 - level.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
 
         Returns
         -------
@@ -96,11 +107,88 @@ class FitResults:
             If the level is not between 0 and 1, or is there twice.
         """
         level = coefficients.confidence_level(bare, level=level, alpha=alpha)
-        return coefficients.intervals(self.fitted, level, method)
+        return coefficients.intervals(self.fitted, level, method, ddf)
 
-    def cov_params(self) -> pd.DataFrame:
-        """Return the covariance matrix (p, p) of the coefficients, as a frame with their names."""
-        return coefficients.covariance(self.fitted)
+    @strict
+    def cov_params(self, *, ddf: str | None = None) -> pd.DataFrame:
+        """Return the covariance matrix (p, p) of the coefficients, as a frame with their names.
+
+        Parameters
+        ----------
+        ddf : str, optional
+            "kenward-roger" gives the adjusted matrix of that method; all else the usual one.
+
+        Returns
+        -------
+        DataFrame
+        """
+        return inference.covariance(self.fitted, ddf)
+
+    @strict
+    def t_test(
+        self, hypotheses: Any, ddf: str = "auto", *, level: float | None = None, alpha: float | None = None
+    ) -> pd.DataFrame:
+        """Test linear hypotheses about the coefficients, each on its own.
+
+        Parameters
+        ----------
+        hypotheses : str, list of str, array (r, p), or pair of array (r, p) and values (r,)
+            Text is such as ``"x1 - x2 = 0"``, several with commas; without ``=`` it means ``= 0``.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+        level : float, optional
+            Confidence level, 0.95 if neither `level` nor `alpha` is there.
+        alpha : float, optional
+            1 - level.
+
+        Returns
+        -------
+        DataFrame
+            Columns term, estimate, std.error, statistic, df, p.value, conf.low, conf.high.
+
+        Raises
+        ------
+        UsageError
+            If a name is no coefficient, an expression is not linear, or a coefficient is not estimable.
+        """
+        level = coefficients.confidence_level(level=level, alpha=alpha)
+        return inference.t_test(self.fitted, hypotheses, ddf, level)
+
+    @strict
+    def f_test(self, hypotheses: Any, ddf: str = "auto") -> pd.DataFrame:
+        """Test all hypotheses together by F.
+
+        Parameters
+        ----------
+        hypotheses : str, list of str, array (r, p), or pair of array (r, p) and values (r,)
+            See `t_test`.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        DataFrame
+            One row with numdf, dendf, F, p.value.
+        """
+        return inference.f_test(self.fitted, hypotheses, ddf)
+
+    @strict
+    def wald_test(self, hypotheses: Any) -> pd.DataFrame:
+        """Test all hypotheses together by Wald's chi-square, without denominator degrees of freedom.
+
+        Parameters
+        ----------
+        hypotheses : str, list of str, array (r, p), or pair of array (r, p) and values (r,)
+            See `t_test`.
+
+        Returns
+        -------
+        DataFrame
+            One row with df, statistic, p.value.
+        """
+        return inference.wald_test(self.fitted, hypotheses)
 
     def vcov(self) -> pd.DataFrame:
         """lme4's name for `cov_params`."""

@@ -13,7 +13,7 @@ import pandas as pd
 
 from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
-from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
+from bigmm.results import broom, coefficients, comparison, effects, inference, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import Variance, check_new_levels, predictor, variance
@@ -113,9 +113,20 @@ class MixedModelResults(FitResults):
     # Tables
 
     @strict
-    def summary(self) -> Summary:
-        """Return the summary, laid out like lme4's; it prints as text, and as HTML in a notebook."""
-        return summarize(self.fitted)
+    def summary(self, ddf: str = "auto") -> Summary:
+        """Return the summary, laid out like lme4's; it prints as text, and as HTML in a notebook.
+
+        Parameters
+        ----------
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        Summary
+        """
+        return summarize(self.fitted, ddf)
 
     @strict
     def tidy(
@@ -125,6 +136,7 @@ class MixedModelResults(FitResults):
         *,
         level: float | None = None,
         alpha: float | None = None,
+        ddf: str = "auto",
     ) -> pd.DataFrame:
         """Return one row for each coefficient, variance parameter or conditional mode, as R's broom.mixed does.
 
@@ -139,6 +151,9 @@ class MixedModelResults(FitResults):
             Confidence level, 0.95 if neither `level` nor `alpha` is there.
         alpha : float, optional
             1 - level.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
 
         Returns
         -------
@@ -149,27 +164,37 @@ class MixedModelResults(FitResults):
         UsageError
             If `effects` or `scales` has another value.
         """
-        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha))
+        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha), ddf)
 
     def as_record(self) -> dict[str, Any]:
         """Return plain values for JSON, those that ``bigmm fit --json`` writes. NaN is None."""
         return record.as_record(self.fitted)
 
     @strict
-    def anova(self, *others: MixedModelResults) -> pd.DataFrame:
-        """Return the likelihood-ratio table of this fit and others of the same rows.
+    def anova(self, *others: MixedModelResults, type: str = "III", ddf: str = "auto") -> pd.DataFrame:
+        """Test the terms of this model, or compare it with others of the same rows.
 
         Parameters
         ----------
         *others : MixedModelResults
-            Fits of models that are nested in this one, or that contain it.
+            Fits of models that are nested in this one, or that contain it. Without any, the terms of the fixed part
+            are tested.
+        type : {"I", "II", "III"}
+            Terms in order; adjusted for the terms that do not contain them; or with equal averages over the levels of
+            other factors.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
 
         Returns
         -------
         DataFrame
-            See `bigmm.lrt`.
+            With others the likelihood-ratio table of `bigmm.lrt`. Else a row for each term: numdf, dendf, F, p.value;
+            for a generalized model df, statistic, p.value of Wald's chi-square test.
         """
-        return likelihood_ratio(self, *others)
+        if others:
+            return likelihood_ratio(self, *others)
+        return inference.anova_table(self.fitted, type, ddf)
 
     # Rows
 

@@ -66,6 +66,7 @@ class Parts:
 
     @property
     def eta(self) -> np.ndarray:
+        """The linear predictor (n,)."""
         return self.fixed + self.random + self.offset
 
 

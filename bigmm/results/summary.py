@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bigmm.objective.covariances import TermCovariance
-from bigmm.results import broom, coefficients, effects
+from bigmm.results import broom, coefficients, effects, inference
 from bigmm.results.estimated import Estimated
 from bigmm.results.fitted import FittedLmm
 
@@ -171,21 +171,23 @@ def _two(value: float) -> str:
     return "NaN" if np.isnan(value) else f"{value:.2f}"
 
 
-def fixed_block(fitted: Estimated) -> Block:
+def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
     """The table of coefficients."""
-    table = coefficients.table(fitted)
+    table = coefficients.table(fitted, ddf)
     estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
     decimals = _digits(estimates)
     columns = [
         numbers(table["Estimate"].to_numpy(), decimals),
         numbers(table["Std. Error"].to_numpy(), decimals),
+        *([numbers(table["df"].to_numpy(), 1)] if "df" in table else []),
         numbers(table[fitted.statistic].to_numpy(), 3),
-        [p_text(p) for p in table["Pr(>|z|)"]],
+        [p_text(p) for p in table.iloc[:, -1]],
     ]
     rows = [("", *table.columns)]
     rows += [(str(name), *cells) for name, *cells in zip(table.index, *columns, strict=True)]
     more = len(rows) - 1 - MAX_COEFFICIENTS
-    lines = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
+    lines: tuple[str, ...] = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
+    lines += inference.method_notes(fitted, ddf)
     return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 
 
@@ -259,9 +261,9 @@ def _effort(fitted: FittedLmm) -> str:
     return f"{passes} over {fitted.rows_read:,} rows, {total:.2f} s ({detail}), solver {fitted.solver}"
 
 
-def summarize(fitted: FittedLmm) -> Summary:
+def summarize(fitted: FittedLmm, ddf: Any = "auto") -> Summary:
     """The summary of a fit."""
-    blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted), _correlations(fitted)]
+    blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted, ddf), _correlations(fitted)]
     noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
     return Summary(_heading(fitted), tuple(b for b in [*blocks, noted] if b is not None))
 

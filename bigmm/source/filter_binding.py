@@ -113,20 +113,24 @@ class _Binder:
         }
 
     def fail(self, message: str, node: Tree) -> UsageError:
+        """Return the error of a node, with a caret under it where the filter is a text."""
         if self.text:
             return slip(message, self.text, node.position)
         return UsageError(f"cannot read the filter: {message}")
 
     def mismatch(self, message: str, node: Tree) -> UsageError:
+        """Return the error of a node that does not fit the types of the data."""
         return self.fail(f"it does not fit the data: {message}", node)
 
     def condition(self, node: Tree) -> Bound:
+        """Bind a node that is true or false of a row. Raises UsageError for any other node."""
         convert = self.kinds.get(type(node))
         if convert is None:
             raise self.fail("a comparison of a column is needed here", node)
         return convert(node)
 
     def flag(self, node: Column) -> Bound:
+        """Bind a column that stands alone: it has to hold true and false."""
         operand = self.column(node)
         if not pt.is_boolean(operand.kind):
             message = f"column {node.name!r} holds {spoken(operand.kind)}, not true or false; compare it with something"
@@ -134,6 +138,7 @@ class _Binder:
         return Bound(operand.expression)
 
     def joined(self, node: Joined) -> Bound:
+        """Bind joined conditions. Under `and` the bounds of some parts suffice; under `or` all need them."""
         if node.symbol in ("&", "|") and any(map(self.is_value, node.parts)):
             raise self.precedence(node)
         parts = [self.condition(part) for part in node.parts]
@@ -149,6 +154,7 @@ class _Binder:
         return isinstance(node, (Constant, Arithmetic))
 
     def precedence(self, node: Joined) -> UsageError:
+        """Return the error of & or | beside a value: Python binds them more tightly than comparisons."""
         message = (
             f"{node.symbol!r} binds more tightly than a comparison; write {node.operator!r} instead, "
             "or put each comparison in brackets"
@@ -156,6 +162,7 @@ class _Binder:
         return self.fail(message, node)
 
     def column(self, node: Column) -> Operand:
+        """Look a column up in the schema, and note that the filter uses it."""
         if node.name not in self.schema.names:
             hint = column_hint(node.name, self.schema.names)
             if self.text:
@@ -169,6 +176,7 @@ class _Binder:
         return Operand(kind, field, node, name, bare=True)
 
     def operand(self, node: Tree) -> Operand:
+        """Bind a node that has a value, one side of a comparison."""
         if isinstance(node, Column):
             return self.column(node)
         if isinstance(node, Constant):
@@ -182,6 +190,7 @@ class _Binder:
         return Operand(pa.bool_(), self.condition(node).expression, node, "a condition")
 
     def compared(self, node: Comparison) -> Bound:
+        """Bind a comparison; a constant goes to the right-hand side."""
         if node.operator in ("in", "not in"):
             return self.member(node)
         right_missing = isinstance(node.rhs, Constant) and node.rhs.value is None
@@ -198,6 +207,7 @@ class _Binder:
         return self.beside_column(lhs, operator, rhs)
 
     def beside_constant(self, lhs: Operand, operator: str, rhs: Operand) -> Bound:
+        """Bind a comparison of a column or a computed value with a constant, a missing one and NaN among them."""
         value = rhs.expression
         if value is None:
             if operator not in ("==", "!=", "is", "is not"):
@@ -246,6 +256,7 @@ class _Binder:
         return Bound(comparison, comparison if prunes else None)
 
     def beside_column(self, lhs: Operand, operator: str, rhs: Operand) -> Bound:
+        """Bind a comparison of two columns or computed values, in a type that holds the values of both."""
         if pt.is_null(lhs.kind) or pt.is_null(rhs.kind):
             empty = lhs if pt.is_null(lhs.kind) else rhs
             return Bound(empty.expression.cast(pa.bool_()))
@@ -258,6 +269,7 @@ class _Binder:
         raise self.mismatch(message, lhs.node)
 
     def member(self, node: Comparison) -> Bound:
+        """Bind `in` and `not in`: a missing value is neither in a list nor outside of it."""
         if not isinstance(node.rhs, Constants):
             raise self.fail("'in' needs a list of constants, like g in ('a', 'b')", node.rhs)
         lhs = self.operand(node.lhs)
@@ -282,6 +294,7 @@ class _Binder:
         return Bound(_unless_missing(lhs.expression, inside), bounds)
 
     def computed(self, node: Arithmetic) -> Operand:
+        """Bind arithmetic, in a type that no result overflows silently."""
         operands = [self.operand(child) for child in node.operands]
         for operand in operands:
             self.check_number(operand)
@@ -297,6 +310,7 @@ class _Binder:
         return Operand(kind.result, table[operator](*sides), node, name)
 
     def check_number(self, operand: Operand) -> None:
+        """Raise UsageError for an operand that arithmetic cannot use."""
         value, kind = operand.expression, operand.kind
         if kind is None and isinstance(value, (int, float, Decimal)):
             return

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pytest
 
 import bigmm
+from bigmm.design import completion
 from bigmm.errors import DataError, FormulaError
-from bigmm.fit import completion
 from bigmm.planning import placement, sharding
 from bigmm.source.parquet import ParquetSource
 from tests.fit.conftest import write

@@ -14,9 +14,9 @@ from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
-from bigmm.fit.clock import Clock
+from bigmm.execute.clock import Clock
 from bigmm.fit.engines import ENGINES
-from bigmm.fit.opened import opened
+from bigmm.fit.inputs import InputOptions, open_inputs
 from bigmm.fit.settings import settings
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.planning import memory, placement, sharding, solver_choice
@@ -168,24 +168,25 @@ def test_plan_and_fit_of_linear_models_agree(name, lake, monkeypatch):
     if "little memory" not in name:  # where it says how many bytes, at most
         assert planned.solver_reason == fitted.solver_reason
     if planned.engine == "blocks":
-        foreseen_sizes_hold(f"t ~ x + {terms}", lake, fitted)
+        bounds_hold(f"t ~ x + {terms}", lake, fitted)
 
 
-def foreseen_sizes_hold(formula, lake, fitted):
-    """The blocks lie between the smallest and the largest that were foreseen; only pairs of levels are uncertain."""
+def bounds_hold(formula, lake, fitted):
+    """The blocks lie between the smallest and the largest of the bounds; only pairs of levels are uncertain."""
     how = settings("auto", "auto", None, None)
-    begun = opened(
-        formula, lake, how, Clock(), weights=None, offset=None, client=None, n_workers=1, filter=None,
+    options = InputOptions(
+        formula, lake, weights=None, offset=None, client=None, n_workers=1, filter=None,
         partition_bytes=1 << 20, contrasts=None, categories=None, drop_missing=True,
     )  # fmt: skip
-    found = block_bounds(begun.source, begun.spec, executor(None, 1), ROWS, first_rows(begun.source, begun.spec))
+    inputs = open_inputs(options, how, Clock())
+    found = block_bounds(inputs.source, inputs.spec, executor(None, 1), ROWS, first_rows(inputs.source, inputs.spec))
     true = solver_choice.sizes_of(fitted.assembled.gram)
     for bound in (found.least, found.largest):
         assert (bound.tail, bound.crossed, bound.fixed, bound.dense, bound.levels) == (
             true.tail, true.crossed, true.fixed, true.dense, true.levels,
         )  # fmt: skip
     assert found.least.sparse <= true.sparse <= found.largest.sparse
-    assert fitted.assembled.term_order == tuple(range(len(begun.spec.layout.joint)))
+    assert fitted.assembled.term_order == tuple(range(len(inputs.spec.layout.joint)))
 
 
 def test_a_choice_that_hangs_on_the_pairs_says_so(lake):

@@ -77,9 +77,11 @@ class Node:
 
     @property
     def function(self) -> str:
+        """The name of the function that a call means, without its aliases."""
         return _SPELLINGS.get(str(self.value), str(self.value)) if self.kind == "call" else ""
 
     def walk(self) -> Iterator[Node]:
+        """Yield the node and all nodes below it."""
         yield self
         for child in (*self.arguments, *(node for _, node in self.keywords)):
             yield from child.walk()

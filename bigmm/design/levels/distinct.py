@@ -33,6 +33,7 @@ class DistinctRows:
     packed: tuple[Packed, ...] = ()
 
     def update(self, table: pa.Table, where: str) -> DistinctRows:
+        """Add the rows of a table, in the smallest form that holds them: bits, packed integers, or a table."""
         rows = self.rows + table.num_rows
         keys = self._keys(table)
         if keys and self._are_compact(*key_range(keys), rows):
@@ -49,6 +50,7 @@ class DistinctRows:
         return replace(self, tables=_compact((*self.tables, fresh)), rows=rows)
 
     def merge(self, other: DistinctRows) -> DistinctRows:
+        """The distinct rows of both parts."""
         rows, tables, bits = self.rows + other.rows, (*self.tables, *other.tables), self.bits
         if len(other.bits.words) and not self._are_compact(other.bits.low, other.bits.high, rows):
             tables += (self._listed(other.bits),)

@@ -13,7 +13,7 @@ from bigmm.execute import Executor, Lane, cut_lanes
 from bigmm.source.partition import Source
 
 
-class Summary(Protocol):
+class ColumnSummary(Protocol):
     """What can be folded over partitions and merged over lanes, without changing itself."""
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 from bigmm.arguments import nearest
 from bigmm.design.formula.expression import STATEFUL, Node, evaluate, unparse
 from bigmm.design.transforms.splines import b_spline, natural_spline, regression_spline
-from bigmm.design.transforms.summaries import ChebyshevProducts, Moments, Quantiles, Values
+from bigmm.design.transforms.summaries import ChebyshevProducts, ColumnMoments, Quantiles, Values
 from bigmm.errors import DataError, FormulaError
 
 State = dict[str, Any]
@@ -121,13 +121,13 @@ def pending(node: Node, state: State | None, columns: tuple[str, ...], values: V
         if options["raw"] or "coefficients" in state:
             return None
         if "low" not in state:
-            return Moments(columns, values)
+            return ColumnMoments(columns, values)
         return ChebyshevProducts(columns, values, state["low"], state["high"], options["degree"])
     if name in ("center", "scale"):
-        return None if "center" in state else Moments(columns, values)
+        return None if "center" in state else ColumnMoments(columns, values)
     if "knots" in state:
         return None
-    return (Quantiles if _inner_count(name, options) and options["knots"] is None else Moments)(columns, values)
+    return (Quantiles if _inner_count(name, options) and options["knots"] is None else ColumnMoments)(columns, values)
 
 
 def absorb(node: Node, state: State | None, summary: Any) -> State:
@@ -146,7 +146,7 @@ def absorb(node: Node, state: State | None, summary: Any) -> State:
     return _knots(node.function, options, summary, text)
 
 
-def _standard(node: Node, options: dict, summary: Moments, text: str) -> State:
+def _standard(node: Node, options: dict, summary: ColumnMoments, text: str) -> State:
     scaled = node.function == "scale" and options["scale"]
     center = summary.mean if node.function == "center" or options["center"] is True else float(options["center"] or 0.0)
     squares = summary.squares + summary.n * ((summary.mean - center) + summary.remainder) ** 2
