@@ -9,6 +9,7 @@ import numpy as np
 
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.laplace.montecarlo import ProbedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
@@ -54,4 +55,5 @@ def make_engine(
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
     model = replace(model, held=held, assembled=bare)
     working_solver = WORKING_SOLVERS[solver](wiring.pattern, seed)
-    return CrossedLaplace(held, wiring, *common, model.constant, beta0, working_solver), model
+    engine = CrossedLaplace if working_solver.probing is None else ProbedLaplace
+    return engine(held, wiring, *common, model.constant, beta0, working_solver), model

@@ -43,7 +43,8 @@ from bigmm.planning.memory import accumulator_bytes, has_many_pairs
 from bigmm.planning.placement import LevelPlacement, level_placement
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
-from bigmm.solver import checked_seed, checked_tolerance, solve_model
+from bigmm.search.linear import solve_model
+from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
 from bigmm.source import Source
 from bigmm.version import __version__
 
@@ -287,8 +288,8 @@ def fit_assembled(
     """From the blocks to the fitted model: no row is read again."""
     gram = ready.assembled.gram
     with clock("optimize"):
-        search = {"optimizer": how.optimizer, "theta0": theta0, "seed": seed, "tolerance": mc_tol}
-        solved = solve_model(gram, ready.templates, reml, ready.solver, linear_solver=ready.linear_solver, **search)
+        options = SearchOptions(theta0, how.optimizer, ready.solver, seed, mc_tol)
+        solved = solve_model(gram, ready.templates, reml, options, ready.linear_solver)
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(

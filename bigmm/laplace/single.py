@@ -70,6 +70,8 @@ class SingleFactor:
     level of each shard; modes are kept as the next start.
     """
 
+    probed = None
+
     def __init__(
         self,
         map_shards: Callable[..., list],
