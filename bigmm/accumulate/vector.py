@@ -128,7 +128,7 @@ add_four_rows: Any
 add_four_rows_once: Any
 add_four_rows_twice: Any
 prefetch: Any
-if config.DISABLE_JIT:
+if vars(config)["DISABLE_JIT"]:
     add_four_rows = add_four_rows_once = add_four_rows_twice = _add_four_rows_in_python
     prefetch = _prefetch_nothing
 else:

@@ -41,6 +41,7 @@ def kernels_of_first_fits(*kinds, **settings):
     return int(ended.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(config.DISABLE_JIT, reason="nothing is compiled")
 def test_first_fits_after_a_warmup_compile_nothing(bigmm):
     """In the cache of this machine, which may know some kernels already."""

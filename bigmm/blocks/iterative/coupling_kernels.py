@@ -57,7 +57,7 @@ def _everywhere(context: Any, builder: Any, kind: Any, f: Any, e: Any, a: Any, v
 
 
 def _gather(width: int) -> Any:
-    if config.DISABLE_JIT:
+    if vars(config)["DISABLE_JIT"]:
         return _gather_in_python(width)
 
     @intrinsic
@@ -95,7 +95,7 @@ def _gather_in_python(width: int) -> Any:
 
 
 def _scatter(width: int) -> Any:
-    if config.DISABLE_JIT:
+    if vars(config)["DISABLE_JIT"]:
         return _scatter_in_python(width)
 
     @intrinsic
