@@ -149,7 +149,7 @@ def certify(
 def _again(fitted: FittedModel, begun: float) -> Certificate:
     """The exact solver's own objective, evaluated once more."""
     criterion = fitted.criterion
-    exact = criterion.value_of(criterion.solver.factor(criterion.templates.working(criterion.gram, fitted.theta)))
+    exact = criterion.value_of(criterion.solver.factor(criterion.covariances.working(criterion.gram, fitted.theta)))
     none = Cost(0, 0, 0, 0.0)
     return _certificate(fitted, exact, 0, tiles.Tiling(0, 1), none, begun, "this process")
 
@@ -195,7 +195,7 @@ def _certificate(
 def _reduced(fitted: FittedModel) -> tiles.Reduced:
     """Eliminated in the exact solver's order, which leaves the fewest columns; the iterative one may have another."""
     criterion = fitted.criterion
-    lams = criterion.templates.working(criterion.gram, fitted.theta)
+    lams = criterion.covariances.working(criterion.gram, fitted.theta)
     return tiles.reduce(analyse(criterion.gram, dense_tail=False), lams)
 
 

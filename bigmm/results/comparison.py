@@ -42,11 +42,11 @@ def ml_fit(fitted: FittedModel) -> FittedModel:
     """The same model by maximum likelihood, started at the REML estimate; no pass over the rows."""
     if not fitted.reml:
         return fitted
-    gram, templates = fitted.criterion.gram, fitted.criterion.templates
+    gram, covariances = fitted.criterion.gram, fitted.criterion.covariances
     # the same probes as the fits it is compared with, to the same precision
     mc_tol = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
     options = SearchOptions(fitted.theta, solver=fitted.solver, seed=_seed(fitted), mc_tol=mc_tol)
-    solved = solve_model(gram, templates, False, options, fitted.criterion.solver)
+    solved = solve_model(gram, covariances, False, options, fitted.criterion.solver)
     refitted = replace(
         fitted,
         reml=False,

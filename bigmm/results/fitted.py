@@ -13,8 +13,8 @@ from bigmm.design.layout import JointTerm, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.families import Family
 from bigmm.families import family as family_named
+from bigmm.objective.covariances import TermCovariance
 from bigmm.objective.criterion import Criterion, Estimates
-from bigmm.objective.templates import Template
 from bigmm.results.estimated import Estimated
 from bigmm.source.partition import Fingerprint, Inventory, Source
 
@@ -121,13 +121,13 @@ class FittedModel(Estimated):
         return tuple(joined[number] for number in self.assembled.term_order)
 
     @property
-    def terms(self) -> tuple[Template, ...]:
+    def terms(self) -> tuple[TermCovariance, ...]:
         """The random-effects terms as the user wrote them, in the order of theta."""
-        return self.criterion.templates.terms
+        return self.criterion.covariances.terms
 
     def lambdas(self) -> tuple[np.ndarray, ...]:
         """One lower-triangular (k, k) relative covariance factor per term."""
-        return self.criterion.templates.lambdas(self.theta)
+        return self.criterion.covariances.lambdas(self.theta)
 
     def kept_levels(self, number: int) -> np.ndarray:
         """(q,) level numbers (into the grouping's labels) of joint term `number`: those that have rows."""

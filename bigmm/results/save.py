@@ -92,7 +92,7 @@ def _body(fitted: FittedModel) -> dict[str, Any]:
         "fingerprints": [asdict(f) | {"path": shown_url(f.path)} for f in fitted.fingerprints],
         "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
-        "templates": listed(covariance_record(fitted.criterion.templates)),
+        "templates": listed(covariance_record(fitted.criterion.covariances)),
     }
 
 
@@ -183,7 +183,7 @@ def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], s
     if error:
         # the same probes, but a deflation basis made at this theta: the objective agrees within its error bar
         tolerance += 8.0 * error["objective"] / max(abs(body["objective"]), 1.0)
-    criterion = Criterion(gram, _templates(body["templates"]), body["reml"], recorded_solver(gram, error))
+    criterion = Criterion(gram, _covariances(body["templates"]), body["reml"], recorded_solver(gram, error))
     estimates = criterion.estimates(shared["theta"])
     now = float(estimates.objective)
     check_objective(folder, body["objective"], now, tolerance=tolerance)
@@ -207,7 +207,7 @@ def _generalized_parts(fitted: FittedGlmm) -> tuple[dict[str, np.ndarray], dict[
 def _generalized(
     folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]
 ) -> FittedGlmm:
-    working = working_model(shared["assembled"].gram, _templates(body["templates"]), body["monte_carlo_error"])
+    working = working_model(shared["assembled"].gram, _covariances(body["templates"]), body["monte_carlo_error"])
     log_determinant = working.log_determinant(shared["theta"])
     body.setdefault("working_weights", body["laplace"])  # older fits have none of other weights
     # the integral, and log|M| of other weights than the blocks', need the rows; the curvature at the mode does not
@@ -253,7 +253,7 @@ def covariance_record(covariance: ModelCovariance) -> dict[str, Any]:
     return record
 
 
-def _templates(entry: dict[str, Any]) -> ModelCovariance:
+def _covariances(entry: dict[str, Any]) -> ModelCovariance:
     terms: list[dict[str, Any]] = [
         {name: tuple(value) if isinstance(value, list) else value for name, value in term.items()}
         for term in entry["terms"]
