@@ -60,7 +60,7 @@ class CholeskyFactor(DriverFactor, ExactFactor):
         n = len(self.blocks.tail) - 1
         return np.tril(self.blocks.tail[self.blocks.n_random : n, self.blocks.n_random : n])
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]) -> np.ndarray:
         """See `blocks.rows.row_quadratics`."""
         return row_quadratics(self.blocks, x, refs, z)
 

@@ -153,7 +153,7 @@ class KrylovFactor(DriverFactor):
         n = self.blocks.n_dense
         return fixed_part(self.blocks).root[:n, :n]
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]) -> np.ndarray:
         """See `blocks.conditional.exact_rows`."""
         return conditional.exact_rows(self.blocks, x, refs, z)
 
@@ -277,9 +277,10 @@ class KrylovSolver(DriverLevels):
         return self.analysed.whole
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         """Type of the numbers in cross blocks, and of the vectors of the tail."""
-        return np.dtype(self.accuracy.precision.data)
+        dtype: np.dtype[Any] = np.dtype(self.accuracy.precision.data)
+        return dtype
 
     @property
     def probing(self) -> Probing:
@@ -361,4 +362,4 @@ def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:
     sizes[sizes == 0.0] = 1.0
     inverse = np.linalg.pinv(lam / sizes[:, None], rcond=1e-8) / sizes
     keep = inverse @ lam
-    return inverse.T @ (n_levels * keep @ keep.T - inverse @ total @ inverse.T) @ inverse
+    return np.asarray(inverse.T @ (n_levels * keep @ keep.T - inverse @ total @ inverse.T) @ inverse)
