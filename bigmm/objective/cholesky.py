@@ -31,23 +31,13 @@ class CholeskyFactor(DriverFactor, ExactFactor):
     """A `WorkingFactorization` by `blocks.factor`; it needs a dense block of the size of the tail."""
 
     def __init__(self, blocks: Factor):
-        self.blocks = blocks
+        self.blocks, self.structure, self.gram = blocks, blocks.structure, blocks.structure.gram
         self.lams, self.logdet_z, self.logdet_x, self.pwrss = (
             blocks.lams,
             blocks.logdet_z,
             blocks.logdet_x,
             blocks.pwrss,
         )
-
-    @property
-    def structure(self) -> Structure:
-        """The blocks in their order of elimination."""
-        return self.blocks.structure
-
-    @property
-    def gram(self) -> Gram:
-        """The blocks A."""
-        return self.structure.gram
 
     def solution(self) -> Solution:
         """See `blocks.solve.solve`."""
@@ -70,7 +60,7 @@ class CholeskyFactor(DriverFactor, ExactFactor):
         n = len(self.blocks.tail) - 1
         return np.tril(self.blocks.tail[self.blocks.n_random : n, self.blocks.n_random : n])
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]) -> np.ndarray:
         """See `blocks.rows.row_quadratics`."""
         return row_quadratics(self.blocks, x, refs, z)
 

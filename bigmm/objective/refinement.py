@@ -90,7 +90,7 @@ def _shrunk(lam: np.ndarray, s: np.ndarray, u: np.ndarray) -> np.ndarray:
     """(q, k, m) Lambda's - u."""
     out = -u
     subtract_blocks(*_each(-lam.T, u.shape[1]), s, out)
-    return out[0]
+    return np.asarray(out[0])
 
 
 def _remainders(structure: Structure, effects: Matrices) -> list[np.ndarray]:

@@ -151,15 +151,10 @@ class ShardedFactor(ExactFactor):
     """A `Factorization` whose tail and fixed effects are on the driver, as a `Factor` without levels."""
 
     def __init__(self, solver: ShardedSolver, rest: Factor):
-        self.solver, self.rest = solver, rest
+        self.solver, self.rest, self.gram = solver, rest, solver.gram
         self.lams, self.logdet_z, self.logdet_x, self.pwrss = rest.lams, rest.logdet_z, rest.logdet_x, rest.pwrss
         self._driver: CholeskyFactor | None = None
         self._lock = Lock()
-
-    @property
-    def gram(self) -> Gram:
-        """The blocks without levels."""
-        return self.solver.gram
 
     def solution(self) -> Solution:
         """See `blocks.solve.solve`; the levels' part is empty."""
