@@ -49,7 +49,7 @@ def ours(task: Task, repeats: int, nested: bool = True) -> tuple[PeerFit, float,
     def without(*_):
         return None
 
-    name = "bigmm.fit.held_model.chain_for_shards"
+    name = "bigmm.planning.placement.tree_chain"
     if nested:
         runs = [timed(fit) for _ in range(repeats)]
     else:

@@ -92,10 +92,10 @@ def sizes(design: str, levels: int) -> dict[str, int]:
 def fit(folder: str, design: str, workers: int, limit: str, levels_here: bool) -> None:
     """Run in the fresh process: fit and print what was seen as JSON."""
     import bigmm
-    from bigmm.fit import staying
+    from bigmm.planning import placement
 
     if levels_here:
-        staying.SHARE, staying.LARGE_BYTES = 1, 1 << 62
+        placement.SHARE, placement.LARGE_BYTES = 1, 1 << 62
     bigmm.lmm  # noqa: B018  loads everything that a fit needs, before the clock starts
     before, start = anonymous_bytes(), time.perf_counter()
     with AnonymousMemory() as memory:

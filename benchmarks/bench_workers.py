@@ -30,7 +30,7 @@ from bigmm.blocks.iterative import factor as iterative
 from bigmm.blocks.iterative import structure as row_structure
 from bigmm.design import learn
 from bigmm.execute import Executor, executor
-from bigmm.fit.clock import Clock
+from bigmm.execute.clock import Clock
 from bigmm.fit.lmm import accumulate
 from bigmm.fit.settings import settings
 from bigmm.objective.krylov import PRECISION

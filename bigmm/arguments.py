@@ -104,8 +104,6 @@ NAMES_ELSEWHERE: Mapping[str, Mapping[str, str]] = {
     "chunksize": {"partition_bytes": "rows are cut by partition_bytes="},
     "df": {"data": "the table is data="},
     "frame": {"data": "the table is data="},
-    "type": {"": "tests of terms by F or chi-square are not available; anova(other) compares two fits"},
-    "ddf": {"": "degrees of freedom are not available: statistics use the normal distribution"},
     "test": {"": "a likelihood-ratio table has always the chi-square test"},
     "level": {"se": _NO_INTERVALS, "": _INTERVALS},
 }
@@ -146,20 +144,20 @@ def _misfit(
 ) -> str:
     """Why a call does not fit, in a whole sentence."""
     parameters = {name: p for name, p in signature.parameters.items() if name != "self"}
-    known = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    unknown = [name for name in named if name not in known]
+    names = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    unknown = [name for name in named if name not in names]
     if unknown:
-        said = (_advice(function, name, named[name], known) for name in unknown)
-        return "; ".join(f"{function}() has no argument {name!r}: {text}" for name, text in zip(unknown, said))
+        advice = (_advice(function, name, named[name], names) for name in unknown)
+        return "; ".join(f"{function}() has no argument {name!r}: {text}" for name, text in zip(unknown, advice))
     places = [name for name, p in parameters.items() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     n_positional = len(positional) - ("self" in signature.parameters)
     if n_positional > len(places):
         return (
             f"{function}() takes {_listed(places) or 'nothing'} by position, but {n_positional} values were given: "
-            f"write the names of the others, such as {next((n for n in known if n not in places), known[-1])}="
+            f"write the names of the others, such as {next((n for n in names if n not in places), names[-1])}="
         )
-    needed = [n for i, (n, p) in enumerate(parameters.items()) if p.default is p.empty and i >= n_positional]
-    absent = [n for n in needed if n not in named and parameters[n].kind not in _OPEN]
+    required = [n for i, (n, p) in enumerate(parameters.items()) if p.default is p.empty and i >= n_positional]
+    absent = [n for n in required if n not in named and parameters[n].kind not in _OPEN]
     if absent:
         examples = [f"{name}={EXAMPLES[name]}" for name in absent if name in EXAMPLES]
         return f"{function}() needs {_listed(absent)}" + (f", such as {', '.join(examples)}" if examples else "")
@@ -172,28 +170,28 @@ EXAMPLES = {"family": "'bernoulli'", "formula": "'y ~ x + (1 | g)'"}
 """Values of arguments that have to be given."""
 
 
-def _advice(function: str, name: str, value: Any, known: list[str]) -> str:
+def _advice(function: str, name: str, value: Any, names: list[str]) -> str:
     """What was probably meant by an unknown argument."""
-    spellings = {folded(argument): argument for argument in known}
+    spellings = {folded(argument): argument for argument in names}
     if folded(name) in spellings:
         shown = repr(value) if isinstance(value, (bool, int, float, str)) else "..."
         return f"write {spellings[folded(name)]}={shown if len(shown) <= LONGEST_VALUE else '...'}"
     for argument, advice in NAMES_ELSEWHERE.get(folded(name), {}).items():
-        if advice and (not argument or argument in known):
+        if advice and (not argument or argument in names):
             return advice
-    close = did_you_mean(name, known)
-    return close or f"it takes {_listed(known) or 'none'}"
+    close = did_you_mean(name, names)
+    return close or f"it takes {_listed(names) or 'none'}"
 
 
-def did_you_mean(name: Any, known: Iterable[Any]) -> str:
+def did_you_mean(name: Any, candidates: Iterable[Any]) -> str:
     """ "did you mean 'x'?" for the nearest of the known names whatever their capitals, "" where none is near."""
-    close = nearest(name, known)
+    close = nearest(name, candidates)
     return "" if close is None else f"did you mean {close!r}?"
 
 
-def nearest(name: Any, known: Iterable[Any], likeness: float = 0.6) -> Any:
+def nearest(name: Any, candidates: Iterable[Any], likeness: float = 0.6) -> Any:
     """The nearest of the known names whatever their capitals, None where none is as like as that."""
-    texts = {str(candidate).lower(): candidate for candidate in known}
+    texts = {str(candidate).lower(): candidate for candidate in candidates}
     close = get_close_matches(str(name).lower(), list(texts), 1, likeness)
     return texts[close[0]] if close else None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bigmm.compilation import tell
 from bigmm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ def progress_callback(progress: Any) -> ProgressCallback | None:
     if progress is None or progress is False:
         return None
     if progress is True:
-        return Bar()
+        return ProgressBar()
     if not callable(progress):
         raise UsageError("progress must be True, False, None or a function that takes a bigmm.execute.Progress")
     return progress
 
 
-class Bar:
+class ProgressBar:
     """One row a pass. As a context manager it shows all passes of a fit, called without one after the other."""
 
     def __init__(self) -> None:
@@ -41,8 +42,9 @@ class Bar:
         )
         self.tasks: dict[str, Any] = {}
         self.entered = False
+        tell(self.display.console.print)
 
-    def __enter__(self) -> Bar:
+    def __enter__(self) -> ProgressBar:
         self.entered = True
         self.display.start()
         return self

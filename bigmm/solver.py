@@ -21,7 +21,6 @@ from bigmm.objective.montecarlo import MonteCarloError, monte_carlo_error, probi
 from bigmm.objective.saturation import Restricted, has_levels, restricted
 from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.optimize import Outcome, Problem, minimize, score
-from bigmm.optimize.minimize import BOUNDARY
 
 SMALL_TAIL = 2500
 MOST_PROBES = 256
@@ -44,7 +43,7 @@ def starts(
     moments: np.ndarray, templates: Templates, theta0: np.ndarray | None, identity: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """The preferred start first: theta0, else from moments; then identity templates and two rescaled ones."""
-    rest = (moments, identity, 0.2 * moments, 5.0 * moments)
+    rest = (moments, identity, templates.scaled(moments, 0.2), templates.scaled(moments, 5.0))
     if theta0 is None:
         return rest
     theta0 = np.asarray(theta0, float)
@@ -52,7 +51,7 @@ def starts(
         raise UsageError(
             f"theta0 must have {templates.n_theta} elements ({', '.join(templates.names)}), got {theta0.shape}"
         )
-    if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
+    if not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower) or np.any(theta0 > templates.upper):
         raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {theta0}")
     return (theta0, *rest)
 
@@ -195,39 +194,44 @@ def frame_for(solver: Solver, templates: Templates) -> Frame:
 def _problem(search: Restricted, first: tuple[np.ndarray, ...], **how: Any) -> Problem:
     templates = search.criterion.templates
     how["curvature_noise"] = search.curvature_noise
-    return Problem(search.value, search.evaluate, templates.lower, first, templates.rectified, **how)
+    return Problem(search.value, search.evaluate, templates.search_lower, first, templates.rectified, **how)
 
 
 def _outward(search: Restricted, outcome: Outcome) -> Outcome:
     """The outcome for theta, of one for eta."""
     frame, criterion = search.frame, search.criterion
     theta = search.outward(outcome.theta)
-    at_boundary = _at_boundary(criterion, theta)
+    at_boundary = _at_boundary(search, outcome.theta, theta)
     advice = _told(search, outcome)
     if frame.is_trivial:
         return replace(outcome, at_boundary=at_boundary, advice=advice)
-    gradient = criterion.evaluate(theta).gradient
+    gradient, scales = criterion.evaluate(theta).gradient, criterion.templates.search_lower == 0.0
     return replace(
         outcome,
         theta=theta,
         gradient=gradient,
         gradient_evaluations=outcome.gradient_evaluations + 1,
-        max_abs_gradient=float(np.abs(gradient[~(at_boundary & (theta == 0))]).max(initial=0.0)),
+        max_abs_gradient=float(np.abs(gradient[~(at_boundary & ((theta == 0) | ~scales))]).max(initial=0.0)),
         at_boundary=at_boundary,
         advice=advice,
     )
 
 
-def _at_boundary(criterion: Criterion, theta: np.ndarray) -> np.ndarray:
-    """(n_theta,) scales that are zero: lme4's rule, but for those that are small only because a covariate is large."""
-    small = (criterion.lower == 0) & (np.abs(theta) <= BOUNDARY)
+def _at_boundary(search: Restricted, point: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """(n_theta,) parameters at a bound: lme4's rule, but for scales that are small because a covariate is large."""
+    criterion = search.criterion
+    small = search.frame.at_boundary(search.start(point))
+    for term in criterion.templates.terms:
+        if term.covariance.is_invariant:
+            small[term.part] = term.covariance.at_boundary(theta[term.part])
     if not (small & (theta != 0)).any():
         return small
     squares = criterion.solver.squares()
     for term, lam in zip(criterion.templates.terms, criterion.templates.lambdas(theta), strict=True):
         columns = square_root(squares[term.joint]) @ criterion.gram.terms[term.joint].basis[:, term.slots]
-        if np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :].min(initial=np.inf) > NO_EFFECT:
-            small[term.start : term.start + term.size] = False
+        scales = np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :]
+        if term.covariance.is_invariant and scales.min(initial=np.inf) > NO_EFFECT:
+            small[term.part] = False
     return small
 
 

@@ -62,31 +62,31 @@ def _parts(place: str) -> tuple[str, str, str, str]:
     match = _SCHEME.search(place)
     if match is None or "/" in place[: match.start()].strip():
         return "", "", place, ""
-    scheme, rest = place[: match.end()], place[match.end() :]
-    user, rest = _cut_user(match[0].partition(":")[0], rest)
-    end = min((index for index in (rest.find("?"), rest.find("#")) if index >= 0), default=len(rest))
-    return scheme, user, rest[:end], rest[end:]
+    scheme, address = place[: match.end()], place[match.end() :]
+    user, address = _cut_user(match[0].partition(":")[0], address)
+    end = min((index for index in (address.find("?"), address.find("#")) if index >= 0), default=len(address))
+    return scheme, user, address[:end], address[end:]
 
 
-def _cut_user(scheme: str, rest: str) -> tuple[str, str]:
+def _cut_user(scheme: str, address: str) -> tuple[str, str]:
     """User information, and what follows it.
 
     An unencoded secret may end the authority early. Then what looks like the port is no number, and the secret goes on
     to the last "@" of all.
     """
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" not in rest:
-        return "", rest
-    plain = rest.partition("?")[0]
+    authority = re.split(r"[/?#]", address, maxsplit=1)[0]
+    if "@" not in address:
+        return "", address
+    plain = address.partition("?")[0]
     _, colon, port = authority.rpartition(":")
     if "@" not in authority and not (colon and "]" not in port and authority):
-        return "", rest
+        return "", address
     whole = colon and "@" not in authority and not _PORT.match(port)
-    last = (rest if whole or "@" not in plain else plain).rfind("@")
-    user = rest[:last]
+    last = (address if whole or "@" not in plain else plain).rfind("@")
+    user = address[:last]
     if _CONTAINER.match(scheme) and ":" not in user:
-        return "", rest
-    return user, rest[last + 1 :]
+        return "", address
+    return user, address[last + 1 :]
 
 
 def _pieces(place: str) -> list[str]:

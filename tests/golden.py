@@ -30,8 +30,7 @@ from threadpoolctl import threadpool_info
 
 import bigmm
 from bigmm.datasets import insteval
-from bigmm.fit import staying
-from bigmm.laplace import shards
+from bigmm.planning import placement, sharding
 
 RECORD = Path(__file__).parent / "reference" / "golden.json"
 DIGITS = 1e-6
@@ -139,8 +138,8 @@ def record(shown: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
 
     take(reference_fits())
     take(iterative_fits())
-    share, small = staying.SHARE, shards.SMALL_ROWS
-    staying.SHARE, shards.SMALL_ROWS = 10**9, 100  # levels and rows are cut into shards, however few they are
+    share, small = placement.SHARE, sharding.SMALL_ROWS
+    placement.SHARE, sharding.SMALL_ROWS = 10**9, 100  # levels and rows are cut into shards, however few they are
     try:
         with tempfile.TemporaryDirectory() as folder:
             workers = Workers(Path(folder))
@@ -149,7 +148,7 @@ def record(shown: Callable[[str], None] = lambda name: None) -> dict[str, Any]:
             with distributed.LocalCluster(**settings, silence_logs=50) as cluster, cluster.get_client() as client:
                 take(workers.fits("cluster", client=client))
     finally:
-        staying.SHARE, shards.SMALL_ROWS = share, small
+        placement.SHARE, sharding.SMALL_ROWS = share, small
     return {"machine": machine(), "fits": fits}
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
-from bigmm.objective.templates import Template, Templates
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from tests.results.oracle import Dense, indicator, relative_factor
 
 
@@ -66,12 +66,12 @@ class Rows:
         return cls(shape, tuple(refs), tuple(z), x, factor, y, w, active, 0.7 if shape.shifted else 0.0)
 
     @property
-    def templates(self) -> Templates:
+    def templates(self) -> ModelCovariance:
         terms, start = [], 0
         for j, (_, k, _) in enumerate(self.shape.terms):
-            terms.append(Template(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
+            terms.append(TermCovariance(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
             start += terms[-1].size
-        return Templates(tuple(terms), tuple(k for _, k, _ in self.shape.terms))
+        return ModelCovariance(tuple(terms), tuple(k for _, k, _ in self.shape.terms))
 
     @property
     def gram(self) -> Gram:
@@ -188,7 +188,7 @@ SHAPES = {
 
 
 @st.composite
-def thetas(draw, templates: Templates) -> np.ndarray:
+def thetas(draw, templates: ModelCovariance) -> np.ndarray:
     """Any theta: signs of all kinds, some or all columns of the templates exactly zero (singular)."""
     kind = draw(st.sampled_from(["any", "some zero", "all zero", "diagonal"]))
     value = st.floats(-2.0, 2.0, allow_subnormal=False)

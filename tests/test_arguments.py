@@ -89,7 +89,6 @@ def test_methods(fit):
         (lambda: fit.summary(alpha=0.05), "conf_int(level=...)"),
         (lambda: fit.tidy(conf_level=0.9), "level=0.95"),
         (lambda: fit.conf_int(Level=0.9), "write level=0.9"),
-        (lambda: fit.anova(type="III"), "anova(other) compares two fits"),
         (lambda: bigmm.lrt(fit, fit, level=0.9), "conf_int(level=...)"),
         (lambda: bigmm.plan(FORMULA, sleepstudy(), REML=True), "write reml=True"),
         (lambda: bigmm.lmm_from_arrays(1, 2, 3, REML=True), "write reml=True"),

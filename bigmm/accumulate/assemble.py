@@ -137,7 +137,9 @@ def _term_block(
     if j in fixed.factors:
         factor, places = fixed.factors[j]
         contrast = factor.contrast[np.ix_(levels, active[places])]
-    return TermBlock(name, record[:, :, covariates], record[:, :, picked], basis, contrast is None, contrast)
+    # `take` gives C order, where an index array gives a transposed one: kernels are compiled for one order alone.
+    diagonal, dense = np.take(record, covariates, axis=2), np.take(record, picked, axis=2)
+    return TermBlock(name, diagonal, dense, basis, contrast is None, contrast)
 
 
 def term_basis(covariates: np.ndarray, shift: Shift) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigmm.accumulate.crossproducts import CrossProducts
-from bigmm.accumulate.kernels import add_rows, count_levels, zero_records
+from bigmm.accumulate.kernels import ChunkRows, add_rows, count_levels, read_only, zero_records
 from bigmm.accumulate.pairs import DENSE_BYTES, PairBuffer, pairs_of_terms
 from bigmm.accumulate.shift import Shift, as_shift
 from bigmm.design.layout import DesignChunk, JointTerm, Layout
@@ -17,7 +17,7 @@ from bigmm.errors import DataError
 from bigmm.execute.lanes import Lane
 from bigmm.source.partition import Source
 
-_NONE = np.empty(0)
+_NONE = read_only(np.empty(0))
 # Below this many levels per row of a chunk a term is summed chunk by chunk, which keeps rounding errors small.
 _FEW_LEVELS = 1 / 16
 
@@ -84,16 +84,17 @@ class Accumulator:
         self._add_pairs(chunk)
 
     def _add_rows(self, chunk: DesignChunk) -> None:
-        columns, y, offset, w = (_NONE if a is None else a for a in (chunk.columns, chunk.y, chunk.offset, chunk.w))
-        rows = np.ascontiguousarray(columns), y, offset, w, self.shift
+        columns = read_only(np.ascontiguousarray(chunk.columns))
+        offset, w = (_NONE if a is None else read_only(a) for a in (chunk.offset, chunk.w))
+        rows = ChunkRows(columns, read_only(chunk.y), offset, w, self.shift)
         if not self.terms:
-            nothing = np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 0, len(self.shift)))
-            add_rows(*rows, True, self.high, self.low, False, *nothing)
+            nothing = read_only(np.empty(0, np.int32)), np.empty(0, np.int64), np.empty((0, 0, len(self.shift)))
+            add_rows(rows, True, self.high, self.low, False, *nothing)
         for j, term in enumerate(self.terms):
-            refs, record = chunk.refs[term.grouping], self.records[j]
+            refs, record = read_only(chunk.refs[term.grouping]), self.records[j]
             few = len(record) <= _FEW_LEVELS * chunk.rows
             target = zero_records(len(record), len(self.covariates[j]), len(self.shift)) if few else record
-            add_rows(*rows, j == 0, self.high, self.low, True, refs, self.covariates[j], target)
+            add_rows(rows, j == 0, self.high, self.low, True, refs, self.covariates[j], target)
             if few:
                 record += target
             if not self._counts_are_in_records(term):

@@ -9,14 +9,13 @@ tests/accumulate/twins.py.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numba
 import numpy as np
 
-from bigmm.accumulate.vector import add_four_rows, add_four_rows_once, add_four_rows_twice, prefetch
+from bigmm.accumulate.vector import BLOCK, STRIDE, add_four_rows, add_four_rows_once, add_four_rows_twice, prefetch
 
-BLOCK = 256
-# Columns of a block lie a little more than a power of two apart, or all would share one set of the cache.
-_STRIDE = BLOCK + 8
 # Rows per run from which a dot product beats adding row by row.
 _LONG_RUN = 16
 # Records are asked for this many rows before they are needed (when they are too many for the cache).
@@ -25,8 +24,32 @@ _CACHED = 1 << 15
 # Sums may be regrouped into vector lanes (fixed when compiled), but NaN and infinity keep their meaning.
 _REGROUP = {"reassoc", "contract", "nsz"}
 
+# A part of a kernel is called by kernels only. Without the code that makes it callable from Python it compiles faster.
+_njit: Any = numba.njit
+_part = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_regrouping_part = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_REGROUP)
+
 # Inner loops run over views from 0: an index like `start + i` could be negative for all numba knows, and the check for
 # it keeps a loop from being vectorized (measured: 4 to 6 times slower).
+
+
+class ChunkRows(NamedTuple):
+    """The rows of a chunk: columns (m - 2, n); y (n,); offset and w (n,) or empty; shift (m,). All but the shift are
+    read-only views, see `read_only`."""
+
+    columns: np.ndarray
+    y: np.ndarray
+    offset: np.ndarray
+    w: np.ndarray
+    shift: np.ndarray
+
+
+def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written. Columns of a table are read-only or not, which numba takes for two types: kernels
+    that are always called with read-only views compile once."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def padded(m: int) -> int:
@@ -42,13 +65,13 @@ def zero_records(q: int, k: int, m: int) -> np.ndarray:
     return raw[first : first + size].reshape(q, k, padded(m))
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _shift_into(source, shift, target):
     for i in range(source.shape[0]):
         target[i] = source[i] - shift
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _fill(columns, y, offset, shift, start, stop, block):
     """block (m, >= rows) = the shifted rows start <= i < stop, one row of `block` per dense column."""
     m = shift.shape[0]
@@ -63,7 +86,7 @@ def _fill(columns, y, offset, shift, start, stop, block):
         _shift_into(y[start:stop], shift[m - 1], block[m - 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _multiply_into(block, w, target):
     """target[j] = block[j] * w for every row j of the block."""
     for j in range(target.shape[0]):
@@ -72,7 +95,7 @@ def _multiply_into(block, w, target):
             into[i] = source[i] * w[i]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REGROUP)
+@_regrouping_part
 def _dot(a, b):
     total = 0.0
     for i in range(a.shape[0]):
@@ -80,7 +103,7 @@ def _dot(a, b):
     return total
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_REGROUP)
+@_regrouping_part
 def _four_dots(a0, a1, b0, b1):
     s00 = s01 = s10 = s11 = 0.0
     for i in range(a0.shape[0]):
@@ -91,7 +114,7 @@ def _four_dots(a0, a1, b0, b1):
     return s00, s01, s10, s11
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _block_gram(left, right, rows, out):
     """out (m, m) upper triangle = left[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
     m = left.shape[0]
@@ -105,7 +128,7 @@ def _block_gram(left, right, rows, out):
             out[a, m - 1] = _dot(left[a, :rows], right[m - 1, :rows])
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _add_compensated(high, low, term):
     """high + low (m, m) += term, upper triangle only, keeping the rounding errors in low (Knuth's TwoSum)."""
     for a in range(high.shape[0]):
@@ -117,7 +140,7 @@ def _add_compensated(high, low, term):
             high[a, b] = new
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _count_runs(refs):
     runs = 1
     for i in range(1, refs.shape[0]):
@@ -125,7 +148,7 @@ def _count_runs(refs):
     return runs
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _add_runs(block, right, refs, covariates, records):
     """records[level, a, c] += block[covariates[a]] . right[c] over each run of rows of one level."""
     rows, start = refs.shape[0], 0
@@ -140,7 +163,7 @@ def _add_runs(block, right, refs, covariates, records):
         start = stop
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _ask_for(records, levels):
     width = records.shape[1] * records.shape[2]
     for i in range(levels.shape[0]):
@@ -149,7 +172,7 @@ def _ask_for(records, levels):
             prefetch(records, first + c)
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _add_single(block, right, i, level, covariates, first, stop, records):
     """records[level, a, c] += block[covariates[a], i] * right[c, i] for first <= c < stop."""
     for a in range(covariates.shape[0]):
@@ -158,7 +181,7 @@ def _add_single(block, right, i, level, covariates, first, stop, records):
             records[level, a, c] += z * right[c, i]
 
 
-@numba.njit(cache=True, nogil=True)
+@_part
 def _add_one_by_one(block, right, m, refs, ahead, covariates, records):
     """records[level, a, :m] += block[covariates[a], i] * right[:, i] row by row; `ahead` are levels to come.
 
@@ -174,30 +197,38 @@ def _add_one_by_one(block, right, m, refs, ahead, covariates, records):
         r0, r1 = np.int64(refs[i]) * width, np.int64(refs[i + 1]) * width
         r2, r3 = np.int64(refs[i + 2]) * width, np.int64(refs[i + 3]) * width
         for c in range(0, whole, 4):
-            at = r0 + c, r1 + c, r2 + c, r3 + c
+            starts = r0 + c, r1 + c, r2 + c, r3 + c
             if covariates.shape[0] == 2:
-                add_four_rows_twice(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+                add_four_rows_twice(records, starts, step, right, c * STRIDE + i, block, covariates, i)
             elif covariates.shape[0] == 1:
-                add_four_rows_once(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+                add_four_rows_once(records, starts, step, right, c * STRIDE + i, block, covariates, i)
             else:
-                add_four_rows(records, at, step, right, c * _STRIDE + i, block, covariates, i, _STRIDE)
+                add_four_rows(records, starts, step, right, c * STRIDE + i, block, covariates, i)
         if whole < m:
             for r in range(i, i + 4):
                 _add_single(block, right, r, refs[r], covariates, whole, m, records)
+    none = np.int64(0)  # a literal 0 would be a type, and a signature, of its own
     for r in range(fours, rows):
-        _add_single(block, right, r, refs[r], covariates, 0, m, records)
+        _add_single(block, right, r, refs[r], covariates, none, m, records)
 
 
 @numba.njit(cache=True, nogil=True)
-def add_rows(columns, y, offset, w, shift, with_gram, high, low, with_records, refs, covariates, records):
-    """Add a chunk to the Gram matrix (high + low, upper triangle) and to the records of one joint term.
+def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records):
+    """Add a chunk to the Gram matrix and to the records of one joint term.
 
-    columns (m - 2, n); y (n,); offset, w (n,) or empty; shift (m,); high, low (m, m); refs (n,) int32; covariates (k,)
-    int64; records (q, k, >= m), see `zero_records`. ``with_gram`` / ``with_records`` switch the two halves off.
+    Parameters
+    ----------
+    rows: `ChunkRows`.
+    with_gram, with_records: switch the two halves on.
+    high, low: (m, m) Gram matrix as the sum of two numbers, of which the upper triangle is written.
+    refs: (n,) int32 level of each row, read-only.
+    covariates: (k,) int64 columns of the row that are the term's.
+    records: (q, k, >= m), see `zero_records`.
     """
+    columns, y, offset, w, shift = rows
     m, n = shift.shape[0], y.shape[0]
     wide = max(m, records.shape[2])
-    block, weighted = np.zeros((wide, _STRIDE)), np.zeros((wide, _STRIDE))
+    block, weighted = np.zeros((wide, STRIDE)), np.zeros((wide, STRIDE))
     partial = np.zeros((m, m))
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 
 from bigmm.accumulate import pair_kernels as kernels
+from bigmm.accumulate.kernels import read_only
 from bigmm.blocks.gram import CrossBlock
 from bigmm.blocks.parallel import in_order
 
@@ -153,6 +154,7 @@ class PairBuffer:
 
     def add(self, first: np.ndarray, second: np.ndarray, z_first: np.ndarray, z_second: np.ndarray) -> None:
         """Add rows with levels first, second (n,) and covariates z_first (k_j, n) (weighted), z_second (k_k, n)."""
+        first, second = read_only(first), read_only(second)
         if self.table is not None:
             kernels.add_to_table(first, second, self.n_levels[1], z_first, z_second, self.table)
             return
@@ -160,10 +162,12 @@ class PairBuffer:
             part = slice(start, start + RUN_ROWS)
             keys = kernels.pair_keys(first[part], second[part], self.n_levels[1])
             ordered, rows = kernels.radix_sort(keys, self.bits)
-            self._push(kernels.collapse(ordered, rows, z_first[:, part], z_second[:, part]))
+            covariates = (np.ascontiguousarray(z[:, part]) for z in (z_first, z_second))
+            self._push(kernels.collapse(ordered, rows, *covariates))
 
     def add_counts(self, first: np.ndarray, second: np.ndarray) -> None:
         """Add rows of two scalar constants without weights: their sums are counts."""
+        first, second = read_only(first), read_only(second)
         if self.table is not None:
             kernels.count_in_table(first, second, self.n_levels[1], self.table.reshape(-1))
             return

@@ -9,6 +9,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
+BLOCK = 256
+"""Rows that kernels take at a time: their columns stay in the L1 cache."""
+STRIDE = BLOCK + 8
+"""Numbers from one column of a block to the next: were it a power of two, all columns would share one set of the
+cache."""
+
 _BYTE, _INT32, _INT64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _FOUR = ir.VectorType(ir.DoubleType(), 4)
 
@@ -54,21 +60,22 @@ def _for_each(builder, count, width, body):
 def _adder(width: int) -> Any:
     """The instruction `add_four_rows` for ``width`` covariates, 0 for any number."""
 
-    def add_four_rows(typingctx, records, at, step, right, place, block, covariates, row, stride):
-        """records.flat[at[r] + a * step + c] += block[covariates[a], row + r] * right.flat[place + c * stride + r].
+    def add_four_rows(typingctx, records, starts, step, right, place, block, covariates, row):
+        """records.flat[starts[r] + a * step + c] += block[covariates[a], row + r] * right.flat[place + c * STRIDE + r].
 
-        For c = 0..3, for r = 0..3 in this order, and every a; rows of ``block`` and ``right`` are ``stride`` numbers
-        apart. float64 arrays in C order, covariates (k,) int64, ``at`` a tuple of four int64.
+        For c = 0..3, for r = 0..3 in this order, and every a; rows of ``block`` and ``right`` are `STRIDE` numbers
+        apart. float64 arrays in C order, covariates (k,) int64, starts a tuple of four int64.
         """
         i64 = types.int64
         places = types.UniTuple(i64, 4)
-        return types.void(records, places, i64, right, i64, block, covariates, i64, i64), codegen
+        return types.void(records, places, i64, right, i64, block, covariates, i64), codegen
 
     def codegen(context, builder, signature, arguments):
-        records, at, step, right, place, block, covariates, row, stride = arguments
-        records_t, _, _, right_t, _, block_t, covariates_t, _, _ = signature.args
+        records, starts, step, right, place, block, covariates, row = arguments
+        stride = ir.Constant(_INT64, STRIDE)
+        records_t, _, _, right_t, _, block_t, covariates_t, _ = signature.args
         into, factors = _data(context, builder, records_t, records), _data(context, builder, block_t, block)
-        source, starts = _data(context, builder, right_t, right), cgutils.unpack_tuple(builder, at, 4)
+        source, firsts = _data(context, builder, right_t, right), cgutils.unpack_tuple(builder, starts, 4)
         places = [builder.add(place, builder.mul(stride, ir.Constant(_INT64, c))) for c in range(4)]
         rows = _transposed(builder, [builder.load(_four_at(builder, source, each), align=8) for each in places])
         chosen = make_array(covariates_t)(context, builder, covariates)
@@ -76,7 +83,7 @@ def _adder(width: int) -> Any:
         def add(a):
             covariate = builder.load(builder.gep(chosen.data, [a]))
             first, skipped = builder.add(builder.mul(covariate, stride), row), builder.mul(a, step)
-            for r, start in enumerate(starts):
+            for r, start in enumerate(firsts):
                 factor = builder.load(builder.gep(factors, [builder.add(first, ir.Constant(_INT64, r))]))
                 target = _four_at(builder, into, builder.add(start, skipped))
                 product = builder.fmul(_spread(builder, factor), rows[r], flags=("contract",))

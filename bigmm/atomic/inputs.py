@@ -35,7 +35,7 @@ def local_inputs(data: Any) -> list[str]:
     if hasattr(data, "partitions") and hasattr(data, "read"):  # a Source
         system = getattr(getattr(data, "reader", None), "filesystem", None)
         prints = (getattr(partition, "fingerprint", None) for partition in data.partitions)
-        paths = [path for each in prints if (path := getattr(each, "path", ""))]
+        paths = [path for mark in prints if (path := getattr(mark, "path", ""))]
         files = local_files(path for path in paths if system is None) or _on_this_machine(system, paths)
         described = str(getattr(data, "description", ""))  # the directory or glob that a user gave
         if described == "pyarrow dataset":

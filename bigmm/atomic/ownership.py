@@ -80,12 +80,12 @@ def foreign_file(folder: Path) -> str | None:
         elif not _LITTER.fullmatch(last) and name != MARK:
             names.append(name)
     for inside in inner:
-        found = foreign_file(folder / inside)
-        if found is not None:
-            return f"{inside}/{found}"
+        foreign = foreign_file(folder / inside)
+        if foreign is not None:
+            return f"{inside}/{foreign}"
     names = [name for name in names if not name.startswith(tuple(f"{inside}/" for inside in inner))]
-    known = _known(folder)
-    return next((name for name in names if not known(name)), None)
+    is_ours = _known(folder)
+    return next((name for name in names if not is_ours(name)), None)
 
 
 def _known(folder: Path) -> Callable[[str], bool]:
@@ -118,11 +118,11 @@ def _digest(path: Path) -> str | None:
         return None
     with open(handle, "rb") as stream:
         size = os.fstat(handle).st_size
-        found = hashlib.sha256(b"%d " % size)
-        found.update(stream.read(_END_BYTES))
+        digest = hashlib.sha256(b"%d " % size)
+        digest.update(stream.read(_END_BYTES))
         stream.seek(max(size - _END_BYTES, 0))
-        found.update(stream.read(_END_BYTES))
-    return found.hexdigest()[:32]
+        digest.update(stream.read(_END_BYTES))
+    return digest.hexdigest()[:32]
 
 
 def files_below(folder: Path) -> Iterator[str]:

@@ -27,10 +27,10 @@ def open_number(place: Path) -> int | None:
     text = os.fspath(place)
     if text in _NAMES:
         return _NAMES[text]
-    found = _NUMBER.fullmatch(text)
-    if found is None or found["process"] not in (None, "self", str(os.getpid())):
+    match = _NUMBER.fullmatch(text)
+    if match is None or match["process"] not in (None, "self", str(os.getpid())):
         return None
-    return int(found["number"])
+    return int(match["number"])
 
 
 def check_open(number: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -21,14 +21,16 @@ import scipy.sparse as sp
 from bigmm.blocks.gram import CrossBlock, Gram
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
-    """The later stage that contains this one.
+class Parent(NamedTuple):
+    """A later stage that contains this one. Kernels take the record as it is.
 
-    stage: index of that stage; level: (q,) int32 parent's level of each level; order/start: levels grouped by parent,
-    children of parent P are order[start[P]:start[P + 1]];
-    block: (q,) int64 entry of this stage's columns where the parent's own columns begin;
-    position: (nnz,) int64, for every entry whose column also belongs to the parent's row, its entry there (else -1).
+    Attributes
+    ----------
+    stage: index of that stage.
+    level: (q,) int32, the parent's level of each level.
+    order, start: int64, levels grouped by parent: the children of parent P are order[start[P]:start[P + 1]].
+    block: (q,) int64, the entry of this stage's columns where the parent's columns begin.
+    position: (nnz,) int64, for every entry whose column also belongs to the parent's row, its entry there, else -1.
     """
 
     stage: int
@@ -37,6 +39,16 @@ class Parent:
     start: np.ndarray
     block: np.ndarray
     position: np.ndarray
+
+
+class TailEntries(NamedTuple):
+    """The entries of a stage in the tail, column by column; see `Stage`."""
+
+    colptr: np.ndarray
+    entry: np.ndarray
+    level: np.ndarray
+    tail_start: np.ndarray
+    columns: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,11 @@ class Stage:
     @property
     def width(self) -> int:
         return self.diagonal.shape[1]
+
+    @property
+    def tail_entries(self) -> TailEntries:
+        """The entries in the tail, as kernels take them."""
+        return TailEntries(self.colptr, self.entry, self.level, self.tail_start, self.columns)
 
     @property
     def grain(self) -> int:

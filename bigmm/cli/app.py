@@ -21,6 +21,7 @@ from bigmm.cli.fit import fit
 from bigmm.cli.plan import plan
 from bigmm.cli.saved import predict, ranef, summary
 from bigmm.cli.signals import Interrupted, Terminated, termination
+from bigmm.cli.warmup import warmup
 from bigmm.errors import BigmmError, OutputError
 from bigmm.urls import without_secrets
 from bigmm.version import __version__
@@ -52,7 +53,7 @@ def bigmm() -> None:
     """
 
 
-for command in (fit, plan, summary, ranef, predict, certify, demo):
+for command in (fit, plan, summary, ranef, predict, certify, warmup, demo):
     bigmm.add_command(command)
 
 

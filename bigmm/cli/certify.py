@@ -48,7 +48,7 @@ def certify(
     if fitted.fitted.kind != "lmm":
         raise UsageError(f"{model} is a generalized model; the exact objective is certified for linear ones only")
     with connected(scheduler) as client, console.progress() as progress:
-        found = fitted.certify(client, workers, memory_limit, tile, progress=progress)
-    code = 0 if found.within else NOT_WITHIN
-    console.event("certified", exit_code=code, **found.as_record())
-    return output.deliver_record(console, found.as_record(), str(found), json_file, code)
+        certificate = fitted.certify(client, workers, memory_limit, tile, progress=progress)
+    code = 0 if certificate.within else NOT_WITHIN
+    console.event("certified", exit_code=code, **certificate.as_record())
+    return output.deliver_record(console, certificate.as_record(), str(certificate), json_file, code)

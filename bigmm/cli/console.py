@@ -17,7 +17,8 @@ from typing import Any, TextIO
 import click
 
 from bigmm.cli.progress import Lines
-from bigmm.display import Bar
+from bigmm.compilation import tell
+from bigmm.display import ProgressBar
 from bigmm.errors import ConvergenceWarning, OutputError, SingularFitWarning
 from bigmm.urls import shown_value, without_secrets
 
@@ -89,11 +90,12 @@ class Console:
     def progress(self) -> Iterator[Callable[[Any], None] | None]:
         """A callback for `progress=`: a bar when someone watches, JSON lines when asked for, else None."""
         if self.json_lines:
+            tell(lambda text: self.event("compiling", message=text))
             yield Lines(self.event)
         elif self.quiet or not sys.stderr.isatty():
             yield None
         else:
-            with Bar() as bar:
+            with ProgressBar() as bar:
                 yield bar
 
     @contextmanager

@@ -48,9 +48,9 @@ def fit_ratings(console: Console, places: Destinations, lake: Path, overwrite: b
     if compiled > NOTICEABLE:
         console.result(f"kernels compiled, once on this machine: {compiled:.0f} s")
     console.result(f"fitting {FORMULA}\n")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     fitted = fit_model(console, "lmm", FORMULA, str(lake))
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - start
     record = {"run_id": console.run_id, **fitted.as_record()}
     written = write_results(console, fitted, record, places, code_of(fitted))
     if not console.quiet:
@@ -68,16 +68,16 @@ def seconds_to_compile(lake: Path) -> float:
     """Fit some of the rows, so that the time of the fit has no compilation in it: numba keeps what it compiles."""
     import bigmm
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     bigmm.lmm(FORMULA, str(lake), filter=SOME)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def as_called() -> str:
     """How to call this command again: by its name where the shell finds it, else by the path it was called by."""
     called = Path(sys.argv[0])
-    found = shutil.which("bigmm")
-    if called.name != "bigmm" or (found is not None and Path(found).resolve() == called.resolve()):
+    program = shutil.which("bigmm")
+    if called.name != "bigmm" or (program is not None and Path(program).resolve() == called.resolve()):
         return "bigmm"
     return str(called)
 

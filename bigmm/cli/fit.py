@@ -79,12 +79,12 @@ def fit_model(
     import bigmm
 
     console.event("start", formula=formula, data=data, version=bigmm.__version__)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with console.progress() as progress:
         fitted = getattr(bigmm, kind)(formula, data, filter=filter_, progress=progress, **settings)
     console.event(
         "fitted",
-        seconds=round(time.perf_counter() - begun, 3),
+        seconds=round(time.perf_counter() - start, 3),
         nobs=fitted.nobs,
         objective=float(fitted.objective),
         converged=bool(fitted.converged),

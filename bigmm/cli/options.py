@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from bigmm.families import NAMES
+
 UNITS = {
     "": 1,
     "k": 1000,
@@ -20,8 +22,6 @@ UNITS = {
     "ti": 1024**4,
 }
 
-FAMILIES = ("gaussian", "bernoulli", "binomial", "poisson", "negative_binomial", "gamma", "inverse_gaussian")
-
 
 class Bytes(click.ParamType):
     """A size like 4GiB, 500 MB or 1000000."""
@@ -29,6 +29,7 @@ class Bytes(click.ParamType):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read "4GiB" or a number of bytes."""
         if isinstance(value, int):
             return value
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", str(value).lower())
@@ -78,7 +79,7 @@ def family_options(command: Callable) -> Callable:
     options = (
         click.option(
             "--family",
-            type=click.Choice(FAMILIES),
+            type=click.Choice(NAMES),
             default="gaussian",
             show_default=True,
             help="Distribution of the response.",

@@ -103,12 +103,12 @@ def destinations(
 ) -> Iterator[Destinations]:
     """Check the outputs and keep other writers out of them while the block runs."""
     inside = check_outputs(out, json_file, overwrite, data)
-    with ExitStack() as held:
+    with ExitStack() as reservations:
         directory = record = None
         if out is not None:
-            directory = held.enter_context(reserved(out, overwrite=overwrite))
+            directory = reservations.enter_context(reserved(out, overwrite=overwrite))
         if json_file not in (None, STDOUT) and inside is None:
-            record = held.enter_context(reserved_file(str(json_file)))
+            record = reservations.enter_context(reserved_file(str(json_file)))
         yield Destinations(directory, json_file, record, inside)
 
 

@@ -33,7 +33,7 @@ class Lines:
         if event.label == self.label and now < self.due and not finished:
             return
         self.label, self.due = event.label, now + LINE_INTERVAL
-        left = seconds_left(event)
+        remaining = seconds_left(event)
         self.emit(
             "progress",
             label=event.label,
@@ -43,5 +43,5 @@ class Lines:
             lanes_total=event.lanes_total,
             seconds=round(event.seconds, 3),
             rows_per_second=round(event.rows_done / event.seconds) if event.seconds > 0 else None,
-            seconds_left=None if left is None else round(left, 1),
+            seconds_left=None if remaining is None else round(remaining, 1),
         )

@@ -27,14 +27,34 @@ def write_lake(
     row_group_rows: int = 250_000,
     overwrite: bool = False,
 ) -> list[Path]:
-    """Write `frame` under `directory` as `key=value/part-00000.parquet` files; returns their paths in order.
+    """Write a table as a lake of Parquet files with page checksums: ``directory/key=value/part-00000.parquet``.
 
-    Partition keys go into the directory names and not into the files; rows keep their order within a file. Without
-    `partition_by` the files lie flat. The directory appears whole or not at all, with a hidden file `.bigmm` that marks
-    it; `overwrite` replaces only a directory that bigmm wrote.
+    Parameters
+    ----------
+    frame : pandas DataFrame or pyarrow Table
+        The rows. They keep their order within a file.
+    directory : path
+        The place, which appears whole or not at all, with a hidden file `.bigmm` that marks it.
+    partition_by : str or sequence of str
+        Columns that go into the names of folders, and not into the files. Without any the files lie flat.
+    rows_per_file, row_group_rows : int
+        Most rows of a file, and of a row group.
+    overwrite : bool
+        Replace a directory that bigmm wrote. No other is replaced.
 
-    Raises UsageError for a key that is no column or a size below 1, OutputError when the place cannot be written or is
-    taken, TemporaryError when another run writes it.
+    Returns
+    -------
+    list of Path
+        The files in order.
+
+    Raises
+    ------
+    UsageError
+        If a key is no column, or a size is below 1.
+    OutputError
+        If the place cannot be written, or is taken.
+    TemporaryError
+        If another run writes it.
     """
     table = frame if isinstance(frame, pa.Table) else pa.Table.from_pandas(frame, preserve_index=False)
     keys = [partition_by] if isinstance(partition_by, str) else list(partition_by)
@@ -76,12 +96,12 @@ def _partitions(table: pa.Table, keys: list[str]) -> Iterator[tuple[Path, pa.Tab
         return
     # pandas groups declared categories in their order, and the row numbers keep theirs
     index = table.select(keys).to_pandas()
-    rest = table.drop_columns(keys)
+    columns = table.drop_columns(keys)
     by: str | list[str] = keys[0] if len(keys) == 1 else keys
     for values, rows in index.groupby(by, observed=True, dropna=False, sort=True).indices.items():
         parts = values if isinstance(values, tuple) else (values,)
         folder = Path(*(f"{quote(key, safe='')}={_hive(value)}" for key, value in zip(keys, parts)))
-        yield folder, rest.take(pa.array(cast("Sequence[int]", rows)))
+        yield folder, columns.take(pa.array(cast("Sequence[int]", rows)))
 
 
 def _hive(value: object) -> str:

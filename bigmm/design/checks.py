@@ -13,7 +13,7 @@ from bigmm.design.encoding.cells import is_numeric, type_name
 from bigmm.design.formula.expression import CONTRASTS, STATEFUL, Node, columns_of, label, unparse
 from bigmm.design.formula.parser import ParsedFormula
 from bigmm.design.levels.numbering import Combinations, Levels
-from bigmm.design.settings import Settings, has_levels, is_factor
+from bigmm.design.settings import DesignOptions, has_levels, is_factor
 from bigmm.design.transforms.stateful import MATRICES, settings
 from bigmm.errors import DataError, FormulaError, UsageError
 
@@ -50,7 +50,7 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
 
 
-def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], chosen: Settings) -> None:
+def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], chosen: DesignOptions) -> None:
     """Numbers where numbers are needed, factors where factors are."""
     _check_response(parsed, schema, text, chosen)
     for node in (*(node for part in parsed.parts for node in part.factors), *parsed.offsets):
@@ -74,7 +74,7 @@ def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], 
             raise UsageError(f"contrasts names {key!r}, which is no factor of the formula{'; ' if hint else ''}{hint}")
 
 
-def _check_response(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], chosen: Settings) -> None:
+def _check_response(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], chosen: DesignOptions) -> None:
     node = parsed.response
     if parsed.kind == "cbind" and not chosen.binomial:
         raise FormulaError("cbind() is a binomial response; a linear mixed model needs one number", parsed.text, 0)
@@ -123,7 +123,7 @@ def check_levels(
     parsed: ParsedFormula,
     levels: Mapping[str, Levels],
     combinations: Mapping[tuple[str, ...], Combinations],
-    chosen: Settings,
+    chosen: DesignOptions,
     text: frozenset[str],
     complete: bool = False,
 ) -> None:
@@ -132,10 +132,10 @@ def check_levels(
     complete: whether the levels are those of the rows that count."""
     rows = " with complete rows" if complete else ""
     for bar in parsed.bars:
-        found = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
-        if len(found) < 2:
+        factor = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
+        if len(factor) < 2:
             raise DataError(
-                f"grouping factor {bar.name!r} has one level{rows} ({found.labels[0]}); "
+                f"grouping factor {bar.name!r} has one level{rows} ({factor.labels[0]}); "
                 "a random effect needs at least two"
             )
     for node in (node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)):

@@ -45,7 +45,7 @@ Recipe = tuple[Atom, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ColumnPlan:
     """Everything the encoder needs. ``recipes[i]`` computes layout column i + 1 as a product of atoms.
 
     nodes: numeric expressions by canonical text; groupings: per layout grouping its columns;
@@ -70,7 +70,7 @@ class _Fields:
 
 
 @dataclass(slots=True)
-class _Columns:
+class _ColumnRecipes:
     """Columns interned by what they compute, so that X and all Z share them."""
 
     names: list[str] = field(default_factory=lambda: ["1"])
@@ -96,7 +96,7 @@ def _identity(atom: Atom) -> tuple:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds a Plan. `is_factor` tells which trees are factors; `contrasts` are the user's, by column or expression."""
+    """Builds a ColumnPlan; `is_factor`: which trees are factors; `contrasts`: the user's, by column or expression."""
 
     parsed: ParsedFormula
     is_factor: Callable[[Node], bool]
@@ -105,16 +105,16 @@ class Builder:
     contrasts: Mapping[str, Node]
     replayer: Replayer
     label: Callable[[Node], str] = label
-    columns: _Columns = field(default_factory=_Columns)
+    columns: _ColumnRecipes = field(default_factory=_ColumnRecipes)
 
-    def plan(self) -> Plan:
+    def plan(self) -> ColumnPlan:
         """The plan; names of columns are in backticks only where two columns of the model would be called the same."""
         plan = self._plan()
         if self.label is label and _has_namesakes(plan.layout):
-            return replace(self, label=_quoted_label, columns=_Columns())._plan()
+            return replace(self, label=_quoted_label, columns=_ColumnRecipes())._plan()
         return plan
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> ColumnPlan:
         names, places, blocks, one = self._fixed()
         groupings: dict[str, tuple[Grouping, tuple[str, ...]]] = {}
         terms = self._random(groupings)
@@ -131,10 +131,10 @@ class Builder:
         )
         nodes = {unparse(node): node for part in self.parsed.parts for node in part.factors if not self.is_factor(node)}
         behind = tuple(variables for _, variables in groupings.values())
-        return Plan(layout, tuple(self.columns.recipes), nodes, behind, self.combinations)
+        return ColumnPlan(layout, tuple(self.columns.recipes), nodes, behind, self.combinations)
 
     def _fixed(self) -> tuple[list[str], list[int], list[tuple[list[_Fields], list[int]]], np.ndarray | None]:
-        terms = self._terms(self.parsed.fixed)
+        terms = self.fixed_terms()
         total = sum(prod(len(fields.names) for fields in term) for _, term in terms)
         if total > _MOST_COLUMNS:
             raise UsageError(f"the fixed effects would have {total} coefficients, more than {_MOST_COLUMNS}")
@@ -157,6 +157,10 @@ class Builder:
         if one is not None:
             one[constant] = 1.0
         return names, places, blocks, one
+
+    def fixed_terms(self) -> list[tuple[ScopedTerm, list[_Fields]]]:
+        """The products of the fixed part, in the order of its columns."""
+        return self._terms(self.parsed.fixed)
 
     def _terms(self, part: LinearPart) -> list[tuple[ScopedTerm, list[_Fields]]]:
         structure = scoped_terms(part, [self.is_factor(node) for node in part.factors])
@@ -197,7 +201,7 @@ class Builder:
             count = shown[bar.name] = shown.get(bar.name, -1) + 1
             covariates, names = self._covariates(bar.lhs)
             label = f"{bar.name}.{count}" if count else bar.name
-            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names))
+            terms.append(RandomTerm(label, list(groupings).index(bar.name), covariates, names, bar.structure))
         return tuple(terms)
 
     def _covariates(self, part: LinearPart) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -248,7 +252,7 @@ def lme4_order(sizes: Sequence[int]) -> list[int]:
 
     That is lme4's ``rev(order(nl))``, which decides the order of theta.
     """
-    if all(left >= right for left, right in pairwise(sizes)):
+    if all(larger >= smaller for larger, smaller in pairwise(sizes)):
         return list(range(len(sizes)))
     return sorted(range(len(sizes)), key=lambda number: sizes[number])[::-1]
 

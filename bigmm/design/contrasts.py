@@ -25,8 +25,8 @@ _PLAIN: dict[str, Callable] = {
 
 def contrast_node(node: Node) -> Node | None:
     """The contrast argument of C(f, contrast) or C(f, contrasts=...), if any."""
-    given = [*node.arguments[1:], *(value for key, value in node.keywords if key in ("contrast", "contrasts"))]
-    return given[0] if given else None
+    arguments = [*node.arguments[1:], *(value for key, value in node.keywords if key in ("contrast", "contrasts"))]
+    return arguments[0] if arguments else None
 
 
 def check_factor_call(formula: str, node: Node) -> None:
@@ -66,11 +66,11 @@ C_ELSEWHERE = {
 
 def contrast_texts(contrasts: Mapping[str, Any] | None) -> dict[str, str]:
     """``contrasts=`` as text by column; raises UsageError for a matrix or another object."""
-    for column, given in (contrasts or {}).items():
-        if not isinstance(given, str):
+    for column, value in (contrasts or {}).items():
+        if not isinstance(value, str):
             raise UsageError(
                 f"contrasts[{column!r}] must be the name of a coding ({', '.join(CONTRASTS)}), not "
-                f"{type(given).__module__}.{type(given).__qualname__}; {OWN_CODING}"
+                f"{type(value).__module__}.{type(value).__qualname__}; {OWN_CODING}"
             )
     return dict(contrasts or {})
 
@@ -104,14 +104,14 @@ def make_contrast(formula: str, node: Node | None, levels: Sequence[str]) -> Any
 
 
 def _base(formula: str, node: Node, name: str) -> Node | None:
-    given = list(node.arguments)
+    arguments = list(node.arguments)
     for key, value in node.keywords:
         if key not in ("base", "reference", "ref"):
             raise FormulaError(f"{name}() has no argument {key!r}; it has base=", formula, value.position)
-        given.append(value)
-    if len(given) > 1:
-        raise FormulaError(f"{name}() takes one base level", formula, given[1].position)
-    return given[0] if given else None
+        arguments.append(value)
+    if len(arguments) > 1:
+        raise FormulaError(f"{name}() takes one base level", formula, arguments[1].position)
+    return arguments[0] if arguments else None
 
 
 def coding_matrix(contrast: Any, levels: Sequence[str], reduced: bool) -> tuple[np.ndarray, str, list[str]]:

@@ -36,13 +36,15 @@ class RandomTerm:
     """One random-effects term as the user wrote it (after expanding ``/`` and ``||``), in lme4's order.
 
     ``group`` is the label shown ("g", and "g.1" for the second term of the same grouping); ``grouping`` indexes
-    `Layout.groupings`; ``covariates`` (k,) index columns (0 = constant); ``names`` (k,) are the covariates' names.
+    `Layout.groupings`; ``covariates`` (k,) index columns (0 = constant); ``names`` (k,) are the covariates' names;
+    ``structure`` names the covariance of the columns (`bigmm.covariance`).
     """
 
     group: str
     grouping: int
     covariates: tuple[int, ...]
     names: tuple[str, ...]
+    structure: str = "us"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,7 @@ class JointTerm:
 
     @property
     def n_levels(self) -> int:
+        """Number of levels of the term's grouping factor."""
         return self.factor.n_levels
 
     @property

@@ -19,7 +19,7 @@ from bigmm.design.levels.distinct import DistinctRows, unique_values
 from bigmm.design.levels.equality import canonical_type, is_label
 from bigmm.design.levels.numbering import Combinations, Levels, declared_values, distinct_codes, ordered
 from bigmm.design.outcomes import check_outcomes, success_labels
-from bigmm.design.settings import Settings, has_levels, is_factor
+from bigmm.design.settings import DesignOptions, has_levels, is_factor
 from bigmm.design.spec import DesignSpec
 from bigmm.design.transforms.passes import summarize
 from bigmm.design.transforms.stateful import Replayer, State, absorb, pending, stateful_nodes
@@ -46,8 +46,8 @@ def learn(
 ) -> DesignSpec:
     """Learn levels, codings and states for a formula over all rows of a source.
 
-    Rows that do not count are not told apart here, because that takes more columns. `fit.completion` gives the design
-    of the rows that count where a pass finds that some do not.
+    Rows that do not count are not told apart here, because that takes more columns. `design.completion` gives the
+    design of the rows that count where a pass finds that some do not.
 
     contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
     order; weights, offset: column names; `binomial` lets the response be a factor or counts; success: the level or
@@ -62,7 +62,7 @@ def learn(
     declared = {**orders.levels, **(categories or {})}
     _refuse_lost_orders(parsed, orders.lost, declared)
     text = frozenset(name for name in used if is_label(source.schema.field(name).type))
-    chosen = Settings(
+    chosen = DesignOptions(
         parsed.text,
         weights,
         offset,
@@ -115,7 +115,7 @@ class _Needs:
 
 
 def _needs(
-    parsed: ParsedFormula, source: Source, text: frozenset[str], chosen: Settings, declared: Mapping[str, Sequence]
+    parsed: ParsedFormula, source: Source, text: frozenset[str], chosen: DesignOptions, declared: Mapping[str, Sequence]
 ) -> _Needs:
     nodes = [node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)]
     columns = [name for node in nodes for name in columns_of(node)]
@@ -246,8 +246,8 @@ def _rows_found(source: Source, variables: tuple[str, ...], summary: DistinctRow
     if table is None or not table.num_rows:
         if not summary.rows:
             chosen = getattr(source, "predicate", None)
-            kept = "there are no rows" if chosen is None else f"no row passes the filter {chosen.text}"
-            raise DataError(f"{source.description}: {kept}")
+            reason = "there are no rows" if chosen is None else f"no row passes the filter {chosen.text}"
+            raise DataError(f"{source.description}: {reason}")
         names = " and ".join(map(repr, variables))
         raise DataError(f"{source.description}: column {names} has no values (all null)")
     return table

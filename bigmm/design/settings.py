@@ -13,7 +13,7 @@ VECTOR_WEIGHTS, VECTOR_OFFSET = "(weights)", "(offset)"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class DesignOptions:
     """What the user said beside the formula.
 
     ``factors``: numeric columns to be taken as factors; ``binomial``: the response may be levels or counts;
@@ -33,13 +33,13 @@ class Settings:
     meanings: tuple[str, str] | None = None
 
 
-def is_factor(node: Node, text: AbstractSet[str], settings: Settings) -> bool:
+def is_factor(node: Node, text: AbstractSet[str], settings: DesignOptions) -> bool:
     """Whether a tree is a factor: a C() call, a column of text, or a column declared as categories."""
     if node.kind == "name":
         return node.value in text or node.value in settings.factors
     return node.kind == "call" and node.function == "C"
 
 
-def has_levels(response: Node, text: AbstractSet[str], settings: Settings) -> bool:
+def has_levels(response: Node, text: AbstractSet[str], settings: DesignOptions) -> bool:
     """Whether a response is read as levels: a factor, or any column of which it is said which values count as 1."""
     return settings.success is not None or is_factor(response, text, settings)

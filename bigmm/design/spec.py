@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bigmm.design.columns import Builder, Numeric, Plan
+from bigmm.design.columns import Builder, ColumnPlan, Numeric
 from bigmm.design.contrasts import parse_contrasts
 from bigmm.design.encoding.completeness import Completeness
 from bigmm.design.encoding.encoder import (
@@ -23,13 +23,14 @@ from bigmm.design.encoding.encoder import (
     total_offset,
 )
 from bigmm.design.encoding.newdata import NewRows
+from bigmm.design.fixed_terms import FixedPart, fixed_part_of
 from bigmm.design.formula.bars import Bar
 from bigmm.design.formula.expression import Node, columns_of, label
 from bigmm.design.formula.parser import ParsedFormula, parse, required_columns
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.levels.numbering import Combinations, Levels, restricted
 from bigmm.design.outcomes import Outcomes, outcomes, successes
-from bigmm.design.settings import Settings, is_factor
+from bigmm.design.settings import DesignOptions, is_factor
 from bigmm.design.transforms.stateful import Replayer, State, stateful_nodes
 from bigmm.errors import VersionError
 
@@ -48,7 +49,7 @@ class DesignSpec:
     known to be those of the rows that count; lost: column of a coded factor -> labels of its levels without such rows.
     """
 
-    settings: Settings
+    settings: DesignOptions
     levels: Mapping[str, Levels]
     combinations: Mapping[tuple[str, ...], Combinations]
     states: Mapping[str, State]
@@ -59,6 +60,7 @@ class DesignSpec:
 
     @cached_property
     def parsed(self) -> ParsedFormula:
+        """The formula, parsed."""
         return parse(self.settings.formula, self.settings.need_random)
 
     @property
@@ -91,6 +93,7 @@ class DesignSpec:
 
     @cached_property
     def replayer(self) -> Replayer:
+        """The stateful transforms with what they have learned."""
         return Replayer(self.states)
 
     def is_factor(self, node: Node) -> bool:
@@ -98,12 +101,21 @@ class DesignSpec:
         return is_factor(node, self.text, self.settings)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> ColumnPlan:
+        """Which columns there are, and how each is computed."""
         return self._plan_of(self.parsed)
 
-    def _plan_of(self, parsed: ParsedFormula) -> Plan:
+    @cached_property
+    def fixed_part(self) -> FixedPart:
+        """The fixed part as terms and columns that are products."""
+        return fixed_part_of(self._builder(self.parsed), self.parsed.fixed)
+
+    def _plan_of(self, parsed: ParsedFormula) -> ColumnPlan:
+        return self._builder(parsed).plan()
+
+    def _builder(self, parsed: ParsedFormula) -> Builder:
         contrasts = parse_contrasts(self.settings.contrasts)
-        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer).plan()
+        return Builder(parsed, self.is_factor, self.levels, self.combinations, contrasts, self.replayer)
 
     def covariate_names(self, bar: Bar) -> tuple[str, ...]:
         """(k,) names of a random term's covariates as this design codes them; its factors must be known here."""
@@ -215,7 +227,7 @@ class DesignSpec:
         if meta.get("format") != _FORMAT:
             raise VersionError(f"the saved design has format {meta.get('format')}, this version reads {_FORMAT}")
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in meta["settings"].items()}
-        settings = Settings(**plain)
+        settings = DesignOptions(**plain)
         levels = {
             name: Levels(name, _from_bytes(np.asarray(arrays[f"levels_{i}"]))) for i, name in enumerate(meta["levels"])
         }

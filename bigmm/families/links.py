@@ -8,8 +8,21 @@ from __future__ import annotations
 
 import math
 
-from bigmm.families.family import CAUCHIT, CLOGLOG, IDENTITY, INVERSE, LOG, LOGIT, PROBIT, SQRT
 from bigmm.families.special import device, normal_quantile, normal_tail
+
+LOGIT, PROBIT, CLOGLOG, CAUCHIT, LOG, IDENTITY, INVERSE, SQRT = range(8)
+LINKS = {
+    "logit": LOGIT,
+    "probit": PROBIT,
+    "cloglog": CLOGLOG,
+    "cauchit": CAUCHIT,
+    "log": LOG,
+    "identity": IDENTITY,
+    "inverse": INVERSE,
+    "sqrt": SQRT,
+}
+SIGMOID_LINKS = ("logit", "probit", "cloglog", "cauchit")
+"""Links whose means lie between 0 and 1 for every eta."""
 
 # Chosen so that no product of derivatives overflows.
 LOG_LIMIT = 230.0
@@ -22,13 +35,13 @@ PI = math.pi
 
 
 @device
-def clip(x, low, high):
+def clip(x: float, low: float, high: float) -> float:
     """x, or the nearer limit."""
     return min(max(x, low), high)
 
 
 @device
-def bounded(link_id, eta):
+def bounded(link_id: int, eta: float) -> float:
     """eta within the limits of its link; away from zero where mean or slope has a pole there."""
     if link_id == LOG:
         return clip(eta, -LOG_LIMIT, LOG_LIMIT)
@@ -40,11 +53,13 @@ def bounded(link_id, eta):
         return math.copysign(clip(abs(eta), 1.0 / POWER_LIMIT, POWER_LIMIT), eta)
     if link_id == SQRT:
         return math.copysign(clip(abs(eta), 1.0 / SQRT_LIMIT, SQRT_LIMIT), eta)
-    return clip(eta, -UNIT_LIMIT, UNIT_LIMIT)
+    if link_id in (LOGIT, PROBIT, CAUCHIT):
+        return clip(eta, -UNIT_LIMIT, UNIT_LIMIT)
+    raise ValueError("no link has this number")
 
 
 @device
-def unit_tails(link_id, eta):
+def unit_tails(link_id: int, eta: float) -> tuple[float, float, float, float, float, float, float]:
     """What a mean F(eta) in (0, 1) needs: (log F, log S, a, b, g - a, g + b, g') with S = 1 - F, f = F'.
 
     a = f / F and b = f / S are the slopes of log F and -log S, g = f' / f; then a' = a (g - a) and b' = b (g + b).
@@ -62,12 +77,14 @@ def unit_tails(link_id, eta):
         failure = -math.expm1(eta)
         b = math.exp(eta) / failure
         return eta, math.log(failure), 1.0, b, 0.0, 1.0 / failure, 0.0
+    if link_id != IDENTITY:
+        raise ValueError("no link of means between 0 and 1 has this number")
     a, b = 1.0 / eta, 1.0 / (1.0 - eta)
     return math.log(eta), math.log1p(-eta), a, b, -a, b, 0.0
 
 
 @device
-def _logit_tails(eta):
+def _logit_tails(eta: float) -> tuple[float, float, float, float, float, float, float]:
     e = math.exp(-abs(eta))
     both = math.log1p(e)
     large, small = 1.0 / (1.0 + e), e / (1.0 + e)
@@ -78,7 +95,7 @@ def _logit_tails(eta):
 
 
 @device
-def _probit_tails(eta):
+def _probit_tails(eta: float) -> tuple[float, float, float, float, float, float, float]:
     t = abs(eta)
     log_tail, hazard, excess = normal_tail(t)
     tail = math.exp(log_tail)
@@ -89,7 +106,7 @@ def _probit_tails(eta):
 
 
 @device
-def _cloglog_tails(eta):
+def _cloglog_tails(eta: float) -> tuple[float, float, float, float, float, float, float]:
     z = math.exp(eta)
     success = -math.expm1(-z)
     if z < SERIES:
@@ -103,7 +120,7 @@ def _cloglog_tails(eta):
 
 
 @device
-def _cauchit_tails(eta):
+def _cauchit_tails(eta: float) -> tuple[float, float, float, float, float, float, float]:
     d = 1.0 + eta * eta
     tail = math.atan2(1.0, abs(eta)) / PI
     density, g, slope = 1.0 / (PI * d), -2.0 * eta / d, 2.0 * (eta * eta - 1.0) / (d * d)
@@ -115,7 +132,7 @@ def _cauchit_tails(eta):
 
 
 @device
-def power_slopes(link_id, eta):
+def power_slopes(link_id: int, eta: float) -> tuple[float, float, float, float, float, float]:
     """For positive means: (log mu, mu, m1 = mu'/mu, m2 = mu''/mu', m1', m2')."""
     if link_id == LOG:
         return eta, math.exp(eta), 1.0, 1.0, 0.0, 0.0
@@ -124,11 +141,13 @@ def power_slopes(link_id, eta):
         return math.log(eta), eta, r, 0.0, -r * r, 0.0
     if link_id == INVERSE:
         return -math.log(eta), r, -r, -2.0 * r, r * r, 2.0 * r * r
+    if link_id != SQRT:
+        raise ValueError("no link of positive means has this number")
     return 2.0 * math.log(abs(eta)), eta * eta, 2.0 * r, r, -2.0 * r * r, -r * r
 
 
 @device
-def mean_jet(link_id, eta):
+def mean_jet(link_id: int, eta: float) -> tuple[float, float, float, float]:
     """For any mean of a power link: (mu, mu', mu'', mu''')."""
     if link_id == LOG:
         mu = math.exp(eta)
@@ -138,11 +157,13 @@ def mean_jet(link_id, eta):
     if link_id == INVERSE:
         r = 1.0 / eta
         return r, -r * r, 2.0 * r * r * r, -6.0 * r * r * r * r
+    if link_id != SQRT:
+        raise ValueError("no link of positive means has this number")
     return eta * eta, 2.0 * eta, 2.0, 0.0
 
 
 @device
-def mean(link_id, eta):
+def mean(link_id: int, eta: float) -> float:
     """mu: the inverse link."""
     eta = bounded(link_id, eta)
     if link_id <= CAUCHIT:
@@ -151,7 +172,7 @@ def mean(link_id, eta):
 
 
 @device
-def mean_derivative(link_id, eta):
+def mean_derivative(link_id: int, eta: float) -> float:
     """d mu / d eta."""
     eta = bounded(link_id, eta)
     if link_id <= CAUCHIT:
@@ -161,7 +182,7 @@ def mean_derivative(link_id, eta):
 
 
 @device
-def eta_of(link_id, mu):
+def eta_of(link_id: int, mu: float) -> float:
     """The link; nan where the mean has none."""
     if link_id == LOGIT:
         return math.log(mu) - math.log1p(-mu)
@@ -177,4 +198,6 @@ def eta_of(link_id, mu):
         return mu
     if link_id == INVERSE:
         return 1.0 / mu
+    if link_id != SQRT:
+        raise ValueError("no link has this number")
     return math.sqrt(mu)

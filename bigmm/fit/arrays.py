@@ -13,7 +13,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
-from bigmm.fit.clock import Clock
+from bigmm.execute.clock import Clock
 from bigmm.fit.lambda_fn import checked, start_and_bounds
 from bigmm.fit.settings import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
@@ -22,7 +22,7 @@ from bigmm.optimize.nlopt_methods import algorithm
 from bigmm.planning import memory
 from bigmm.results.arrays_model import FittedArrays, LmmArraysResults
 from bigmm.results.doubts import warned
-from bigmm.source.matrices import MatrixPartition, Rows, open_matrix, partition_matrices
+from bigmm.source.matrices import MatrixPartition, MatrixRows, open_matrix, partition_matrices
 from bigmm.version import __version__
 
 
@@ -53,23 +53,51 @@ def lmm_from_arrays(
 
     Parameters
     ----------
-    y: (n,) response; X: (n, p) model matrix. NumPy, Dask or zarr arrays, or data frames.
-    Z: (n, q) scipy.sparse, or a Dask array of sparse or dense chunks, or NumPy, or zarr.
-    lambda_fn: theta (n_theta,) -> (q, q) lower-triangular relative covariance factor, scipy.sparse or dense: AR(1), a
-        pedigree, a spline penalty, one theta shared by several terms. None: theta times the identity.
-    theta0: start, one number per element of theta; needed with lambda_fn. lower: bounds, -inf when not given (for
-        lambda_fn=None: 0). Give scales a bound of 0, or their signs are arbitrary.
-    weights: (n,) prior weights w > 0, Var(e_i) = sigma^2 / w_i; offset: (n,) added to the linear predictor.
-    reml: True for the REML criterion, False for maximum likelihood.
-    optimizer: "auto" (NLopt's BOBYQA, started again until finite differences certify the minimum) or an NLopt algorithm
+    y : array (n,)
+        Response. NumPy, Dask or zarr arrays, or data frames, here and below. Dask and zarr arrays are read once, chunk
+        by chunk, and never held as a whole.
+    X : array (n, p)
+        Model matrix of the fixed effects. Columns that depend on earlier ones are dropped and have NaN coefficients.
+    Z : array (n, q)
+        Covariates of the random effects: scipy.sparse, a Dask array of sparse or dense chunks, NumPy or zarr.
+    lambda_fn : callable, optional
+        theta (n_theta,) to the relative covariance factor (q, q), lower triangular, scipy.sparse or dense: AR(1), a
+        pedigree, a spline penalty, one theta shared by several terms. None means theta times the identity.
+    theta0 : array (n_theta,), optional
+        Where the search starts; needed with `lambda_fn`.
+    lower : array (n_theta,), optional
+        Lower bounds, -inf by default, 0 without `lambda_fn`. Give scales a bound of 0, or their signs are arbitrary.
+    weights : array (n,), optional
+        Prior weights w > 0: Var(e_i) = sigma^2 / w_i.
+    offset : array (n,), optional
+        A term of the linear predictor with coefficient 1.
+    reml : bool
+        The REML criterion, or maximum likelihood.
+    optimizer : str
+        "auto" (BOBYQA of NLopt, started again until finite differences certify the minimum), or an algorithm of NLopt
         that needs no gradient.
-    client: a `distributed.Client`; without one the current client, else threads of this process.
-    x_names: (p,) coefficient names; the columns of a data frame by default, else x1, x2, ...
-    memory_limit: "4GiB" or bytes. seed: unused. n_workers: threads of this process.
-    partition_bytes, chunk_rows: how rows are cut when no array brings chunks; the same cuts give the same bits.
+    client : distributed.Client, optional
+        The cluster. Without it the current client, or else threads of this process.
+    x_names : sequence of str, optional
+        Names of the coefficients (p,). By default the columns of a data frame, or x1, x2, ...
+    progress : bool or callable, optional
+        True for a bar, or a function that takes `bigmm.execute.Progress` events.
+    memory_limit : str or int, optional
+        "4GiB" or bytes. What does not fit is refused before it is computed.
+    seed : int
+        Has no effect: nothing is random here.
+    n_workers : int, optional
+        Threads of this process.
+    partition_bytes, chunk_rows : int, optional
+        How rows are cut when no array brings chunks. The same cuts give the same bits.
 
-    Rows are read once, chunk by chunk; Dask and zarr arrays are never held as a whole. Columns of X that depend on
-    earlier ones are dropped and have NaN coefficients. Raises UsageError, DataError, MemoryLimitError, TemporaryError.
+    Returns
+    -------
+    LmmArraysResults
+
+    Raises
+    ------
+    UsageError, DataError, MemoryLimitError, TemporaryError
     """
     how, reml = settings("auto", optimizer, memory_limit, progress), true_or_false("reml", reml)
     _check_optimizer(optimizer)
@@ -110,7 +138,7 @@ def lmm_from_arrays(
 
 
 def _accumulate(
-    rows: tuple[MatrixPartition, ...], arrays: Mapping[str, Rows], workers: Executor, how: Settings
+    rows: tuple[MatrixPartition, ...], arrays: Mapping[str, MatrixRows], workers: Executor, how: Settings
 ) -> MatrixGram:
     """One pass over the rows."""
     n, q, p = arrays["y"].shape[0], arrays["Z"].shape[1], arrays["X"].shape[1]
@@ -132,7 +160,7 @@ def _accumulate(
     return assemble_matrices(sums, shift)
 
 
-def _open(given: Mapping[str, Any]) -> dict[str, Rows]:
+def _open(given: Mapping[str, Any]) -> dict[str, MatrixRows]:
     """The arrays that were given, their shapes checked against each other."""
     arrays = {name: open_matrix(values, name) for name, values in given.items() if values is not None}
     for name in ("y", "X", "Z"):
@@ -153,7 +181,7 @@ def _open(given: Mapping[str, Any]) -> dict[str, Rows]:
     return arrays
 
 
-def _names(x: Rows, x_names: Sequence[str] | None) -> tuple[str, ...]:
+def _names(x: MatrixRows, x_names: Sequence[str] | None) -> tuple[str, ...]:
     p = x.shape[1]
     names = tuple(map(str, x_names)) if x_names is not None else x.names or tuple(f"x{i + 1}" for i in range(p))
     if len(names) != p:

@@ -9,12 +9,10 @@ import numpy as np
 
 from bigmm.design import DesignSpec
 from bigmm.errors import UsageError
-from bigmm.families import Family
+from bigmm.families import FAMILIES, Family
 from bigmm.families import family as family_named
 
 MOST_POINTS = 100
-LEVELLED = ("bernoulli", "binomial")
-"""Families whose response may be levels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +26,15 @@ class Asked:
     @property
     def binomial(self) -> bool:
         """May the response be successes of trials?"""
-        return self.family.name in LEVELLED
+        return self.family.distribution.two_outcomes
 
 
 def asked(family: Any, link: str | None, nagq: Any, laplace: str | None, success: Any = None) -> Asked:
     """Check the options; raises UsageError."""
     chosen = family_named(family, link)
-    if success is not None and chosen.name not in LEVELLED:
-        raise UsageError(f"success={success!r} is for family {' or '.join(map(repr, LEVELLED))}, not {chosen.name!r}")
+    if success is not None and not chosen.distribution.two_outcomes:
+        names = " or ".join(repr(name) for name, record in FAMILIES.items() if record.two_outcomes)
+        raise UsageError(f"success={success!r} is for family {names}, not {chosen.name!r}")
     observed = _which_weights(chosen, laplace)
     if not isinstance(nagq, (int, np.integer)) or isinstance(nagq, bool) or not 0 <= nagq <= MOST_POINTS:
         raise UsageError(

@@ -21,8 +21,9 @@ def check_identified(gram: Gram, templates: Templates) -> None:
 
 def widest(templates: Templates, number: int) -> int:
     """Covariates of the widest term that the user wrote for a joint term: as in lme4, terms without correlation between
-    them count one by one."""
-    return max((term.width for term in templates.terms if term.joint == number), default=1)
+    them count one by one. A structure that the residual cannot imitate counts as one column."""
+    widths = [t.width for t in templates.terms if t.joint == number and not t.covariance.parts_from_residual]
+    return max(widths, default=1)
 
 
 def check_factor(gram: Gram, name: str, n_levels: int, width: int, within: float | None) -> None:

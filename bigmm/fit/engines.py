@@ -7,52 +7,42 @@ from functools import partial
 
 import numpy as np
 
-from bigmm.design.layout import Layout
 from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import grow
 from bigmm.laplace.wiring import ready_rows, wire, without_numbers
-from bigmm.objective import Templates
+from bigmm.objective.covariances import RootElements
 from bigmm.objective.solvers import WORKING_SOLVERS
+from bigmm.planning.placement import engine_name
 
-Engine = SingleFactor | NestedFactors | CrossedLaplace
-
-
-FEW_LEVELS = 500
-"""Levels from which on their outer products make a good curvature (measured)."""
-
-
-def engine_for(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> type[Engine]:
-    """One factor goes level by level, nested ones tree by tree, others by blocks; chain: as in `HeldModel`.
-
-    Few levels go tree by tree too (Laplace), for the sake of a curvature that is no sum of few outer products.
-    """
-    if chain is None:
-        return CrossedLaplace
-    few = nagq == 1 and layout.joint[chain[0]].n_levels < FEW_LEVELS
-    return NestedFactors if len(chain) > 1 or few else SingleFactor
+ENGINES: dict[str, type[LaplaceObjective]] = {
+    "single": SingleFactor,
+    "nested": NestedFactors,
+    "crossed": CrossedLaplace,
+}
+"""The engine of each name that `planning.placement.engine_name` gives."""
 
 
 def make_engine(
     model: HeldModel,
-    templates: Templates,
+    templates: RootElements,
     beta0: np.ndarray,
     nagq: int,
     observed: bool,
     parameters: Parameters,
     solver: str,
     seed: int,
-) -> tuple[Engine, HeldModel]:
-    """(the engine of `engine_for`, the model from now on); templates, parameters: of the engine's psi."""
+) -> tuple[LaplaceObjective, HeldModel]:
+    """(the engine of `engine_name`, the model from now on); templates, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
     covariates, groupings = list(model.covariates), [joined[j].grouping for j in order]
     xc, family = model.fixed_columns, model.family
     common = family, templates, parameters, observed
-    kind = engine_for(model.spec.layout, model.chain, nagq)
+    kind = ENGINES[engine_name(model.spec.layout, model.chain, nagq)]
     if kind is SingleFactor:
         return SingleFactor(model.held.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
     if kind is NestedFactors:

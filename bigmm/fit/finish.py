@@ -12,14 +12,12 @@ from bigmm.blocks import Gram, TermBlock
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.errors import DataError
 from bigmm.fit import runaway
-from bigmm.fit.held_model import HeldModel
 from bigmm.fit.offsets import wide_offset
 from bigmm.fit.search import Search
-from bigmm.laplace.crossed import CrossedLaplace, squared_length
+from bigmm.laplace.crossed import squared_length
 from bigmm.laplace.information import NOISY_STEP, STEP, covariance, observed_hessian
 from bigmm.laplace.montecarlo import ProbeError
-from bigmm.laplace.nested import NestedFactors
-from bigmm.laplace.single import SingleFactor, working_blocks
+from bigmm.laplace.objective import ModeBlocks
 from bigmm.laplace.working import WorkingModel, working_model
 from bigmm.objective import Estimates
 from bigmm.objective.montecarlo import MonteCarloError, probing_of
@@ -45,9 +43,9 @@ class FinishedSearch:
 
 
 @dataclass(frozen=True, slots=True)
-class AtMode:
-    """The blocks there, beta (rank,) of the working columns, u per term of the Gram (q, k), penalized deviance with
-    constants."""
+class Optimum:
+    """The blocks at the modes, beta (rank,) of the working columns, u per term of the Gram (q, k), and the penalized
+    deviance with constants."""
 
     assembled: Assembled
     beta: np.ndarray
@@ -80,7 +78,7 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record, observed)
 
 
-def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingModel, Estimates, bool]:
+def readable_blocks(search: Search, theta: np.ndarray) -> tuple[Optimum, WorkingModel, Estimates, bool]:
     """(blocks at the mode, their model, what is read off it, whether their weights are the observed ones).
 
     The blocks have the weights of log|M|. Coefficients end at the maximum of the integral, where observed weights need
@@ -104,14 +102,21 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[AtMode, WorkingM
     ) from failure
 
 
-def blocks_at_mode(search: Search, observed: bool) -> AtMode:
+def blocks_at_mode(search: Search, observed: bool) -> Optimum:
     """From the engine of the search, with observed or expected working weights."""
-    engine = search.engine
-    if isinstance(engine, SingleFactor):
-        return level_blocks(engine, search, observed)
-    if isinstance(engine, NestedFactors):
-        return chain_blocks(engine, search, observed)
-    return term_blocks(engine, search, observed)
+    model, coordinates = search.model, search.coordinates
+    blocks = search.engine.at_optimum(coordinates.engine_point(search.end), observed)
+    assembled, order = model.assembled, model.chain or model.assembled.term_order
+    terms = tuple(
+        TermBlock(model.spec.layout.joint[j].name, diagonal, dense, basis)
+        for j, diagonal, dense, basis in zip(order, blocks.diagonal, blocks.dense, model.bases, strict=True)
+    )
+    gram = working_gram(assembled.gram, terms, blocks)
+    kept = assembled.kept if blocks.kept is None else blocks.kept
+    penalized = -2.0 * blocks.ll + squared_length(blocks.u) + model.constant
+    return Optimum(
+        Assembled(gram, order, kept, assembled.dropped_columns), blocks.beta, turned(search, blocks.u), penalized
+    )
 
 
 def probe_sizes(search: Search) -> dict | None:
@@ -155,12 +160,8 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
         if found:
             return found
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
-    deviations = [
-        np.linalg.norm(eta, axis=1)[row] if row == column else 0.0
-        for term, eta in zip(templates.terms, templates.lambdas(search.coordinates.eta(search.end)), strict=True)
-        for row, column in term.entries()
-    ]
-    advice = runaway.runaway_variance(model.family, np.array(deviations), templates.names)
+    deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
+    advice = runaway.runaway_variance(model.family, deviations, templates.names)
     return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 
@@ -200,72 +201,7 @@ def turned(search: Search, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...
     return tuple(u @ rotation.T for u, rotation in zip(modes, rotations, strict=True))
 
 
-def term_blocks(engine: CrossedLaplace, search: Search, observed: bool) -> AtMode:
-    """From the blocked factor's engine."""
-    model, coordinates = search.model, search.coordinates
-    mode = engine.mode(coordinates.engine(search.end))
-    phi = search.parameters.split(search.end)[2]
-    effects = tuple(u @ root.T for u, root in zip(mode.u, coordinates.square_roots(search.end), strict=True))
-    sums = engine.sums(mode.beta, effects, phi, engine.observed, True)
-    gram = restored(engine.gram(sums), model)
-    penalized = -2.0 * sums.ll + squared_length(mode.u) + model.constant
-    return AtMode(replace(model.assembled, gram=gram), mode.beta, turned(search, mode.u), penalized)
-
-
-def level_blocks(engine: SingleFactor, search: Search, observed: bool) -> AtMode:
-    """From the engine that goes level by level."""
-    model, coordinates = search.model, search.coordinates
-    engine.value(coordinates.engine(search.end))
-    beta, phi = coordinates.coefficients(search.end), search.parameters.split(search.end)[2]
-    root = coordinates.square_roots(search.end)[0]
-    modes = [engine.u[a:b] for a, b in zip(model.edges[:-1], model.edges[1:], strict=True)]
-    parts = model.held.map(
-        working_blocks, engine.xc, engine.zc, model.family, beta, root, phi, observed, per_shard=modes
-    )
-    kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
-    diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
-    block = TermBlock(grouping_name(model), diagonal, dense, np.eye(diagonal.shape[1]))
-    gram = replace(model.assembled.gram, terms=(block,), cross={}, xy=sum(part[2] for part in parts))
-    gram = restored(gram, model)
-    u = engine.u[kept]
-    penalized = -2.0 * sum(part[3] for part in parts) + float((u**2).sum()) + model.constant
-    assembled = Assembled(gram, (0,), (kept,), model.assembled.dropped_columns)
-    return AtMode(assembled, beta, turned(search, (u,)), penalized)
-
-
-def chain_blocks(engine: NestedFactors, search: Search, observed: bool) -> AtMode:
-    """From the engine that goes tree by tree."""
-    model = search.model
-    assert model.chain is not None
-    blocks = engine.blocks(search.coordinates.engine(search.end), observed)
-    layout = model.spec.layout
-    names = [layout.joint[j].name for j in model.chain]
-    terms = tuple(
-        TermBlock(name, diagonal, dense, np.eye(diagonal.shape[1]))
-        for name, diagonal, dense in zip(names, blocks.diagonal, blocks.dense, strict=True)
-    )
-    gram = restored(replace(model.assembled.gram, terms=terms, cross=blocks.cross, xy=blocks.xy), model)
-    penalized = -2.0 * blocks.ll + sum(float((u**2).sum()) for u in blocks.u) + model.constant
-    assembled = Assembled(gram, model.chain, blocks.kept, model.assembled.dropped_columns)
-    return AtMode(assembled, search.coordinates.coefficients(search.end), turned(search, blocks.u), penalized)
-
-
-def grouping_name(model: HeldModel) -> str:
-    """Name of the factor that cuts the shards."""
-    return model.spec.layout.groupings[model.leading].name
-
-
-def restored(gram: Gram, model: HeldModel) -> Gram:
+def working_gram(pattern: Gram, terms: tuple[TermBlock, ...], blocks: ModeBlocks) -> Gram:
     """Working blocks with the pattern's bookkeeping of dropped coefficients, and with the way back to the user's
     columns; y* has none, for the linear predictor is the same in both."""
-    pattern, pairs = model.assembled.gram, zip(gram.terms, model.bases, strict=True)
-    return replace(
-        gram,
-        terms=tuple(replace(term, basis=basis) for term, basis in pairs),
-        x_basis=pattern.x_basis,
-        one=None,
-        y_shift=0.0,
-        active=pattern.active,
-        fixed_order=pattern.fixed_order,
-        sum_log_w=0.0,
-    )
+    return replace(pattern, terms=terms, cross=blocks.cross, xy=blocks.xy, one=None, y_shift=0.0, sum_log_w=0.0)

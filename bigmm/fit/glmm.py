@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from bigmm.arguments import strict
+from bigmm.design.completion import check_response, complete_design, row_counts
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import UsageError
+from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.fit.asked import asked, check_terms
-from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.completion import check_response, complete_design, look_counts
 from bigmm.fit.finish import finish
-from bigmm.fit.held_model import chain_of, held_model, looked_rows, row_sizes, storage, with_counted_rows
-from bigmm.fit.opened import opened
+from bigmm.fit.held_model import held_model, looked_rows, with_counted_rows
+from bigmm.fit.inputs import InputOptions, open_inputs
 from bigmm.fit.search import Search, Wishes
 from bigmm.fit.settings import settings, start_values
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.planning.limits import check_fewest_pairs, checked_solver
+from bigmm.planning.placement import shard_chain
+from bigmm.planning.sharding import row_sizes, storage
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
@@ -60,27 +60,53 @@ def glmm(
     compress: str | bool = "auto",
     success: Any = None,
 ) -> GlmmResults:
-    """Fit a generalized linear mixed model by maximum likelihood (Laplace or adaptive Gauss-Hermite quadrature).
+    """Fit a generalized linear mixed model by maximum likelihood (Laplace approximation or adaptive quadrature).
 
-    Parameters beside those of `lmm`
-    --------------------------------
-    family: "bernoulli", "binomial" (proportion with weights = trials, ``cbind(success, failure)`` or ``successes /
-        trials``), "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian".
-    link: "logit", "probit", "cloglog", "cauchit", "log", "identity", "inverse", "sqrt"; the family's default when None.
-    nagq: 0 (coefficients from PIRLS, fast), 1 (Laplace, joint in beta and theta), k (adaptive quadrature with k points
-        for one grouping factor with a scalar effect).
-    laplace: weights in log|M|: "expected" (lme4) or "observed"; None takes expected for families without dispersion and
-        observed for the others (the full likelihood, as glmmTMB).
-    success: level, or list of levels, of a categorical response that count as 1; the others are 0. Without it a
-        response of text, categories or booleans has two levels, of which the second is modelled, and a number is 0 or
-        1. R's rule for more levels is to name all but the first.
-    compress: "auto" counts identical rows once where that at least halves them (exact; bernoulli, binomial, poisson);
-        False never does.
-    solver: as for `lmm`: "iterative" is for crossed factors too large for a dense block. Its log-likelihood and
-        gradient are estimates, whose Monte Carlo error is brought below ``mc_tol`` and reported.
-    se: standard errors from the "hessian" of the maximised objective, or "rx": from the working model given theta.
+    Parameters
+    ----------
+    formula, data, weights, offset, client, optimizer, theta0, seed, contrasts, categories, filter, drop_missing
+        As in `lmm`.
+    store, progress, memory_limit, n_workers, partition_bytes
+        As in `lmm`.
+    solver, mc_tol
+        As in `lmm`. Under the iterative solver the log-likelihood and its gradient are estimates.
+    family : str
+        "bernoulli", "binomial" (a proportion with the trials as weights, ``cbind(success, failure)`` or
+        ``successes / trials``), "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian", or another
+        family that docs/glmm.md lists.
+    link : str, optional
+        "logit", "probit", "cloglog", "cauchit", "log", "identity", "inverse" or "sqrt". None means the family's
+        default.
+    nagq : int
+        0: coefficients from penalized least squares (fast, biased). 1: the Laplace approximation, joint in beta and
+        theta. k: adaptive Gauss-Hermite quadrature with k points, for one grouping factor with a scalar effect.
+    laplace : {"expected", "observed"}, optional
+        The weights in log|M|. None means expected (lme4) for families without a dispersion, and observed for the
+        others, which gives the full likelihood (glmmTMB).
+    se : {"hessian", "rx"}
+        Standard errors from the Hessian of the maximised objective, or from the working model given theta.
+    compress : {"auto", False}
+        Count identical rows once where that at least halves them. That is exact, and possible for bernoulli, binomial
+        and poisson responses.
+    success : level or list of levels, optional
+        Levels of a categorical response that count as 1; the others are 0. Without it a response of text, categories or
+        booleans has two levels, of which the second is modelled, and a number is 0 or 1.
 
-    Raises what `lmm` raises; a response outside the family's range is a DataError naming file, row group and value.
+    Returns
+    -------
+    GlmmResults
+
+    Raises
+    ------
+    FormulaError, UsageError, DataError, ReadError, MemoryLimitError, TemporaryError
+        As `lmm`. A response outside the family's range is a DataError with file, row group and value.
+
+    Examples
+    --------
+    >>> data = bigmm.datasets.insteval().head(2000)
+    >>> m = bigmm.glmm("high ~ 1 + (1 | d)", data.assign(high=data.y > 3), family="bernoulli")
+    >>> m.converged
+    True
     """
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
@@ -92,11 +118,9 @@ def glmm(
         raise UsageError(f"compress must be 'auto' or False, got {compress!r}")
     mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
-    begun = opened(
+    rows_options = InputOptions(
         formula,
         data,
-        how,
-        clock,
         weights=weights,
         offset=offset,
         client=client,
@@ -109,19 +133,21 @@ def glmm(
         binomial=options.binomial,
         success=success,
     )
-    source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    inputs = open_inputs(rows_options, how, clock)
+    source, workers, spec, passes = inputs.source, inputs.workers, inputs.spec, inputs.spec.passes
     passes += check_response(spec, source, workers)
     while True:
         check_terms(spec, options.nagq)
         with clock("shard"):
             head = first_rows(source, spec)
-            chain = chain_of(source, spec, workers, how, head, options.nagq)
-            kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how)
+            chain = shard_chain(source, spec, workers, head, options.nagq, how.progress)
+            kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how.memory_limit)
             if chain is None:
                 check_fewest_pairs(source, spec, workers, how, head, kept.resident)
             rows = looked_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
-            counts = look_counts(rows, spec)
+            sums = rows.look.products
+            counts = row_counts(spec, sums.n, dict(rows.look.dropped), sums.counts)
             complete, more = complete_design(spec, source, workers, counts, how.progress)
         passes += rows.passes + more
         if complete is spec:
@@ -166,8 +192,8 @@ def glmm(
             data_description=source.description,
             fingerprints=tuple(p.fingerprint for p in source.partitions),
             inventory=source.inventory,
-            weights=begun.weights,
-            offset=begun.offset,
+            weights=inputs.weights,
+            offset=inputs.offset,
             bigmm_version=__version__,
             source=source,
             family=options.family,
@@ -184,5 +210,5 @@ def glmm(
 
 def is_singular(search: Search) -> bool:
     """Is some variance zero, or some correlation one? The search's coordinates know no unit of a covariate."""
-    scales = search.coordinates.eta(search.end)[search.model.templates.lower == 0]
-    return bool(np.any(np.abs(scales) < SINGULAR))
+    coordinates = search.coordinates
+    return bool(coordinates.frame.at_boundary(coordinates.eta(search.end), SINGULAR).any())

@@ -20,11 +20,9 @@ from bigmm.blocks.gram import CrossBlock, TermBlock
 from bigmm.blocks.nested import ChainColumns, ChainSums
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.errors import MemoryLimitError
 from bigmm.execute import Executor, Lane, Sharded
-from bigmm.execute.spill import SpillFile, check_disk, free_disk, moved
+from bigmm.execute.spill import SpillFile, check_disk, moved
 from bigmm.fit.checks import check_factor, widest
-from bigmm.fit.held_model import SHUFFLE_COPIES, RowSizes, row_sizes
 from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
@@ -32,14 +30,16 @@ from bigmm.laplace.shard_files import ShardFiles, unpacked
 from bigmm.objective import templates_for
 from bigmm.objective.held import HeldLevels, LevelNumbers, ShardedSolver
 from bigmm.objective.shards import ChainFacts, chain_facts
+from bigmm.planning.memory import level_sums_bytes
+from bigmm.planning.sharding import (
+    RowSizes,
+    check_level_memory,
+    row_sizes,
+    shard_count,
+    shuffles_in_files,
+    sums_in_files,
+)
 from bigmm.source import Partition, Source
-
-MANY_BYTES = 1 << 29
-SUMS_SHARE = 4
-"""Sums per level larger than this part of the memory limit are kept in a temporary file."""
-
-WORKING_COPIES = 4
-"""A shard's rows and sums, so many times over, is what summing and evaluating it takes."""
 
 Sum = Callable[[Sequence[DesignChunk]], ChainSums]
 
@@ -80,7 +80,7 @@ def hold_sums(
 
     Raises MemoryLimitError, and OutputError when the disk is full.
     """
-    check_held_memory(source, spec, head, how, workers)
+    check_level_memory(source, spec, head, workers, how.memory_limit)
     layout = without_labels(spec.layout)
     shift, size, more = first_shift(layout, head), row_sizes(source, layout, head), MORE_PASSES
     while True:
@@ -113,67 +113,23 @@ def without_labels(layout: Layout) -> Layout:
     return replace(layout, groupings=tuple(replace(g, labels=range(g.n_levels)) for g in layout.groupings))
 
 
-def sums_bytes(layout: Layout) -> int:
-    """Bytes of all sums per level, wherever they are."""
-    m = len(layout.columns) + 1
-    return sum(t.n_levels * (8 * t.width * m + 8) for t in layout.joint)
-
-
-def held_bytes(source: Source, spec: DesignSpec, head: DesignChunk, how: Settings, n_workers: int) -> tuple[int, int]:
-    """Peaks of summing and of evaluating: the driver's dictionaries of levels; per worker a partition as columns, a
-    shard and its factor; rows on their way and all sums, where these stay in memory."""
-    layout = spec.layout
-    size = row_sizes(source, layout, head)
-    top = layout.joint[-1]
-    count = shards.shard_count(size.rows, size.each, top.n_levels)
-    partition = max((p.rows for p in source.partitions), default=0) * (size.each + 8 * len(spec.used_columns))
-    rows, sums, at_once = size.rows * size.each, sums_bytes(layout), min(n_workers, count)
-    names = sum(8 * grouping.n_levels for grouping in layout.groupings)
-    resident = names + (sums if sums <= how.memory_limit // SUMS_SHARE else 0)
-    moving = 0 if through_files(rows, how) else SHUFFLE_COPIES * rows
-    summing = at_once * (partition + WORKING_COPIES * (rows + sums) // count)
-    return resident + max(moving, summing), resident + at_once * WORKING_COPIES * sums // count
-
-
-def check_held_memory(source: Source, spec: DesignSpec, head: DesignChunk, how: Settings, workers: Executor) -> None:
-    """Raises MemoryLimitError, naming what to change, when this process would need more; a cluster's workers have their
-    own limits."""
-    if not workers.shares_memory:
-        return
-    needed = max(held_bytes(source, spec, head, how, workers.n_workers))
-    if needed > how.memory_limit:
-        raise MemoryLimitError(
-            f"summing the rows by level needs about {-(-needed // 2**20):,} MiB with {workers.n_workers} workers but "
-            f"the memory limit is {how.memory_limit >> 20:,} MiB: raise memory_limit, use fewer workers (n_workers=1), "
-            "or smaller partitions (partition_bytes=, smaller row groups)"
-        )
-
-
-def through_files(rows_bytes: int, how: Settings) -> bool:
-    """Are rows shuffled through temporary files? Where memory is short, and, since it is no slower, where they are many
-    and the disk has room to spare."""
-    if rows_bytes > how.memory_limit // SHUFFLE_COPIES:
-        return True
-    return rows_bytes > MANY_BYTES and free_disk() > 4 * rows_bytes
-
-
 def _held(
     source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], workers: Executor, how: Settings,
     size: RowSizes, total: Sum,
 ) -> Sharded:  # fmt: skip
     leading = layout.joint[chain[-1]].grouping
-    count = shards.shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
+    count = shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
     here = workers.shares_memory
     runs = runs_by_level(source, spec, leading, count, workers, how.progress)
     if runs is not None:
         make = partial(sums_of_lane, source, spec, runs, leading, total)
-        in_files = here and sums_bytes(layout) > how.memory_limit // SUMS_SHARE
+        in_files = here and sums_in_files(layout, how.memory_limit)
         return workers.shard_sorted(make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
     edges = shards.bounds(layout.groupings[leading].n_levels, count)
     split = partial(read_and_split, source, spec, edges, leading)
     files = None
-    if here and through_files(size.rows * size.each, how):
-        check_disk(size.rows * size.each + sums_bytes(layout))
+    if here and shuffles_in_files(size.nbytes, how.memory_limit):
+        check_disk(size.nbytes + level_sums_bytes(layout))
         known = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
         files = partial(SumFiles, total, edges, leading, *known)
     join = partial(sums_of_pieces, total)

@@ -25,7 +25,6 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.arguments import callers_level
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.design.levels.nesting import nested_chain
 from bigmm.errors import BigmmWarning, DataError
 from bigmm.execute import Sharded
 from bigmm.execute.spill import check_disk
@@ -34,16 +33,13 @@ from bigmm.families import rows as columnwise
 from bigmm.fit.runs import make_shard, runs_by_level
 from bigmm.fit.settings import Settings
 from bigmm.laplace import shards
-from bigmm.laplace.identical import COUNTABLE, counted
+from bigmm.laplace.identical import counted
 from bigmm.laplace.shard_files import ShardFiles
 from bigmm.laplace.shards import Shard
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.boundary import square_root
+from bigmm.planning.sharding import row_sizes, storage
 from bigmm.source import Source
-
-SHUFFLE_COPIES = 4
-"""Making shards in memory takes up to so many times what holding them takes: chunks, pieces and shards, before memory
-that was given back is used again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,71 +114,6 @@ def _join(leading: int, finest: int | None, edges: np.ndarray, number: int, piec
     return shards.join(pieces, first, int(edges[number + 1]) - first, leading, finest)
 
 
-@dataclass(frozen=True, slots=True)
-class RowSizes:
-    """rows: how many there are (a guess where unknown); weighted, with_offset: what they have; each: bytes of one in a
-    shard."""
-
-    rows: int
-    weighted: bool
-    with_offset: bool
-    each: int
-
-
-def row_sizes(source: Source, layout: Layout, head: DesignChunk, copies: int = 0) -> RowSizes:
-    """From the partitions' footers and the first rows; copies: columns that a row has twice."""
-    weighted, with_offset = head.w is not None, head.offset is not None
-    each = shards.row_bytes(len(layout.columns) + copies, len(layout.groupings), weighted, with_offset)
-    return RowSizes(sum(p.rows for p in source.partitions) or 10**9, weighted, with_offset, each)
-
-
-def chain_of(
-    source: Source, spec: DesignSpec, workers: Any, how: Settings, head: DesignChunk, nagq: int
-) -> tuple[int, ...] | None:
-    """The factors of an evaluation that is one task per shard (`HeldModel.chain`): one, or a chain of nested ones; None
-    where there is none, and for nagq = 0, whose coefficients tie all levels together."""
-    if nagq == 0:
-        return None
-    return (0,) if len(spec.layout.joint) == 1 else chain_for_shards(source, spec, workers, how, head)
-
-
-def chain_for_shards(
-    source: Source, spec: DesignSpec, workers: Any, how: Settings, head: DesignChunk
-) -> tuple[int, ...] | None:
-    """The chain of nested factors whose top may cut the shards (`nested_chain`); None where it has too few levels."""
-    top = spec.layout.joint[-1]
-    sizes = row_sizes(source, spec.layout, head)
-    if not shards.enough_trees(sizes.rows, sizes.each, top.n_levels):
-        return None
-    return nested_chain(spec, source, workers, head, how.progress)
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """How the rows are held: n_shards; nbytes of all; in_files: through and in temporary files, for memory's sake;
-    resident: bytes of the rows in this process, none where a cluster or files have them."""
-
-    n_shards: int
-    nbytes: int
-    in_files: bool
-    resident: int
-
-
-def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, workers: Any, how: Settings) -> Storage:
-    """A function of the sizes, of the memory limit, and of who works: a cluster's workers hold rows in memory.
-
-    chain: as in `hold_rows`.
-    """
-    leading = layout.joint[chain[-1] if chain else 0]
-    count, each = shards.shard_count(size.rows, size.each, leading.n_levels), size.each
-    if chain is None:
-        count, each = min(count, shards.MINIMUM_SHARDS), each + _entry_bytes(layout)
-    nbytes = size.rows * each
-    in_files = workers.shares_memory and nbytes > how.memory_limit // SHUFFLE_COPIES
-    resident = 0 if in_files or not workers.shares_memory else nbytes
-    return Storage(count, nbytes, in_files, resident)
-
-
 def hold_rows(
     source: Source,
     spec: DesignSpec,
@@ -202,10 +133,10 @@ def hold_rows(
     joined, size = layout.joint, row_sizes(source, layout, head, len(shift.copies))
     leading = joined[chain[-1] if chain else 0].grouping
     finest = joined[chain[0]].grouping if chain and len(chain) > 1 else None
-    kept = storage(layout, size, chain, workers, how)
+    kept = storage(layout, size, chain, workers, how.memory_limit)
     count, spills = kept.n_shards, kept.in_files
     if spills:
-        check_disk(size.rows * size.each)
+        check_disk(size.nbytes)
     runs = runs_by_level(source, spec, leading, count, workers)
     read = partial(read_rows, source, spec, family, shift)
     if runs is not None:
@@ -218,12 +149,6 @@ def hold_rows(
     join = partial(_join, leading, finest, edges)
     held = workers.shuffle(split, source.partitions, join, count, files=files, progress=how.progress)
     return held, edges, leading
-
-
-def _entry_bytes(layout: Layout) -> int:
-    """Bytes that crossed terms add to a row: level numbers of the pattern, and entries of its pairs."""
-    terms = len(layout.joint)
-    return 4 * terms + 4 * terms * (terms - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,7 +274,7 @@ def column_root(products: CrossProducts) -> np.ndarray:
 
 def with_counted_rows(model: HeldModel) -> HeldModel:
     """The model with identical rows counted once, where that pays; after all that needs the original rows is known."""
-    if model.family.name not in COUNTABLE:
+    if not model.family.distribution.countable:
         return model
     smaller = model.held.replaced(partial(counted, family=model.family))
     rows, before = sum(smaller.map(_rows)), sum(model.held.map(_rows))

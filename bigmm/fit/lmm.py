@@ -25,22 +25,22 @@ from bigmm.accumulate import (
 )
 from bigmm.arguments import strict, true_or_false
 from bigmm.design import DesignSpec
+from bigmm.design.completion import complete_design, row_counts
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes
+from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.execute.memory import give_back
 from bigmm.fit.checks import check_identified
-from bigmm.fit.clock import Clock, peak_rss_bytes
-from bigmm.fit.completion import complete_design, row_counts
 from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
-from bigmm.fit.opened import Opened, opened
+from bigmm.fit.inputs import InputOptions, Inputs, open_inputs
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
-from bigmm.fit.staying import Staying, staying
 from bigmm.objective import Templates, templates_for
 from bigmm.objective.factorization import Solver
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
 from bigmm.planning.memory import accumulator_bytes, has_many_pairs
+from bigmm.planning.placement import LevelPlacement, level_placement
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
 from bigmm.solver import checked_seed, checked_tolerance, solve_model
@@ -77,41 +77,84 @@ def lmm(
 
     Parameters
     ----------
-    formula: lme4's language, for example ``"y ~ 1 + x + (1 + x | g) + (1 | h)"``.
-    data: path, list of paths, glob, directory (hive partitions too) or URL of Parquet; pyarrow Table or Dataset;
-        pandas or polars DataFrame; Dask DataFrame. Rows are streamed, never held as a whole.
-    reml: True for the REML criterion, False for maximum likelihood.
-    weights: name of a column of prior weights w > 0, Var(e_i) = sigma^2 / w_i (or one value per row of a table in
-        memory). offset: name of a column added to the linear predictor with coefficient 1 (or one value per row).
-    client: a `distributed.Client`; without one the current client, else threads of this process.
-    solver: "exact" (blocked Cholesky), "iterative" (conjugate gradients and probes, for crossed factors too large for a
-        dense block) or "auto", which chooses by size and says why.
-    optimizer: "auto", "newton" or an NLopt algorithm such as "bobyqa" (docs/optimizers.md).
-    theta0: start of theta, (n_theta,), lme4's order. seed: fixes the probes of the iterative solver.
-    mc_tol: its Monte Carlo error is brought below this share of each theta's standard error, and below this standard
-        error of the objective.
-    contrasts: coding per factor, for example ``{"f": "Sum"}``. categories: level order per column.
-    filter: keeps rows, for example ``"x > 3 and g == 'a'"``.
-    drop_missing: drop rows with missing values (counted in the result), else they are an error.
-    progress: True for a bar, or a function that takes `bigmm.execute.Progress` events.
-    memory_limit: "4GiB" or bytes; what does not fit is refused before it is computed. Levels of one factor or of nested
-        ones stay with the workers where they would take the driver more than half of it, or more than 1 GiB (`plan`
-        says so): estimates, tests and summaries need none of them, `ranef` and `predict` fetch modes when asked.
-    n_workers: threads of this process; partition_bytes: uncompressed size of a partition.
+    formula : str
+        The model in lme4's language, for example ``"y ~ 1 + x + (1 + x | g) + (1 | h)"``.
+    data : path, table or Dask DataFrame
+        A path, list of paths, glob, folder (hive partitions too) or URL of Parquet, a pyarrow Table or Dataset, a
+        pandas or polars DataFrame, or a Dask DataFrame. Rows are streamed, and never held as a whole.
+    reml : bool
+        The REML criterion, or maximum likelihood.
+    weights : str or array (n,), optional
+        Prior weights w > 0: Var(e_i) = sigma^2 / w_i. The name of a column, or one value for each row of a table in
+        memory.
+    offset : str or array (n,), optional
+        A term of the linear predictor with coefficient 1.
+    client : distributed.Client, optional
+        The cluster. Without it the current client, or else threads of this process.
+    solver : {"auto", "exact", "iterative"}
+        Blocked Cholesky factors, or conjugate gradients and probes for crossed factors too large for a dense block
+        (docs/iterative.md). "auto" chooses by size, and the result says why.
+    optimizer : str
+        "auto", "newton", or an algorithm of NLopt such as "bobyqa" (docs/optimizers.md).
+    theta0 : array (n_theta,), optional
+        Where the search starts, in lme4's order of theta.
+    seed : int
+        Fixes the probes of the iterative solver.
+    mc_tol : tuple of two floats
+        What the Monte Carlo error of the iterative solver is brought below: a share of each theta's standard error, and
+        the standard error of the objective.
+    contrasts : dict of str to str, optional
+        Coding of factors, for example ``{"f": "Sum"}``.
+    categories : dict of str to list, optional
+        Order of the levels of factors.
+    filter : str, list of tuples or pyarrow expression, optional
+        Which rows are used, for example ``"x > 3 and g == 'a'"`` (docs/filters.md).
+    drop_missing : bool
+        Drop rows with missing values, and count them in the result. Otherwise such a row is an error.
+    store : optional
+        Not available in this version.
+    progress : bool or callable, optional
+        True for a bar, or a function that takes `bigmm.execute.Progress` events.
+    memory_limit : str or int, optional
+        "4GiB" or bytes. What does not fit is refused before it is computed. Levels of one factor or of nested factors
+        stay with the workers where they would take more than half of the limit, or more than 1 GiB; `plan` says so.
+    n_workers : int, optional
+        Threads of this process.
+    partition_bytes : int
+        Bytes of a partition in memory.
 
-    Raises FormulaError, UsageError, DataError, ReadError, MemoryLimitError, TemporaryError; see `bigmm.errors`.
-    The model and its notation: Bates, Maechler, Bolker and Walker (2015), J. Stat. Softw. 67(1).
+    Returns
+    -------
+    LmmResults
+
+    Raises
+    ------
+    FormulaError, UsageError
+        If the formula cannot be read, or an argument has no meaning.
+    DataError, ReadError
+        If the data cannot be used, with file, row group and column; or cannot be read.
+    MemoryLimitError, TemporaryError
+        If the fit does not fit the limit, or the cluster does not answer.
+
+    References
+    ----------
+    Bates, D., Maechler, M., Bolker, B. and Walker, S. (2015). Fitting linear mixed-effects models using lme4. J. Stat.
+    Softw. 67(1).
+
+    Examples
+    --------
+    >>> m = bigmm.lmm("Reaction ~ Days + (Days | Subject)", bigmm.datasets.sleepstudy())
+    >>> m.params.round(2).to_dict()
+    {'Intercept': 251.41, 'Days': 10.47}
     """
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how, reml = settings(solver, optimizer, memory_limit, progress), true_or_false("reml", reml)
     mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
-    begun = opened(
+    rows_options = InputOptions(
         formula,
         data,
-        how,
-        clock,
         weights=weights,
         offset=offset,
         client=client,
@@ -122,7 +165,8 @@ def lmm(
         categories=categories,
         drop_missing=drop_missing,
     )
-    ready, spec = summed(begun, how, clock)
+    inputs = open_inputs(rows_options, how, clock)
+    ready, spec = summed(inputs, how, clock)
     return fit_assembled(
         ready,
         spec,
@@ -132,35 +176,39 @@ def lmm(
         theta0=theta0,
         seed=seed,
         mc_tol=mc_tol,
-        source=begun.source,
-        weights=begun.weights,
-        offset=begun.offset,
+        source=inputs.source,
+        weights=inputs.weights,
+        offset=inputs.offset,
     )
 
 
-def summed(begun: Opened, how: Settings, clock: Clock) -> tuple[Ready, DesignSpec]:
+def summed(inputs: Inputs, how: Settings, clock: Clock) -> tuple[Ready, DesignSpec]:
     """The blocks and the design of the rows that count. One pass over the rows, and another where rows were dropped and
     the design without them is another one."""
-    source, workers, spec, passes = begun.source, begun.workers, begun.spec, begun.spec.passes
+    source, workers, spec, passes = inputs.source, inputs.workers, inputs.spec, inputs.spec.passes
     while True:
         with clock("accumulate"):
-            stays = staying(source, spec, workers, how)
-            held = None if stays is None else hold_sums(source, spec, stays.chain, stays.head, workers, how)
+            placement = level_placement(source, spec, workers, how)
+            held = None
+            if placement is not None:
+                held = hold_sums(source, spec, placement.chain, placement.head, workers, how)
         cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
         with clock("learn"):
-            complete, more = complete_design(spec, source, workers, row_counts(cross, spec), how.progress)
+            complete, more = complete_design(
+                spec, source, workers, row_counts(spec, cross.n, cross.dropped, cross.counts), how.progress
+            )
         passes += 1 + more
         if complete is spec:
             break
         spec = complete
         del held, cross  # their memory is the next pass's
-    if stays is None or held is None:
+    if placement is None or held is None:
         ready = assembled_here(cross, spec, workers, how, clock)
         del cross
         give_back()  # the sums of which the blocks were made
     else:
         with clock("accumulate"):
-            ready = assembled_there(levels_model(held, how), spec, stays)
+            ready = assembled_there(levels_model(held, how), spec, placement)
     return replace(ready, passes=passes), spec
 
 
@@ -216,10 +264,10 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
 
 
-def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, stays: Staying) -> Ready:
+def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
-    templates, facts = templates_for(spec.layout, stays.chain), held.facts
-    return Ready(held.assembled, templates, "exact", stays.why, facts.rows_read, facts.dropped, held.solver)
+    templates, facts = templates_for(spec.layout, placement.chain), held.facts
+    return Ready(held.assembled, templates, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
 
 
 def fit_assembled(

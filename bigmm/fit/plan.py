@@ -6,21 +6,22 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bigmm.arguments import strict, true_or_false
+from bigmm.covariance import covariance
+from bigmm.design.completion import planned_design
 from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
+from bigmm.execute.clock import Clock
 from bigmm.execute.memory import in_units
 from bigmm.fit.asked import asked, check_terms
-from bigmm.fit.clock import Clock
-from bigmm.fit.completion import planned_design
-from bigmm.fit.forecast import (
+from bigmm.fit.inputs import InputOptions, open_inputs
+from bigmm.fit.settings import settings
+from bigmm.planning.forecast import (
     IN_WORDS,
     LOOKS,
     PlannedTerm,
     forecast_generalized,
     forecast_linear,
 )
-from bigmm.fit.opened import opened
-from bigmm.fit.settings import settings
 from bigmm.planning.limits import SMALL_BYTES, reading_bytes
 from bigmm.planning.memory import accumulator_bytes
 from bigmm.source import Inventory
@@ -28,13 +29,33 @@ from bigmm.source import Inventory
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """rows, partitions, lanes: what is read; passes over the rows (the first reads grouping columns only);
-    looks_per_evaluation: how often an evaluation looks at the shards that hold the rows of a generalized model, from
-    and to; coefficients: p; theta: number of variance parameters; pass_bytes: peak of the pass;
-    engine: "blocks" or "levels" (with the workers) of a linear model, "single", "nested" or "crossed" of a generalized
-    one; solver: which one the fit will choose, solver_reason: why; solver_bytes and flops: of an evaluation of gradient
-    and criterion; memory_limit: bytes; fits: whether both stay below it; refused: whether the fit is refused because
-    they do not (`fit.forecast`); files: which files the rows are in, None for tables in memory."""
+    """What a fit would read, hold and compute.
+
+    Attributes
+    ----------
+    rows, partitions, lanes : int
+        What is read.
+    passes : int
+        Passes over the rows. The first one reads the grouping columns only.
+    looks_per_evaluation : tuple of two ints
+        Least and largest number of looks at the shards of rows in an evaluation of a generalized model.
+    coefficients, theta : int
+        Numbers of fixed effects and of variance parameters.
+    engine : str
+        "blocks" or "levels" (with the workers) of a linear model; "single", "nested" or "crossed" of a generalized one.
+    solver, solver_reason : str
+        The solver that the fit will choose, and why.
+    pass_bytes, solver_bytes : int
+        Peak memory of the pass, and of an evaluation of criterion and gradient.
+    flops : float
+        Of an evaluation.
+    memory_limit : int
+        In bytes.
+    fits, refused : bool
+        Whether both peaks stay below the limit, and whether the fit is refused because they do not.
+    files : Inventory, optional
+        The files that the rows are in. None for tables in memory.
+    """
 
     formula: str
     data: str
@@ -126,19 +147,36 @@ def plan(
     laplace: str | None = None,
     success: Any = None,
 ) -> Plan:
-    """What ``lmm(formula, data, ...)`` (``glmm(...)`` when a family is given) would read, hold and compute; reads the
-    grouping columns, fits nothing. Engine and solver are chosen by the functions that the fit calls, from what the
-    grouping columns tell; ``reml`` is taken for symmetry: both criteria cost the same."""
+    """Say what a fit would read, hold and compute. The grouping columns are read, and nothing is fitted.
+
+    Engine and solver are chosen by the functions that the fit calls.
+
+    Parameters
+    ----------
+    formula, data, weights, offset, client, solver, contrasts, categories, filter, drop_missing
+        As in `lmm`.
+    progress, memory_limit, n_workers, partition_bytes, reml
+        As in `lmm`. Both criteria cost the same.
+    family, link, nagq, laplace, success
+        As in `glmm`, for the plan of a generalized model.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    FormulaError, UsageError, DataError, ReadError, TemporaryError
+        What the fit would raise.
+    """
     how = settings(solver, "auto", memory_limit, progress)
     true_or_false("reml", reml)
     if family is None and not (nagq is laplace is success is None):
         raise UsageError("nagq=, laplace= and success= belong to a generalized model: give family= too")
     options = None if family is None else asked(family, link, 1 if nagq is None else nagq, laplace, success)
-    begun = opened(
+    rows_options = InputOptions(
         formula,
         data,
-        how,
-        Clock(),
         weights=weights,
         offset=offset,
         client=client,
@@ -150,10 +188,10 @@ def plan(
         drop_missing=drop_missing,
         binomial=options is not None and options.binomial,
         success=success,
-        refuse_large=False,
     )
-    source, workers = begun.source, begun.workers
-    spec = planned_design(begun.spec, source, workers)
+    inputs = open_inputs(rows_options, how, Clock(), refuse_large=False)
+    source, workers = inputs.source, inputs.workers
+    spec = planned_design(inputs.spec, source, inputs.readers)
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     if options is None:
         ahead = forecast_linear(source, spec, workers, how)
@@ -162,7 +200,7 @@ def plan(
         ahead = forecast_generalized(source, spec, workers, how, options.nagq)
     readable = reading_bytes(source, spec.used_columns, workers) <= max(how.memory_limit, SMALL_BYTES)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
-    theta = sum(len(t.covariates) * (len(t.covariates) + 1) // 2 for t in layout.terms)
+    theta = sum(covariance(t.structure, len(t.covariates)).n_parameters for t in layout.terms)
     return Plan(
         formula,
         source.description,
@@ -171,7 +209,7 @@ def plan(
         len(lanes),
         workers.n_workers,
         tuple(spec.used_columns),
-        begun.spec.passes + 1,
+        inputs.spec.passes + 1,
         len(layout.fixed_names),
         theta,
         ahead.terms,

@@ -39,7 +39,7 @@ def search_score(
         evaluations += outcome.evaluations
         outcome = replace(outcome, evaluations=evaluations, gradient_evaluations=evaluations)
         try:
-            jacobians = coordinates.jacobian(), coordinates.user_jacobian(outcome.theta)
+            jacobians = coordinates.jacobian(outcome.theta), coordinates.user_jacobian(outcome.theta)
             error = probe_error(engine, coordinates.engine(outcome.theta), *jacobians)
         except NotPositiveDefiniteError:
             unknown = np.full(len(outcome.theta), np.nan)

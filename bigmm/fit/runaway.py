@@ -10,12 +10,10 @@ import numpy as np
 
 from bigmm.errors import DataError
 from bigmm.families import Family
-from bigmm.families.family import UNIT_LINKS
+from bigmm.families.links import SIGMOID_LINKS
 from bigmm.laplace.shards import Shard
 from bigmm.laplace.start import Start
 
-SEPARABLE = ("bernoulli", "binomial", "poisson", "negative_binomial")
-"""Families whose responses can be all one value in some corner of the covariates."""
 SEPARATED = 0.01
 """-log-likelihood: one row on the wrong side costs at least its weight times log 2."""
 LOST = 300.0
@@ -26,13 +24,12 @@ INSIGNIFICANT = 0.05
 """... and its z value is smaller than this."""
 LARGEST_EFFECT = 25.0
 """Standard deviation of random effects on the scale of a unit link: means are then 0 or 1 to ten digits."""
-LARGEST_SHAPE = 1e8
 DISPERSION_RANGE = 30.0
 
 
 def check_separation(family: Family, start: Start, response: str, names: np.ndarray) -> None:
     """Raises DataError when the fixed effects alone predict every response: the likelihood has no maximum."""
-    if family.name not in ("bernoulli", "binomial") or not len(start.beta) or start.ll < -SEPARATED:
+    if not family.distribution.two_outcomes or not len(start.beta) or start.ll < -SEPARATED:
         return
     worst = names[int(np.argmax(np.abs(start.beta) / start.spread))]
     raise DataError(
@@ -63,7 +60,7 @@ def largest_values(shard: Shard, xc: np.ndarray) -> np.ndarray:
 
 def lost_coefficients(family: Family, beta: np.ndarray, error: np.ndarray, start: Start) -> np.ndarray:
     """(p,) coefficients that may have run away: to be looked at with `without_estimate`."""
-    if family.name not in SEPARABLE:
+    if not family.distribution.separable:
         return np.zeros(len(beta), bool)
     return (error > LOST * start.spread) & (np.abs(beta) < INSIGNIFICANT * error)
 
@@ -84,7 +81,7 @@ def without_estimate(lost: np.ndarray, error: np.ndarray, largest: np.ndarray, n
 def runaway_variance(family: Family, scales: np.ndarray, names: tuple[str, ...]) -> str:
     """Advice where levels predict the response without error; scales (n_theta,): standard deviations of each diagonal
     element's effect on the linear predictor, 0 elsewhere."""
-    if family.name not in ("bernoulli", "binomial") or family.link not in UNIT_LINKS[:4] or not len(scales):
+    if not family.distribution.two_outcomes or family.link not in SIGMOID_LINKS or not len(scales):
         return ""
     worst = int(np.argmax(scales))
     if scales[worst] < LARGEST_EFFECT:
@@ -100,19 +97,16 @@ def runaway_variance(family: Family, scales: np.ndarray, names: tuple[str, ...])
 def dispersion_bounds(family: Family, phi: float) -> tuple[float, float]:
     """Range of log phi outside of which the likelihood is taken as flat."""
     middle = float(np.log(phi))
-    high = float(np.log(LARGEST_SHAPE)) if family.name == "negative_binomial" else middle + DISPERSION_RANGE
-    return middle - DISPERSION_RANGE, high
+    largest = family.distribution.largest_dispersion
+    return middle - DISPERSION_RANGE, middle + DISPERSION_RANGE if largest is None else float(np.log(largest))
 
 
 def runaway_dispersion(family: Family, log_phi: float, bounds: tuple[float, float]) -> str:
     """Advice where the dispersion has no finite estimate."""
     if not family.has_dispersion or bounds[0] < log_phi < bounds[1]:
         return ""
-    if family.name == "negative_binomial" and log_phi >= bounds[1]:
-        return (
-            "the dispersion is not identified: the shape of the negative binomial grows without limit, because the "
-            "counts vary no more than Poisson counts do; use family='poisson'"
-        )
+    if family.distribution.flat_dispersion and log_phi >= bounds[1]:
+        return family.distribution.flat_dispersion
     return (
         f"the dispersion of {family.name} is not identified: it {'falls to 0' if log_phi <= bounds[0] else 'grows'} "
         f"without "

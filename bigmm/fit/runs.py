@@ -19,7 +19,8 @@ from bigmm.design.layout import DesignChunk
 from bigmm.design.levels.nesting import grouping_columns, level_numbers
 from bigmm.execute import Executor, Lane
 from bigmm.laplace import shards
-from bigmm.laplace.shards import MINIMUM_SHARDS, Shard
+from bigmm.laplace.shards import Shard
+from bigmm.planning.sharding import MINIMUM_SHARDS
 from bigmm.source import Partition, Source
 
 FIRST_PARTITIONS = 4

@@ -16,9 +16,10 @@ from bigmm.fit.offsets import wide_offset
 from bigmm.fit.probed import Probed, search_score
 from bigmm.laplace.coordinates import Coordinates, row_frame
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.objective import Parameters
 from bigmm.laplace.start import Start
 from bigmm.objective.criterion import fixed_map
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.optimize import Outcome, Problem, minimize, score
@@ -101,7 +102,7 @@ class Search:
         runaway.check_dispersion(self.model.family, sizes, parameters.rows)
         runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         begin = self._first()
-        lower = parameters.lower(templates.lower)
+        lower = parameters.lower(templates.search_lower)
         theta_part = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
 
         def rectify(working: np.ndarray) -> np.ndarray:
@@ -137,7 +138,9 @@ class Search:
         """The point with these coefficients; the random effects are made smaller until all levels have a mode. None
         where that never is."""
         for share in SHARES:
-            point = self.coordinates.inward(beta, share * self.theta0, float(np.log(self.start.phi)))
+            point = self.coordinates.inward(
+                beta, self.model.templates.scaled(self.theta0, share), float(np.log(self.start.phi))
+            )
             # an estimate is kept: the search begins with it
             value = self.coordinates.evaluate(point).value if self.iterative else self.coordinates.value(point)
             if np.isfinite(value):
@@ -183,7 +186,7 @@ class Search:
         """The deviance, flat where log phi is out of bounds."""
         return self.coordinates.value(self._bounded(working))
 
-    def _evaluate(self, working: np.ndarray) -> GlmmEvaluation:
+    def _evaluate(self, working: np.ndarray) -> Evaluation:
         inside = self._bounded(working)
         model = self.coordinates.evaluate(inside)
         if not self.parameters.with_phi or self.phi_bounds[0] < working[-1] < self.phi_bounds[1]:
@@ -205,10 +208,10 @@ def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: n
     def whole_point(point: np.ndarray) -> np.ndarray:
         return origin + directions @ point
 
-    def evaluate(point: np.ndarray) -> GlmmEvaluation:
+    def evaluate(point: np.ndarray) -> Evaluation:
         assert problem.evaluate is not None
         model = problem.evaluate(whole_point(point))
-        return GlmmEvaluation(model.value, directions.T @ model.gradient, directions.T @ model.hessian @ directions)
+        return Evaluation(model.value, directions.T @ model.gradient, directions.T @ model.hessian @ directions)
 
     last = len(origin) + 1 - len(start)
     return replace(
@@ -238,7 +241,12 @@ def no_start(model: HeldModel, start: Start) -> str:
 
 def _checked_theta0(theta0: Any, templates: Any) -> np.ndarray:
     theta0 = np.asarray(theta0, float)
-    if theta0.shape != (templates.n_theta,) or not np.all(np.isfinite(theta0)) or np.any(theta0 < templates.lower):
+    if (
+        theta0.shape != (templates.n_theta,)
+        or not np.all(np.isfinite(theta0))
+        or np.any(theta0 < templates.lower)
+        or np.any(theta0 > templates.upper)
+    ):
         raise UsageError(
             f"theta0 must have {templates.n_theta} finite elements ({', '.join(templates.names)}), those of the "
             f"diagonal not negative; got {theta0}"
@@ -253,4 +261,4 @@ def theta_start(model: HeldModel, frame: Frame, size: float) -> np.ndarray:
     made in the frame, so that it depends on neither origin nor unit of a covariate.
     """
     fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(size, 1e-6)
-    return frame.outward(np.where(model.templates.lower == 0, fraction, 0.0))
+    return frame.outward(frame.start(fraction))

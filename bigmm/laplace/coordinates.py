@@ -15,32 +15,71 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import block_diag, solve_triangular
 
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.objective import EnginePoint, Parameters
 from bigmm.objective.boundary import square_root
+from bigmm.objective.covariances import ModelCovariance, RootElements, TermCovariance
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame, orthonormal
-from bigmm.objective.templates import Template, Templates
 
 
 @dataclass(frozen=True, slots=True)
 class RowFrame:
-    """frame: of the user's columns, orthonormal over the rows; roots: the engine's templates; factors: per user term
-    (k of its joint term, k) T F, which makes the engine's root of eta."""
+    """The search's columns and the engine's.
+
+    Attributes
+    ----------
+    frame : of the user's columns, orthonormal over the rows.
+    roots : elements of the joint terms' matrices that are the engine's parameters.
+    factors : per user term (k of its joint term, k) T F, which makes the engine's root of that over the frame.
+    """
 
     frame: Frame
-    roots: Templates
+    roots: RootElements
     factors: tuple[np.ndarray, ...]
 
-    def matrices(self, eta: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per joint term (k, k) T F eta."""
+    @property
+    def is_linear(self) -> bool:
+        """Whether the engine's parameters are linear in the search point."""
+        return all(term.covariance.is_invariant for term in self.frame.templates.terms)
+
+    def matrices(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Per joint term (k, k) T F R; point (n_theta,): a search point of the covariances."""
         templates = self.frame.templates
-        out = [np.zeros((k, k)) for k in templates.widths]
-        for term, factor, own in zip(templates.terms, self.factors, templates.lambdas(eta), strict=True):
+        out = tuple(np.zeros((k, k)) for k in templates.widths)
+        lambdas = templates.lambdas(self.frame.parameters(point))
+        for term, factor, own in zip(templates.terms, self.factors, lambdas, strict=True):
             out[term.joint][:, term.slots] = factor @ own
-        return tuple(out)
+        return out
+
+    def jacobian(self, point: np.ndarray) -> np.ndarray:
+        """(n of the roots, n_theta) derivative of the engine's parameters by a search point."""
+        frame, first = self.frame, self.frame.slopes(point)[0]
+        parameters, columns = frame.parameters(point), []
+        for term, factor in zip(frame.templates.terms, self.factors, strict=True):
+            for along in term.covariance.directions(parameters[term.part]):
+                matrices = [np.zeros((k, k)) for k in frame.templates.widths]
+                matrices[term.joint][:, term.slots] = factor @ along
+                columns.append(self.roots.values(matrices))
+        return np.array(columns).reshape(len(first), self.roots.n_theta).T * first
+
+    def curvature(self, point: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """(n_theta, n_theta) what the curvature of the roots adds to that of the deviance, whose gradient by the roots'
+        elements is given."""
+        frame, droots = self.frame, self.roots.joint(gradient)
+        out, parameters = np.zeros((len(point), len(point))), frame.parameters(point)
+        first, second = frame.slopes(point)
+        for term, factor in zip(frame.templates.terms, self.factors, strict=True):
+            if not term.covariance.is_invariant:
+                part, own = term.part, parameters[term.part]
+                dlam = factor.T @ droots[term.joint][:, term.slots]
+                curved = term.covariance.second_order(own, np.zeros_like(dlam), dlam)
+                straight = np.diag(second[part] * term.covariance.pullback(own, dlam))
+                out[part, part] = first[part, None] * curved * first[part] + straight
+        return out
 
 
 def row_frame(
-    templates: Templates,
+    templates: ModelCovariance,
     covariates: Sequence[Sequence[int]],
     root: np.ndarray,
     bases: Sequence[np.ndarray] | None = None,
@@ -49,58 +88,60 @@ def row_frame(
 
     Parameters
     ----------
-    templates : the model's templates.
+    templates : the model's covariance.
     covariates : per joint term (k,) numbers of its working columns.
     root : (c, c), root'root = C'WC / sum W of all working columns C, the constant first.
     bases : per joint term (k, k) T with Z = Z_working T; None: the identity.
     """
     bases = [np.eye(len(own)) for own in covariates] if bases is None else bases
     made = [_term_frame(t, root[:, list(covariates[t.joint])], bases[t.joint]) for t in templates.terms]
-    factors, inverses, engine = zip(*made, strict=True)
-    return RowFrame(Frame(templates, factors, inverses), _roots(templates, bases), engine)
+    factors, inverses, engine, sizes = zip(*made, strict=True)
+    return RowFrame(Frame(templates, factors, inverses, sizes), _roots(templates, bases), engine)
 
 
-def _term_frame(term: Template, columns: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(F, F^-1, T F) of a user term. A term that T maps to itself is orthonormal in working columns, which lose
-    nothing to the origin of a covariate."""
-    slots = list(term.slots)
+def _term_frame(
+    term: TermCovariance, columns: np.ndarray, basis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """(F, F^-1, T F, sizes of the covariates) of a user term. A term that T maps to itself is orthonormal in working
+    columns, which lose nothing to the origin of a covariate."""
+    slots, sizes = list(term.slots), np.ones(term.width)
+    if not term.covariance.is_invariant:
+        size = np.linalg.norm(columns @ basis[:, slots], axis=0)
+        return np.eye(term.width), np.eye(term.width), basis[:, slots], np.where(size > 0.0, size, 1.0)
     own = basis[np.ix_(slots, slots)]
     if not _is_closed(term, basis):
         factor, inverse = orthonormal(columns @ basis[:, slots])
-        return factor, inverse, basis[:, slots] @ factor
+        return factor, inverse, basis[:, slots] @ factor, sizes
     working, inverse = orthonormal(columns[:, slots])
     engine = np.zeros((len(basis), term.width))
     engine[slots] = working
-    return np.linalg.solve(own, working), inverse @ own, engine
+    return np.linalg.solve(own, working), inverse @ own, engine, sizes
 
 
-def _is_closed(term: Template, basis: np.ndarray) -> bool:
+def _is_closed(term: TermCovariance, basis: np.ndarray) -> bool:
     """Whether T makes a user term's columns of its own working columns alone."""
     others = np.setdiff1d(np.arange(len(basis)), term.slots)
     return not basis[others][:, list(term.slots)].any()
 
 
-def _roots(templates: Templates, bases: Sequence[np.ndarray]) -> Templates:
-    """Templates of T F eta: of each user term where T maps all terms of its factor to themselves, and otherwise one of
-    all its covariates together."""
-    terms, done, start = [], set(), 0
+def _roots(templates: ModelCovariance, bases: Sequence[np.ndarray]) -> RootElements:
+    """Elements of T F R: of each user term where T maps all terms of its factor to themselves, and otherwise of the
+    whole joint term."""
+    elements: list[tuple[int, int, int]] = []
+    done: set[int] = set()
     for term in templates.terms:
         if all(_is_closed(other, bases[term.joint]) for other in templates.terms if other.joint == term.joint):
-            terms.append(replace(term, start=start, square=True))
+            elements += [(term.joint, row, column) for column in term.slots for row in term.slots]
         elif term.joint not in done:
             done.add(term.joint)
-            width = templates.widths[term.joint]
-            names = tuple(map(str, range(width)))
-            terms.append(Template(term.group, names, term.joint, tuple(range(width)), start, True))
-        else:
-            continue
-        start += terms[-1].size
-    return Templates(tuple(terms), templates.widths)
+            width = range(templates.widths[term.joint])
+            elements += [(term.joint, row, column) for column in width for row in width]
+    return RootElements(tuple(elements), templates.widths)
 
 
 class Coordinates:
-    """The search's point (R B beta, eta, log phi), the user's psi (beta, theta, log phi), and the engine's psi
-    (B beta, elements of T F eta, log phi).
+    """The search's point (R B beta, point of the covariances, log phi), the user's psi (beta, theta, log phi), and the
+    engine's psi (B beta, elements of T F R, log phi).
 
     Parameters
     ----------
@@ -124,17 +165,8 @@ class Coordinates:
         self.parameters, self.rows, self.frame, self.roots = parameters, rows, rows.frame, rows.roots
         self.matrix = _root(information)
         self.back = np.eye(len(self.matrix)) if back is None else back
-        self._jacobian = block_diag(
-            solve_triangular(self.matrix, np.eye(len(self.matrix))),
-            self._elements(),
-            np.eye(int(parameters.with_phi)),
-        )
-
-    def _elements(self) -> np.ndarray:
-        """(elements of the roots, n_theta): the linear map from eta to T F eta."""
-        places, units = self.roots.places(), np.eye(self.parameters.n_theta)
-        columns = [[matrices[j][r, c] for j, r, c in places] for matrices in map(self.rows.matrices, units)]
-        return np.array(columns).reshape(len(units), self.roots.n_theta).T
+        self._jacobian: np.ndarray | None = None
+        self._coefficients = solve_triangular(self.matrix, np.eye(len(self.matrix)))
 
     def inward(self, beta: np.ndarray, theta: np.ndarray, log_phi: float) -> np.ndarray:
         """The search's point of coefficients of working columns (p,), the user's theta, and log phi."""
@@ -158,20 +190,40 @@ class Coordinates:
 
     def engine(self, point: np.ndarray) -> np.ndarray:
         """The engine's psi at the search's point."""
-        return self._jacobian @ point
+        psi = self.jacobian(point) @ point
+        if not self.rows.is_linear:
+            psi[self._elements] = self.roots.values(self.square_roots(point))
+        return psi
+
+    @property
+    def _elements(self) -> slice:
+        """Where the roots' elements stand in the engine's psi."""
+        return slice(self.parameters.n_beta, self.parameters.n_beta + self.roots.n_theta)
+
+    def _dispersion(self, point: np.ndarray) -> np.ndarray:
+        """(0 or 1,) log phi."""
+        return point[self.parameters.n_beta + self.parameters.n_theta :]
+
+    def engine_point(self, point: np.ndarray) -> EnginePoint:
+        """All that the engine knows of the search's point."""
+        phi = self.parameters.split(point)[2]
+        return EnginePoint(self.engine(point), self.coefficients(point), self.square_roots(point), phi)
 
     def engine_parameters(self) -> Parameters:
         """What the engine's psi holds."""
         return replace(self.parameters, n_theta=self.roots.n_theta)
 
-    def jacobian(self) -> np.ndarray:
+    def jacobian(self, point: np.ndarray) -> np.ndarray:
         """(engine's P, P): derivative of the engine's psi by the search's point."""
+        if self._jacobian is not None and self.rows.is_linear:
+            return self._jacobian
+        elements = self.rows.jacobian(self.eta(point))
+        self._jacobian = block_diag(self._coefficients, elements, np.eye(len(self._dispersion(point))))
         return self._jacobian
 
     def user_jacobian(self, point: np.ndarray) -> np.ndarray:
         """(P, P): derivative of the user's psi by the search's point."""
-        n = self.parameters.n_beta
-        beta = self.back @ self._jacobian[:n, :n]
+        beta = self.back @ self._coefficients
         return block_diag(beta, self.frame.jacobian(self.eta(point)), np.eye(int(self.parameters.with_phi)))
 
     def square_roots(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -182,19 +234,23 @@ class Coordinates:
         """Per joint term (k, k) orthogonal Q with F eta = lambda Q: the engine's u are Q'u of the user's template, for
         T lambda u are the effects in working columns."""
         templates, out = self.frame.templates, [np.eye(k) for k in self.frame.templates.widths]
-        lambdas = templates.lambdas(self.eta(point))
-        for term, factor, eta in zip(templates.terms, self.frame.factors, lambdas, strict=True):
-            out[term.joint][np.ix_(term.slots, term.slots)] = _rotation(factor @ eta)
+        lambdas = templates.lambdas(self.frame.parameters(self.eta(point)))
+        for term, factor, root in zip(templates.terms, self.frame.factors, lambdas, strict=True):
+            if term.covariance.is_invariant:
+                out[term.joint][term.block] = _rotation(factor @ root)
         return tuple(out)
 
     def value(self, point: np.ndarray) -> float:
         """The deviance at the search's point."""
         return self._value(self.engine(point))
 
-    def evaluate(self, point: np.ndarray) -> GlmmEvaluation:
+    def evaluate(self, point: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at the search's point."""
-        model, jacobian = self._evaluate(self.engine(point)), self._jacobian
-        return GlmmEvaluation(model.value, jacobian.T @ model.gradient, jacobian.T @ model.hessian @ jacobian)
+        model, jacobian = self._evaluate(self.engine(point)), self.jacobian(point)
+        n, end = self.parameters.n_beta, self.parameters.n_beta + self.parameters.n_theta
+        hessian = jacobian.T @ model.hessian @ jacobian
+        hessian[n:end, n:end] += self.rows.curvature(self.eta(point), model.gradient[self._elements])
+        return Evaluation(model.value, jacobian.T @ model.gradient, hessian)
 
 
 def _root(information: np.ndarray) -> np.ndarray:

@@ -15,13 +15,14 @@ from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.execute import Sharded
 from bigmm.families import Family
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
 from bigmm.laplace.leverages import third_order_sums
+from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.totals import Sums, summed, working_part
 from bigmm.laplace.wiring import Predictor, Rows, Wiring, gram_of
+from bigmm.objective.covariances import RootElements
+from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
 from bigmm.objective.information import average_information, changes_of
-from bigmm.objective.templates import Templates
 
 SETTLED = 1e-10
 MAX_STEPS = 100
@@ -66,7 +67,7 @@ class CrossedLaplace:
         held: Sharded,
         wiring: Wiring,
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,
@@ -83,7 +84,7 @@ class CrossedLaplace:
         self.beta = np.asarray(beta0, float)
         self.passes = 0
         self._last: tuple[np.ndarray, Mode] | None = None
-        self._evaluated: tuple[np.ndarray, GlmmEvaluation] | None = None
+        self._evaluated: tuple[np.ndarray, Evaluation] | None = None
 
     # ------------------------------------------------------------------------------------------------ sums over rows
 
@@ -215,22 +216,21 @@ class CrossedLaplace:
         except NotPositiveDefiniteError:
             return np.inf
 
-    def evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
+    def evaluate(self, psi: np.ndarray) -> Evaluation:
         """Value, gradient and a curvature to start from (working-model information)."""
         if self._evaluated is None or not same_point(self._evaluated[0], psi):
             self._evaluated = (psi.copy(), self._evaluate(psi))
         return self._evaluated[1]
 
-    def _evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
-        n = self.parameters.size
+    def _evaluate(self, psi: np.ndarray) -> Evaluation:
         try:
             at = self.at_mode(psi, True)
             found = at.factor.leverages()
             gradient, rest = self._gradient(at, found)
             hessian = self._curvature(at, found, rest)
         except NotPositiveDefiniteError:
-            return GlmmEvaluation(np.inf, np.full(n, np.nan), np.full((n, n), np.nan))
-        return GlmmEvaluation(at.penalized + at.factor.logdet_z + self.constant, gradient, hessian)
+            return no_evaluation(self.parameters.size)
+        return Evaluation(at.penalized + at.factor.logdet_z + self.constant, gradient, hessian)
 
     def _gradient(self, at: AtMode, found: Leverages) -> tuple[np.ndarray, Terms]:
         """The gradient, and Z' times that of log|M| in the linear predictor."""
@@ -277,6 +277,15 @@ class CrossedLaplace:
                 if j == j2 and column == column2:
                     theta[a, b] += 2.0 * pull[row, row2]
         return self.parameters.blocks(2.0 * (root @ root.T), theta, 0.5 * self.parameters.rows)
+
+    def at_optimum(self, point: EnginePoint, observed: bool) -> ModeBlocks:
+        """See `LaplaceObjective.at_optimum`."""
+        mode = self.mode(point.psi)
+        effects = tuple(u @ lam.T for u, lam in zip(mode.u, point.lams, strict=True))
+        sums = self.sums(mode.beta, effects, point.phi, observed, True)
+        gram = self.gram(sums)
+        diagonal, dense = tuple(t.diagonal for t in gram.terms), tuple(t.dense for t in gram.terms)
+        return ModeBlocks(None, diagonal, dense, gram.cross, gram.xy, mode.beta, mode.u, sums.ll)
 
     def use(self, solver: WorkingSolver) -> None:
         """Go on with another solver."""

@@ -1,6 +1,6 @@
 """Identical rows counted instead of repeated: exact for likelihoods that are linear in y at a given linear predictor.
 
-Rows of the same levels, covariates and offset share eta, and for bernoulli, binomial and poisson
+Rows of the same levels, covariates and offset share eta, and for such families (`Distribution.countable`)
 sum_i w_i ll(y_i, eta) = W ll(ybar, eta) up to constants, with W = sum w_i, ybar = sum w_i y_i / W. Constants are of the
 original rows: they have to be summed before.
 """
@@ -15,7 +15,6 @@ from numba import njit
 from bigmm.families import Family
 from bigmm.laplace.shards import Shard
 
-COUNTABLE = ("bernoulli", "binomial", "poisson")
 WORTHWHILE = 0.5
 """Rows are counted when at most this share of them is distinct."""
 _LOOK, _HOPELESS = 1 << 15, 0.9
@@ -27,7 +26,7 @@ def counted(shard: Shard, family: Family) -> Shard:
 
     The shard itself where that does not halve it. Rows stay in the order in which each first appears within its level.
     """
-    if family.name not in COUNTABLE or not shard.rows:
+    if not family.distribution.countable or not shard.rows:
         return shard
     member, first = _groups(shard.indptr, shard.columns, shard.refs, shard.offset, _LOOK, _HOPELESS)
     if not len(first) or len(first) > WORTHWHILE * shard.rows:

@@ -13,11 +13,12 @@ from scipy.linalg import block_diag
 
 from bigmm.families import Family
 from bigmm.laplace import nested_kernels
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
-from bigmm.laplace.nested_blocks import NestedBlocks, blocks_of_shard, joined
+from bigmm.laplace.nested_blocks import blocks_of_shard, joined
+from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.records import LevelModel, LevelRows, Point, Trees
 from bigmm.laplace.tree import Forest
-from bigmm.objective.templates import Templates
+from bigmm.objective.covariances import RootElements
+from bigmm.objective.evaluation import Evaluation, no_evaluation
 
 
 def evaluate_shard(forest: Forest, u, model: LevelModel, point: Point, want_gradient: bool) -> tuple:
@@ -46,7 +47,7 @@ class NestedFactors:
         xc: np.ndarray,
         covariates: list[tuple[int, ...]],
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,
@@ -89,13 +90,12 @@ class NestedFactors:
         """The deviance; inf where some tree has no mode."""
         return float(self._run(psi, False)[0][0]) + self.constant
 
-    def evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
+    def evaluate(self, psi: np.ndarray) -> Evaluation:
         """Value, exact gradient, and the information of the working linear model as curvature."""
         out, gram, pull = self._run(psi, True)
         if not np.isfinite(out[0]):
-            n = self.parameters.size
-            return GlmmEvaluation(np.inf, np.full(n, np.nan), np.full((n, n), np.nan))
-        return GlmmEvaluation(float(out[0]) + self.constant, out[1:], self._curvature(gram, pull))
+            return no_evaluation(self.parameters.size)
+        return Evaluation(float(out[0]) + self.constant, out[1:], self._curvature(gram, pull))
 
     def _curvature(self, gram: np.ndarray, pull: np.ndarray) -> np.ndarray:
         """X'V^-1X for beta; for theta the average information F'PF (Gilmour, Thompson and Cullis 1995), and what it
@@ -112,11 +112,11 @@ class NestedFactors:
                     theta[a, b] += 2.0 * pull[row, row2]
         return self.parameters.blocks(2.0 * information, theta, 0.5 * self.parameters.rows)
 
-    def blocks(self, psi: np.ndarray, observed: bool) -> NestedBlocks:
-        """The working blocks at the modes, with observed or expected weights."""
-        self.value(psi)
-        beta, theta, phi = self.parameters.split(psi)
+    def at_optimum(self, point: EnginePoint, observed: bool) -> ModeBlocks:
+        """See `LaplaceObjective.at_optimum`."""
+        self.value(point.psi)
+        beta, theta, phi = self.parameters.split(point.psi)
         model = self.model._replace(observed=bool(observed))
         parts = self.map_shards(blocks_of_shard, model, Point(beta, self.lam(theta), phi), per_shard=self.u)
         self.passes += 1
-        return joined(parts)
+        return joined(parts, point.beta)

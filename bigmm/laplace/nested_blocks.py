@@ -9,27 +9,15 @@ import numpy as np
 
 from bigmm.blocks import CrossBlock
 from bigmm.laplace import working_kernels
+from bigmm.laplace.objective import ModeBlocks
 from bigmm.laplace.records import FlatSums, KernelModel, KernelPoint, KernelRows, LevelModel, Point
 from bigmm.laplace.tree import Forest
 
 
 @dataclass(frozen=True, slots=True)
-class NestedBlocks:
-    """Per factor, finest first, by increasing level: kept (q,) the levels that have rows, diagonal (q, k, k) Z'WZ,
-    dense (q, k, p + 1) Z'W[X y*], u (q, k) modes; cross: as in `Gram`; xy (p + 1, p + 1); ll: sum of ll."""
-
-    kept: tuple[np.ndarray, ...]
-    diagonal: tuple[np.ndarray, ...]
-    dense: tuple[np.ndarray, ...]
-    u: tuple[np.ndarray, ...]
-    cross: dict[tuple[int, int], CrossBlock]
-    xy: np.ndarray
-    ll: float
-
-
-@dataclass(frozen=True, slots=True)
 class ShardBlocks:
-    """`NestedBlocks` of one shard: levels per factor (q,) in the order of its nodes; above {(i, j): (q_i,)} the level
+    """`ModeBlocks` of one shard, per factor, finest first: levels (q,) in the order of its
+    nodes; above {(i, j): (q_i,)} the level
     of j that each of i lies in, cross {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two."""
 
     levels: tuple[np.ndarray, ...]
@@ -95,7 +83,7 @@ def _ancestors(forest: Forest, nodes: np.ndarray, steps: int) -> np.ndarray:
     return nodes
 
 
-def joined(parts: Sequence[ShardBlocks]) -> NestedBlocks:
+def joined(parts: Sequence[ShardBlocks], beta: np.ndarray) -> ModeBlocks:
     """The blocks of all shards; every level is in one of them."""
     depths = range(len(parts[0].levels))
     levels = [np.concatenate([part.levels[t] for part in parts]) for t in depths]
@@ -114,4 +102,4 @@ def joined(parts: Sequence[ShardBlocks]) -> NestedBlocks:
     xy = np.sum([part.xy for part in parts], axis=0)
     xy[-1, -1] = working_kernels.LAST_CORNER
     ll = float(sum(part.ll for part in parts))
-    return NestedBlocks(kept, all_of("diagonal"), all_of("dense"), all_of("u"), cross, xy, ll)
+    return ModeBlocks(kept, all_of("diagonal"), all_of("dense"), cross, xy, beta, all_of("u"), ll)

@@ -15,13 +15,6 @@ from numba import njit
 
 from bigmm.design.layout import DesignChunk
 
-SHARD_BYTES = 32 << 20
-MINIMUM_SHARDS, MAXIMUM_SHARDS = 8, 512
-SMALL_ROWS = 50_000
-"""Fewer rows are one shard: tasks have a price."""
-LARGEST = 8
-"""Shards of whole trees may be so many times larger than others."""
-
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -46,26 +39,6 @@ class Shard:
     @property
     def rows(self) -> int:
         return len(self.y)
-
-
-def row_bytes(n_columns: int, n_groupings: int, weighted: bool, with_offset: bool) -> int:
-    """Bytes of one row in a shard."""
-    return 8 * (n_columns - 1 + 1 + weighted + with_offset) + 4 * n_groupings
-
-
-def shard_count(rows: int, bytes_per_row: int, n_levels: int) -> int:
-    """How many shards: a function of the data alone."""
-    if rows < SMALL_ROWS:
-        return 1
-    wanted = min(MAXIMUM_SHARDS, -(-rows * bytes_per_row // SHARD_BYTES))
-    return max(1, min(n_levels, max(MINIMUM_SHARDS, wanted)))
-
-
-def enough_trees(rows: int, bytes_per_row: int, n_roots: int) -> bool:
-    """May shards be cut by a factor with so few levels, so that each holds whole trees? Not where they were few or
-    large."""
-    wanted = shard_count(rows, bytes_per_row, MAXIMUM_SHARDS)
-    return n_roots >= min(wanted, MINIMUM_SHARDS) and wanted <= LARGEST * n_roots
 
 
 def bounds(n_levels: int, count: int) -> np.ndarray:

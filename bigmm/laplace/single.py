@@ -8,7 +8,7 @@ import numpy as np
 
 from bigmm.families import Family
 from bigmm.laplace import levelwise, working_kernels
-from bigmm.laplace.evaluation import GlmmEvaluation, Parameters
+from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.quadrature import quadrature_rule
 from bigmm.laplace.records import (
     FlatSums,
@@ -21,7 +21,8 @@ from bigmm.laplace.records import (
     Quadrature,
 )
 from bigmm.laplace.shards import Shard
-from bigmm.objective.templates import Templates
+from bigmm.objective.covariances import RootElements
+from bigmm.objective.evaluation import Evaluation
 
 
 def evaluate_shard(
@@ -48,7 +49,7 @@ class SingleFactor:
         xc,
         zc,
         family: Family,
-        templates: Templates,
+        templates: RootElements,
         parameters: Parameters,
         observed: bool,
         nagq: int,
@@ -92,11 +93,22 @@ class SingleFactor:
         out, _ = self._run(psi, False)
         return float(out[0]) + self.constant
 
-    def evaluate(self, psi: np.ndarray) -> GlmmEvaluation:
+    def evaluate(self, psi: np.ndarray) -> Evaluation:
         """Value, exact gradient, and the levels' outer products as curvature."""
         out, outer = self._run(psi, True)
         outer = np.tril(outer) + np.tril(outer, -1).T
-        return GlmmEvaluation(float(out[0]) + self.constant, out[1:], 0.5 * outer)
+        return Evaluation(float(out[0]) + self.constant, out[1:], 0.5 * outer)
+
+    def at_optimum(self, point: EnginePoint, observed: bool) -> ModeBlocks:
+        """See `LaplaceObjective.at_optimum`."""
+        self.value(point.psi)
+        modes = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
+        task = working_blocks, self.xc, self.zc, self.family, point.beta, point.lams[0], point.phi, observed
+        parts = self.map_shards(*task, per_shard=modes)
+        kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
+        diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
+        xy, ll = sum(part[2] for part in parts), sum(part[3] for part in parts)
+        return ModeBlocks((kept,), (diagonal,), (dense,), {}, xy, point.beta, (self.u[kept],), ll)
 
 
 def working_blocks(shard: Shard, u, xc, zc, family: Family, beta, lam, phi, observed: bool) -> tuple:

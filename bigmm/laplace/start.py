@@ -40,7 +40,7 @@ class Start:
 @dataclass(frozen=True, slots=True)
 class Sums:
     """xwx (p, p) X'WX; xwz (p,) X'(W eta + s) with eta free of the offset; totals (5,): log-likelihood, Pearson's
-    statistic, the two moments of the negative binomial's shape, sum of |eta|."""
+    statistic, the two moments of a shape, sum of |eta|."""
 
     xwx: np.ndarray
     xwz: np.ndarray
@@ -112,7 +112,8 @@ def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> Sums:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # means at the edge have no variance
         error = (y - mu) ** 2
         pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
-        totals = np.array([ll.sum(), pearson, (error - mu).sum(), (mu**2).sum(), np.abs(eta).sum()])
+        moments = family.distribution.moments(y, mu)
+        totals = np.array([ll.sum(), pearson, *moments, np.abs(eta).sum()])
         return Sums(x.T @ (weight[:, None] * x), x.T @ (weight * (eta - offset) + d1), totals)
 
 
@@ -125,7 +126,8 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
     """
     known = map_shards(first_sums, family, xc)
     first, level = (_added([part[i] for part in known]) for i in range(2))
-    phi = _dispersion(family, first.totals, rows - len(xc)) if family.name == "negative_binomial" else 1.0
+    shaped = family.distribution.dispersion == "shape"
+    phi = _dispersion(family, first.totals, rows - len(xc)) if shaped else 1.0
 
     def sums_at(*betas: np.ndarray) -> list[Sums]:
         return [_added(list(each)) for each in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
@@ -161,11 +163,7 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
 
 def _constant(family: Family, level: Level) -> np.ndarray:
     """(p,) coefficients nearest to one mean for all rows, that of the responses."""
-    mean = level.response / level.weight
-    if family.name in ("bernoulli", "binomial"):
-        mean = (level.response + 0.5) / (level.weight + 1.0)  # not 0 or 1
-    elif family.name != "gaussian" or family.link != "identity":
-        mean = max(mean, 0.5 / level.weight)
+    mean = family.distribution.common_mean(level.response, level.weight, family.link)
     eta = float(columnwise.eta_of(family, np.array([mean]))[0])
     return _least_squares(level.squares, eta * level.ones - level.offset)
 
@@ -190,9 +188,9 @@ def _added(parts: list[Any]) -> Any:
 
 
 def _dispersion(family: Family, totals: np.ndarray, dof: int) -> float:
-    """Pearson's estimate; for the negative binomial the moment estimate of its shape."""
+    """Pearson's estimate of a scale, the family's moment estimate of a shape, else 1."""
     if not family.has_dispersion:
         return 1.0
-    if family.name == "negative_binomial":
-        return float(np.clip(totals[3] / max(totals[2], 1e-8 * totals[3]), 0.05, 1e4))
+    if family.distribution.dispersion == "shape":
+        return family.distribution.start_dispersion(float(totals[2]), float(totals[3]))
     return float(max(totals[1] / max(dof, 1), 1e-10))

@@ -9,10 +9,10 @@ import numpy as np
 from scipy.linalg import solve_triangular
 
 from bigmm.blocks.gram import Gram
+from bigmm.objective.covariances import ModelCovariance
 from bigmm.objective.criterion import Criterion
 from bigmm.objective.factorization import Factorization
 from bigmm.objective.solvers import recorded_solver
-from bigmm.objective.templates import Templates
 
 
 class WorkingModel(Criterion):
@@ -33,7 +33,7 @@ class WorkingModel(Criterion):
         return self.factor(theta).logdet_z
 
 
-def working_model(gram: Gram, templates: Templates, probed: Mapping[str, Any] | None) -> WorkingModel:
+def working_model(gram: Gram, templates: ModelCovariance, probed: Mapping[str, Any] | None) -> WorkingModel:
     """The working model of these blocks; probed: probes, deflation and seed of the iterative solver (as in its error's
     record), None for the exact one. Probes are made at the first theta it is asked for, so a saved fit has the same."""
     return WorkingModel(gram, templates, False, recorded_solver(gram, probed))

@@ -19,21 +19,11 @@ from bigmm.blocks.gram import Gram
 from bigmm.blocks.iterative.probes import standard_error
 from bigmm.blocks.structure import Structure
 from bigmm.objective.cholesky import CholeskySolver
+from bigmm.objective.covariances import ModelCovariance
+from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Factorization, Solver
-from bigmm.objective.information import changes_of
-from bigmm.objective.templates import Templates
 
 Matrices = tuple[np.ndarray, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """value: the criterion; gradient (n_theta,); hessian (n_theta, n_theta): average information for the covariance
-    plus the exact curvature of the template; both None where the criterion is not finite."""
-
-    value: float
-    gradient: np.ndarray
-    hessian: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,7 @@ class Criterion:
     solver: exact by default; one with probes makes log|M| and the gradient estimates (see `monte_carlo_error`).
     """
 
-    def __init__(self, gram: Gram, templates: Templates, reml: bool, solver: Solver | None = None):
+    def __init__(self, gram: Gram, templates: ModelCovariance, reml: bool, solver: Solver | None = None):
         self.gram, self.templates, self.reml = gram, templates, reml
         self.solver: Solver = CholeskySolver(gram) if solver is None else solver
         self.n_theta, self.lower = templates.n_theta, templates.lower
@@ -129,52 +119,59 @@ class Criterion:
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
         theta = np.asarray(theta, float)
-        return self.evaluate_along(theta, tuple(map(np.eye, self.templates.widths)), self.templates.joint(theta))
+        return self.evaluate_along(theta, tuple(map(np.eye, self.templates.widths)), theta)
 
-    def evaluate_along(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
-        """At theta, with respect to the elements of eta in lambda lambda' = F eta eta' F'; per joint term (k, k) frames
-        F and roots eta. The last one is kept."""
-        key = b"".join(a.tobytes() for a in (theta, *frames, *roots))
+    def evaluate_along(self, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> Evaluation:
+        """Evaluate at theta, with derivatives by another point of the same model. The last evaluation is kept.
+
+        Parameters
+        ----------
+        theta : (n_theta,)
+        frames : per joint term (k, k) F. The covariance of its effects is F R R' F'.
+        point : (n_theta,) parameters of the structures that make R.
+        """
+        key = b"".join(a.tobytes() for a in (theta, *frames, point))
         if self._evaluated is None or self._evaluated[0] != key:
-            self._evaluated = (key, self._evaluate(theta, frames, roots))
+            self._evaluated = (key, self._evaluate(theta, frames, point))
         return self._evaluated[1]
 
-    def _evaluate(self, theta: np.ndarray, frames: Matrices, roots: Matrices) -> Evaluation:
+    def _evaluate(self, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> Evaluation:
         try:
             factor = self.factor(theta)
             value = self.value_of(factor)  # a solver with probes solves for them here
         except NotPositiveDefiniteError:
-            return Evaluation(np.inf, np.full(self.n_theta, np.nan), np.full((self.n_theta, self.n_theta), np.nan))
+            return no_evaluation(self.n_theta)
         lams = self.templates.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
-        places = self.templates.places()
-        bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
-        changes = changes_of(bases, [basis @ root for basis, root in zip(bases, roots, strict=True)], places)
+        bases, roots = self._bases(frames), self.templates.joint(point)
+        halves = [basis @ root for basis, root in zip(bases, roots, strict=True)]
+        changes = [(j, bases[j] @ along @ halves[j].T) for j, along in self.templates.directions(point)]
+        changes = [(j, half + half.T) for j, half in changes]
         levels = factor.moments(factor.solution(), lams, changes, self.reml)
-        curvature, gradient, quadratics = self._slopes(bases, roots, levels.projected, levels.outer, sigma2)
+        slopes = self._covariance_slopes(bases, levels.projected, levels.outer, sigma2)
+        gradient = self._pulled_back(point, roots, slopes)
+        quadratics = self._pulled_back(point, roots, [b.T @ levels.outer[j] @ b for j, b in enumerate(bases)])
         hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
-        for a, (j, row, column) in enumerate(places):
-            for b, (j2, row2, column2) in enumerate(places):
-                if j == j2 and column == column2:
-                    hessian[a, b] += 2.0 * curvature[j][row, row2]
+        along_roots = [2.0 * (slope @ root) for slope, root in zip(slopes, roots, strict=True)]
+        hessian = hessian + self.templates.second_order(point, slopes, along_roots)
         return Evaluation(value, gradient, hessian)
 
-    def gradient_of(self, frames: Matrices, roots: Matrices, projected, outer, sigma2: float) -> np.ndarray:
+    def gradient_of(self, frames: Matrices, point: np.ndarray, projected, outer, sigma2: float) -> np.ndarray:
         """(n_theta,) gradient as in `evaluate_along`, from the (k, k) sums of `LevelMoments`."""
-        bases = [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
-        return self._slopes(bases, roots, projected, outer, sigma2)[1]
+        slopes = self._covariance_slopes(self._bases(frames), projected, outer, sigma2)
+        return self._pulled_back(point, self.templates.joint(point), slopes)
 
-    def _slopes(
-        self, bases: Sequence[np.ndarray], roots: Matrices, projected, outer, sigma2: float
-    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """(G per joint term, gradient, e'(dV)e), G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2: the derivative with respect
-        to root root', in the bases B = T F."""
-        curvature = [b.T @ (projected[j] - outer[j] / sigma2) @ b for j, b in enumerate(bases)]
-        pull = [b.T @ outer[j] @ b for j, b in enumerate(bases)]
-        places = self.templates.places()
-        gradient = np.array([2.0 * (curvature[j] @ roots[j])[row, column] for j, row, column in places])
-        quadratics = np.array([2.0 * (pull[j] @ roots[j])[row, column] for j, row, column in places])
-        return curvature, gradient, quadratics
+    def _bases(self, frames: Matrices) -> list[np.ndarray]:
+        """Per joint term (k, k) T F."""
+        return [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
+
+    def _covariance_slopes(self, bases: Sequence[np.ndarray], projected, outer, sigma2: float) -> list[np.ndarray]:
+        """Per joint term (k, k) G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2, the derivative by R R', in the bases T F."""
+        return [b.T @ (projected[j] - outer[j] / sigma2) @ b for j, b in enumerate(bases)]
+
+    def _pulled_back(self, point: np.ndarray, roots: Matrices, slopes: Sequence[np.ndarray]) -> np.ndarray:
+        """(n_theta,) derivative by the point, from derivatives (k, k) by R R'."""
+        return self.templates.pullback(point, [2.0 * (g @ root) for g, root in zip(slopes, roots, strict=True)])
 
     # ------------------------------------------------------------------------------------------ estimates
 

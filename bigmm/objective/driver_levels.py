@@ -11,11 +11,11 @@ from bigmm.blocks.compress import compress
 from bigmm.blocks.exact.solve import Solution, multiply, residual_products, tall_product
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.structure import Structure
+from bigmm.objective.covariances import ModelCovariance
 from bigmm.objective.factorization import Lams, LevelMoments, Modes, Terms, Variances
 from bigmm.objective.information import Changes, average_information
 from bigmm.objective.refinement import Refined
 from bigmm.objective.start import level_squares, moment_start
-from bigmm.objective.templates import Templates
 
 
 class ExactFactor:
@@ -108,7 +108,7 @@ class DriverLevels:
 
     gram: Gram
 
-    def start(self, templates: Templates) -> np.ndarray:
+    def start(self, templates: ModelCovariance) -> np.ndarray:
         """See `moment_start`."""
         return moment_start(self.gram, templates)
 

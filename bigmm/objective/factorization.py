@@ -27,9 +27,9 @@ from bigmm.blocks.exact.solve import Solution
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.iterative.conditional import RowEstimator
 from bigmm.blocks.structure import Structure
+from bigmm.objective.covariances import ModelCovariance
 from bigmm.objective.information import Changes
 from bigmm.objective.refinement import Refined
-from bigmm.objective.templates import Templates
 
 Lams = tuple[np.ndarray, ...]
 Terms = tuple[np.ndarray, ...]
@@ -257,7 +257,7 @@ class Solver(Protocol):
         """The same with all levels on the driver; MemoryLimitError where that is too much."""
         ...
 
-    def start(self, templates: Templates) -> np.ndarray:
+    def start(self, templates: ModelCovariance) -> np.ndarray:
         """(n_theta,) start from moments, see `moment_start`."""
         ...
 

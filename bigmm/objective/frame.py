@@ -17,9 +17,11 @@ from functools import cached_property
 
 import numpy as np
 
+from bigmm.covariance.protocol import NEAR
 from bigmm.objective.boundary import square_root
-from bigmm.objective.criterion import Criterion, Evaluation
-from bigmm.objective.templates import Template, Templates, lower_factor
+from bigmm.objective.covariances import ModelCovariance, TermCovariance, lower_factor
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.twofold import exact_gradient
 
 NO_COLUMN = 1e-14
@@ -32,86 +34,152 @@ ORDINARY = 128.0
 
 @dataclass(frozen=True)
 class Frame:
-    """factors: per user term (k, k) upper triangular F, a column of zeros where one is not identified; inverses: per
-    user term (k, k) F^-1, with rows of zeros there; units: per user term (k,) size of its covariates, 1 for one of
-    ordinary size."""
+    """Search points of theta.
 
-    templates: Templates
+    An invariant structure has the elements of eta for its point, any other one its own search coordinates.
+
+    Attributes
+    ----------
+    templates : the model's covariance.
+    factors : per user term (k, k) upper triangular F, with a column of zeros where one is not identified. The identity
+        for a structure that is not invariant.
+    inverses : per user term (k, k) F^-1, with rows of zeros there.
+    units : per user term (k,) sizes of its covariates, 1 for ordinary ones.
+    """
+
+    templates: ModelCovariance
     factors: tuple[np.ndarray, ...]
     inverses: tuple[np.ndarray, ...]
     units: tuple[np.ndarray, ...] = ()
 
     @cached_property
     def is_trivial(self) -> bool:
-        """Are all terms scalar and of ordinary size, so that theta itself is searched for?"""
+        """Whether theta itself is the point: all terms are scalar, with covariates of ordinary size."""
         return all(len(factor) < 2 and np.all(factor == 1.0) for factor in self.factors)
+
+    @cached_property
+    def sizes(self) -> tuple[np.ndarray, ...]:
+        """Per user term (k,) sizes of its covariates."""
+        return self.units or tuple(np.ones(len(factor)) for factor in self.factors)
 
     @property
     def identity(self) -> np.ndarray:
-        """(n_theta,) templates that are the identity, in units of the covariates."""
-        units = self.units or tuple(np.ones(len(own)) for own in self.factors)
-        entries = [
-            1.0 / own[row] if row == column else 0.0
-            for term, own in zip(self.templates.terms, units, strict=True)
-            for row, column in term.entries()
-        ]
-        return np.array(entries)
+        """(n_theta,) theta of lambdas that are the identity, in units of the covariates."""
+        pairs = zip(self.templates.terms, self.sizes, strict=True)
+        starts = [term.covariance.start(np.diag(1.0 / size)) for term, size in pairs]
+        return np.concatenate(starts) if starts else np.zeros(0)
 
     @property
-    def unidentified(self) -> tuple[tuple[Template, str], ...]:
+    def unidentified(self) -> tuple[tuple[TermCovariance, str], ...]:
         """(term, covariate) of every column that depends on the ones before it within each level."""
         return tuple(
             (term, name)
-            for term, own in zip(self.templates.terms, self.factors, strict=True)
-            for name, column in zip(term.names, own.T, strict=True)
+            for term, factor in zip(self.templates.terms, self.factors, strict=True)
+            for name, column in zip(term.names, factor.T, strict=True)
             if not column.any()
         )
 
-    def outward(self, eta: np.ndarray) -> np.ndarray:
-        """(n_theta,) theta of eta."""
-        return self._moved(self.factors, eta)
+    def outward(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta,) theta of a search point."""
+        theta = self._in_frames(self.factors, point)
+        for term, size in self._others():
+            theta[term.part] = term.covariance.from_search(point[term.part], size)
+        return theta
 
     def inward(self, theta: np.ndarray) -> np.ndarray:
-        """(n_theta,) eta of theta."""
-        return self._moved(self.inverses, theta)
+        """(n_theta,) search point of theta."""
+        point = self._in_frames(self.inverses, theta)
+        for term, size in self._others():
+            point[term.part] = term.covariance.to_search(theta[term.part], size)
+        return point
 
-    def _moved(self, by: Sequence[np.ndarray], vector: np.ndarray) -> np.ndarray:
+    def parameters(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta,) eta of invariant terms, theta of the others: what the structures make R of, with lambda = F R but
+        for a rotation."""
+        out = np.array(point, float)
+        for term, size in self._others():
+            out[term.part] = term.covariance.from_search(out[term.part], size)
+        return out
+
+    def slopes(self, point: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(n_theta,) first and second derivatives of `parameters`, which has no others."""
+        first, second = np.ones(len(point)), np.zeros(len(point))
+        for term, size in self._others():
+            first[term.part], second[term.part] = term.covariance.slopes(point[term.part], size)
+        return first, second
+
+    def unit_free(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta,) `parameters` for covariates of size 1."""
+        out = np.array(point, float)
+        for term, size in self._others():
+            out[term.part] = term.covariance.from_search(out[term.part], np.ones(len(size)))
+        return out
+
+    def at_boundary(self, point: np.ndarray, tolerance: float = NEAR) -> np.ndarray:
+        """(n_theta,) bool, parameters within a tolerance of their bounds, in units of the covariates."""
+        parameters, out = self.unit_free(self.templates.rectified(point)), np.zeros(len(point), bool)
+        for term in self.templates.terms:
+            out[term.part] = term.covariance.at_boundary(parameters[term.part], tolerance)
+        return out
+
+    def start(self, deviation: float) -> np.ndarray:
+        """(n_theta,) search point at which each column has this deviation, in units of the covariates."""
+        starts = []
+        for term in self.templates.terms:
+            structure, ones = term.covariance, np.ones(term.width)
+            starts.append(structure.to_search(structure.start(deviation * np.eye(term.width)), ones))
+        return np.concatenate(starts) if starts else np.zeros(0)
+
+    def deviations(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta,) deviation of the columns of a scale, in units of the covariates; 0 for other parameters."""
+        lambdas = self.templates.lambdas(self.unit_free(point))
+        out = np.zeros(len(point))
+        for term, lam in zip(self.templates.terms, lambdas, strict=True):
+            rows, structure = np.linalg.norm(lam, axis=1), term.covariance
+            scales = [rows[own[0]] for own in structure.columns]
+            out[term.part] = np.where(structure.search_lower == 0.0, scales, 0.0)
+        return out
+
+    def _others(self) -> list[tuple[TermCovariance, np.ndarray]]:
+        """Terms whose structure is not invariant, and the sizes of their covariates."""
+        pairs = zip(self.templates.terms, self.sizes, strict=True)
+        return [(term, size) for term, size in pairs if not term.covariance.is_invariant]
+
+    def _in_frames(self, matrices: Sequence[np.ndarray], vector: np.ndarray) -> np.ndarray:
+        """(n,) the vector with lambda of invariant terms multiplied by the matrices, and made triangular again."""
         if self.is_trivial:
             return np.asarray(vector, float)
         out = np.array(vector, float)
-        lams = self.templates.lambdas(out)
-        for term, own, lam in zip(self.templates.terms, by, lams, strict=True):
-            if term.width == 1:
-                out[term.start] = own[0, 0] * lam[0, 0]
-            else:
-                template = lower_factor(own @ lam)
-                out[term.start : term.start + term.size] = [template[r, c] for r, c in term.entries()]
+        for term, matrix in zip(self.templates.terms, matrices, strict=True):
+            structure = term.covariance
+            if structure.is_invariant:
+                lam = structure.lam(out[term.part])
+                root = matrix @ lam if term.width == 1 else lower_factor(matrix @ lam)
+                out[term.part] = structure.start(root)
         return out
 
     @cached_property
     def joint(self) -> tuple[np.ndarray, ...]:
         """Per joint term the (k, k) matrix F of its members side by side."""
-        out = [np.zeros((k, k)) for k in self.templates.widths]
-        for term, own in zip(self.templates.terms, self.factors, strict=True):
-            out[term.joint][np.ix_(term.slots, term.slots)] = own
-        return tuple(out)
+        return self.templates.side_by_side(self.factors)
 
-    def jacobian(self, eta: np.ndarray) -> np.ndarray:
-        """(n_theta, n_theta) d theta / d eta, by differences of small factorizations."""
-        n = len(eta)
+    def jacobian(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta, n_theta) d theta / d point, by differences of small factorizations."""
+        n = len(point)
         if self.is_trivial:
             return np.eye(n)
-        steps = 1e-6 * np.maximum(np.abs(eta), 1e-3 * np.abs(eta).max(initial=1e-3))
-        back = np.where((self.templates.lower == 0) & (eta <= steps), 0.0, steps)  # scales have no other side at zero
+        steps = 1e-6 * np.maximum(np.abs(point), 1e-3 * np.abs(point).max(initial=1e-3))
+        # scales have no other side at zero
+        back = np.where((self.templates.search_lower == 0) & (point <= steps), 0.0, steps)
         columns = [
-            (self.outward(eta + step * unit) - self.outward(eta - less * unit)) / (step + less)
+            (self.outward(point + step * unit) - self.outward(point - less * unit)) / (step + less)
             for step, less, unit in zip(steps, back, np.eye(n), strict=True)
         ]
         return np.array(columns).T
 
 
 def frame_of(
-    templates: Templates,
+    templates: ModelCovariance,
     bases: Sequence[np.ndarray],
     squares: Sequence[np.ndarray],
     rows: Sequence[float] | None = None,
@@ -122,7 +190,9 @@ def frame_of(
     for term in templates.terms:
         columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
         size = np.ones(term.width) if rows is None else _units(columns, rows[term.joint])
-        if term.width == 1:
+        if not term.covariance.is_invariant:
+            factor = inverse = np.eye(term.width)
+        elif term.width == 1:
             factor, inverse = np.diag(1.0 / size), np.diag(size)
         else:
             factor, inverse = orthonormal(columns)
@@ -151,23 +221,32 @@ def orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """A criterion as a function of eta."""
+    """A criterion as a function of a search point."""
 
     criterion: Criterion
     frame: Frame
 
-    def value(self, eta: np.ndarray) -> float:
+    def value(self, point: np.ndarray) -> float:
         """See `Criterion.value`."""
-        return self.criterion.value(self.frame.outward(eta))
+        return self.criterion.value(self.frame.outward(point))
 
-    def evaluate(self, eta: np.ndarray) -> Evaluation:
-        """See `Criterion.evaluate`; gradient and curvature with respect to eta."""
+    def evaluate(self, point: np.ndarray) -> Evaluation:
+        """See `Criterion.evaluate`; gradient and curvature with respect to the point."""
         if self.frame.is_trivial:
-            return self.criterion.evaluate(eta)
-        along = self.frame.joint, self.criterion.templates.joint(eta)
-        return self.criterion.evaluate_along(self.frame.outward(eta), *along)
+            return self.criterion.evaluate(point)
+        frame, parameters = self.frame, self.frame.parameters(point)
+        model = self.criterion.evaluate_along(frame.outward(point), frame.joint, parameters)
+        first, second = frame.slopes(point)
+        hessian = first[:, None] * model.hessian * first + np.diag(second * model.gradient)
+        return Evaluation(model.value, first * model.gradient, hessian)
 
-    def exact_gradient(self, eta: np.ndarray) -> np.ndarray:
-        """See `twofold.exact_gradient`; with respect to eta."""
-        theta, roots = self.frame.outward(eta), self.criterion.templates.joint(eta)
-        return exact_gradient(self.criterion, theta, self.frame.joint, roots)
+    def gradient_of(self, point: np.ndarray, projected, outer, sigma2: float) -> np.ndarray:
+        """See `Criterion.gradient_of`; with respect to the point."""
+        gradient = self.criterion.gradient_of(self.frame.joint, self.frame.parameters(point), projected, outer, sigma2)
+        return self.frame.slopes(point)[0] * gradient
+
+    def exact_gradient(self, point: np.ndarray) -> np.ndarray:
+        """See `twofold.exact_gradient`; with respect to the point."""
+        frame, parameters = self.frame, self.frame.parameters(point)
+        gradient = exact_gradient(self.criterion, frame.outward(point), frame.joint, parameters)
+        return frame.slopes(point)[0] * gradient

@@ -25,11 +25,11 @@ from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_struc
 from bigmm.errors import MemoryLimitError
 from bigmm.objective import shards
 from bigmm.objective.cholesky import CholeskyFactor, CholeskySolver
+from bigmm.objective.covariances import ModelCovariance
 from bigmm.objective.driver_levels import ExactFactor, modes_from
 from bigmm.objective.factorization import Lams, LevelMoments, Modes
 from bigmm.objective.information import Changes
 from bigmm.objective.start import fixed_coefficients, start_from
-from bigmm.objective.templates import Templates
 
 T = TypeVar("T")
 
@@ -270,7 +270,7 @@ class ShardedSolver:
                 self._driver = self.gathered()
         return self._driver
 
-    def start(self, templates: Templates) -> np.ndarray:
+    def start(self, templates: ModelCovariance) -> np.ndarray:
         """See `moment_start`."""
         sums = self.held.map(shards.start_sums, self.columns, fixed_coefficients(self.gram))
         return start_from(reduce(lambda a, b: a.merge(b), sums), self.gram, templates)

@@ -66,9 +66,8 @@ def monte_carlo_error(
     factor, probing = criterion.factor(theta), probing_of(criterion)
     lams = criterion.templates.working(criterion.gram, theta)
     outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, factor.solution())]
-    along, sigma2 = (frame.joint, criterion.templates.joint(eta)), criterion.residual_variance(factor)
-    spread = factor.spread(criterion.reml)
-    gradients = np.array([criterion.gradient_of(*along, projected, outer, sigma2) for projected in spread])
+    sigma2, spread = criterion.residual_variance(factor), factor.spread(criterion.reml)
+    gradients = np.array([framed.framed.gradient_of(eta, projected, outer, sigma2) for projected in spread])
     model = framed.evaluate(eta)
     moved, statistical = parameter_errors(gradients, model.hessian, model.gradient, frame.jacobian(eta))
     return MonteCarloError(

@@ -74,7 +74,7 @@ def _each(matrix: np.ndarray, levels: int) -> tuple[np.ndarray, np.ndarray, np.n
     """One small matrix as the block of every level."""
     return (
         np.arange(levels + 1),
-        np.arange(levels),
+        np.arange(levels, dtype=np.int32),
         np.ascontiguousarray(np.broadcast_to(matrix, (levels, *matrix.shape))),
     )
 
@@ -99,7 +99,7 @@ def _remainders(structure: Structure, effects: Matrices) -> list[np.ndarray]:
     out = [_twofold(term.dense) for term in gram.terms]
     for remainder, term, effect in zip(out, gram.terms, effects, strict=True):
         levels = np.arange(term.n_levels + 1)
-        subtract_blocks(levels, levels[:-1], term.diagonal, effect, remainder)
+        subtract_blocks(levels, levels[:-1].astype(np.int32), term.diagonal, effect, remainder)
     for (j, k), block in gram.cross.items():
         subtract_blocks(block.indptr, block.indices, block.data, effects[k], out[j])
         turned = structure.turned[j, k]

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.objective.criterion import Criterion, Evaluation
+from bigmm.objective.covariances import TermCovariance, lower_factor
+from bigmm.objective.criterion import Criterion
+from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.frame import Frame, Framed
 from bigmm.objective.start import summed_diagonal
-from bigmm.objective.templates import Template, lower_factor
 
 NOTHING = 1e-12
 """Share of a direction's sum of squares below which what fixed effects leave of it is rounding."""
@@ -30,7 +31,7 @@ class Restricted:
 
     framed: Framed
     free: np.ndarray
-    saturated: tuple[tuple[Template, str], ...]
+    saturated: tuple[tuple[TermCovariance, str], ...]
 
     @property
     def curvature_noise(self) -> np.ndarray:
@@ -40,8 +41,7 @@ class Restricted:
             term = gram.terms[user_term.joint]
             basis = term.basis[:, user_term.slots] @ factor
             whole = np.einsum("ab,ac,cb->b", basis, summed_diagonal(term), basis)
-            rows = [row for row, _ in user_term.entries()]
-            out[user_term.start : user_term.start + user_term.size] = 2.0 * ROUNDING * whole[rows]
+            out[user_term.part] = [2.0 * ROUNDING * sum(whole[list(own)]) for own in user_term.covariance.columns]
         return out
 
     @property
@@ -62,10 +62,10 @@ class Restricted:
         templates = self.criterion.templates
         for user_term, lam in zip(templates.terms, templates.lambdas(theta), strict=True):
             rows = [user_term.names.index(name) for term, name in self.saturated if term is user_term]
-            if rows:
+            if rows and user_term.covariance.is_invariant:
                 lam[rows] = 0.0
                 lam = lower_factor(np.column_stack([lam, np.zeros(user_term.width)]))  # a column more: no short cut
-                theta[user_term.start : user_term.start + user_term.size] = [lam[r, c] for r, c in user_term.entries()]
+                theta[user_term.part] = user_term.covariance.start(lam)
         return theta
 
     def value(self, eta: np.ndarray) -> float:
@@ -98,8 +98,7 @@ def restricted(framed: Framed) -> Restricted:
             if user_term.joint == joint:
                 basis = term.basis[:, user_term.slots] @ outward
                 flat = _reproduced(basis.T @ left @ basis, basis.T @ whole @ basis, inward)
-                rows = np.array([row for row, _ in user_term.entries()])
-                free[user_term.start : user_term.start + user_term.size] = ~flat[rows]
+                free[user_term.part] = [not flat[list(own)].all() for own in user_term.covariance.columns]
                 saturated += [(user_term, name) for name, is_flat in zip(user_term.names, flat, strict=True) if is_flat]
     return Restricted(framed, free, tuple(saturated))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from bigmm.blocks.gram import Gram, TermBlock
-from bigmm.objective.templates import Templates, lower_factor
+from bigmm.objective.covariances import ModelCovariance, lower_factor
 
 SMALLEST_SHARE = 0.05
 """A start is never at the boundary: theta^2 times the mean information of a level is at least this."""
@@ -41,7 +41,7 @@ class MomentSums:
         return MomentSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def moment_start(gram: Gram, templates: Templates) -> np.ndarray:
+def moment_start(gram: Gram, templates: ModelCovariance) -> np.ndarray:
     """(n_theta,) start: variances from moments, no correlation in the working basis."""
     return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, templates)
 
@@ -51,7 +51,7 @@ def fixed_coefficients(gram: Gram) -> np.ndarray:
     return np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
 
 
-def start_from(sums: MomentSums, gram: Gram, templates: Templates) -> np.ndarray:
+def start_from(sums: MomentSums, gram: Gram, templates: ModelCovariance) -> np.ndarray:
     """`moment_start` from the sums; of gram only the fixed part is used."""
     ratios = _variance_ratios(sums, gram)
     theta = np.zeros(templates.n_theta)
@@ -60,8 +60,8 @@ def start_from(sums: MomentSums, gram: Gram, templates: Templates) -> np.ndarray
         if term.width == len(own):  # a full covariance: the working basis is as good as the user's
             lam = lower_factor(np.linalg.solve(gram.terms[term.joint].basis, own)[list(term.slots)])
         else:
-            lam = own[np.ix_(term.slots, term.slots)]
-        theta[term.start : term.start + term.size] = [lam[r, c] for r, c in term.entries()]
+            lam = own[term.block]
+        theta[term.part] = term.covariance.start(lam)
     return theta
 
 

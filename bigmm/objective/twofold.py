@@ -28,7 +28,7 @@ def is_affordable(gram: Gram) -> bool:
     return entries * len(gram.xy) <= LARGEST
 
 
-def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, roots: Matrices) -> np.ndarray:
+def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> np.ndarray:
     """The gradient of `Criterion.evaluate_along`, to the last digit.
 
     Parameters
@@ -36,7 +36,7 @@ def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, ro
     criterion: of a solver that has refined solutions.
     theta: (n_theta,) where the gradient is taken.
     frames: per joint term (k, k) F, of Z F.
-    roots: per joint term (k, k) the template of Z F at theta.
+    point: (n_theta,) parameters of the structures over the columns of Z F.
 
     Returns (n_theta,), NaN where there is no factor.
     """
@@ -57,7 +57,7 @@ def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, ro
         projected = tuple(
             left - _fixed_part(weighted, root) for left, weighted in zip(projected, whole.weighted, strict=True)
         )
-    return criterion.gradient_of(frames, roots, projected, [tall_product(s, s) for s in scores], sigma2)
+    return criterion.gradient_of(frames, point, projected, [tall_product(s, s) for s in scores], sigma2)
 
 
 def _fixed_part(weighted: np.ndarray, root: np.ndarray) -> np.ndarray:

@@ -24,15 +24,18 @@ SMALL_BYTES = 8 << 20
 """Reading fewer bytes at once is never refused: they are a small part of what the program itself takes."""
 
 
-def reading_bytes(source: Source, columns: Collection[str], workers: Executor) -> int:
-    """Bytes of the named columns of one partition for each thread.
+def reading_bytes(source: Source, columns: Collection[str], workers: Executor, threads: int | None = None) -> int:
+    """Bytes of the named columns of one partition for each thread, and of their largest pieces of text once.
 
-    Tables are in memory already, and workers of a cluster have limits of their own: 0 for both.
+    Tables are in memory already, and workers of a cluster have limits of their own: 0 for both. threads: as many as
+    there are workers by default.
     """
     if source.inventory is None or not workers.shares_memory:
         return 0
-    largest = max(partition.nbytes for partition in source.partitions)
-    return min(workers.n_workers, len(source.partitions)) * int(largest * _share(source, columns))
+    rows = max(partition.rows for partition in source.partitions)
+    text = sum(source.text_bytes.get(name, 0) for name in columns)
+    at_once = min(threads or workers.n_workers, len(source.partitions))
+    return memory.reading_bytes(at_once * rows, len(set(columns)), text)
 
 
 def check_reading_memory(source: Source, columns: Collection[str], workers: Executor, limit: int) -> None:
@@ -49,9 +52,33 @@ def check_reading_memory(source: Source, columns: Collection[str], workers: Exec
     if needed > max(limit, SMALL_BYTES):
         raise MemoryLimitError(
             f"reading partitions needs about {in_units(needed)} with {workers.n_workers} threads but the memory limit "
-            f"is {in_units(limit)}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
-            "(partition_bytes=)"
+            f"is {in_units(limit)}{_large_text(source, columns)}: raise memory_limit, use fewer workers (n_workers=1), "
+            "or smaller partitions (partition_bytes=)"
         )
+
+
+def reading_threads(source: Source, columns: Collection[str], workers: Executor, limit: int) -> int:
+    """Number of threads that read partitions within the limit (bytes), for a plan of a fit that would be refused.
+
+    Raises MemoryLimitError when one thread needs too much, because then not even levels can be counted.
+    """
+    for threads in range(workers.n_workers, 0, -1):
+        needed = reading_bytes(source, columns, workers, threads)
+        if needed <= max(limit, SMALL_BYTES):
+            return threads
+    raise MemoryLimitError(
+        f"reading a partition needs about {in_units(needed)} but the memory limit is {in_units(limit)}"
+        f"{_large_text(source, columns)}: raise memory_limit, or use smaller partitions (partition_bytes=)"
+    )
+
+
+def _large_text(source: Source, columns: Collection[str]) -> str:
+    """The column that has the largest piece of text, in words; "" where none is large."""
+    sizes = {name: source.text_bytes[name] for name in columns if name in source.text_bytes}
+    if not sizes:
+        return ""
+    name = max(sizes, key=lambda column: (sizes[column], column))
+    return f" (column {name!r} has {in_units(sizes[name])} of text in one piece)"
 
 
 def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:

@@ -18,6 +18,22 @@ from bigmm.objective.solvers import FIRST_DEFLATION, FIRST_PROBES
 VECTORS = FIRST_PROBES + FIRST_DEFLATION
 """Probes and deflation vectors that the iterative solver starts with."""
 
+# Reading
+
+TEXT_COPIES = 8
+"""Reading a piece of text, and learning its values, takes so many times its bytes: the piece as it is stored and
+decompressed, Arrow's table of distinct values, which grows by doubling, and the columns and levels that are made of it
+(measured: 4.3 for Arrow alone, 7.3 in all)."""
+
+
+def reading_bytes(rows: int, n_columns: int, text: int) -> int:
+    """Bytes of some columns of a partition while it is read: 8 bytes for each value, and the large pieces of text.
+
+    text: bytes of the pieces of text that are large, as they are stored.
+    """
+    return 8 * rows * n_columns + TEXT_COPIES * text
+
+
 # The pass over the rows
 
 
@@ -110,6 +126,23 @@ def iterative_bytes(sparse: int, n_effects: int, m: int) -> int:
     return 2 * sparse + 8 * n_effects * (6 * VECTORS + m)
 
 
+def stage_bytes(levels: int, width: int, p: int) -> int:
+    """Bytes of the part of the Cholesky factor that a term has which is eliminated level by level: its diagonal block,
+    factor and inverse (q, k, k), and its coupling with [X y] before and after elimination (q, k, p + 1)."""
+    return 8 * levels * width * (3 * width + 2 * (p + 1))
+
+
+def tail_bytes(levels: int, width: int) -> int:
+    """Bytes of the part of the Cholesky factor that a term has in the dense tail."""
+    return 8 * (levels * width) ** 2
+
+
+def applied_bytes(pairs: int) -> int:
+    """Bytes of what is applied, and never formed, of a term with so many pairs of levels: scaled numbers and indices of
+    three copies."""
+    return 48 * pairs
+
+
 def driver_bytes(layout: Layout, n_workers: int) -> int:
     """Peak of holding all levels of nested factors in this process: the sums of the workers and of the tree of merges,
     or the blocks and their factor (measured: 165 bytes per level for y ~ x + (1 | g), 480 for three nested
@@ -129,6 +162,48 @@ def _nested_blocks(layout: Layout) -> int:
 
 
 # Rows and sums that stay in shards
+
+SHUFFLE_COPIES = 4
+"""Making shards in memory takes so many times the bytes of the shards: chunks, pieces and shards are there before
+memory that was given back is used again."""
+WORKING_COPIES = 4
+"""Summing or evaluating a shard takes so many times the bytes of its rows or sums."""
+
+
+def row_bytes(n_columns: int, n_groupings: int, weighted: bool, with_offset: bool) -> int:
+    """Bytes of one row in a shard: columns without the constant, y, weight, offset, and level numbers."""
+    return 8 * (n_columns - 1 + 1 + weighted + with_offset) + 4 * n_groupings
+
+
+def pattern_bytes(terms: int) -> int:
+    """Bytes that crossed terms add to a row of a shard: numbers of its levels among those with rows, and for each pair
+    of terms the entry of the block that the row adds to."""
+    return 4 * terms + 4 * terms * (terms - 1) // 2
+
+
+def label_bytes(layout: Layout) -> int:
+    """Bytes of the driver's dictionaries of levels."""
+    return sum(8 * grouping.n_levels for grouping in layout.groupings)
+
+
+def level_sums_bytes(layout: Layout) -> int:
+    """Bytes of all sums per level in shards, wherever they are."""
+    return sum(record_bytes(term.n_levels, term.width, len(layout.columns) + 1) for term in layout.joint)
+
+
+def record_bytes(levels: int, width: int, c: int) -> int:
+    """Bytes of the sums of a factor in shards: a record (k, c) and two numbers (level and parent, int32) per level."""
+    return levels * (8 * width * c + 8)
+
+
+def shard_work_bytes(nbytes: int, n_shards: int) -> int:
+    """Bytes of working with shards that are `nbytes` / `n_shards` large."""
+    return WORKING_COPIES * nbytes // n_shards
+
+
+def mode_bytes(levels: int, width: int) -> int:
+    """Bytes of the levels of a factor that only shards have: modes (q, k), and what a level knows of its parent."""
+    return levels * (8 * width + 16)
 
 
 def working_sums_bytes(layout: Layout, entries: int, pairs: int) -> int:
@@ -150,7 +225,7 @@ def working_sums_bytes(layout: Layout, entries: int, pairs: int) -> int:
 
 def matrix_accumulator_bytes(q: int, p: int, entries: int) -> int:
     """Bytes of the sums of `lmm_from_arrays`: [Z X y]'[X y] dense, and Z'Z sparse with a number and an index for each
-    entry; a row of Z meets as many columns of Z as it has entries."""
+    entry. Z'Z is taken to have about as many entries as Z has, and at most (q, q)."""
     return 8 * (q + p + 1) * (p + 1) + 12 * q * min(q, max(1, entries // max(q, 1)))
 
 

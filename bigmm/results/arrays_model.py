@@ -14,6 +14,7 @@ from bigmm.execute import Lane, executor
 from bigmm.objective.general import GeneralCriterion, GeneralEstimates
 from bigmm.results.estimated import Estimated
 from bigmm.results.fit_results import FitResults
+from bigmm.results.inference import linear_inference
 from bigmm.results.summary import Block, Summary, criterion_block, fixed_block, lost_note, numbers
 from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matrices
 
@@ -75,9 +76,9 @@ class Linear:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LmmArraysResults(FitResults):
-    """A linear mixed model fitted to matrices, deep-frozen; names as in `LmmResults`.
+    """A linear mixed model that was fitted to matrices. It cannot be changed; names are those of `LmmResults`.
 
-    Pickles without lambda_fn and without the rows: what is kept is Lambda at the estimate.
+    A pickled fit is without `lambda_fn` and without the rows: it has Lambda at the estimate.
     """
 
     fitted: FittedArrays
@@ -85,7 +86,8 @@ class LmmArraysResults(FitResults):
     def __reduce__(self) -> tuple:
         criterion = self.fitted.criterion
         frozen = GeneralCriterion(criterion.gram, FixedLambda(self.fitted.lam), criterion.reml, criterion.kind)
-        return LmmArraysResults, (replace(self.fitted, criterion=frozen, rows=()),)
+        curvature = linear_inference(self.fitted).curvature  # while Lambda(theta) is at hand
+        return LmmArraysResults, (replace(self.fitted, criterion=frozen, rows=(), curvature=curvature),)
 
     @property
     def u(self) -> np.ndarray:
@@ -98,7 +100,7 @@ class LmmArraysResults(FitResults):
         return self.fitted.estimates.b
 
     def conditional_sd(self) -> np.ndarray:
-        """(q,) standard deviations of the random effects given y, theta, sigma and beta (lme4's condVar, its root)."""
+        """Return the standard deviations (q,) of the random effects given y, theta, sigma and beta (lme4's condVar)."""
         return self.fitted.criterion.conditional_sd(self.theta)
 
     @property
@@ -121,10 +123,29 @@ class LmmArraysResults(FitResults):
     def predict(
         self, X: Any = None, Z: Any = None, offset: Any = None, *, random: bool = True, client: Any = None
     ) -> np.ndarray:
-        """(n,) X beta (+ Z b) + offset; rows are read a chunk at a time, whatever kind of array they are in.
+        """Predict for new rows, or for the rows of the fit: X beta + Z b + offset. Rows are read a chunk at a time.
 
-        Without X the rows of the fit; random=False leaves Z b out, and then Z may be missing. Columns that were dropped
-        for depending on earlier ones count as zero. Raises UsageError when shapes disagree with the fit.
+        Parameters
+        ----------
+        X : array (n, p), optional
+            Model matrix; without it the rows of the fit. Columns that were dropped count as zero.
+        Z : array (n, q), optional
+            Covariates of the random effects. It may be absent with ``random=False``.
+        offset : array (n,), optional
+            The known part of the linear predictor.
+        random : bool
+            Whether Z b is added.
+        client : distributed.Client, optional
+            Read the rows on the workers of this cluster.
+
+        Returns
+        -------
+        ndarray (n,)
+
+        Raises
+        ------
+        UsageError
+            If shapes disagree with the fit, or a pickled fit is asked for its own rows.
         """
         if isinstance(random, (list, tuple)):
             raise UsageError(
@@ -140,8 +161,8 @@ class LmmArraysResults(FitResults):
         return np.concatenate(list(executor(client).map(task, lanes, label="predict")))
 
     def _new_rows(self, X: Any, Z: Any, offset: Any, random: bool) -> tuple[MatrixPartition, ...]:
-        given = {"X": X, "Z": Z if random else None, "offset": offset}
-        arrays = {name: open_matrix(values, name) for name, values in given.items() if values is not None}
+        inputs = {"X": X, "Z": Z if random else None, "offset": offset}
+        arrays = {name: open_matrix(values, name) for name, values in inputs.items() if values is not None}
         if random and Z is None:
             raise UsageError("predict() needs Z beside X, or random=False for X beta alone")
         columns = {"X": len(self.beta), "Z": len(self.b)}
@@ -164,7 +185,7 @@ class LmmArraysResults(FitResults):
         return np.concatenate([part.read("y") for part in self.fitted.rows]) - fitted
 
     def save(self, path: Any, overwrite: bool = False) -> None:
-        """Not available: raises UsageError."""
+        """Raise UsageError: `lambda_fn` is code, which a saved fit cannot hold."""
         raise UsageError(
             "a fit of lmm_from_arrays cannot be saved: lambda_fn is code, and bigmm.load runs none. Pickle the result "
             "(it keeps Lambda at the estimate), or keep theta and fit again with theta0=theta"

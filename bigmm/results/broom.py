@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from bigmm.errors import UsageError
-from bigmm.results import coefficients, effects
+from bigmm.results import effects, inference
 from bigmm.results.estimated import Estimated
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.rows import ERROR
@@ -16,17 +17,19 @@ from bigmm.results.rows import ERROR
 SCALES = {"sdcor": ("sd__", "cor__"), "vcov": ("var__", "cov__")}
 
 
-def _fixed(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
-    limits = coefficients.intervals(fitted, level, "wald")
+def _fixed(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFrame:
+    single = inference.coefficient_tests(fitted, ddf)
+    low, high = inference.limits(single, level)
     columns = {
         "effect": "fixed",
         "term": list(fitted.fixed_names),
-        "estimate": np.array(fitted.estimates.beta),
-        "std.error": coefficients.standard_errors(fitted),
-        "statistic": coefficients.z_values(fitted),
-        "p.value": coefficients.p_values(fitted),
-        "conf.low": limits["lower"].to_numpy(),
-        "conf.high": limits["upper"].to_numpy(),
+        "estimate": single.estimate,
+        "std.error": single.error,
+        "statistic": single.statistic,
+        **({"df": single.df} if inference.is_linear(fitted) else {}),
+        "p.value": single.p_value,
+        "conf.low": low,
+        "conf.high": high,
     }
     return pd.DataFrame(columns)
 
@@ -40,7 +43,7 @@ def _parameter_name(row: dict, scales: str) -> str:
     return f"{together}{row['name1']}.{row['name2']}"
 
 
-def _parameters(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
+def _parameters(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFrame:
     rows = effects.varcorr(fitted).to_dict("records")
     columns = {
         "effect": "ran_pars",
@@ -51,7 +54,7 @@ def _parameters(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _modes(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
+def _modes(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFrame:
     spread = effects.conditional_sd(fitted)
     parts = []
     for number, joint in effects.random_joints(fitted):
@@ -72,7 +75,7 @@ def _modes(fitted: FittedLmm, scales: str, level: float) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-EFFECTS: dict[str, Callable[[FittedLmm, str, float], pd.DataFrame]] = {
+EFFECTS: dict[str, Callable[[FittedLmm, str, float, Any], pd.DataFrame]] = {
     "fixed": _fixed,
     "ran_pars": _parameters,
     "ran_vals": _modes,
@@ -83,14 +86,14 @@ LEADING = ("effect", "group", "level", "term")
 """Columns that come first, in broom.mixed's order, where tables of several kinds follow each other."""
 
 
-def tidy(fitted: FittedLmm, effects: str | Sequence[str], scales: str, level: float) -> pd.DataFrame:
+def tidy(fitted: FittedLmm, effects: str | Sequence[str], scales: str, level: float, ddf: Any) -> pd.DataFrame:
     """One row per coefficient, variance parameter or conditional mode; several kinds of effects one after the other."""
     kinds = [effects] if isinstance(effects, str) else effects
     if not isinstance(kinds, (list, tuple)) or not kinds or any(kind not in tuple(EFFECTS) for kind in kinds):
         raise UsageError(f"tidy(effects={effects!r}): choose one of {', '.join(EFFECTS)}, or a list of them")
     if scales not in SCALES:
         raise UsageError(f"tidy(scales={scales!r}): choose one of {', '.join(SCALES)}")
-    tables = [EFFECTS[kind](fitted, scales, level) for kind in dict.fromkeys(kinds)]
+    tables = [EFFECTS[kind](fitted, scales, level, ddf) for kind in dict.fromkeys(kinds)]
     if len(tables) == 1:
         return tables[0]
     table = pd.concat(tables, ignore_index=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from bigmm.errors import UsageError
 from bigmm.results.estimated import Estimated
+from bigmm.results.inference import coefficient_tests, limits, method
 
 INTERVAL_METHODS = ("wald",)
 
@@ -17,12 +17,6 @@ INTERVAL_METHODS = ("wald",)
 def named(fitted: Estimated, values: np.ndarray, name: str) -> pd.Series:
     """(p,) values as a Series over the coefficient names."""
     return pd.Series(np.array(values, dtype=float), index=list(fitted.fixed_names), name=name)
-
-
-def covariance(fitted: Estimated) -> pd.DataFrame:
-    """(p, p) covariance matrix of the coefficients; NaN for dropped columns."""
-    names = list(fitted.fixed_names)
-    return pd.DataFrame(np.array(fitted.estimates.vcov), index=names, columns=names)
 
 
 def standard_errors(fitted: Estimated) -> np.ndarray:
@@ -33,11 +27,6 @@ def standard_errors(fitted: Estimated) -> np.ndarray:
 def z_values(fitted: Estimated) -> np.ndarray:
     """(p,) estimate / standard error."""
     return fitted.estimates.beta / standard_errors(fitted)
-
-
-def p_values(fitted: Estimated) -> np.ndarray:
-    """(p,) two-sided, from the normal distribution."""
-    return 2.0 * stats.norm.sf(np.abs(z_values(fitted)))
 
 
 def confidence_level(bare: Any = None, *, level: Any = None, alpha: Any = None) -> float:
@@ -78,30 +67,29 @@ def _share(name: str, value: Any) -> float:
     return float(value)
 
 
-def intervals(fitted: Estimated, level: float, method: str) -> pd.DataFrame:
+def intervals(fitted: Estimated, level: float, kind: str, ddf: Any = "auto") -> pd.DataFrame:
     """Confidence limits of the coefficients at a level of `confidence_level`: columns lower, upper."""
-    if method not in INTERVAL_METHODS:
-        raise UsageError(f"conf_int(method={method!r}) is not available; available: {', '.join(INTERVAL_METHODS)}")
-    half = stats.norm.ppf(0.5 + level / 2.0) * standard_errors(fitted)
-    beta = fitted.estimates.beta
-    return pd.DataFrame({"lower": beta - half, "upper": beta + half}, index=list(fitted.fixed_names))
+    if kind not in INTERVAL_METHODS:
+        raise UsageError(f"conf_int(method={kind!r}) is not available; available: {', '.join(INTERVAL_METHODS)}")
+    low, high = limits(coefficient_tests(fitted, ddf), level)
+    return pd.DataFrame({"lower": low, "upper": high}, index=list(fitted.fixed_names))
 
 
-def table(fitted: Estimated) -> pd.DataFrame:
-    """The coefficient table of the summary: Estimate, Std. Error, t value (z value), Pr(>|z|)."""
-    columns = {
-        "Estimate": fitted.estimates.beta,
-        "Std. Error": standard_errors(fitted),
-        fitted.statistic: z_values(fitted),
-        "Pr(>|z|)": p_values(fitted),
-    }
+def table(fitted: Estimated, ddf: Any = "auto") -> pd.DataFrame:
+    """The coefficient table of the summary: Estimate, Std. Error, df, t value, Pr(>|t|), or z value and Pr(>|z|)."""
+    single = coefficient_tests(fitted, ddf)
+    columns = {"Estimate": single.estimate, "Std. Error": single.error}
+    if method(fitted, ddf) == "normal":
+        columns |= {fitted.statistic: single.statistic, "Pr(>|z|)": single.p_value}
+    else:
+        columns |= {"df": single.df, fitted.statistic: single.statistic, "Pr(>|t|)": single.p_value}
     return pd.DataFrame(columns, index=list(fitted.fixed_names))
 
 
 def correlations(fitted: Estimated) -> pd.DataFrame:
     """Correlation matrix of the estimable coefficients."""
-    kept = np.isfinite(fitted.estimates.beta)
-    names = [name for name, keep in zip(fitted.fixed_names, kept, strict=True) if keep]
-    vcov = fitted.estimates.vcov[np.ix_(kept, kept)]
+    estimated = np.isfinite(fitted.estimates.beta)
+    names = [name for name, keep in zip(fitted.fixed_names, estimated, strict=True) if keep]
+    vcov = fitted.estimates.vcov[np.ix_(estimated, estimated)]
     scale = np.sqrt(np.diag(vcov))
     return pd.DataFrame(vcov / np.outer(scale, scale), index=names, columns=names)

@@ -17,19 +17,19 @@ Recipe = TypeVar("Recipe", bound=Callable[..., Any])
 
 def doubts(fitted: FittedLmm | FittedArrays) -> list[BigmmWarning]:
     """What there is to warn about: none, one or two warnings."""
-    said: list[BigmmWarning] = []
+    out: list[BigmmWarning] = []
     outcome = fitted.outcome
     if not outcome.converged:
         text = f"the fit has not converged ({outcome.status}): do not rely on its estimates. {outcome.advice}"
-        said.append(ConvergenceWarning(text.rstrip()))
+        out.append(ConvergenceWarning(text.rstrip()))
     if fitted.is_singular:
-        said.append(
+        out.append(
             SingularFitWarning(
                 "the fit is singular: a variance is estimated as zero, or a correlation as +-1; a model with fewer "
                 "random effects would fit as well"
             )
         )
-    return said
+    return out
 
 
 def warn_of(fitted: FittedLmm | FittedArrays, before: FittedLmm | None = None) -> None:
@@ -37,9 +37,9 @@ def warn_of(fitted: FittedLmm | FittedArrays, before: FittedLmm | None = None) -
 
     before: the fit that this one refines; what it was warned about is not said again.
     """
-    known = {type(doubt) for doubt in doubts(before)} if before is not None else set()
+    repeated = {type(doubt) for doubt in doubts(before)} if before is not None else set()
     for doubt in doubts(fitted):
-        if type(doubt) not in known:
+        if type(doubt) not in repeated:
             warnings.warn(doubt, stacklevel=callers_level())
 
 

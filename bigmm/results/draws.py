@@ -1,8 +1,8 @@
 """Draws that can be entered anywhere: draw i depends on seed, stream and i alone.
 
-Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a counter-based generator, and one 64-bit
-word gives one uniform, and by inversion one draw of any distribution (see `scale.QUANTILES`), so a partition can start
-at its own row number and the way rows are cut into partitions cannot matter. (numpy's samplers take a varying number of
+Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") is a counter-based generator. One 64-bit word
+gives one uniform, and by inversion one draw of any distribution (`Distribution.quantile`). So a partition can start at
+its own row number, and the way rows are cut into partitions cannot matter. (numpy's samplers take a varying number of
 words per draw and would not do.)
 """
 

@@ -11,6 +11,7 @@ import pandas as pd
 from bigmm.design.layout import JointTerm
 from bigmm.errors import UsageError
 from bigmm.objective.conditional import level_variances, selected_variances
+from bigmm.objective.covariances import TermCovariance
 from bigmm.objective.factorization import Variances
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.rows import ERROR
@@ -18,12 +19,13 @@ from bigmm.results.rows import ERROR
 VARCORR_COLUMNS = ("group", "name1", "name2", "vcov", "sdcor")
 
 
-def _term_rows(group: str, names: tuple[str, ...], cov: np.ndarray) -> list[tuple]:
+def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple]:
     """Variances first, then covariances down the columns of the lower triangle, as lme4 lists them."""
+    group, names = term.group, term.names
     sd = np.sqrt(np.diag(cov))
     rows: list[tuple] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
     with np.errstate(invalid="ignore", divide="ignore"):
-        for j in range(len(names)):
+        for j in range(len(names)) if term.covariance.is_correlated else ():
             for i in range(j + 1, len(names)):
                 corr = cov[i, j] / (sd[i] * sd[j])
                 rows.append((group, names[j], names[i], cov[i, j], corr))
@@ -40,7 +42,7 @@ def varcorr(fitted: FittedLmm) -> pd.DataFrame:
     last where the model has one."""
     rows: list[tuple] = []
     for term, cov in zip(fitted.terms, term_covariances(fitted), strict=True):
-        rows += _term_rows(term.group, term.names, cov)
+        rows += _term_rows(term, cov)
     sigma = fitted.residual_sd
     if sigma is not None:
         rows.append(("Residual", None, None, sigma**2, sigma))
@@ -72,7 +74,7 @@ def level_index(fitted: FittedLmm, number: int, joint: JointTerm) -> pd.Index:
 
 def conditional_sd(fitted: FittedLmm) -> tuple[Variances, ...]:
     """Per joint term (q, k) conditional standard deviations of the modes given theta, sigma and beta."""
-    return tuple(found.roots() for found in level_variances(fitted.criterion, fitted.theta))
+    return tuple(variances.roots() for variances in level_variances(fitted.criterion, fitted.theta))
 
 
 def ranef(
@@ -113,15 +115,15 @@ def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.n
     indices = {(index := level_index(fitted, n, joint)).name: index for n, joint in random_joints(fitted)}
     if not isinstance(levels, Mapping):
         raise UsageError(f"ranef(levels=...) must be a dict by grouping, such as {{'g': ['a']}}, got {levels!r}")
-    found = {}
+    chosen = {}
     for name, labels in levels.items():
         if name not in indices:
             raise UsageError(f"ranef(levels=...): no grouping {name!r}; there are {', '.join(map(str, indices))}")
-        found[name] = indices[name].get_indexer(pd.Index(labels))
-        if (found[name] < 0).any():
-            lost = next(label for label, place in zip(labels, found[name], strict=True) if place < 0)
+        chosen[name] = indices[name].get_indexer(pd.Index(labels))
+        if (chosen[name] < 0).any():
+            lost = next(label for label, place in zip(labels, chosen[name], strict=True) if place < 0)
             raise UsageError(f"ranef(levels=...): {name!r} has no level {lost!r} with rows")
-    return found
+    return chosen
 
 
 def n_groups(fitted: FittedLmm) -> dict[str, int]:

@@ -16,11 +16,13 @@ class Estimated:
     """The part of a fit that tables of coefficients, criteria and summaries read.
 
     fixed_names: (p,) coefficients in the user's order; theta: (n_theta,); estimates: has beta (p,) and vcov (p, p), NaN
-    in dropped slots, sigma and objective; criterion: evaluates theta again; nobs: rows used; seconds: {phase: s}.
+    in dropped slots, sigma and objective; criterion: evaluates theta again; nobs: rows used; seconds: {phase: s};
+    curvature: the `ProfileCurvature` behind degrees of freedom, where the criterion cannot give it again.
     """
 
     title: ClassVar[str] = "Linear mixed model"
     statistic: ClassVar[str] = "t value"
+    kind: ClassVar[str] = "lmm"
 
     reml: bool
     criterion: Any
@@ -31,6 +33,7 @@ class Estimated:
     seconds: Mapping[str, float]
     solver: str
     bigmm_version: str
+    curvature: Any = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.origin}: the inner state of a fit; fitted values are in fittedvalues>"

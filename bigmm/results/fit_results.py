@@ -10,7 +10,7 @@ import pandas as pd
 
 from bigmm.arguments import strict
 from bigmm.optimize.outcome import Outcome
-from bigmm.results import broom, coefficients
+from bigmm.results import broom, coefficients, inference
 from bigmm.results.estimated import Estimated, freeze
 from bigmm.results.summary import Summary, headline
 
@@ -19,7 +19,7 @@ DEGREES = ("total", "fixed", "random")
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class FitResults:
-    """A deep-frozen fit. statsmodels names first, lme4 names as aliases."""
+    """A fit that cannot be changed. Names are those of statsmodels, with lme4's names as aliases."""
 
     fitted: Estimated
 
@@ -38,7 +38,7 @@ class FitResults:
         return self.summary()._repr_html_()
 
     def summary(self) -> Summary:
-        """Printable (text and HTML), laid out like lme4's."""
+        """Return the summary, laid out like lme4's; it prints as text, and as HTML in a notebook."""
         raise NotImplementedError
 
     # Fixed effects
@@ -60,29 +60,135 @@ class FitResults:
 
     @property
     def zvalues(self) -> pd.Series:
-        """The same as `tvalues`: p values use the normal distribution."""
+        """The same numbers as `tvalues`."""
         return self.tvalues.rename("zvalues")
 
     @property
     def pvalues(self) -> pd.Series:
-        """Two-sided Wald p values from the normal distribution."""
-        return coefficients.named(self.fitted, coefficients.p_values(self.fitted), "pvalues")
+        """Two-sided p values: of t with Satterthwaite's degrees of freedom for a linear model that the exact solver
+        fitted, else of the normal distribution."""
+        return coefficients.named(self.fitted, inference.coefficient_tests(self.fitted).p_value, "pvalues")
 
     @strict
     def conf_int(
-        self, bare: float | None = None, /, method: str = "wald", *, level: float | None = None, alpha: Any = None
+        self,
+        bare: float | None = None,
+        /,
+        method: str = "wald",
+        *,
+        level: float | None = None,
+        alpha: Any = None,
+        ddf: str = "auto",
     ) -> pd.DataFrame:
-        """Confidence limits of the coefficients: columns lower, upper.
+        """Return confidence limits of the coefficients.
 
-        The confidence level is ``level=0.95`` or ``alpha=0.05``; a bare number is a level and at least 0.5, since
-        statsmodels reads a bare 0.05 as alpha. Raises UsageError.
+        Parameters
+        ----------
+        bare : float, optional
+            A confidence level of at least 0.5. A smaller number is refused, because statsmodels reads it as alpha.
+        method : {"wald"}
+            Wald limits, from t or the normal distribution.
+        level : float, optional
+            Confidence level, 0.95 if none is there.
+        alpha : float, optional
+            1 - level.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        DataFrame
+            Columns lower and upper, a row for each coefficient.
+
+        Raises
+        ------
+        UsageError
+            If the level is not between 0 and 1, or is there twice.
         """
         level = coefficients.confidence_level(bare, level=level, alpha=alpha)
-        return coefficients.intervals(self.fitted, level, method)
+        return coefficients.intervals(self.fitted, level, method, ddf)
 
-    def cov_params(self) -> pd.DataFrame:
-        """(p, p) covariance matrix of the coefficients."""
-        return coefficients.covariance(self.fitted)
+    @strict
+    def cov_params(self, *, ddf: str | None = None) -> pd.DataFrame:
+        """Return the covariance matrix (p, p) of the coefficients, as a frame with their names.
+
+        Parameters
+        ----------
+        ddf : str, optional
+            "kenward-roger" gives the adjusted matrix of that method; all else the usual one.
+
+        Returns
+        -------
+        DataFrame
+        """
+        return inference.covariance(self.fitted, ddf)
+
+    @strict
+    def t_test(
+        self, hypotheses: Any, ddf: str = "auto", *, level: float | None = None, alpha: float | None = None
+    ) -> pd.DataFrame:
+        """Test linear hypotheses about the coefficients, each on its own.
+
+        Parameters
+        ----------
+        hypotheses : str, list of str, array (r, p), or pair of array (r, p) and values (r,)
+            Text is such as ``"x1 - x2 = 0"``, several with commas; without ``=`` it means ``= 0``.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+        level : float, optional
+            Confidence level, 0.95 if neither `level` nor `alpha` is there.
+        alpha : float, optional
+            1 - level.
+
+        Returns
+        -------
+        DataFrame
+            Columns term, estimate, std.error, statistic, df, p.value, conf.low, conf.high.
+
+        Raises
+        ------
+        UsageError
+            If a name is no coefficient, an expression is not linear, or a coefficient is not estimable.
+        """
+        level = coefficients.confidence_level(level=level, alpha=alpha)
+        return inference.t_test(self.fitted, hypotheses, ddf, level)
+
+    @strict
+    def f_test(self, hypotheses: Any, ddf: str = "auto") -> pd.DataFrame:
+        """Test all hypotheses together by F.
+
+        Parameters
+        ----------
+        hypotheses : str, list of str, array (r, p), or pair of array (r, p) and values (r,)
+            See `t_test`.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        DataFrame
+            One row with numdf, dendf, F, p.value.
+        """
+        return inference.f_test(self.fitted, hypotheses, ddf)
+
+    @strict
+    def wald_test(self, hypotheses: Any) -> pd.DataFrame:
+        """Test all hypotheses together by Wald's chi-square, without denominator degrees of freedom.
+
+        Parameters
+        ----------
+        hypotheses : str, list of str, array (r, p), or pair of array (r, p) and values (r,)
+            See `t_test`.
+
+        Returns
+        -------
+        DataFrame
+            One row with df, statistic, p.value.
+        """
+        return inference.wald_test(self.fitted, hypotheses)
 
     def vcov(self) -> pd.DataFrame:
         """lme4's name for `cov_params`."""
@@ -101,7 +207,7 @@ class FitResults:
 
     @property
     def theta(self) -> np.ndarray:
-        """(n_theta,) relative covariance parameters: in lme4's order, or what lambda_fn takes."""
+        """Relative covariance parameters (n_theta,): in lme4's order, or what `lambda_fn` takes."""
         return self.fitted.theta
 
     @property
@@ -148,12 +254,12 @@ class FitResults:
 
     @property
     def nobs(self) -> int:
-        """Rows used."""
+        """Number of rows that the fit used."""
         return self.fitted.nobs
 
     @property
     def npar(self) -> int:
-        """Coefficients, theta, and sigma or the dispersion where there is one."""
+        """Number of parameters: coefficients, theta, and sigma or the dispersion where there is one."""
         return self.fitted.npar
 
     @property
@@ -173,12 +279,12 @@ class FitResults:
 
     @property
     def optimizer_result(self) -> Outcome:
-        """Status, evaluations, largest gradient entry at the optimum, advice."""
+        """The outcome of the search: status, evaluations, largest entry of the gradient at the optimum, advice."""
         return self.fitted.outcome
 
     @property
     def solver(self) -> str:
-        """Which solver evaluated the criterion."""
+        """The solver that evaluated the criterion."""
         return self.fitted.solver
 
     @property
@@ -193,5 +299,5 @@ class FitResults:
         return self.fitted.criterion.effective_df_error(self.theta)
 
     def glance(self) -> pd.DataFrame:
-        """One row about the model."""
+        """Return one row about the model, as R's broom does: nobs, sigma, logLik, AIC, BIC, deviance and more."""
         return broom.glance(self.fitted)

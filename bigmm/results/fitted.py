@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -34,8 +34,6 @@ class FittedLmm(Estimated):
     that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
     """
 
-    kind: ClassVar[str] = "lmm"
-
     formula: str
     spec: DesignSpec
     assembled: Assembled
@@ -58,6 +56,7 @@ class FittedLmm(Estimated):
 
     @property
     def layout(self) -> Layout:
+        """The columns and terms of the design."""
         return self.spec.layout
 
     @property

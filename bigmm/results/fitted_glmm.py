@@ -8,11 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bigmm.families import Family
-from bigmm.families.family import DISPERSION_MEANING
 from bigmm.results.fitted import GAUSSIAN, FittedLmm
-
-SCALED = ("gaussian", "gamma", "inverse_gaussian")
-"""Families whose dispersion is a scale: sigma = sqrt(phi). The negative binomial's is a shape."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
@@ -21,7 +17,7 @@ class FittedGlmm(FittedLmm):
 
     criterion: a `laplace.working.WorkingModel`, the blocks at the mode (residual variance 1); estimates.objective: -2
     log L on R's scale, estimates.sigma: 1, so theta is on the scale of the linear predictor; phi: dispersion
-    (`families.family.DISPERSION_MEANING`), 1 without; nagq: 0 fast, 1 Laplace, k quadrature points; laplace: "expected"
+    (`Distribution.dispersion_meaning`), 1 without; nagq: 0 fast, 1 Laplace, k quadrature points; laplace: "expected"
     or "observed" weights in log|M|; working_weights: those of the blocks, "expected" also where observed ones leave the
     blocks without a factor; se_method: "hessian" or "rx"; penalized: -2 sum ll + |u|^2 + constants at the mode;
     compressed_rows: rows after identical ones were counted, None when that did not pay.
@@ -64,7 +60,7 @@ class FittedGlmm(FittedLmm):
     @property
     def sigma(self) -> float:
         """sqrt(phi) where the dispersion is a scale, else 1 (lme4's and glmmTMB's sigma)."""
-        return float(np.sqrt(self.phi)) if self.family.name in SCALED else 1.0
+        return float(np.sqrt(self.phi)) if self.family.distribution.dispersion == "scale" else 1.0
 
     @property
     def dispersion(self) -> float:
@@ -74,7 +70,7 @@ class FittedGlmm(FittedLmm):
     @property
     def residual_sd(self) -> float | None:
         """sigma where the dispersion is a scale, else None."""
-        return self.sigma if self.family.name in SCALED else None
+        return self.sigma if self.family.distribution.dispersion == "scale" else None
 
     @property
     def modelled(self) -> str:
@@ -82,7 +78,7 @@ class FittedGlmm(FittedLmm):
         outcomes = self.spec.outcomes
         if outcomes is not None:
             return str(outcomes)
-        return "modelled value 1 against 0" if self.family.name == "bernoulli" else ""
+        return self.family.distribution.outcome_note
 
     @property
     def origin(self) -> str:
@@ -98,8 +94,7 @@ class FittedGlmm(FittedLmm):
         if self.modelled:
             lines.append(("Response", f"{self.layout.response} ({self.modelled})"))
         if self.family.has_dispersion:
-            meaning = DISPERSION_MEANING[self.family.family_id]
-            lines.append(("Dispersion", f"{self.phi:.5g} ({meaning})"))
+            lines.append(("Dispersion", f"{self.phi:.5g} ({self.family.distribution.dispersion_meaning})"))
         lines.append(("Weights in log|M|", WEIGHTS[self.family.canonical, self.laplace]))
         return tuple(lines)
 

@@ -15,12 +15,11 @@ from bigmm.results.rows_generalized import AugmentGeneralized, FamilyNoise
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class GlmmResults(MixedModelResults):
-    """A fitted generalized linear mixed model, deep-frozen. statsmodels names first, lme4 names as aliases, broom.mixed
-    tables.
+    """A fitted generalized linear mixed model. It cannot be changed.
 
-    theta, varcorr, ranef and vcov are on the scale of the linear predictor: theta is not divided by sigma, in families
-    with a dispersion too (glmmTMB's convention). ``objective`` is -2 log L on R's scale, constants included, whatever
-    nagq.
+    Attributes have the names of statsmodels, with lme4's names as aliases; tables are those of R's broom.mixed. theta,
+    varcorr, ranef and vcov are on the scale of the linear predictor. theta is not divided by sigma, in families with a
+    dispersion too (glmmTMB's convention). `objective` is -2 log L on R's scale, constants included, for every nagq.
     """
 
     fitted: FittedGlmm
@@ -48,17 +47,16 @@ class GlmmResults(MixedModelResults):
 
     @property
     def laplace(self) -> str:
-        """Which working weights log|M| has: "expected" or "observed"."""
+        """The working weights in log|M|: "expected" or "observed"."""
         return self.fitted.laplace
 
     @property
     def se_method(self) -> str:
-        """Where standard errors come from: "hessian" of the maximised objective, or "rx", the working model at
-        theta."""
+        """The source of standard errors: "hessian" of the maximised objective, or "rx", the working model at theta."""
         return self.fitted.se_method
 
     def certify(self, *where: Any, **how: Any) -> NoReturn:
-        """Not for generalized models: raises UsageError. The exact objective is that of a fit with solver="exact"."""
+        """Raise UsageError: the exact objective of a generalized model is that of a fit with solver="exact"."""
         raise UsageError(
             "certify() is for linear models only: the exact objective of a generalized one needs its modes found "
             "again; compare with a fit with solver='exact'"

@@ -29,8 +29,8 @@ def _split(value: Any, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, An
 
 def _join(arrays: Mapping[str, np.ndarray], prefix: str, scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `_split` took apart."""
-    found = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
-    return {**scalars, **{name: a for name, a in found.items() if "/" not in name}}
+    blocks = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    return {**scalars, **{name: a for name, a in blocks.items() if "/" not in name}}
 
 
 def gram_parts(gram: Gram) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -38,9 +38,9 @@ def gram_parts(gram: Gram) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     arrays, scalars = _split(gram, "gram/")
     terms, cross = [], []
     for number, term in enumerate(gram.terms):
-        more, rest = _split(term, f"terms/{number}/")
+        more, small = _split(term, f"terms/{number}/")
         arrays |= more
-        terms.append(rest)
+        terms.append(small)
     for (j, k), block in gram.cross.items():
         arrays |= _split(block, f"cross/{j}-{k}/")[0]
         cross.append([j, k])
@@ -49,7 +49,7 @@ def gram_parts(gram: Gram) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def gram_from(arrays: Mapping[str, np.ndarray], scalars: Mapping[str, Any]) -> Gram:
     """The Gram that `gram_parts` took apart."""
-    rest = {name: value for name, value in scalars.items() if name not in BLOCKS}
+    small = {name: value for name, value in scalars.items() if name not in BLOCKS}
     terms = tuple(TermBlock(**_join(arrays, f"terms/{n}/", entry)) for n, entry in enumerate(scalars["terms"]))
     cross = {(j, k): CrossBlock(**_join(arrays, f"cross/{j}-{k}/", {})) for j, k in scalars["cross"]}
-    return Gram(terms=terms, cross=cross, **_join(arrays, "gram/", rest))
+    return Gram(terms=terms, cross=cross, **_join(arrays, "gram/", small))

@@ -14,10 +14,11 @@ from bigmm.results.rows import Augment, NormalNoise
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class LmmResults(MixedModelResults):
-    """A fitted linear mixed model, deep-frozen. statsmodels names first, lme4 names as aliases, broom.mixed tables.
+    """A fitted linear mixed model. It cannot be changed.
 
-    Coefficients come in the order of the formula, theta in lme4's order (lower triangles column by column, terms by
-    decreasing number of levels).
+    Attributes have the names of statsmodels, with lme4's names as aliases; tables are those of R's broom.mixed.
+    Coefficients come in the order of the formula. theta comes in lme4's order: lower triangles column by column, terms
+    by decreasing number of levels.
     """
 
     fitted: FittedLmm
@@ -31,12 +32,33 @@ class LmmResults(MixedModelResults):
         *,
         progress: Any = None,
     ) -> Certificate:
-        """The exact objective at `theta`, beside what the iterative solver says and its stated Monte Carlo error.
+        """Compute the exact objective at `theta`, and compare it with what the iterative solver says.
 
-        One Cholesky factorization in tiles that live on the workers of a cluster (client, else the current one), or
-        in threads of this process (n_workers), there in a temporary file where they do not fit. memory_limit: of this
-        process or of the whole cluster; "4GiB" or bytes. tile: rows of a tile; the result has the same bits on any
-        number of workers for the same tile. Raises MemoryLimitError before it starts when it does not fit.
+        One Cholesky factorization runs in tiles, which live on the workers of a cluster or in threads of this process;
+        there they go to a temporary file where they do not fit.
+
+        Parameters
+        ----------
+        client : distributed.Client, optional
+            The cluster; the current client if there is one.
+        n_workers : int, optional
+            Threads of this process, where there is no cluster.
+        memory_limit : str or int, optional
+            Of this process, or of the whole cluster: "4GiB" or bytes.
+        tile : int, optional
+            Rows of a tile. The result has the same bits on any number of workers for the same tile.
+        progress : bool or callable, optional
+            True for a bar, or a function that takes `bigmm.execute.Progress` events.
+
+        Returns
+        -------
+        Certificate
+            The exact objective, the estimate with its Monte Carlo error, and whether they agree.
+
+        Raises
+        ------
+        MemoryLimitError
+            Before anything is computed, if the factor does not fit.
         """
         return certify(self.fitted, client, n_workers, memory_limit, tile, progress)
 

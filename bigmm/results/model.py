@@ -13,7 +13,7 @@ import pandas as pd
 
 from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
-from bigmm.results import broom, coefficients, comparison, effects, record, save, simulation, stream
+from bigmm.results import broom, coefficients, comparison, effects, inference, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.predictor import Variance, check_new_levels, predictor, variance
@@ -43,13 +43,16 @@ class MixedModelResults(FitResults):
 
     @property
     def u(self) -> np.ndarray:
-        """Spherical random effects, grouping after grouping, level after level."""
+        """Spherical random effects (q,), grouping after grouping, level after level."""
         numbers = [number for number, _ in effects.random_joints(self.fitted)]
         return np.concatenate([np.ravel(self.fitted.estimates.u[n]) for n in numbers]) if numbers else np.empty(0)
 
     @property
     def varcorr(self) -> pd.DataFrame:
-        """Variance components: group, name1, name2, vcov, sdcor; Residual last, in families that have a scale."""
+        """Variance components: a frame with columns group, name1, name2, vcov, sdcor.
+
+        The row of the residual comes last, in families that have a scale.
+        """
         return effects.varcorr(self.fitted)
 
     def VarCorr(self) -> pd.DataFrame:
@@ -58,11 +61,25 @@ class MixedModelResults(FitResults):
 
     @strict
     def ranef(self, condvar: bool = False, levels: Mapping[str, Sequence] | None = None) -> dict[str, pd.DataFrame]:
-        """Conditional modes by grouping and level; with condvar also their standard deviations (`_sd` columns).
+        """Return the conditional modes of the random effects, level by level.
 
-        levels: {grouping: labels}, of which alone there is to be news: their standard deviations are exact whatever the
-        solver. Under the iterative one those of all levels are exact where that takes no more than ten seconds,
-        else estimated, and `_sd_mcse` columns have their Monte Carlo standard errors.
+        Parameters
+        ----------
+        condvar : bool
+            Add columns ``<name>_sd`` with conditional standard deviations, given theta and sigma.
+        levels : dict of str to sequence, optional
+            Labels to return, by grouping factor. Only these levels are returned, and their standard deviations are
+            exact under any solver.
+
+        Returns
+        -------
+        dict of str to DataFrame
+            A frame for each grouping factor, with a row for each level and a column for each covariate.
+
+        Notes
+        -----
+        Under the iterative solver the standard deviations of all levels are exact where that takes no more than ten
+        seconds. Otherwise they are estimated, and columns ``<name>_sd_mcse`` have their Monte Carlo standard errors.
         """
         return effects.ranef(self.fitted, true_or_false("condvar", condvar), levels)
 
@@ -75,7 +92,7 @@ class MixedModelResults(FitResults):
 
     @property
     def formula(self) -> str:
-        """The formula as given."""
+        """The formula of the call."""
         return self.fitted.formula
 
     @property
@@ -85,20 +102,31 @@ class MixedModelResults(FitResults):
 
     @property
     def monte_carlo_error(self) -> Any:
-        """None for the exact solver; else standard errors of objective and theta."""
+        """Monte Carlo standard errors of objective and theta; None under the exact solver (docs/iterative.md)."""
         return self.fitted.monte_carlo_error
 
     @property
     def passes(self) -> int:
-        """How many times all rows were looked at."""
+        """Number of passes over all rows."""
         return self.fitted.passes
 
     # Tables
 
     @strict
-    def summary(self) -> Summary:
-        """Printable (text and HTML), laid out like lme4's."""
-        return summarize(self.fitted)
+    def summary(self, ddf: str = "auto") -> Summary:
+        """Return the summary, laid out like lme4's; it prints as text, and as HTML in a notebook.
+
+        Parameters
+        ----------
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        Summary
+        """
+        return summarize(self.fitted, ddf)
 
     @strict
     def tidy(
@@ -108,22 +136,65 @@ class MixedModelResults(FitResults):
         *,
         level: float | None = None,
         alpha: float | None = None,
+        ddf: str = "auto",
     ) -> pd.DataFrame:
-        """One row per coefficient ("fixed"), variance parameter ("ran_pars") or conditional mode ("ran_vals").
+        """Return one row for each coefficient, variance parameter or conditional mode, as R's broom.mixed does.
 
-        effects may be a list of these, whose tables follow each other. Confidence limits are at ``level=0.95`` or
-        ``alpha=0.05``.
+        Parameters
+        ----------
+        effects : str or sequence of str
+            "fixed" (coefficients), "ran_pars" (variance parameters), "ran_vals" (conditional modes), or a list of
+            these, whose tables follow each other.
+        scales : {"sdcor", "vcov"}
+            Variance parameters as standard deviations and correlations, or as variances and covariances.
+        level : float, optional
+            Confidence level, 0.95 if neither `level` nor `alpha` is there.
+        alpha : float, optional
+            1 - level.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        DataFrame
+
+        Raises
+        ------
+        UsageError
+            If `effects` or `scales` has another value.
         """
-        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha))
+        return broom.tidy(self.fitted, effects, scales, coefficients.confidence_level(level=level, alpha=alpha), ddf)
 
     def as_record(self) -> dict[str, Any]:
-        """JSON-able: what `bigmm fit --json` writes; NaN is null."""
+        """Return plain values for JSON, those that ``bigmm fit --json`` writes. NaN is None."""
         return record.as_record(self.fitted)
 
     @strict
-    def anova(self, *others: MixedModelResults) -> pd.DataFrame:
-        """Likelihood-ratio table against nested or nesting fits of the same rows."""
-        return likelihood_ratio(self, *others)
+    def anova(self, *others: MixedModelResults, type: str = "III", ddf: str = "auto") -> pd.DataFrame:
+        """Test the terms of this model, or compare it with others of the same rows.
+
+        Parameters
+        ----------
+        *others : MixedModelResults
+            Fits of models that are nested in this one, or that contain it. Without any, the terms of the fixed part
+            are tested.
+        type : {"I", "II", "III"}
+            Terms in order; adjusted for the terms that do not contain them; or with equal averages over the levels of
+            other factors.
+        ddf : {"auto", "satterthwaite", "kenward-roger", "normal"}
+            Where the degrees of freedom come from. "kenward-roger" is for REML fits. "auto" is Satterthwaite's method
+            where the model has degrees of freedom, else the normal distribution.
+
+        Returns
+        -------
+        DataFrame
+            With others the likelihood-ratio table of `bigmm.lrt`. Else a row for each term: numdf, dendf, F, p.value;
+            for a generalized model df, statistic, p.value of Wald's chi-square test.
+        """
+        if others:
+            return likelihood_ratio(self, *others)
+        return inference.anova_table(self.fitted, type, ddf)
 
     # Rows
 
@@ -142,21 +213,48 @@ class MixedModelResults(FitResults):
         client: Any = None,
         progress: Any = None,
     ) -> Any:
-        """Predictions for new rows: the inverse link of x'beta (+ z'b) + offset, or with type="link" that itself. For a
-        linear mixed model they agree. None means the rows of the fit, with NaN for those that have a missing value.
+        """Predict for new rows, or for the rows of the fit.
 
-        random: True for all random effects, False for none, or a list of groups and terms of the fit, such as ``["g"]``
-        or ``["(1 | h)"]``, whose random effects alone count, in the standard error too (lme4's re.form); a column that
-        only the others use may be absent.
+        Parameters
+        ----------
+        newdata : table, path or Dask DataFrame, optional
+            Rows, in any form that `bigmm.lmm` takes. None means the rows of the fit.
+        random : bool or sequence of str
+            True adds all random effects, False none. A list of groups and terms of the fit, such as ``["g"]`` or
+            ``["(1 | h)"]``, adds those alone, in the standard error too (lme4's re.form). A column that only the others
+            use may then be absent.
+        new_levels : {"population", "raise", "missing"}
+            Levels that the fit has not met count as an average level, are an error, or give NaN. A new level within a
+            level that the fit has met still uses the mode of the latter.
+        type : {"response", "link"}
+            The mean of the response, or the linear predictor. They are the same for a linear mixed model.
+        se : bool
+            Add standard errors of the mean (not of a new observation), on the scale of the response by the delta
+            method.
+        out : path, optional
+            Write a directory of Parquet files there, a file for each partition, instead of an array.
+        keep : sequence of str, optional
+            Columns of the data that the files of `out` hold beside the predictions. None means all.
+        overwrite : bool
+            Replace a directory that bigmm wrote.
+        client : distributed.Client, optional
+            Read the rows on the workers of this cluster.
+        progress : bool or callable, optional
+            True for a bar, or a function that takes `bigmm.execute.Progress` events.
 
-        Returns an array (n,), or with se a DataFrame with columns prediction, se (standard error of the mean, not of a
-        new observation; on the scale of the response by the delta method); a row with a missing value gives NaN. Under
-        the iterative solver the standard errors of many rows (what would take over ten seconds) are estimated, and a
-        column se_mcse has their Monte Carlo errors. A Dask DataFrame gives a lazy Dask series or frame. With `out` a
-        directory of Parquet files is written, one per partition, holding the columns `keep` of the data (None: all)
-        beside prediction and se, and its path is returned. new_levels: levels that the fit has not seen count as an
-        average level ("population"), are an error ("raise") or give NaN ("missing"); an unseen level within a known
-        parent still uses the parent's mode.
+        Returns
+        -------
+        ndarray (n,), DataFrame, Series or Path
+            An array. With `se` a DataFrame with columns prediction and se, and se_mcse where se is estimated (under the
+            iterative solver, where exact ones would take more than ten seconds). A lazy series or frame for a Dask
+            DataFrame. The path with `out`. A row with a missing value has NaN.
+
+        Raises
+        ------
+        UsageError
+            If an option has no meaning, or the fit was loaded or pickled and no longer has its rows.
+        DataError
+            If a column is missing or of another type, or a level is new and `new_levels` is "raise".
         """
         if type not in TYPES:
             raise UsageError(f"type={type!r}: choose one of {', '.join(TYPES)}")
@@ -187,12 +285,25 @@ class MixedModelResults(FitResults):
         client: Any = None,
         progress: Any = None,
     ) -> Any:
-        """The data with .fitted, .resid, .hat, .cooksd, .fixed, .offset: a DataFrame, or with `out` Parquet files.
+        """Return the data with fitted values, residuals, leverages and Cook's distances, as R's broom.mixed does.
 
-        Under the iterative solver .hat of many rows is estimated, and .hat_mcse is its Monte Carlo standard error.
+        Parameters
+        ----------
+        data : table, path or Dask DataFrame, optional
+            Rows with a response. None means the rows of the fit.
+        out, keep, overwrite, client, progress
+            As in `predict`.
 
-        A generalized model has broom.mixed's further columns, and .fitted, .fixed on the scale of the linear predictor,
-        .resid as deviance residuals; see `AugmentGeneralized`.
+        Returns
+        -------
+        DataFrame or Path
+            Columns .fitted, .resid, .hat, .cooksd, .fixed and .offset beside those of the data; the path with `out`.
+            Under the iterative solver .hat of many rows is estimated, and .hat_mcse is its Monte Carlo standard error.
+
+        Notes
+        -----
+        A generalized model has further columns. Its .fitted and .fixed are on the scale of the linear predictor, and
+        .resid are deviance residuals.
         """
         source = self._data(data)
         to = stream.destination(out, _columns_kept(keep), true_or_false("overwrite", overwrite), source, self._reads)
@@ -216,13 +327,31 @@ class MixedModelResults(FitResults):
         client: Any = None,
         progress: Any = None,
     ) -> Any:
-        """Simulated responses: new random effects (or the estimated ones, use_modes) and new noise.
+        """Simulate responses for new rows, or for the rows of the fit.
 
-        Returns (n,), or (n, nsim) for nsim > 1; with `out` Parquet files with columns sim_1, sim_2, ... The draws
-        depend on the seed, the level and the row's number, not on partitions or workers. Levels that the fit has not
-        seen get new random effects too, by their label (none with use_modes). Bernoulli responses are 0 and 1 (1: the
-        modelled level of a factor), binomial ones proportions of the row's trials, also for cbind(): times the trials
-        they are counts.
+        Parameters
+        ----------
+        newdata : table, path or Dask DataFrame, optional
+            Rows to simulate for. None means the rows of the fit.
+        seed : int
+            The draws depend on the seed, the level and the number of the row. They do not depend on partitions or
+            workers.
+        nsim : int
+            Number of simulations.
+        use_modes : bool
+            Use the conditional modes of the fit. Otherwise random effects are drawn, for levels that the fit has not
+            met too, by their label.
+        new_levels : {"population", "raise", "missing"}
+            As in `predict`.
+        out, keep, overwrite, client, progress
+            As in `predict`; the files have columns sim_1, sim_2, ...
+
+        Returns
+        -------
+        ndarray or Path
+            (n,), or (n, nsim) for more than one simulation; the path with `out`. Bernoulli responses are 0 and 1, where
+            1 is the modelled level of a factor. Binomial responses are proportions of the row's trials, also for
+            ``cbind()``.
         """
         data = self._data(newdata)
         to = stream.destination(out, _columns_kept(keep), true_or_false("overwrite", overwrite), data, self._reads)
@@ -234,10 +363,22 @@ class MixedModelResults(FitResults):
 
     @strict
     def residuals(self, type: str = "response", data: Any = None, *, client: Any = None) -> np.ndarray:
-        """(n,) residuals of the rows of the fit (or of `data`), NaN for rows with a missing value; reads these rows.
+        """Return the residuals of the rows of the fit, or of other rows. The rows are read again.
 
-        type: "response" (y - mu), "pearson", "deviance" or "working", as R defines them; weights count in the two
-        middle ones, the dispersion in none.
+        Parameters
+        ----------
+        type : {"response", "pearson", "deviance", "working"}
+            As R defines them: response minus mean; the others are divided by a standard deviation, from the deviance,
+            or on the scale of the linear predictor. Weights count in "pearson" and "deviance", the dispersion in none.
+        data : table, path or Dask DataFrame, optional
+            Rows with a response. None means the rows of the fit.
+        client : distributed.Client, optional
+            Read the rows on the workers of this cluster.
+
+        Returns
+        -------
+        ndarray (n,)
+            NaN for rows with a missing value.
         """
         if not isinstance(type, str) or type not in RESIDUALS:
             raise UsageError(f"residuals(type={type!r}): choose one of {', '.join(RESIDUALS)}")
@@ -247,15 +388,16 @@ class MixedModelResults(FitResults):
 
     @property
     def fittedvalues(self) -> np.ndarray:
-        """(n,) fitted means of the rows of the fit, NaN for rows with a missing value; reads the rows again.
+        """Fitted means (n,) of the rows of the fit, which are read again.
 
-        A row with a missing response has NaN too, as under R's na.exclude. A row of weight zero has a fitted mean.
+        A row with a missing value has NaN, a missing response among them, as under R's na.exclude. A row of weight zero
+        has a fitted mean.
         """
         return self.predict()
 
     @property
     def resid(self) -> np.ndarray:
-        """(n,) response minus fitted mean: `residuals("response")`."""
+        """Response minus fitted mean (n,): ``residuals("response")``."""
         return self.residuals()
 
     @property
@@ -280,10 +422,27 @@ class MixedModelResults(FitResults):
 
     @strict
     def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
-        """Write the fit as a versioned directory without pickle; `bigmm.load` reads it.
+        """Write the fit as a versioned directory without pickle. `bigmm.load` reads it.
 
-        overwrite: replace a directory that bigmm wrote; no other is replaced. Raises UsageError for a place that is,
-        holds or lies in the data, OutputError for one that cannot be written, TemporaryError while another run writes.
+        Parameters
+        ----------
+        path : path
+            The directory, which appears whole or not at all.
+        overwrite : bool
+            Replace a directory that bigmm wrote. No other is replaced.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        UsageError
+            If the place is, holds or lies in the data.
+        OutputError
+            If it cannot be written.
+        TemporaryError
+            If another run writes it.
         """
         return save.save_fit(self.fitted, path, true_or_false("overwrite", overwrite))
 
@@ -326,9 +485,31 @@ def _meta(spread: Variance | None) -> pd.DataFrame | pd.Series:
 
 @strict
 def likelihood_ratio(*models: MixedModelResults) -> pd.DataFrame:
-    """Likelihood-ratio table of fits of the same rows, by number of parameters; REML fits are refitted by ML.
+    """Compare fits of the same rows by likelihood-ratio tests.
 
-    Raises UsageError where two models have the same number of parameters, so that neither is nested in the other.
+    Parameters
+    ----------
+    *models : MixedModelResults
+        Two or more fits of nested models, in any order. REML fits are refitted by maximum likelihood.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model, by number of parameters: npar, AIC, BIC, logLik, deviance, Chisq, Df and its p value. Fits
+        by the iterative solver have columns with the Monte Carlo error of Chisq.
+
+    Raises
+    ------
+    UsageError
+        If two models have the same number of parameters, so that neither is nested in the other, or the rows differ.
+
+    Examples
+    --------
+    >>> data = bigmm.datasets.sleepstudy()
+    >>> small = bigmm.lmm("Reaction ~ Days + (Days || Subject)", data, reml=False)
+    >>> large = bigmm.lmm("Reaction ~ Days + (Days | Subject)", data, reml=False)
+    >>> print(f"{bigmm.lrt(small, large)['Chisq'].iloc[1]:.4f}")
+    0.0639
     """
     for model in models:
         if not isinstance(model, MixedModelResults):

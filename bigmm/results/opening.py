@@ -13,6 +13,24 @@ RESULTS: dict[str, type[MixedModelResults]] = {"lmm": LmmResults, "glmm": GlmmRe
 
 
 def load(path: str | os.PathLike) -> MixedModelResults:
-    """Read a fit that `save` wrote; refuses damage (DataError) and another version or objective (VersionError)."""
+    """Read a fit that `save` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The directory.
+
+    Returns
+    -------
+    LmmResults or GlmmResults
+        The fit, whose objective was evaluated again. It no longer has its rows: `predict` needs `newdata`.
+
+    Raises
+    ------
+    DataError
+        If the directory is no saved fit, or is damaged.
+    VersionError
+        If another version wrote it, or the objective is another one.
+    """
     fitted = save.load_fit(path)
     return RESULTS[fitted.kind](fitted)

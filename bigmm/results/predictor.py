@@ -51,8 +51,8 @@ ALL, NONE = Selection(), Selection((), frozenset())
 class Parts:
     """The linear predictor of n rows, taken apart: each (n,); eta = fixed + random + offset.
 
-    y: NaN where the response is absent; w: weights (times trials), ones without; known: whether w is all that the fit's
-    rows had;
+    y: NaN where the response is absent; w: weights (times trials), ones without; has_weights: whether w is all that the
+    fit's rows had;
     unseen: (n,) True where a level was never seen.
     """
 
@@ -61,11 +61,12 @@ class Parts:
     offset: np.ndarray
     y: np.ndarray
     w: np.ndarray
-    known: bool
+    has_weights: bool
     unseen: np.ndarray
 
     @property
     def eta(self) -> np.ndarray:
+        """The linear predictor (n,)."""
         return self.fixed + self.random + self.offset
 
 
@@ -118,9 +119,9 @@ def spread_levels(fitted: FittedLmm, number: int, values: np.ndarray) -> np.ndar
 
 def kept_positions(fitted: FittedLmm, number: int) -> np.ndarray:
     """(n_levels + 1,) position of every label among the kept levels, -1 when it has no rows (and for level -1)."""
-    kept = fitted.kept_levels(number)
+    numbers = fitted.kept_levels(number)
     out = np.full(fitted.joints[number].n_levels + 1, -1, dtype=np.int64)
-    out[kept] = np.arange(len(kept))
+    out[numbers] = np.arange(len(numbers))
     return out
 
 
@@ -182,18 +183,18 @@ def usable_rows(spec: DesignSpec, table: pa.Table) -> np.ndarray:
     rows, cells = replace(spec.completeness, weights=None, drop_missing=True).rows(table, NEW_DATA)
     places = np.arange(table.num_rows) if rows.places is None else rows.places
     usable = np.zeros(table.num_rows, dtype=bool)
-    known = np.ones(len(places), dtype=bool)
+    present = np.ones(len(places), dtype=bool)
     for name in spec.coded_columns:
-        known &= spec.level_numbers((name,), cells.table) >= 0
-    usable[places[known]] = True
+        present &= spec.level_numbers((name,), cells.table) >= 0
+    usable[places[present]] = True
     return usable
 
 
 def spread_rows(chunk: DesignChunk, usable: np.ndarray) -> DesignChunk:
     """The chunk with NaN, and no level, in the rows between that are not usable (n,) bool."""
 
-    def spread(values: np.ndarray, rest: float) -> np.ndarray:
-        out = np.full((*values.shape[:-1], len(usable)), rest, dtype=values.dtype)
+    def spread(values: np.ndarray, filling: float) -> np.ndarray:
+        out = np.full((*values.shape[:-1], len(usable)), filling, dtype=values.dtype)
         out[..., usable] = values
         return out
 
@@ -325,10 +326,10 @@ class Variance:
         size = max(1, BLOCK_BYTES // (8 * (len(self.layout.fixed_names) + 1)))
         for start in range(0, chunk.rows, size):
             rows = slice(start, min(start + size, chunk.rows))
-            found = self._block(chunk, rows, random)
-            value[rows] = found.value
-            if error is not None and found.error is not None:
-                error[rows] = found.error
+            block = self._block(chunk, rows, random)
+            value[rows] = block.value
+            if error is not None and block.error is not None:
+                error[rows] = block.error
         return Variances(value, error)
 
     def _block(self, chunk: DesignChunk, rows: slice, random: bool) -> Variances:

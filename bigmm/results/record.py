@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.results import broom, coefficients, effects
+from bigmm.results import broom, coefficients, effects, inference
 from bigmm.results.fitted import FittedLmm
 
 
@@ -53,7 +53,7 @@ def files_record(fitted: FittedLmm) -> dict[str, Any] | None:
 
 def as_record(fitted: FittedLmm) -> dict[str, Any]:
     """The fields of the command line's --json, ready for json.dumps."""
-    names = fitted.fixed_names
+    names, single = fitted.fixed_names, inference.coefficient_tests(fitted)
     numbers = broom.information(fitted)
     record = {
         "formula": fitted.formula,
@@ -72,6 +72,9 @@ def as_record(fitted: FittedLmm) -> dict[str, Any]:
         "sigma": fitted.sigma,
         "fixef": dict(zip(names, fitted.estimates.beta, strict=True)),
         "se": dict(zip(names, coefficients.standard_errors(fitted), strict=True)),
+        "ddf": inference.method(fitted),
+        "df": dict(zip(names, single.df, strict=True)),
+        "p_values": dict(zip(names, single.p_value, strict=True)),
         "varcorr": effects.varcorr(fitted).to_dict("records"),
         "converged": bool(fitted.outcome.converged),
         "is_singular": bool(fitted.is_singular),

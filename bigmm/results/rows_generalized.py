@@ -14,7 +14,7 @@ from bigmm.families import rows as columnwise
 from bigmm.results.draws import uniform
 from bigmm.results.predictor import Parts, Predictor, Variance, parts_of_table
 from bigmm.results.rows import leverages
-from bigmm.results.scale import QUANTILES, mean, mean_slope, residuals
+from bigmm.results.scale import mean, mean_slope, residuals
 
 UNWEIGHTED = ("response", "working")
 """Residuals that need no weights."""
@@ -22,10 +22,10 @@ UNWEIGHTED = ("response", "working")
 
 def check_trials(family: Family, parts: Parts, what: str) -> None:
     """A binomial's variance needs the numbers of trials; UsageError when the rows do not say them."""
-    if family.name == "binomial" and not parts.known:
+    if family.distribution.weights_are_trials and not parts.has_weights:
         raise UsageError(
-            f"{what} needs the numbers of trials of the binomial response: give the rows the weights column of the "
-            "fit, or the columns of its response"
+            f"{what} needs the numbers of trials of the {family.name} response: "
+            "give the rows the weights column of the fit, or the columns of its response"
         )
 
 
@@ -66,7 +66,7 @@ class AugmentGeneralized:
         chunk, parts = parts_of_table(self.model, table)
         check_trials(self.family, parts, "augment()")
         eta, family = parts.eta, self.family
-        mu, shape = mean(family, eta), self.phi if family.name == "negative_binomial" else 1.0
+        mu, shape = mean(family, eta), self.phi if family.distribution.dispersion == "shape" else 1.0
         pearson = residuals(family, "pearson", parts.y, parts.w, eta, self.phi)
         hats = leverages(self.variance, chunk, parts, self._working_weights(parts))
         hat = hats[".hat"]
@@ -91,10 +91,10 @@ class AugmentGeneralized:
         """(n,) the weights of the working model that the fit holds; NaN without a response where those need one."""
         # expected weights do not depend on y, but y outside the family's range would spoil them
         y = parts.y if self.observed else np.where(np.isnan(parts.y), 1.0, parts.y)
-        known = ~(np.isnan(y) | np.isnan(parts.w) | np.isnan(parts.eta))
+        finite = ~(np.isnan(y) | np.isnan(parts.w) | np.isnan(parts.eta))
         out = np.full(len(y), np.nan)
-        scores = columnwise.score_full(self.family, y[known], parts.w[known], parts.eta[known], self.phi)
-        out[known] = scores[3 if self.observed else 2]
+        scores = columnwise.score_full(self.family, y[finite], parts.w[finite], parts.eta[finite], self.phi)
+        out[finite] = scores[3 if self.observed else 2]
         return out
 
 
@@ -109,4 +109,4 @@ class FamilyNoise:
     def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray:
         check_trials(self.family, parts, "simulate()")
         u = uniform(seed, stream, first, len(parts.y))
-        return QUANTILES[self.family.name](u, mean(self.family, parts.eta), parts.w, self.phi)
+        return self.family.distribution.quantile(u, mean(self.family, parts.eta), parts.w, self.phi)

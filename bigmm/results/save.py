@@ -24,9 +24,9 @@ from bigmm.design.spec import DesignSpec
 from bigmm.errors import DataError, VersionError
 from bigmm.families import family
 from bigmm.laplace.working import working_model
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.solvers import recorded_solver
-from bigmm.objective.templates import Template, Templates
 from bigmm.optimize.outcome import Outcome
 from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
 from bigmm.results.fitted import FittedLmm
@@ -67,13 +67,13 @@ def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Pat
     check_apart(path, dict.fromkeys(read))
     with whole_directory(path, overwrite=overwrite) as folder:
         arrays, scalars = gram_parts(fitted.criterion.whole_gram)
-        arrays |= {f"kept/{number}": np.asarray(kept) for number, kept in enumerate(fitted.assembled.kept)}
+        arrays |= {f"kept/{number}": np.asarray(numbers) for number, numbers in enumerate(fitted.assembled.kept)}
         meta, learned = fitted.spec.to_dict()
         arrays |= {f"{SPEC}{name}": values for name, values in learned.items()}
-        more, own = KINDS[fitted.kind].parts(fitted)
+        more, small = KINDS[fitted.kind].parts(fitted)
         entries = write_arrays(folder / "arrays", arrays | more)
         sealed = {"arrays": entries, "gram": listed(scalars), "spec": meta, "kind": fitted.kind}
-        write_manifest(folder / "manifest.json", _body(fitted) | own | sealed)
+        write_manifest(folder / "manifest.json", _body(fitted) | small | sealed)
     return local_path(path)
 
 
@@ -92,7 +92,7 @@ def _body(fitted: FittedLmm) -> dict[str, Any]:
         "fingerprints": [asdict(f) | {"path": shown_url(f.path)} for f in fitted.fingerprints],
         "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
-        "templates": listed(asdict(fitted.criterion.templates)),
+        "templates": listed(covariance_record(fitted.criterion.templates)),
     }
 
 
@@ -125,9 +125,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
     if not intact:
         raise DataError(f"{place} does not match its checksum, it is damaged; {REMEDY}")
     if body.get("format") != FORMAT or body.get("version") != VERSION:
-        found = f"{body.get('format')} version {body.get('version')}"
+        version = f"{body.get('format')} version {body.get('version')}"
         raise VersionError(
-            f"{path} is a {found}; this bigmm reads {FORMAT} version {VERSION}: "
+            f"{path} is a {version}; this bigmm reads {FORMAT} version {VERSION}: "
             f"fit again or use the bigmm it was saved with"
         )
     return body
@@ -141,12 +141,12 @@ def load_fit(path: str | os.PathLike) -> FittedLmm:
     learned = {name.removeprefix(SPEC): values for name, values in arrays.items() if name.startswith(SPEC)}
     spec = DesignSpec.from_dict(body["spec"], learned)
     gram = gram_from(arrays, body["gram"])
-    kept = tuple(arrays[f"kept/{n}"] for n in range(sum(name.startswith("kept/") for name in arrays)))
+    level_numbers = tuple(arrays[f"kept/{n}"] for n in range(sum(name.startswith("kept/") for name in arrays)))
     theta = np.array(body["theta"], dtype=float)
     kind = KINDS[body["kind"]]
     shared = {
         "spec": spec,
-        "assembled": Assembled(gram, tuple(body["term_order"]), kept, tuple(body["dropped_columns"])),
+        "assembled": Assembled(gram, tuple(body["term_order"]), level_numbers, tuple(body["dropped_columns"])),
         "theta": theta,
         "outcome": _outcome(body["outcome"]),
         "dropped": tuple((column, count) for column, count in body["dropped"]),
@@ -195,12 +195,12 @@ def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], s
 
 def _generalized_parts(fitted: FittedGlmm) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The estimates themselves, which the working blocks at the mode do not determine to the last digit."""
-    found = fitted.estimates
-    arrays = {"estimates/beta": found.beta, "estimates/vcov": found.vcov}
-    for number, (u, b) in enumerate(zip(found.u, found.b, strict=True)):
+    estimates = fitted.estimates
+    arrays = {"estimates/beta": estimates.beta, "estimates/vcov": estimates.vcov}
+    for number, (u, b) in enumerate(zip(estimates.u, estimates.b, strict=True)):
         arrays |= {f"estimates/u/{number}": u, f"estimates/b/{number}": b}
     small = {name: getattr(fitted, name) for name in GENERALIZED}
-    numbers = {name: float(getattr(found, name)) for name in ("pwrss", "logdet_z", "logdet_x")}
+    numbers = {name: float(getattr(estimates, name)) for name in ("pwrss", "logdet_z", "logdet_x")}
     return arrays, small | {"numbers": numbers, "family": fitted.family.name, "link": fitted.family.link}
 
 
@@ -225,9 +225,9 @@ def _generalized(
         b=tuple(arrays[f"estimates/b/{number}"] for number in terms),
         **body["numbers"],
     )
-    own = {name: body[name] for name in GENERALIZED}
+    plain = {name: body[name] for name in GENERALIZED}
     response = family(body["family"], body["link"])
-    return FittedGlmm(criterion=working, estimates=estimates, family=response, **own, **shared)
+    return FittedGlmm(criterion=working, estimates=estimates, family=response, **plain, **shared)
 
 
 KINDS = {"lmm": Kind(_linear_parts, _linear), "glmm": Kind(_generalized_parts, _generalized)}
@@ -244,9 +244,23 @@ def check_objective(
         )
 
 
-def _templates(entry: dict[str, Any]) -> Templates:
-    terms = [t | {"names": tuple(t["names"]), "slots": tuple(t["slots"])} for t in entry["terms"]]
-    return Templates(tuple(Template(**term) for term in terms), tuple(entry["widths"]))
+def covariance_record(covariance: ModelCovariance) -> dict[str, Any]:
+    """Plain values. A term without a structure of its own is written as by versions that had no structures."""
+    record = asdict(covariance)
+    for term in record["terms"]:
+        if term["structure"] == "us":
+            del term["structure"]
+    return record
+
+
+def _templates(entry: dict[str, Any]) -> ModelCovariance:
+    terms: list[dict[str, Any]] = [
+        {name: tuple(value) if isinstance(value, list) else value for name, value in term.items()}
+        for term in entry["terms"]
+    ]
+    for term in terms:
+        term.pop("square", None)  # a constant of older saves
+    return ModelCovariance(tuple(TermCovariance(**term) for term in terms), tuple(entry["widths"]))
 
 
 def _outcome(entry: dict[str, Any]) -> Outcome:

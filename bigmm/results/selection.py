@@ -102,8 +102,8 @@ def _bars(fitted: FittedLmm, text: str, name: str) -> tuple[Bar, ...]:
 def _slots(fitted: FittedLmm, bar: Bar, number: int, name: str) -> set[int]:
     """Places of a term's covariates among those of the fit's joint term."""
     spec = fitted.spec
-    known = {unparse(node) for fit_bar in spec.parsed.bars for node in fit_bar.lhs.factors}
-    if not {unparse(node) for node in bar.lhs.factors} <= known:
+    fit_factors = {unparse(node) for fit_bar in spec.parsed.bars for node in fit_bar.lhs.factors}
+    if not {unparse(node) for node in bar.lhs.factors} <= fit_factors:
         raise _unknown(fitted, name)
     factor = fitted.joints[number].factor
     names = spec.covariate_names(replace(bar, name=factor.name, variables=factor.variables))

@@ -127,8 +127,8 @@ def augmented(
         return with_columns(table.select(carried), task(table, 0)).to_pandas()
     source = opened(data)
     carried = carried_columns(source, keep)
-    wanted = list(dict.fromkeys([*carried, *present(source, columns)]))
-    tables = _run(partial(_table_of, source, task, wanted, carried), source, data, client)
+    names = list(dict.fromkeys([*carried, *present(source, columns)]))
+    tables = _run(partial(_table_of, source, task, names, carried), source, data, client)
     frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
     return frame.set_index(data.index) if isinstance(data, pd.DataFrame) else frame
 
@@ -142,8 +142,8 @@ def carried_columns(source: Source, keep: Sequence[str] | None) -> list[str]:
     return carried
 
 
-def _table_of(source: Source, task: RowTask, wanted: list[str], carried: list[str], item: Item) -> pa.Table:
-    table = source.read(item.partition, wanted)
+def _table_of(source: Source, task: RowTask, names: list[str], carried: list[str], item: Item) -> pa.Table:
+    table = source.read(item.partition, names)
     return with_columns(table.select(carried), _done(task, table, item))
 
 
@@ -181,9 +181,9 @@ def write(
     """
     source = opened(data)
     carried = carried_columns(source, to.keep)
-    wanted = list(dict.fromkeys([*carried, *present(source, columns)]))
+    names = list(dict.fromkeys([*carried, *present(source, columns)]))
     with whole_directory(to.out, overwrite=to.overwrite) as folder:
-        job = partial(_write_part, source, task, wanted, carried, folder)
+        job = partial(_write_part, source, task, names, carried, folder)
         for _ in executor(client).map(
             job, items_of(source), label="write", progress=progress if callable(progress) else None
         ):
@@ -213,9 +213,9 @@ def destination(
     return Destination(out, check_destination(out, overwrite=overwrite), keep, overwrite)
 
 
-def _write_part(source: Source, task: RowTask, wanted: list[str], carried: list[str], folder: Path, item: Item) -> int:
+def _write_part(source: Source, task: RowTask, names: list[str], carried: list[str], folder: Path, item: Item) -> int:
     """Write one part by temporary name and rename, so that a task that runs twice is harmless."""
-    result = marked_table(_table_of(source, task, wanted, carried, item))
+    result = marked_table(_table_of(source, task, names, carried, item))
     part = folder / f"part-{item.partition.index:05d}.parquet"
     temporary = part.with_name(f".{part.name}.{secrets.token_hex(6)}")
     try:
@@ -230,9 +230,9 @@ def _write_part(source: Source, task: RowTask, wanted: list[str], carried: list[
 
 def with_columns(table: pa.Table, columns: dict[str, np.ndarray]) -> pa.Table:
     """Append columns; a name that is taken is an error, never a silent replacement."""
-    taken = [name for name in columns if name in table.column_names]
-    if taken:
-        raise UsageError(f"the data already have a column {taken[0]!r}; rename it, or leave it out with keep=[...]")
+    clashes = [name for name in columns if name in table.column_names]
+    if clashes:
+        raise UsageError(f"the data already have a column {clashes[0]!r}; rename it, or leave it out with keep=[...]")
     for name, values in columns.items():
         table = table.append_column(name, pa.array(values))
     return table
@@ -240,8 +240,8 @@ def with_columns(table: pa.Table, columns: dict[str, np.ndarray]) -> pa.Table:
 
 def lazily(task: RowTask, data: Any, columns: Sequence[str], finish: Callable[[dict], Any], meta: Any) -> Any:
     """A Dask frame or series with a row task mapped over the partitions of a Dask DataFrame; nothing is computed."""
-    wanted = [name for name in columns if name in data.columns]
-    return data[wanted].map_partitions(_frame_task, task, columns, finish, meta, meta=meta)
+    names = [name for name in columns if name in data.columns]
+    return data[names].map_partitions(_frame_task, task, columns, finish, meta, meta=meta)
 
 
 def _frame_task(frame: pd.DataFrame, task: RowTask, columns: Sequence[str], finish: Callable, meta: Any) -> Any:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.results import broom, coefficients, effects
+from bigmm.objective.covariances import TermCovariance
+from bigmm.results import broom, coefficients, effects, inference
 from bigmm.results.estimated import Estimated
 from bigmm.results.fitted import FittedLmm
 
@@ -28,7 +29,7 @@ class Block:
     title: str
     rows: tuple[tuple[str, ...], ...] = ()
     lines: tuple[str, ...] = ()
-    left: int = 1
+    left_columns: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ def _text(block: Block) -> str:
         widths = [max(len(row[i]) for row in block.rows) for i in range(len(block.rows[0]))]
         for row in block.rows:
             cells = [
-                c.ljust(w) if i < block.left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+                c.ljust(w) if i < block.left_columns else c.rjust(w)
+                for i, (c, w) in enumerate(zip(row, widths, strict=True))
             ]
             lines.append((" " + " ".join(cells)).rstrip())
     return "\n".join([*lines, *block.lines])
@@ -116,26 +118,47 @@ def criterion_block(fitted: Estimated) -> Block:
     labels = {"AIC": "AIC", "BIC": "BIC", "logLik": "logLik", "deviance": "REML crit." if fitted.reml else "deviance"}
     header = (*labels.values(), "df.resid")
     values = [f"{info[key]:.1f}" for key in labels] + [str(int(info["df.residual"]))]
-    return Block("", (header, tuple(values)), left=0)
+    return Block("", (header, tuple(values)), left_columns=0)
 
 
 def _random(fitted: FittedLmm) -> Block:
-    """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term."""
+    """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term.
+
+    A structure with one variance has one line, and one with one correlation parameter says this once, with its name.
+    """
     covariances = effects.term_covariances(fitted)
     sigma = fitted.residual_sd
-    variances = np.concatenate([*(np.diag(c) for c in covariances), [] if sigma is None else [sigma**2]])
+    names = [_row_names(term) for term in fitted.terms]
+    shown = [np.diag(cov)[: len(own)] for own, cov in zip(names, covariances, strict=True)]
+    variances = np.concatenate([*shown, [] if sigma is None else [sigma**2]])
     texts = iter(zip(numbers(variances), numbers(np.sqrt(variances)), strict=True))
-    width = max((len(t.names) for t in fitted.terms), default=1) - 1
+    correlations = [_correlation_cells(fitted, term, cov) for term, cov in zip(fitted.terms, covariances, strict=True)]
+    width = max((len(cells) for rows in correlations for cells in rows), default=0)
     rows = [("Groups", "Name", "Variance", "Std.Dev.", *(("Corr",) if width else ()), *("",) * (width - 1))]
-    for term, cov in zip(fitted.terms, covariances, strict=True):
-        corr = _correlation(cov)
-        for i, name in enumerate(term.names):
-            cells = [_two(corr[i, j]) for j in range(i)] + [""] * (width - i)
-            rows.append((term.group if i == 0 else "", name, *next(texts), *cells[:width]))
+    for term, own, each in zip(fitted.terms, names, correlations, strict=True):
+        for i, (name, cells) in enumerate(zip(own, each, strict=True)):
+            rows.append((term.group if i == 0 else "", name, *next(texts), *cells, *("",) * (width - len(cells))))
     if sigma is not None:
         rows.append(("Residual", "", *next(texts), *("",) * width))
     groups = "; ".join(f"{name}, {count:,}" for name, count in effects.n_groups(fitted).items())
-    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left=2)
+    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left_columns=2)
+
+
+def _row_names(term: TermCovariance) -> tuple[str, ...]:
+    """Names of the rows of a term: its covariates, or the first and the last where all have one variance."""
+    if term.width > 1 and term.covariance.has_one_variance:
+        return (f"{term.names[0]} to {term.names[-1]}",)
+    return term.names
+
+
+def _correlation_cells(fitted: FittedLmm, term: TermCovariance, cov: np.ndarray) -> list[list[str]]:
+    """Per row of a term the texts of its correlations."""
+    count, structure = len(_row_names(term)), term.covariance
+    rho = structure.correlation(fitted.theta[term.part])
+    if rho is not None:
+        return [[f"{_two(rho)} ({structure.name})"], *([] for _ in range(count - 1))]
+    corr = _correlation(cov)
+    return [[_two(corr[i, j]) for j in range(i)] if structure.is_correlated else [] for i in range(count)]
 
 
 def _correlation(cov: np.ndarray) -> np.ndarray:
@@ -148,21 +171,23 @@ def _two(value: float) -> str:
     return "NaN" if np.isnan(value) else f"{value:.2f}"
 
 
-def fixed_block(fitted: Estimated) -> Block:
+def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
     """The table of coefficients."""
-    table = coefficients.table(fitted)
+    table = coefficients.table(fitted, ddf)
     estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
     decimals = _digits(estimates)
     columns = [
         numbers(table["Estimate"].to_numpy(), decimals),
         numbers(table["Std. Error"].to_numpy(), decimals),
+        *([numbers(table["df"].to_numpy(), 1)] if "df" in table else []),
         numbers(table[fitted.statistic].to_numpy(), 3),
-        [p_text(p) for p in table["Pr(>|z|)"]],
+        [p_text(p) for p in table.iloc[:, -1]],
     ]
     rows = [("", *table.columns)]
     rows += [(str(name), *cells) for name, *cells in zip(table.index, *columns, strict=True)]
     more = len(rows) - 1 - MAX_COEFFICIENTS
-    lines = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
+    lines: tuple[str, ...] = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
+    lines += inference.method_notes(fitted, ddf)
     return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 
 
@@ -222,7 +247,7 @@ def _probes(error: Mapping[str, Any]) -> str:
     text = f"iterative solver with {error.get('probes')} probes, {error.get('deflation')} deflation vectors"
     text += f" (seed {error.get('seed')}): Monte Carlo error of the objective {error['objective']:.2g}"
     pairs = zip(error.get("theta", ()), error.get("theta_statistical", ()), strict=True)
-    shares = [f"{moved / max(own, TINY):.2%}" for moved, own in pairs]
+    shares = [f"{moved / max(statistical, TINY):.2%}" for moved, statistical in pairs]
     if len(shares) > MAX_SHARES:
         shares = [f"at most {max(shares, key=lambda share: float(share[:-1]))}"]
     return text + (f", of theta {', '.join(shares)} of its standard error" if shares else "")
@@ -236,9 +261,9 @@ def _effort(fitted: FittedLmm) -> str:
     return f"{passes} over {fitted.rows_read:,} rows, {total:.2f} s ({detail}), solver {fitted.solver}"
 
 
-def summarize(fitted: FittedLmm) -> Summary:
+def summarize(fitted: FittedLmm, ddf: Any = "auto") -> Summary:
     """The summary of a fit."""
-    blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted), _correlations(fitted)]
+    blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted, ddf), _correlations(fitted)]
     noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
     return Summary(_heading(fitted), tuple(b for b in [*blocks, noted] if b is not None))
 

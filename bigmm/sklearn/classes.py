@@ -32,11 +32,11 @@ def distinct(y: Any, sample_weight: Any = None) -> np.ndarray:
         check_classification_targets(values)
     classes = np.unique(values)
     if len(classes) != 2:
-        found = ", ".join(map(repr, classes[:5].tolist())) + (", ..." if len(classes) > 5 else "")
+        shown = ", ".join(map(repr, classes[:5].tolist())) + (", ..." if len(classes) > 5 else "")
         kind = "class" if len(classes) == 1 else "classes"
         raise UsageError(
             f"Only binary classification is supported. The type of the target is {type_of_target(values)}. "
-            f"y has {len(classes)} {kind} ({found}): leave rows out, or group classes"
+            f"y has {len(classes)} {kind} ({shown}): leave rows out, or group classes"
         )
     return classes
 

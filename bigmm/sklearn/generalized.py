@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from bigmm.arguments import strict_class
 from bigmm.errors import UsageError
+from bigmm.families import FAMILIES
 from bigmm.families.rows import deviance_row
 from bigmm.fit import glmm
 from bigmm.results import GlmmResults
@@ -23,19 +24,29 @@ from bigmm.sklearn.tables import is_dask
 @strict_class
 @dataclass(eq=False, repr=False, kw_only=True)
 class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
-    """Bernoulli mixed model for two classes of any type.
+    """Bernoulli mixed model as a classifier of two classes of any type.
 
     Parameters
     ----------
-    formula, random, new_levels, weights, offset, contrasts, categories, optimizer, drop_missing, n_workers,
-        partition_bytes, memory_limit: as in `LMMRegressor`.
-    link: "logit" (None), "probit", "cloglog", "cauchit". nagq: 0 fast, 1 Laplace, k quadrature points for one scalar
-        random effect. se: standard errors "rx" (quick) or "hessian".
+    formula, random, new_levels, weights, offset, contrasts, categories
+        As in `LMMRegressor`.
+    optimizer, drop_missing, n_workers, partition_bytes, memory_limit
+        As in `bigmm.glmm`.
+    link : str, optional
+        "logit" (the default), "probit", "cloglog" or "cauchit".
+    nagq : int
+        0: fast; 1: the Laplace approximation; k: quadrature points for one scalar random effect.
+    se : {"rx", "hessian"}
+        Standard errors from the working model (quick), or from the Hessian.
 
     Attributes
     ----------
-    classes_: the two classes, sorted; the second one is what the model gives the probability of;
-    result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
+    classes_ : array (2,)
+        The classes, sorted. The model gives the probability of the second one.
+    result_ : GlmmResults
+        The fit, without its rows.
+    n_features_in_, feature_names_in_
+        The columns of X at fit.
     """
 
     link: str | None = None
@@ -44,9 +55,9 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
     result_: GlmmResults = field(init=False)
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> GLMMClassifier:
-        """Fit; X, y and sample_weight are those of `LMMRegressor.fit`, y holding two classes of any type.
+        """Fit to X, y and sample_weight as `LMMRegressor.fit` takes them, where y has two classes of any type.
 
-        Raises UsageError when there are not two classes, and what `bigmm.glmm` raises.
+        Raises UsageError where there are not two classes, and what `bigmm.glmm` raises.
         """
         self._frame(X, None)  # a formula and a table, before y is looked at
         truth = self._response_of(X, "fit") if y is None else y
@@ -124,7 +135,7 @@ class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.positive_only = self.family != "gaussian"
+        tags.target_tags.positive_only = FAMILIES[self.family].positive if self.family in FAMILIES else True
         return tags
 
     def predict(self, X: Any) -> Any:

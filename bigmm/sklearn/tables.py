@@ -95,8 +95,8 @@ def _append_polars(frame: Any, name: str, values: Any) -> Any:
 
 
 def _append_arrow(frame: Any, name: str, values: Any) -> Any:
-    kept = frame.drop_columns([name]) if name in frame.column_names else frame
-    return kept.append_column(name, pa.array(values))
+    others = frame.drop_columns([name]) if name in frame.column_names else frame
+    return others.append_column(name, pa.array(values))
 
 
 #: library of a table -> how it gets a column

@@ -63,11 +63,11 @@ class FileOrders:
         """The order in all files; None, and the rest of them unread, as soon as one has another order or none."""
         common: tuple | None = None
         with ThreadPoolExecutor(_THREADS[self.reader.remote]) as pool:
-            for number, own in enumerate(pool.map(lambda footer: self._in_file(footer, name), self.footers)):
-                if own is None or (number and own != common):
+            for number, orders in enumerate(pool.map(lambda footer: self._in_file(footer, name), self.footers)):
+                if orders is None or (number and orders != common):
                     pool.shutdown(cancel_futures=True)
                     return None
-                common = own
+                common = orders
         return common
 
     def _in_file(self, footer: Footer, name: str) -> tuple | None:

@@ -113,20 +113,24 @@ class _Binder:
         }
 
     def fail(self, message: str, node: Tree) -> UsageError:
+        """Return the error of a node, with a caret under it where the filter is a text."""
         if self.text:
             return slip(message, self.text, node.position)
         return UsageError(f"cannot read the filter: {message}")
 
     def mismatch(self, message: str, node: Tree) -> UsageError:
+        """Return the error of a node that does not fit the types of the data."""
         return self.fail(f"it does not fit the data: {message}", node)
 
     def condition(self, node: Tree) -> Bound:
+        """Bind a node that is true or false of a row. Raises UsageError for any other node."""
         convert = self.kinds.get(type(node))
         if convert is None:
             raise self.fail("a comparison of a column is needed here", node)
         return convert(node)
 
     def flag(self, node: Column) -> Bound:
+        """Bind a column that stands alone: it has to hold true and false."""
         operand = self.column(node)
         if not pt.is_boolean(operand.kind):
             message = f"column {node.name!r} holds {spoken(operand.kind)}, not true or false; compare it with something"
@@ -134,12 +138,13 @@ class _Binder:
         return Bound(operand.expression)
 
     def joined(self, node: Joined) -> Bound:
+        """Bind joined conditions. Under `and` the bounds of some parts suffice; under `or` all need them."""
         if node.symbol in ("&", "|") and any(map(self.is_value, node.parts)):
             raise self.precedence(node)
         parts = [self.condition(part) for part in node.parts]
-        known = [part.bounds for part in parts if part.bounds is not None]
-        enough = known and (node.operator == "and" or len(known) == len(parts))
-        bounds = _balanced(known, node.operator) if enough else None
+        limits = [part.bounds for part in parts if part.bounds is not None]
+        enough = limits and (node.operator == "and" or len(limits) == len(parts))
+        bounds = _balanced(limits, node.operator) if enough else None
         return Bound(_balanced([part.expression for part in parts], node.operator), bounds)
 
     def is_value(self, node: Tree) -> bool:
@@ -149,6 +154,7 @@ class _Binder:
         return isinstance(node, (Constant, Arithmetic))
 
     def precedence(self, node: Joined) -> UsageError:
+        """Return the error of & or | beside a value: Python binds them more tightly than comparisons."""
         message = (
             f"{node.symbol!r} binds more tightly than a comparison; write {node.operator!r} instead, "
             "or put each comparison in brackets"
@@ -156,6 +162,7 @@ class _Binder:
         return self.fail(message, node)
 
     def column(self, node: Column) -> Operand:
+        """Look a column up in the schema, and note that the filter uses it."""
         if node.name not in self.schema.names:
             hint = column_hint(node.name, self.schema.names)
             if self.text:
@@ -169,6 +176,7 @@ class _Binder:
         return Operand(kind, field, node, name, bare=True)
 
     def operand(self, node: Tree) -> Operand:
+        """Bind a node that has a value, one side of a comparison."""
         if isinstance(node, Column):
             return self.column(node)
         if isinstance(node, Constant):
@@ -182,56 +190,58 @@ class _Binder:
         return Operand(pa.bool_(), self.condition(node).expression, node, "a condition")
 
     def compared(self, node: Comparison) -> Bound:
+        """Bind a comparison; a constant goes to the right-hand side."""
         if node.operator in ("in", "not in"):
             return self.member(node)
-        right_missing = isinstance(node.right, Constant) and node.right.value is None
+        right_missing = isinstance(node.rhs, Constant) and node.rhs.value is None
         if node.operator in ("is", "is not") and not right_missing:
-            raise self.fail("'is' is allowed with None only", node.left)
-        left, right = self.operand(node.left), self.operand(node.right)
-        if left.kind is None and right.kind is None:
-            raise self.fail("a comparison needs a column on one side", node.left)
+            raise self.fail("'is' is allowed with None only", node.lhs)
+        lhs, rhs = self.operand(node.lhs), self.operand(node.rhs)
+        if lhs.kind is None and rhs.kind is None:
+            raise self.fail("a comparison needs a column on one side", node.lhs)
         operator = node.operator
-        if left.kind is None:
-            left, right, operator = right, left, _FLIPPED.get(operator, operator)
-        if right.kind is None:
-            return self.beside_constant(left, operator, right)
-        return self.beside_column(left, operator, right)
+        if lhs.kind is None:
+            lhs, rhs, operator = rhs, lhs, _FLIPPED.get(operator, operator)
+        if rhs.kind is None:
+            return self.beside_constant(lhs, operator, rhs)
+        return self.beside_column(lhs, operator, rhs)
 
-    def beside_constant(self, left: Operand, operator: str, right: Operand) -> Bound:
-        value = right.expression
+    def beside_constant(self, lhs: Operand, operator: str, rhs: Operand) -> Bound:
+        """Bind a comparison of a column or a computed value with a constant, a missing one and NaN among them."""
+        value = rhs.expression
         if value is None:
             if operator not in ("==", "!=", "is", "is not"):
-                raise self.fail(f"a missing value can be found by 'is None', not by {operator!r}", right.node)
-            missing = pc.is_null(left.expression)
+                raise self.fail(f"a missing value can be found by 'is None', not by {operator!r}", rhs.node)
+            missing = pc.is_null(lhs.expression)
             return Bound(missing if operator in ("==", "is") else ~missing)
-        if pt.is_null(left.kind):
-            return Bound(left.expression.cast(pa.bool_()))
-        if isinstance(value, float) and value != value and pt.is_floating(left.kind) and operator in ("==", "!="):
-            number = pc.is_nan(left.expression)
+        if pt.is_null(lhs.kind):
+            return Bound(lhs.expression.cast(pa.bool_()))
+        if isinstance(value, float) and value != value and pt.is_floating(lhs.kind) and operator in ("==", "!="):
+            number = pc.is_nan(lhs.expression)
             return Bound(number if operator == "==" else ~number)
-        return self.placed(left, operator, self.around(left, right))
+        return self.placed(lhs, operator, self.around(lhs, rhs))
 
-    def around(self, left: Operand, right: Operand) -> Neighbours:
+    def around(self, lhs: Operand, rhs: Operand) -> Neighbours:
         """The constant among the values of the other side's type."""
-        value = right.expression
+        value = rhs.expression
         try:
-            place = None if isinstance(value, float) and value != value else neighbours(value, left.kind)
+            place = None if isinstance(value, float) and value != value else neighbours(value, lhs.kind)
         except ValueError as error:
-            raise self.fail(f"{value!r} is not a {left.kind} {error}, as {left.name} holds", right.node) from None
+            raise self.fail(f"{value!r} is not a {lhs.kind} {error}, as {lhs.name} holds", rhs.node) from None
         if place is None:
             hint = ""
-            if isinstance(value, str) and is_number(left.kind):
+            if isinstance(value, str) and is_number(lhs.kind):
                 hint = "; write the number without quotes"
-            elif is_text(left.kind) and not isinstance(value, bool):
+            elif is_text(lhs.kind) and not isinstance(value, bool):
                 hint = "; write it in quotes"
-            message = f"{left.name} holds {spoken(left.kind)} and is compared with {_literal(value)}{hint}"
-            raise self.mismatch(message, right.node)
+            message = f"{lhs.name} holds {spoken(lhs.kind)} and is compared with {_literal(value)}{hint}"
+            raise self.mismatch(message, rhs.node)
         return place
 
-    def placed(self, left: Operand, operator: str, place: Neighbours) -> Bound:
+    def placed(self, lhs: Operand, operator: str, place: Neighbours) -> Bound:
         """A comparison with a constant that may lie between two values of the column's type."""
-        expression, low, high = left.expression, place.low, place.high
-        prunes = left.bare and any(test(left.kind) for test in _PRUNING)
+        expression, low, high = lhs.expression, place.low, place.high
+        prunes = lhs.bare and any(test(lhs.kind) for test in _PRUNING)
         if place.exact:
             comparison = _COMPARE[operator](expression, low)
             return Bound(comparison, comparison if prunes and operator != "!=" else None)
@@ -245,45 +255,46 @@ class _Binder:
         comparison = _COMPARE[compare](expression, edge)
         return Bound(comparison, comparison if prunes else None)
 
-    def beside_column(self, left: Operand, operator: str, right: Operand) -> Bound:
-        if pt.is_null(left.kind) or pt.is_null(right.kind):
-            empty = left if pt.is_null(left.kind) else right
+    def beside_column(self, lhs: Operand, operator: str, rhs: Operand) -> Bound:
+        """Bind a comparison of two columns or computed values, in a type that holds the values of both."""
+        if pt.is_null(lhs.kind) or pt.is_null(rhs.kind):
+            empty = lhs if pt.is_null(lhs.kind) else rhs
             return Bound(empty.expression.cast(pa.bool_()))
         for test, common in _TOGETHER:
-            if test(left.kind) and test(right.kind):
-                kind = common(left.kind, right.kind)
-                sides = [side.expression if side.kind == kind else _converted(side, kind) for side in (left, right)]
+            if test(lhs.kind) and test(rhs.kind):
+                kind = common(lhs.kind, rhs.kind)
+                sides = [side.expression if side.kind == kind else _converted(side, kind) for side in (lhs, rhs)]
                 return Bound(_COMPARE[operator](*sides))
-        message = (
-            f"{left.name} holds {spoken(left.kind)} and is compared with {right.name}, which holds {spoken(right.kind)}"
-        )
-        raise self.mismatch(message, left.node)
+        message = f"{lhs.name} holds {spoken(lhs.kind)} and is compared with {rhs.name}, which holds {spoken(rhs.kind)}"
+        raise self.mismatch(message, lhs.node)
 
     def member(self, node: Comparison) -> Bound:
-        if not isinstance(node.right, Constants):
-            raise self.fail("'in' needs a list of constants, like g in ('a', 'b')", node.right)
-        left = self.operand(node.left)
-        if left.kind is None:
-            raise self.fail("a comparison of a column is needed here", node.left)
-        operands = [self.operand(item) for item in node.right.items]
+        """Bind `in` and `not in`: a missing value is neither in a list nor outside of it."""
+        if not isinstance(node.rhs, Constants):
+            raise self.fail("'in' needs a list of constants, like g in ('a', 'b')", node.rhs)
+        lhs = self.operand(node.lhs)
+        if lhs.kind is None:
+            raise self.fail("a comparison of a column is needed here", node.lhs)
+        operands = [self.operand(item) for item in node.rhs.items]
         if any(operand.kind is not None for operand in operands):
-            raise self.fail("'in' needs constants, not columns", node.right)
+            raise self.fail("'in' needs constants, not columns", node.rhs)
         values = [operand for operand in operands if operand.expression is not None]  # a missing value equals nothing
-        if pt.is_null(left.kind):
-            return Bound(left.expression.cast(pa.bool_()))
-        places = [self.around(left, value) for value in values]
+        if pt.is_null(lhs.kind):
+            return Bound(lhs.expression.cast(pa.bool_()))
+        places = [self.around(lhs, value) for value in values]
         chosen = [place.low for place in places if place.exact and place.low is not None]
-        if pt.is_floating(left.kind) and any(scalar.as_py() == 0 for scalar in chosen):
-            chosen += [pa.scalar(0.0, left.kind), pa.scalar(-0.0, left.kind)]  # Arrow's sets hold them apart
+        if pt.is_floating(lhs.kind) and any(scalar.as_py() == 0 for scalar in chosen):
+            chosen += [pa.scalar(0.0, lhs.kind), pa.scalar(-0.0, lhs.kind)]  # Arrow's sets hold them apart
         # scalars as Python values would lose the nanoseconds of timestamps
-        members = pa.concat_arrays([pa.array([], left.kind), *(pa.array([s], s.type).cast(left.kind) for s in chosen)])
-        inside = pc.is_in(left.expression, value_set=members)
+        members = pa.concat_arrays([pa.array([], lhs.kind), *(pa.array([s], s.type).cast(lhs.kind) for s in chosen)])
+        inside = pc.is_in(lhs.expression, value_set=members)
         if node.operator == "not in":
-            return Bound(_unless_missing(left.expression, ~inside))
-        bounds = inside if left.bare and _prunes_sets(left.kind) else None
-        return Bound(_unless_missing(left.expression, inside), bounds)
+            return Bound(_unless_missing(lhs.expression, ~inside))
+        bounds = inside if lhs.bare and _prunes_sets(lhs.kind) else None
+        return Bound(_unless_missing(lhs.expression, inside), bounds)
 
     def computed(self, node: Arithmetic) -> Operand:
+        """Bind arithmetic, in a type that no result overflows silently."""
         operands = [self.operand(child) for child in node.operands]
         for operand in operands:
             self.check_number(operand)
@@ -293,12 +304,13 @@ class _Binder:
             operands.insert(0, Operand(None, 0, node))
         kind = _arithmetic_type(operands[0], "-" if node.operator == "negative" else node.operator, operands[1])
         operator = "-" if node.operator == "negative" else node.operator
-        sides = [_converted(operand, own) for operand, own in zip(operands, kind.sides, strict=True)]
+        sides = [_converted(operand, side) for operand, side in zip(operands, kind.sides, strict=True)]
         name = next(f"the result with {o.name}" if o.bare else o.name for o in operands if o.kind is not None)
         table = _FLOATING if pt.is_floating(kind.result) else _CHECKED
         return Operand(kind.result, table[operator](*sides), node, name)
 
     def check_number(self, operand: Operand) -> None:
+        """Raise UsageError for an operand that arithmetic cannot use."""
         value, kind = operand.expression, operand.kind
         if kind is None and isinstance(value, (int, float, Decimal)):
             return
@@ -343,9 +355,9 @@ _DOUBLES = _Types((pa.float64(), pa.float64()), pa.float64())
 _INTEGERS = _Types((pa.int64(), pa.int64()), pa.int64())
 
 
-def _arithmetic_type(left: Operand, operator: str, right: Operand) -> _Types:
+def _arithmetic_type(lhs: Operand, operator: str, rhs: Operand) -> _Types:
     """64-bit integers of integers, decimals of decimals and of unsigned 64-bit integers, doubles of everything else."""
-    kinds = [_number_type(side) for side in (left, right)]
+    kinds = [_number_type(side) for side in (lhs, rhs)]
     if operator == "/" or any(pt.is_floating(kind) for kind in kinds):
         return _DOUBLES
     if all(kind == pa.int64() for kind in kinds):
@@ -392,7 +404,7 @@ def _number_in_common(a: pa.DataType, b: pa.DataType) -> pa.DataType:
             return pa.uint64() if pt.is_uint64(a) else pa.int64()
         return pa.decimal128(20, 0)
     digits = [(k.precision - k.scale, k.scale) if pt.is_decimal(k) else (20, 0) for k in (a, b)]
-    scale = max(own for _, own in digits)
+    scale = max(scale_of for _, scale_of in digits)
     precision = max(whole for whole, _ in digits) + scale
     return pa.decimal256(precision, scale) if precision <= _WIDEST else pa.float64()
 
@@ -419,23 +431,23 @@ _TOGETHER: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType, pa.
 )
 
 
-def tree_of_tuples(given: Sequence) -> Tree:
+def tree_of_tuples(filters: Sequence) -> Tree:
     """The tree of [(column, operator, value), ...], all of which hold, or of a list of such lists, one of which holds.
 
     Raises ValueError for another shape.
     """
-    if not given:
+    if not filters:
         raise ValueError("it is empty")
-    if all(isinstance(item, tuple) for item in given):
-        return _all_of(given)
-    if all(isinstance(item, list) and item and all(isinstance(one, tuple) for one in item) for item in given):
-        parts = tuple(_all_of(item) for item in given)
+    if all(isinstance(item, tuple) for item in filters):
+        return _all_of(filters)
+    if all(isinstance(item, list) and item and all(isinstance(one, tuple) for one in item) for item in filters):
+        parts = tuple(_all_of(item) for item in filters)
         return parts[0] if len(parts) == 1 else Joined("or", parts)
     raise ValueError("it is neither a list of tuples nor a list of lists of tuples")
 
 
-def _all_of(given: Sequence[tuple]) -> Tree:
-    parts = tuple(_one_tuple(item) for item in given)
+def _all_of(filters: Sequence[tuple]) -> Tree:
+    parts = tuple(_one_tuple(item) for item in filters)
     return parts[0] if len(parts) == 1 else Joined("and", parts)
 
 

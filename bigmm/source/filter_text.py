@@ -61,8 +61,8 @@ class Comparison:
     """operator: < <= > >= == != in, not in, is, is not."""
 
     operator: str
-    left: Tree
-    right: Tree
+    lhs: Tree
+    rhs: Tree
     position: int = 0
 
 
@@ -117,7 +117,7 @@ _JOINS = {"and": "and", "or": "or", "&": "and", "|": "or"}
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class FilterToken:
     """``kind``: number, quoted, name, word, string, operator, mark or end; ``start``: its place in the text."""
 
     kind: str
@@ -130,7 +130,7 @@ def slip(message: str, text: str, position: int) -> FormulaError:
     return FormulaError(f"cannot read the filter: {message}", text.replace("\n", " "), position)
 
 
-def tokens_of(text: str) -> list[Token]:
+def tokens_of(text: str) -> list[FilterToken]:
     """The tokens of a text, an end after the last; FormulaError at a character that means nothing."""
     tokens, place = [], 0
     while place < len(text):
@@ -142,9 +142,9 @@ def tokens_of(text: str) -> list[Token]:
         if kind == "name" and content in _WORDS:
             kind = "word"
         if kind != "space":
-            tokens.append(Token(kind, content, place))
+            tokens.append(FilterToken(kind, content, place))
         place = match.end()
-    return [*tokens, Token("end", "", len(text))]
+    return [*tokens, FilterToken("end", "", len(text))]
 
 
 def parse_text(text: str, names: Sequence[str]) -> Tree:
@@ -163,16 +163,19 @@ class _Parser:
         self.tokens, self.index, self.depth, self.comparisons = tokens_of(text), 0, 0, 0
 
     def fail(self, message: str, position: int) -> NoReturn:
+        """Raise UsageError with a caret under the position."""
         raise slip(message, self.text, position)
 
     def whole(self) -> Tree:
+        """Parse the text to its end."""
         tree = self.expression(0)
         token = self.tokens[self.index]
         if token.kind != "end":
             self.misplaced(token)
         return tree
 
-    def misplaced(self, token: Token) -> NoReturn:
+    def misplaced(self, token: FilterToken) -> NoReturn:
+        """Raise UsageError for a token that cannot stand where it does, with what to write instead."""
         if token.text in _WRITE:
             self.fail(f"write {_WRITE[token.text]} instead of {token.text}", token.start)
         if token.text in _FOREIGN:
@@ -188,37 +191,41 @@ class _Parser:
         return token.text if token.kind in ("word", "operator") else ""
 
     def expression(self, power: int) -> Tree:
+        """Parse operators that bind at least as strongly as `power`."""
         self.depth += 1
         if self.depth > MOST_LEVELS:
             self.fail(f"more than {MOST_LEVELS} levels inside each other", self.tokens[self.index].start)
-        left = self.operand()
+        lhs = self.operand()
         while (operator := self.operator()) in _POWER and _POWER[operator] >= max(power, 1):
-            left = self.combined(left, operator)
+            lhs = self.combined(lhs, operator)
         self.depth -= 1
-        return left
+        return lhs
 
-    def combined(self, left: Tree, operator: str) -> Tree:
+    def combined(self, lhs: Tree, operator: str) -> Tree:
+        """Parse what follows an operand: the rest of a joined condition, a comparison or arithmetic."""
         if operator in _JOINS:
-            return self.joined(left, operator)
+            return self.joined(lhs, operator)
         if operator in _COMPARISONS:
-            return self.compared(left)
+            return self.compared(lhs)
         token = self.step()
-        right = self.expression(_POWER[operator] + 1)
-        return self.arithmetic(operator, (left, right), token.start)
+        rhs = self.expression(_POWER[operator] + 1)
+        return self.arithmetic(operator, (lhs, rhs), token.start)
 
-    def step(self, operator: str = "") -> Token:
+    def step(self, operator: str = "") -> FilterToken:
+        """Take the next token; an operator of two words is two tokens."""
         token = self.tokens[self.index]
         self.index += 1 + (" " in operator)
         return token
 
-    def joined(self, left: Tree, operator: str) -> Tree:
-        parts, first = [left], self.tokens[self.index].start
+    def joined(self, lhs: Tree, operator: str) -> Tree:
+        """Parse the parts of one `and` or `or` into one node, so that a long filter is no deep tree."""
+        parts, first = [lhs], self.tokens[self.index].start
         while self.operator() == operator:
             self.step()
             parts.append(self.expression(_POWER[operator] + 1))
         return Joined(_JOINS[operator], tuple(parts), first, operator)
 
-    def compared(self, left: Tree) -> Tree:
+    def compared(self, lhs: Tree) -> Tree:
         """a < b <= c is a < b and b <= c."""
         parts: list[Tree] = []
         while (operator := self.operator()) in _COMPARISONS:
@@ -227,18 +234,20 @@ class _Parser:
             if self.comparisons > MOST_COMPARISONS:
                 self.fail(f"more than {MOST_COMPARISONS} comparisons; a list after 'in' may be longer", start)
             self.step(operator)
-            right = self.expression(_POWER[operator] + 1)
-            parts.append(Comparison(operator, left, right, left.position))
-            left = right
+            rhs = self.expression(_POWER[operator] + 1)
+            parts.append(Comparison(operator, lhs, rhs, lhs.position))
+            lhs = rhs
         return parts[0] if len(parts) == 1 else Joined("and", tuple(parts), parts[0].position)
 
     def arithmetic(self, operator: str, operands: tuple[Tree, ...], position: int) -> Tree:
+        """Make a node of arithmetic. Raises UsageError where too many are inside each other."""
         depth = 1 + max(operand.depth if isinstance(operand, Arithmetic) else 0 for operand in operands)
         if depth > MOST_LEVELS:
             self.fail(f"more than {MOST_LEVELS} operators in one sum or product", position)
         return Arithmetic(operator, operands, operands[0].position if len(operands) > 1 else position, depth)
 
     def operand(self) -> Tree:
+        """Parse a sign, a negation, a bracket, a name or a constant."""
         token = self.step()
         if token.text == "not" and token.kind == "word":
             return Negation(self.expression(_NOT), token.start)
@@ -255,7 +264,8 @@ class _Parser:
         self.index -= 1
         self.misplaced(token)
 
-    def signed(self, token: Token) -> Tree:
+    def signed(self, token: FilterToken) -> Tree:
+        """Parse what follows -, + or ~. The minus of a number belongs to the constant."""
         part = self.expression(_SIGN)
         if token.text == "~":
             return Negation(part, token.start)
@@ -265,7 +275,8 @@ class _Parser:
             return Constant(-part.value, token.start)
         return self.arithmetic("negative", (part,), token.start)
 
-    def named(self, token: Token) -> Tree:
+    def named(self, token: FilterToken) -> Tree:
+        """Parse a name: True, False, None, or a column. A column of the data wins over a constant of the same name."""
         following = self.tokens[self.index]
         if following.kind == "mark" and following.text in "([":
             what = "call" if following.text == "(" else "subscript"
@@ -277,7 +288,8 @@ class _Parser:
             self.fail("attribute is not allowed; use names, constants, comparisons, and, or, not", token.start)
         return Column(name, token.start)
 
-    def number(self, token: Token) -> int | float:
+    def number(self, token: FilterToken) -> int | float:
+        """Read a number. An integer of more than 64 bits is refused before Python makes it."""
         digits = token.text.replace("_", "")
         if digits[:2] in ("0x", "0X"):
             value = int(digits, 16) if len(digits) < _DIGITS else 1 << 64
@@ -289,13 +301,15 @@ class _Parser:
             self.fail("this integer has more than 64 bits; write it with a decimal point or an exponent", token.start)
         return value
 
-    def string(self, token: Token) -> str:
+    def string(self, token: FilterToken) -> str:
+        """Read a text in quotes."""
         try:
             return ast.literal_eval(token.text.replace("\n", "\\n"))
         except (ValueError, SyntaxError) as error:
             self.fail(f"this text cannot be read: {error}", token.start)
 
-    def bracketed(self, opener: Token) -> Tree:
+    def bracketed(self, opener: FilterToken) -> Tree:
+        """Parse a bracket: one expression, or the constants of a list."""
         closer, items, commas = _CLOSERS[opener.text], [], 0
         while not self.closes(closer):
             items.append(self.expression(0))
@@ -311,10 +325,12 @@ class _Parser:
         return Constants(tuple(items), opener.start)
 
     def closes(self, closer: str) -> bool:
+        """Tell whether the next token closes the bracket."""
         token = self.tokens[self.index]
         return token.kind == "mark" and token.text == closer
 
-    def unclosed(self, opener: Token) -> NoReturn:
+    def unclosed(self, opener: FilterToken) -> NoReturn:
+        """Raise UsageError for a bracket that has no end."""
         token = self.tokens[self.index]
         if token.kind == "end":
             self.fail(f"invalid syntax: {opener.text!r} is never closed", opener.start)

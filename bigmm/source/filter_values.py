@@ -146,10 +146,10 @@ def _nanoseconds(value: Any, zone: str | None) -> int:
     else:
         ticks, local = value
     if local and zone is not None:
-        seconds, rest = divmod(ticks, 10**9)
+        seconds, remainder = divmod(ticks, 10**9)
         moment = pa.scalar(seconds, pa.timestamp("s"))
         placed = pc.assume_timezone(moment, zone, ambiguous="earliest", nonexistent="earliest")
-        return placed.value * 10**9 + rest
+        return placed.value * 10**9 + remainder
     return ticks
 
 

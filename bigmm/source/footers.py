@@ -18,7 +18,7 @@ from bigmm.source.hive import Keys, hive_keys
 from bigmm.source.listing import Entry
 from bigmm.source.locations import Location
 from bigmm.source.pages import counted_values, has_checksum
-from bigmm.source.schema import row_bytes
+from bigmm.source.schema import holds_text, row_bytes
 
 _FOOTER_THREADS = {False: 4, True: 16}
 
@@ -41,6 +41,8 @@ _MAGIC = (
     (b"ORC", "it is an ORC file"),
 )
 _ENDS = {b"PAR1", b"PARE"}
+LARGE_TEXT = 1 << 20
+"""Chunks of text up to so many bytes need no thought."""
 INT96 = {"coerce_int96_timestamp_unit": "us"}  # nanoseconds end in 2262, and Spark writes 9999-12-31
 
 
@@ -51,7 +53,7 @@ class Footer:
 
     ``digest``: of the footer's bytes; ``checksums``: how many of the row groups that were looked at have page
     checksums, and how many were looked at; ``pandas``: columns that were pandas categories, with how many there were
-    and whether they were ordered.
+    and whether they were ordered; ``text``: bytes of the largest chunk of each column of text whose chunks are large.
     """
 
     path: str
@@ -64,6 +66,7 @@ class Footer:
     keys: Keys
     checksums: tuple[int, int]
     pandas: Mapping[str, tuple[int, bool]]
+    text: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +170,9 @@ def _read_footer(location: Location, entry: Entry, keys: Keys, look: bool) -> Fo
         nbytes = tuple(max(size, count * width) for size, count in zip(sizes, rows, strict=True))
         plain = schema.remove_metadata()
         size, stamp = entry.size, entry.stamp
+        text = {} if tail.encrypted else _large_text(tail.metadata, schema)
         return Footer(
-            entry.path, size, stamp, tail.digest, plain, rows, nbytes, keys, checksums, pandas_categories(schema)
+            entry.path, size, stamp, tail.digest, plain, rows, nbytes, keys, checksums, pandas_categories(schema), text
         )
 
     return guarded(action, where, location.remote)
@@ -189,6 +193,22 @@ def _row_groups(metadata: pq.FileMetaData, where: str) -> tuple[tuple[int, ...],
             "Write the file again from its origin."
         )
     return rows, sizes
+
+
+def _large_text(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, int]:
+    """Bytes of the largest chunk of each column of text, as the footer claims, where that is large. Rows tell the size
+    of other columns."""
+    columns = {metadata.schema.column(i).path: i for i in range(len(metadata.schema))}
+    wanted = [(field.name, columns[field.name]) for field in schema if holds_text(field.type) and field.name in columns]
+    largest: dict[str, int] = {}
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        if group.total_byte_size > LARGE_TEXT:
+            for name, column in wanted:
+                nbytes = group.column(column).total_uncompressed_size
+                if nbytes > max(LARGE_TEXT, largest.get(name, 0)):
+                    largest[name] = nbytes
+    return largest
 
 
 def _refuse_false_rows(stream: Any, metadata: pq.FileMetaData, rows: Sequence[int], where: str) -> None:

@@ -104,8 +104,8 @@ def refuse(root: str, marker: str, show: Callable[[str], str]) -> NoReturn:
 def _ancestors(base: str) -> Iterator[tuple[str, str]]:
     """(folder, name of the child on the way to ``base``) from ``base`` itself up to the root, or to the host of a URL;
     hive folders count as none, because they belong to the folder above them."""
-    scheme, mark, rest = base.rstrip("/").rpartition("://")
-    parts, child = rest.split("/"), ""
+    scheme, mark, path = base.rstrip("/").rpartition("://")
+    parts, child = path.split("/"), ""
     while parts:
         yield scheme + mark + "/".join(parts), child
         last = parts.pop()

@@ -67,6 +67,11 @@ class HeldSource:
         """None: there are no files."""
         return None
 
+    @property
+    def text_bytes(self) -> Mapping[str, int]:
+        """Nothing: all text is in memory already."""
+        return {}
+
     def orders(self, columns: Iterable[str]) -> Orders:
         """See `Source.orders`."""
         wanted = set(columns)

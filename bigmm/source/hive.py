@@ -35,7 +35,7 @@ def key_types(keys: Iterable[Keys]) -> dict[str, pa.DataType]:
     for file_keys in keys:
         for key, value in file_keys:
             values.setdefault(key, set()).update(() if value is None else (value,))
-    return {key: pa.int64() if seen and all(map(_is_int64, seen)) else pa.string() for key, seen in values.items()}
+    return {key: pa.int64() if texts and all(map(_is_int64, texts)) else pa.string() for key, texts in values.items()}
 
 
 def _is_int64(text: str) -> bool:

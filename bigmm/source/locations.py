@@ -85,8 +85,8 @@ def locate(places: Sequence[str | PurePath]) -> Location:
             )
         if filesystem is None:
             filesystem, markers = system, markers_of(system)
-        taken, passed = _taken(filesystem, markers, prefix, base, glob, shown_place(place))
-        for entry in taken:
+        entries, passed = _taken(filesystem, markers, prefix, base, glob, shown_place(place))
+        for entry in entries:
             if entry.path in files:
                 raise UsageError(f"file given twice: {shown_path(entry.path, prefix)} (its rows would count twice)")
             files[entry.path] = entry
@@ -107,8 +107,8 @@ def refuse_tables_at(places: Sequence[str]) -> None:
         base = _cut_pattern(absolute_path(place), _LOCAL_WILD)[0]
         folder = base if os.path.isdir(base) else os.path.dirname(base)
         refuse_tables_above(filesystem, folder, markers, show)
-        seen = [entry.path for entry in entries_below(filesystem, folder, Pattern(), folder)] if folder == base else []
-        refuse_tables_below(filesystem, folder, seen, seen, show)
+        paths = [entry.path for entry in entries_below(filesystem, folder, Pattern(), folder)] if folder == base else []
+        refuse_tables_below(filesystem, folder, paths, paths, show)
 
 
 def _check_spelling(place: str) -> None:
@@ -163,21 +163,21 @@ def _taken(
     if not top.folder:
         raise DataError(f"no file matches {place}: {show(base)} is a file")
     pattern = Pattern(tuple(glob.rstrip("/").split("/")) if glob else ())
-    seen = list(entries_below(filesystem, base, pattern, prefix + base))
-    chosen, left_out = _divided(seen, base, pattern, show)
+    entries = list(entries_below(filesystem, base, pattern, prefix + base))
+    chosen, left_out = _divided(entries, base, pattern, show)
     refuse_tables_above(filesystem, base, markers, show)
-    refuse_tables_below(filesystem, base, [entry.path for entry in seen], [entry.path for entry in chosen], show)
+    refuse_tables_below(filesystem, base, [entry.path for entry in entries], [entry.path for entry in chosen], show)
     if not chosen:
-        raise DataError(_nothing(place, glob, seen))
+        raise DataError(_nothing(place, glob, entries))
     return chosen, left_out
 
 
 def _divided(
-    seen: Sequence[Entry], base: str, pattern: Pattern, show: Callable[[str], str]
+    entries: Sequence[Entry], base: str, pattern: Pattern, show: Callable[[str], str]
 ) -> tuple[list[Entry], list[str]]:
     """Data files, and what is left out; a folder that is left out counts once. A broken entry is a `DataError`."""
     chosen, left_out = [], []
-    for entry in seen:
+    for entry in entries:
         parts = entry.path[len(base) :].strip("/").split("/")
         if parts[-1] == MARK:  # bigmm's own, in every data set that it wrote
             continue
@@ -204,8 +204,8 @@ def _refuse_links_into_tables(
             refuse_tables_above(filesystem, real, markers, show)
 
 
-def _nothing(place: str, glob: str, seen: Sequence[Entry]) -> str:
-    files = [entry.path.rpartition("/")[2] for entry in seen if not entry.folder]
+def _nothing(place: str, glob: str, entries: Sequence[Entry]) -> str:
+    files = [entry.path.rpartition("/")[2] for entry in entries if not entry.folder]
     if glob:
         return f"no file matches {place}"
     others = f"; it holds {len(files)} other files, such as {files[0]!r}" if files else ""

@@ -16,7 +16,7 @@ from bigmm.source.frames import Persisted, is_future
 Load = Callable[[], Any]
 
 
-class Rows(Protocol):
+class MatrixRows(Protocol):
     """One array, opened: its shape, the row cuts that suit it (None: any), bytes, column names or None."""
 
     @property
@@ -50,6 +50,7 @@ class Held:
         return self.values.shape
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
+        """Slices of the array; each pickles its own rows alone."""
         return [Slice(self.values, a, b) for a, b in pairwise(cuts)]
 
 
@@ -85,11 +86,13 @@ class ZarrRows:
 
     @property
     def chunks(self) -> tuple[int, ...]:
+        """Rows of each chunk, or of each shard, which is the smallest part that can be read."""
         rows = self.array.shape[0]
         step = (getattr(self.array, "shards", None) or self.array.chunks)[0]
         return tuple(min(step, rows - start) for start in range(0, rows, step))
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
+        """Slices that are read when they are called."""
         return [ZarrSlice(self.array, a, b) for a, b in pairwise(cuts)]
 
 
@@ -125,6 +128,7 @@ class DaskRows:
         return self.array.chunks[0]
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
+        """The part of Dask's graph behind each cut."""
         from dask.optimization import cull
 
         rows = tuple(b - a for a, b in pairwise(cuts))
@@ -132,8 +136,8 @@ class DaskRows:
         keys = [(array.name, number, *(0,) * (array.ndim - 1)) for number in range(len(rows))]
         whole = dict(array.__dask_graph__())
         # what a cluster already holds (of a persisted array) would be left out by optimizing
-        held = {key: Persisted(task) for key, task in whole.items() if is_future(task)}
-        graph = dict(array.__dask_optimize__(whole, keys)) | held
+        tasks = {key: Persisted(task) for key, task in whole.items() if is_future(task)}
+        graph = dict(array.__dask_optimize__(whole, keys)) | tasks
         return [DaskChunk(dict(cull(graph, [key])[0]), key) for key in keys]
 
 
@@ -183,8 +187,8 @@ class MatrixPartition:
         following = iter(results)
         loads = {}
         for name, load in self.loads.items():
-            needed = [next(following) for _ in getattr(load, "futures", ())]
-            loads[name] = load.supplied(needed) if isinstance(load, DaskChunk) else load
+            values = [next(following) for _ in getattr(load, "futures", ())]
+            loads[name] = load.supplied(values) if isinstance(load, DaskChunk) else load
         return replace(self, loads=loads)
 
     def read(self, name: str) -> Any:
@@ -210,7 +214,7 @@ def as_matrix(values: Any, name: str) -> Any:
         raise DataError(f"{name} does not hold numbers: {error}") from error
 
 
-def open_matrix(values: Any, name: str) -> Rows:
+def open_matrix(values: Any, name: str) -> MatrixRows:
     """Open one array; raises UsageError for kinds that are not known and for Dask arrays of unknown length."""
     for cls in type(values).__mro__:
         open_kind = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
@@ -250,7 +254,7 @@ def _dask_frame(values: Any, name: str) -> DaskRows:
 
 
 #: (top package, class name) -> how it is opened; looked up along the class's ancestors.
-_KINDS: dict[tuple[str, str], Callable[[Any, str], Rows]] = {
+_KINDS: dict[tuple[str, str], Callable[[Any, str], MatrixRows]] = {
     ("builtins", "list"): _held,
     ("builtins", "tuple"): _held,
     ("numpy", "ndarray"): _held,
@@ -267,7 +271,7 @@ _KINDS: dict[tuple[str, str], Callable[[Any, str], Rows]] = {
 }
 
 
-def cut_rows(arrays: Mapping[str, Rows], partition_bytes: int, chunk_rows: int | None) -> tuple[int, ...]:
+def cut_rows(arrays: Mapping[str, MatrixRows], partition_bytes: int, chunk_rows: int | None) -> tuple[int, ...]:
     """Row numbers at which partitions begin, and n: every ``chunk_rows``, else the chunks of the first chunked array
     (neighbours joined up to ``partition_bytes``), else by size. A function of the arrays alone, not of the workers."""
     n = next(iter(arrays.values())).shape[0]
@@ -284,7 +288,7 @@ def cut_rows(arrays: Mapping[str, Rows], partition_bytes: int, chunk_rows: int |
 
 
 def partition_matrices(
-    arrays: Mapping[str, Rows], *, partition_bytes: int = 64 << 20, chunk_rows: int | None = None
+    arrays: Mapping[str, MatrixRows], *, partition_bytes: int = 64 << 20, chunk_rows: int | None = None
 ) -> tuple[MatrixPartition, ...]:
     """The rows of all arrays, cut alike. Lengths must agree (checked by the caller, who knows what they are)."""
     cuts = cut_rows(arrays, partition_bytes, chunk_rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -30,8 +30,8 @@ _SMALL_BATCH = 1 << 12
 class ParquetSource:
     """Rows of Parquet files.
 
-    Pickles without ``partitions``, ``inventory`` and ``categories``: a lane brings its own partitions, so tasks stay
-    small.
+    Pickles without ``partitions``, ``inventory``, ``categories`` and ``text_bytes``: a lane brings its own partitions,
+    so tasks stay small.
     """
 
     reader: FileReader
@@ -41,6 +41,7 @@ class ParquetSource:
     partitions: tuple[FilePartition, ...] = ()
     inventory: Inventory | None = None
     categories: FileOrders | None = None
+    text_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def schema(self) -> pa.Schema:
@@ -62,12 +63,12 @@ class ParquetSource:
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
         """See `Source.read`. Raises `DataError` also when the file is not the one that was planned with."""
         assert isinstance(partition, FilePartition)
-        needed = self._needed(columns)
+        names = self._needed(columns)
         try:
-            table = guarded(lambda: self._decode(partition, needed), partition.where, self.reader.remote)
+            table = guarded(lambda: self._decode(partition, names), partition.where, self.reader.remote)
         except DataError as error:
             self._ensure_unchanged(partition)
-            raise self._pinpointed(partition, needed, error) from error
+            raise self._pinpointed(partition, names, error) from error
         self._ensure_unchanged(partition)
         return self._finish(table, partition, columns)
 
@@ -81,21 +82,21 @@ class ParquetSource:
             )
             if first is not None:
                 return first
-        kept = f" passes the filter {self.predicate.text}" if self.predicate else ""
-        raise DataError(f"no row of {self.description}{kept or ' can be read'}")
+        reason = f" passes the filter {self.predicate.text}" if self.predicate else ""
+        raise DataError(f"no row of {self.description}{reason or ' can be read'}")
 
     def _needed(self, columns: Sequence[str]) -> list[str]:
         self.unified.check(columns)
         return list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
 
-    def _own(self, partition: FilePartition, needed: Sequence[str]) -> tuple[list[str], list[str]]:
+    def _own(self, partition: FilePartition, names: Sequence[str]) -> tuple[list[str], list[str]]:
         """The columns to be read from the file itself, and those of them that are text."""
         elsewhere = dict(partition.keys)
-        stored = [name for name in needed if name not in elsewhere]
+        stored = [name for name in names if name not in elsewhere]
         return stored, [name for name in stored if self.schema.field(name).type.equals(TEXT)]
 
-    def _decode(self, partition: FilePartition, needed: Sequence[str]) -> pa.Table:
-        stored, text = self._own(partition, needed)
+    def _decode(self, partition: FilePartition, names: Sequence[str]) -> pa.Table:
+        stored, text = self._own(partition, names)
         mark, table = partition.fingerprint, pa.table({})
         if stored:
             whole = partition.rows == sum(partition.group_rows)
@@ -103,32 +104,32 @@ class ParquetSource:
                 table = self.reader.groups(mark, stored, text)
             else:
                 table = part_of_group(self.reader, mark, stored, text, sum(partition.group_rows))
-        return with_keys(table, partition.rows, partition.keys, needed, self.schema)
+        return with_keys(table, partition.rows, partition.keys, names, self.schema)
 
     def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:
         if partition.rows < sum(partition.group_rows):  # a part, which has a cursor of its own
             table = self._finish(self._decode(partition, self._needed(columns)), partition, columns)
             return table.slice(0, rows) if table.num_rows else None
-        needed, tables, count = self._needed(columns), [], 0
+        names, tables, count = self._needed(columns), [], 0
         with self.reader.filesystem.open_input_file(partition.fingerprint.path) as stream:
-            for table in self._batches(stream, partition, needed, rows):
+            for table in self._batches(stream, partition, names, rows):
                 tables.append(self._finish(table, partition, columns))
                 count += tables[-1].num_rows
                 if count >= rows:
                     break
         return pa.concat_tables(tables).slice(0, rows) if count else None
 
-    def _batches(self, stream: Any, partition: FilePartition, needed: Sequence[str], rows: int) -> Iterator[pa.Table]:
+    def _batches(self, stream: Any, partition: FilePartition, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """The rows of whole row groups in small tables."""
-        stored, text = self._own(partition, needed)
+        stored, text = self._own(partition, names)
         if not stored:
             for start in range(0, partition.rows, BATCH_ROWS):
                 count = min(BATCH_ROWS, partition.rows - start)
-                yield with_keys(pa.table({}), count, partition.keys, needed, self.schema)
+                yield with_keys(pa.table({}), count, partition.keys, names, self.schema)
             return
         size = min(max(rows, _SMALL_BATCH), BATCH_ROWS)
         for table in self.reader.batches(stream, partition.fingerprint, stored, text, size):
-            yield with_keys(table, table.num_rows, partition.keys, needed, self.schema)
+            yield with_keys(table, table.num_rows, partition.keys, names, self.schema)
 
     def _finish(self, table: pa.Table, partition: Partition, columns: Sequence[str]) -> pa.Table:
         table = conform(table, self.schema, partition.where)
@@ -148,7 +149,7 @@ class ParquetSource:
                 "writing). Fit again on files that stay as they are."
             )
 
-    def _pinpointed(self, partition: FilePartition, needed: Sequence[str], error: DataError) -> DataError:
+    def _pinpointed(self, partition: FilePartition, names: Sequence[str], error: DataError) -> DataError:
         """The same error for the first row group that cannot be read by itself."""
         mark, remote = partition.fingerprint, self.reader.remote
         if len(mark.row_groups) == 1:
@@ -158,18 +159,18 @@ class ParquetSource:
             one_group = replace(mark, row_groups=(group,), rows=rows)
             single = replace(partition, fingerprint=one_group, rows=rows, group_rows=(rows,))
             try:
-                guarded(lambda: self._decode(single, needed), where, remote)  # noqa: B023
+                guarded(lambda: self._decode(single, names), where, remote)  # noqa: B023
             except DataError as one:
                 return one
         return error
 
 
-def with_keys(table: pa.Table, rows: int, keys: Keys, needed: Sequence[str], schema: pa.Schema) -> pa.Table:
+def with_keys(table: pa.Table, rows: int, keys: Keys, names: Sequence[str], schema: pa.Schema) -> pa.Table:
     """Add the columns that the file does not hold itself, in the order asked for."""
     values = dict(keys)
     columns = {
         name: _constant(values[name], rows, schema.field(name).type) if name in values else table.column(name)
-        for name in needed
+        for name in names
     }
     return pa.table(columns)
 
@@ -217,9 +218,19 @@ def open_parquet(
     numbered = tuple(replace(partition, index=i) for i, partition in enumerate(partitions))
     reader = FileReader(location.filesystem, location.remote, location.prefix)
     inventory = _inventory(location, footers, numbered)
+    orders = FileOrders(reader, tuple(filled))
     return ParquetSource(
-        reader, unified, predicate, location.description, numbered, inventory, FileOrders(reader, tuple(filled))
+        reader, unified, predicate, location.description, numbered, inventory, orders, _text_bytes(filled)
     )
+
+
+def _text_bytes(footers: Iterable[Footer]) -> dict[str, int]:
+    """See `Source.text_bytes`."""
+    largest: dict[str, int] = {}
+    for footer in footers:
+        for name, nbytes in footer.text.items():
+            largest[name] = max(nbytes, largest.get(name, 0))
+    return largest
 
 
 def _typed(footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | None) -> tuple[Unified, list[Footer]]:

@@ -35,13 +35,13 @@ class Fingerprint:
 class Inventory:
     """Which files a lake was found to consist of, for summaries, records and plans.
 
-    ``taken``: number of files read; ``left_out``: names of hidden files and folders and of side files such as
+    ``n_files``: number of files read; ``left_out``: names of hidden files and folders and of side files such as
     checksums; ``rows``: number in the files taken; ``rows_skipped``: number of them in row groups that the filter rules
     out unread; ``row_groups``: number in the files taken; ``checked``: number of row groups that were looked at for
     page checksums; ``without_checksums``: number of those without.
     """
 
-    taken: int
+    n_files: int
     left_out: tuple[str, ...]
     rows: int
     rows_skipped: int
@@ -52,7 +52,7 @@ class Inventory:
     def as_record(self) -> dict[str, Any]:
         """A dict of plain values, for JSON; of the names left out the first hundred."""
         return {
-            "taken": self.taken,
+            "taken": self.n_files,
             "left_out": len(self.left_out),
             "left_out_names": list(self.left_out[:MOST_NAMES]),
             "rows": self.rows,
@@ -79,7 +79,7 @@ class Inventory:
 
     def sentences(self) -> tuple[str, ...]:
         """What a user should know of the files, in words."""
-        files = "1 file" if self.taken == 1 else f"{self.taken:,} files"
+        files = "1 file" if self.n_files == 1 else f"{self.n_files:,} files"
         out = f"; {len(self.left_out):,} left out ({self._examples()})" if self.left_out else ""
         skipped = f", {self.rows_skipped:,} of them skipped by the filter" if self.rows_skipped else ""
         return (f"read {files} with {self.rows:,} rows{skipped}{out}", *self._on_checksums())
@@ -142,6 +142,11 @@ class Source(Protocol):
     @property
     def inventory(self) -> Inventory | None:
         """Which files were taken; None for rows that do not come from files."""
+        ...
+
+    @property
+    def text_bytes(self) -> Mapping[str, int]:
+        """Bytes of the largest piece of each column of text that a file holds in one piece, where that is large."""
         ...
 
     def orders(self, columns: Iterable[str]) -> Orders:

@@ -62,38 +62,38 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in schema])
 
 
-def make_predicate(given: Any, schema: pa.Schema) -> Predicate | None:
+def make_predicate(condition: Any, schema: pa.Schema) -> Predicate | None:
     """Bind filter= to the unified schema. Raises `UsageError` (or `FormulaError`, with the spot) if it does not fit."""
-    if given is None:
+    if condition is None:
         return None
     for kind, convert in _KINDS:
-        if isinstance(given, kind):
-            return convert(given, plain_schema(schema))
+        if isinstance(condition, kind):
+            return convert(condition, plain_schema(schema))
     raise UsageError(
         f"filter must be a text like \"x > 3 and g == 'a'\", a list of tuples like [('x', '>', 3)] or a pyarrow "
-        f"expression, not {type(given).__name__}"
+        f"expression, not {type(condition).__name__}"
     )
 
 
-def _shown(given: Any) -> str:
-    text = repr(given)
+def _shown(condition: Any) -> str:
+    text = repr(condition)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
-def _from_text(given: str, schema: pa.Schema) -> Predicate:
-    text = given.strip()
+def _from_text(source: str, schema: pa.Schema) -> Predicate:
+    text = source.strip()
     condition, columns = bind(parse_text(text, schema.names), schema, text)
-    return _checked(Predicate(condition.expression, columns, _shown(given), condition.bounds), schema)
+    return _checked(Predicate(condition.expression, columns, _shown(source), condition.bounds), schema)
 
 
-def _from_tuples(given: list | tuple, schema: pa.Schema) -> Predicate:
+def _from_tuples(filters: list | tuple, schema: pa.Schema) -> Predicate:
     try:
-        tree = tree_of_tuples(given)
+        tree = tree_of_tuples(filters)
     except (ValueError, TypeError, pa.ArrowException) as error:
-        message = f"cannot read filter {_shown(given)}: {error}; expected tuples like ('x', '>', 3)"
+        message = f"cannot read filter {_shown(filters)}: {error}; expected tuples like ('x', '>', 3)"
         raise UsageError(message) from error
     condition, columns = bind(tree, schema, "")
-    return _checked(Predicate(condition.expression, columns, _shown(given), condition.bounds), schema)
+    return _checked(Predicate(condition.expression, columns, _shown(filters), condition.bounds), schema)
 
 
 def _checked(predicate: Predicate, schema: pa.Schema) -> Predicate:
@@ -105,12 +105,14 @@ def _checked(predicate: Predicate, schema: pa.Schema) -> Predicate:
     return predicate
 
 
-def _from_expression(given: pc.Expression, schema: pa.Schema) -> Predicate:
+def _from_expression(expression: pc.Expression, schema: pa.Schema) -> Predicate:
     """An expression of Arrow's is taken as it is, with Arrow's own rules for types and missing values."""
-    columns = _used_columns(given, schema, given)
+    columns = _used_columns(expression, schema, expression)
     if not columns:
-        raise UsageError(f"the filter {given!r} names no column of the data")
-    return Predicate(given, columns, _shown(given), given if _statistics_decide(given, columns, schema) else None)
+        raise UsageError(f"the filter {expression!r} names no column of the data")
+    return Predicate(
+        expression, columns, _shown(expression), expression if _statistics_decide(expression, columns, schema) else None
+    )
 
 
 def _statistics_decide(expression: pc.Expression, columns: tuple[str, ...], schema: pa.Schema) -> bool:
@@ -124,7 +126,7 @@ def _statistics_decide(expression: pc.Expression, columns: tuple[str, ...], sche
     return not re.search(r"!=|[a-z_0-9]\(|nan", bare)
 
 
-def _used_columns(expression: pc.Expression, schema: pa.Schema, given: Any) -> tuple[str, ...]:
+def _used_columns(expression: pc.Expression, schema: pa.Schema, shown: Any) -> tuple[str, ...]:
     """The columns an expression names, found by binding it to the schema with one column left out at a time."""
     problem = _binding_problem(expression, schema)
     if problem:
@@ -132,9 +134,9 @@ def _used_columns(expression: pc.Expression, schema: pa.Schema, given: Any) -> t
         if unknown:
             hint = column_hint(unknown[1], schema.names)
             raise UsageError(f"the filter names a column that is not in the data: {unknown[1]!r}{hint}")
-        raise UsageError(f"the filter {given!r} does not fit the data: {problem}")
+        raise UsageError(f"the filter {shown!r} does not fit the data: {problem}")
     without = [(name, schema.remove(i)) for i, name in enumerate(schema.names)]
-    return tuple(name for name, rest in without if _binding_problem(expression, rest))
+    return tuple(name for name, others in without if _binding_problem(expression, others))
 
 
 def _binding_problem(expression: pc.Expression, schema: pa.Schema) -> str:

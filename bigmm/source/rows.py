@@ -112,7 +112,7 @@ class Cursor:
     stream: Any
     following: Iterator[pa.Table]
     row: int = 0
-    rest: pa.Table | None = None
+    remainder: pa.Table | None = None
 
     def skip_to(self, row: int) -> None:
         """Decode and forget rows before ``row``."""
@@ -121,19 +121,19 @@ class Cursor:
 
     def take(self, rows: int) -> pa.Table:
         """The next ``rows`` rows."""
-        tables, wanted = [], self.row + rows
-        while self.row < wanted:
-            tables.append(self._take(wanted - self.row))
+        tables, end = [], self.row + rows
+        while self.row < end:
+            tables.append(self._take(end - self.row))
         return pa.concat_tables(tables)
 
     def _take(self, most: int) -> pa.Table:
-        table = self.rest if self.rest is not None else next(self.following, None)
+        table = self.remainder if self.remainder is not None else next(self.following, None)
         if table is None:
             raise pa.ArrowInvalid(f"its footer claims more than the {self.row:,} rows that its pages hold")
-        taken = table.slice(0, most)
-        self.rest = table.slice(most) if table.num_rows > most else None
-        self.row += taken.num_rows
-        return taken
+        head = table.slice(0, most)
+        self.remainder = table.slice(most) if table.num_rows > most else None
+        self.row += head.num_rows
+        return head
 
 
 _cursors = threading.local()

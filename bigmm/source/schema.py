@@ -161,8 +161,8 @@ def _column_type(name: str, files: Sequence[tuple[str, pa.Schema]], refused: dic
             refused.setdefault(name, f"column {name!r} is missing in {where}{hint}")
             continue
         stored = schema.field(schema.get_all_field_indices(name)[0]).type
-        here = logical_type(stored)
-        wider = here if kind is None else common_type(kind, here)
+        own_type = logical_type(stored)
+        wider = own_type if kind is None else common_type(kind, own_type)
         if wider is None:
             types = f"{origin[1]} in {origin[0]} but {stored} in {where}"
             refused.setdefault(

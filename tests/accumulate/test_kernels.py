@@ -21,7 +21,8 @@ def test_add_rows_equals_its_twin(m, k, weighted, offset, q, in_order):
         high, low, records = np.zeros((m, m)), np.zeros((m, m)), kernels.zero_records(q, k, m)
         shift = np.concatenate([[0.0], np.full(m - 1, 0.25)])
         target = records if add_rows is kernels.add_rows else records[:, :, :m]
-        add_rows(columns, y, *extra, shift, True, high, low, True, refs, covariates, target)
+        rows = kernels.ChunkRows(columns, y, *extra, shift)
+        add_rows(rows, True, high, low, True, refs, covariates, target)
         assert not records[:, :, m:].any()
         results.append((np.triu(high + low), records[:, :, :m]))
     np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-12, atol=1e-11)
@@ -32,13 +33,13 @@ def test_switches_leave_the_other_half_alone():
     rng = np.random.default_rng(0)
     columns, y, none = rng.normal(size=(2, 10)), rng.normal(size=10), np.empty(0)
     high, low, records = np.zeros((4, 4)), np.zeros((4, 4)), np.zeros((2, 1, 4))
-    rows = columns, y, none, none, np.zeros(4)
+    rows = kernels.ChunkRows(columns, y, none, none, np.zeros(4))
     refs, covariates = np.zeros(10, np.int32), np.zeros(1, np.int64)
-    kernels.add_rows(*rows, True, high, low, False, refs, covariates, records)
+    kernels.add_rows(rows, True, high, low, False, refs, covariates, records)
     assert high.any()
     assert not records.any()
     high[:] = 0.0
-    kernels.add_rows(*rows, False, high, low, True, refs, covariates, records)
+    kernels.add_rows(rows, False, high, low, True, refs, covariates, records)
     assert not high.any()
     assert records[0].any()
 
@@ -50,7 +51,8 @@ def test_gram_keeps_the_rounding_errors_of_its_partial_sums():
     high, low, none = np.zeros((2, 2)), np.zeros((2, 2)), np.empty(0)
     nothing = np.empty(0, np.int32), np.empty(0, np.int64), np.empty((0, 0, 2))
     for _ in range(20):
-        kernels.add_rows(np.empty((0, n)), y, none, none, np.zeros(2), True, high, low, False, *nothing)
+        rows = kernels.ChunkRows(np.empty((0, n)), y, none, none, np.zeros(2))
+        kernels.add_rows(rows, True, high, low, False, *nothing)
     exact = 20 * n * float.fromhex("0x1.999999999999ap-4")
     assert abs((high + low)[0, 1] / exact - 1) < 3e-16 * 8
 

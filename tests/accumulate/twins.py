@@ -12,8 +12,9 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.design.layout import DesignChunk, FixedFactor, Grouping, Layout, RandomTerm
 
 
-def add_rows(columns, y, offset, w, shift, with_gram, high, low, with_records, refs, covariates, records):
+def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records):
     """Twin of `kernels.add_rows` (the full symmetric matrix goes to `high`)."""
+    columns, y, offset, w, shift = rows
     v = rows_of(columns, y, offset, shift)
     weighted = v * (w if len(w) else np.ones(len(y)))[:, None]
     if with_gram:

@@ -5,7 +5,7 @@ import pytest
 
 from bigmm.blocks import Gram, TermBlock, compress
 from bigmm.blocks.compress import classes
-from bigmm.objective import Criterion, Template, Templates
+from bigmm.objective import Criterion, ModelCovariance, TermCovariance
 from bigmm.solver import minimize_criterion
 from tests.oracle import SHAPES, Rows
 
@@ -34,8 +34,8 @@ def grouped(rng, z_of_level, weights=None):
         np.arange(2),
         1.0,
     )
-    template = Template("g", tuple(map(str, range(k))), 0, tuple(range(k)), 0)
-    return gram, Templates((template,), (k,))
+    template = TermCovariance("g", tuple(map(str, range(k))), 0, tuple(range(k)), 0)
+    return gram, ModelCovariance((template,), (k,))
 
 
 def random_intercepts(rng, levels, sizes):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 
-def eliminate(lo, hi, lam, multiplicity, diagonal, dense, indptr, data, h, f, v):
+def eliminate(lo, hi, lam, multiplicity, indptr, factor):
+    diagonal, dense, data, h, f, v = factor
     logdet, vv = 0.0, 0.0
     for i in range(lo, hi):
         lower = np.linalg.cholesky(lam.T @ diagonal[i] @ lam + np.eye(len(lam)))
@@ -18,7 +19,12 @@ def eliminate(lo, hi, lam, multiplicity, diagonal, dense, indptr, data, h, f, v)
     return logdet, np.tril(vv)
 
 
-def update_tail(lo, hi, colptr, entry, level, tail_start, columns, f, v, s):
+eliminate_scalar = eliminate
+
+
+def update_tail(lo, hi, entries, factor, s):
+    colptr, entry, level, tail_start, columns = entries
+    f, v = factor.f, factor.v
     r_raw = len(s) - v.shape[2]
     for r in range(lo, hi):
         for t in range(colptr[r], colptr[r + 1]):
@@ -28,7 +34,10 @@ def update_tail(lo, hi, colptr, entry, level, tail_start, columns, f, v, s):
             s[r_raw:, r] -= v[i].T @ f[e]
 
 
-def update_parent(lo, hi, order, start, block, position, indptr, f, v, diagonal, dense, data):
+def update_parent(lo, hi, parent, indptr, factor, above):
+    _, _, order, start, block, position = parent
+    f, v = factor.f, factor.v
+    diagonal, dense, data = above[:3]
     kp = diagonal.shape[1]
     for p in range(lo, hi):
         for i in order[start[p] : start[p + 1]]:
@@ -40,7 +49,8 @@ def update_parent(lo, hi, order, start, block, position, indptr, f, v, diagonal,
                     data[position[e]] -= own @ f[e]
 
 
-def backsolve(lo, hi, h, f, v, indptr, columns, solution, coefficients, out):
+def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
+    h, f, v = factor[3:]
     for i in range(lo, hi):
         row = slice(indptr[i], indptr[i + 1])
         out[i] = h[i].T @ (v[i] @ coefficients - f[row].T @ solution[columns[row]])
@@ -80,7 +90,7 @@ def sum_moments(number, rows, out):
 
 def joint_inverse(i, indptr, columns, r_raw, p, parents, tail):
     """(n, n) the inverse between the columns that level i touches, looked up parent by parent."""
-    plevel, ppos, pwidth, pdiag, pcol, px, jdiag, jcol, jx = parents
+    plevel, ppos, pwidth, pdiag, pcol, px, jdiag, jcol, jx = parents or ([],) * 9
     touched = columns[indptr[i] : indptr[i + 1]]
     n = len(touched) + p
     out, at = np.zeros((n, n)), 0
@@ -99,8 +109,10 @@ def joint_inverse(i, indptr, columns, r_raw, p, parents, tail):
     return np.triu(out) + np.triu(out, 1).T
 
 
-def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, widest, parents, own, keep):
-    (indptr, columns, data), (h, f, v), (tail, r_raw, p) = pattern, factors, tail
+def invert_levels(lo, hi, lam, rows, factor, tail, parents, own):
+    multiplicity, indptr, columns = rows
+    diagonal, dense, data, h, f, v = factor
+    tail, r_raw, p, _ = tail
     k, total = len(lam), 0.0
     for i in range(lo, hi):
         row = slice(indptr[i], indptr[i + 1])
@@ -109,9 +121,9 @@ def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, w
         e = inverse @ np.hstack([data[row].T, dense[i, :, :p]])
         total = total + multiplicity[i] * inverse @ diagonal[i] - e @ joint @ e.T
         g = np.hstack([f[row].T, v[i, :, :p]])
-        if keep[0]:
+        if own:
             own[0][i] = h[i].T @ (np.eye(k) + g @ joint @ g.T) @ h[i]
-        if keep[1]:
+        if own and own.with_columns:
             between = -h[i].T @ g @ joint
             own[1][row] = between[:, : len(data[row])].T
             own[2][i] = between[:, len(data[row]) :]
@@ -143,3 +155,6 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
     for i in range(lo, hi):
         system = np.eye(len(lam)) + diagonal[i] @ lam @ lam.T
         out[i] = np.linalg.solve(system, dense[i] @ residual - out[i])
+
+
+score_scalars = score_levels

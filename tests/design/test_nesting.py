@@ -131,9 +131,9 @@ def test_as_many_combinations_as_levels_are_no_proof(tmp_path):
 def test_lanes_that_disagree_are_no_chain():
     one, other = np.array([0, -1, 2], np.int32), np.array([0, 1, -1], np.int32)
     merged = Parents((one,)).merge(Parents((other,)))
-    assert merged.found is not None and merged.found[0].tolist() == [0, 1, 2]
-    assert merged.merge(Parents((np.array([1, -1, -1], np.int32),))).found is None
-    assert Parents(None).merge(merged).found is None and merged.merge(Parents(None)).found is None
+    assert merged.numbers is not None and merged.numbers[0].tolist() == [0, 1, 2]
+    assert merged.merge(Parents((np.array([1, -1, -1], np.int32),))).numbers is None
+    assert Parents(None).merge(merged).numbers is None and merged.merge(Parents(None)).numbers is None
     parents = np.full(3, -1, np.int32)
     assert note_parents(np.array([0, 1, -1, 0], np.int32), np.array([4, 5, 6, 4], np.int32), parents)
     assert parents.tolist() == [4, 5, -1]

@@ -46,9 +46,9 @@ def test_rows_are_found_whatever_their_range_and_missing_ones_are_left_out():
     wide = (2**62, -(2**61))
     lanes = [[[(1, 2), (3, None), (1, 2)], [(5, 2**40)]], [[wide, (1, 2)]], [[(2**33, 7)], [(-4, 2**41)]]]
     expected = sorted({row for lane in lanes for rows in lane for row in rows if None not in row})
-    found, total = folded(lanes)
-    assert found == expected
+    tables, total = folded(lanes)
+    assert tables == expected
     assert total.rows == 8
-    found, total = folded([[[(i % 50, i % 7) for i in range(500)]] * 3, [[(i % 60, i % 7) for i in range(500)]]])
-    assert found == sorted({(i % 60, i % 7) for i in range(500)} | {(i % 50, i % 7) for i in range(500)})
-    assert not total.found
+    tables, total = folded([[[(i % 50, i % 7) for i in range(500)]] * 3, [[(i % 60, i % 7) for i in range(500)]]])
+    assert tables == sorted({(i % 60, i % 7) for i in range(500)} | {(i % 50, i % 7) for i in range(500)})
+    assert not total.tables

@@ -15,7 +15,7 @@ from bigmm.design.learn import ArgumentValues
 from bigmm.design.levels.distinct import DistinctRows
 from bigmm.design.transforms.passes import fold_summaries, merge_summaries
 from bigmm.design.transforms.stateful import Replayer
-from bigmm.design.transforms.summaries import Moments, Quantiles
+from bigmm.design.transforms.summaries import ColumnMoments, Quantiles
 from bigmm.errors import VersionError
 from bigmm.execute import cut_lanes
 from bigmm.source import open_source
@@ -64,7 +64,7 @@ def test_the_tasks_of_the_pass_can_travel():
     source = open_source(data, partition_bytes=500)
     argument = parse("y ~ scale(x) + (1 | g)").fixed.factors[0].arguments[0]
     values = ArgumentValues(argument, Replayer({}))
-    requests = {("g",): DistinctRows(("g",)), "x": Moments(("x",), values), "q": Quantiles(("x",), values)}
+    requests = {("g",): DistinctRows(("g",)), "x": ColumnMoments(("x",), values), "q": Quantiles(("x",), values)}
     task = pickle.loads(pickle.dumps(partial(fold_summaries, source, requests)))
     lanes = cut_lanes(source.partitions)
     found = [task(lane, lambda rows: None) for lane in lanes]

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from bigmm.design.transforms.splines import b_spline, natural_spline
-from bigmm.design.transforms.summaries import Moments, Quantiles
+from bigmm.design.transforms.summaries import ColumnMoments, Quantiles
 from bigmm.errors import DataError
 from tests.design.frames import frame, learned, model_matrix
 
@@ -35,7 +35,7 @@ def test_center_and_scale():
 
 def test_moments_lose_nothing_to_a_large_mean():
     x = np.random.default_rng(0).normal(size=3000)
-    moments = Moments(("x",), lambda table: table["x"].to_numpy())
+    moments = ColumnMoments(("x",), lambda table: table["x"].to_numpy())
     for part in np.array_split(x + 1e9, 7):
         moments = moments.update(pa.table({"x": part}), "here")
     exact = (x + 1e9) - 1e9  # what rounding left of x

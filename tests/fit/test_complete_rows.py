@@ -14,9 +14,9 @@ import pyarrow as pa
 import pytest
 
 import bigmm
+from bigmm.design import completion
 from bigmm.errors import DataError, FormulaError
-from bigmm.fit import completion, staying
-from bigmm.laplace import shards
+from bigmm.planning import placement, sharding
 from bigmm.source.parquet import ParquetSource
 from tests.fit.conftest import write
 
@@ -160,8 +160,8 @@ def lake(tmp_path):
 
 
 def test_levels_that_stay_with_the_workers(lake, monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 20)
-    monkeypatch.setattr(staying, "SHARE", 10**9)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 20)
+    monkeypatch.setattr(placement, "SHARE", 10**9)
     model = bigmm.lmm(FORMULA, lake, n_workers=2)
     assert model.fitted.solver_reason.startswith("levels stay with the workers")
     same(model, bigmm.lmm(FORMULA, without(A)[1]))

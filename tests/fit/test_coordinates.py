@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import bigmm
-from bigmm.fit import staying
+from bigmm.planning import placement
 
 SOLVERS = ("exact", "iterative")
 
@@ -75,7 +75,7 @@ def test_columns_that_depend_on_others(frame, solver):
 def test_levels_that_stay_with_the_workers_are_searched_in_the_same_coordinates(frame, monkeypatch):
     """What the driver has not is asked of the shards."""
     here = bigmm.lmm("y ~ x + (1 + x | g)", frame, reml=False)
-    monkeypatch.setattr(staying, "SHARE", 10**9)
+    monkeypatch.setattr(placement, "SHARE", 10**9)
     there = bigmm.lmm("y ~ x + (1 + x | g)", frame.assign(x=1e5 + frame.x), reml=False)
     assert there.fitted.solver_reason.startswith("levels stay with the workers")
     assert there.converged

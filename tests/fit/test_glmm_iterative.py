@@ -108,7 +108,7 @@ def test_a_saved_fit_finds_its_own_objective(fits, tmp_path):
 
 @pytest.mark.cluster
 def test_the_same_bits_on_any_number_of_threads_and_on_a_cluster(frame, client, monkeypatch):
-    monkeypatch.setattr("bigmm.laplace.shards.SMALL_ROWS", 100)
+    monkeypatch.setattr("bigmm.planning.sharding.SMALL_ROWS", 100)
     numbers = []
     for more in ({"n_workers": 1}, {"n_workers": 3}, {"client": client}):
         found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative", **more)

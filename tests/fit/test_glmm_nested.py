@@ -9,17 +9,18 @@ import pytest
 
 import bigmm
 from bigmm.execute.threads.shards import ThreadShards
-from bigmm.fit import engines, held_model
-from bigmm.laplace import nested, shards
+from bigmm.fit import engines
+from bigmm.laplace import nested
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
+from bigmm.planning import placement, sharding
 
 SCHOOLS = 24
 
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def fit(data, formula, family="bernoulli", **how):
 def crossed(monkeypatch, *args, **how):
     """The same fit by the engine for any factors."""
     with monkeypatch.context() as patch:
-        patch.setattr(held_model, "chain_for_shards", lambda *_: None)
+        patch.setattr(placement, "tree_chain", lambda *_: None)
         return fit(*args, **how)
 
 
@@ -198,9 +199,9 @@ def test_what_couples_shards_is_left_to_the_engine_for_any_factors(made):
 
 
 def test_trees_are_enough_by_the_data_alone():
-    assert shards.enough_trees(50, 60, 2), "one shard holds all"
-    assert not shards.enough_trees(60_000, 60, 7) and shards.enough_trees(60_000, 60, 8)
-    assert not shards.enough_trees(10**9, 60, 63) and shards.enough_trees(10**9, 60, 64)
+    assert sharding.enough_trees(50, 60, 2), "one shard holds all"
+    assert not sharding.enough_trees(60_000, 60, 7) and sharding.enough_trees(60_000, 60, 8)
+    assert not sharding.enough_trees(10**9, 60, 63) and sharding.enough_trees(10**9, 60, 64)
 
 
 def test_a_saved_fit_is_the_same(tmp_path):

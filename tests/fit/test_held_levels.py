@@ -15,9 +15,9 @@ import pytest
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
 from bigmm.execute.dask.shards import ClusterShards
-from bigmm.fit import held_levels, staying
-from bigmm.laplace import shards
+from bigmm.fit import held_levels
 from bigmm.objective import shards as tasks
+from bigmm.planning import placement, sharding
 
 PUPILS, ROWS, FILES = 1500, 9000, 12
 FORMULAS = {
@@ -57,12 +57,12 @@ def lake(request, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
 
 
 @pytest.fixture
 def stay(monkeypatch):
-    monkeypatch.setattr(staying, "SHARE", 10**9)
+    monkeypatch.setattr(placement, "SHARE", 10**9)
 
 
 def fit(lake, name, **more):
@@ -77,7 +77,7 @@ def stays(model):
 @pytest.mark.parametrize("name", FORMULAS)
 def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
     here = fit(lake, name)
-    monkeypatch.setattr(staying, "SHARE", 10**9)
+    monkeypatch.setattr(placement, "SHARE", 10**9)
     monkeypatch.setattr(tasks, "GROVE", 20)
     there = fit(lake, name)
     assert stays(there) and not stays(here)
@@ -113,7 +113,7 @@ def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
 @pytest.mark.parametrize("name", ["intercept", "nested slopes, weights"])
 def test_everything_else_can_be_asked(lake, name, stay, tmp_path, monkeypatch):
     there = fit(lake, name)
-    monkeypatch.setattr(staying, "SHARE", 2)
+    monkeypatch.setattr(placement, "SHARE", 2)
     here = fit(lake, name, theta0=there.theta)
     for group, frame in here.ranef().items():
         other = there.ranef()[group]
@@ -152,8 +152,8 @@ def test_the_same_bits_in_files_and_with_any_number_of_workers(lake, name, stay,
     seen = []
     plain = held_levels.moved
     monkeypatch.setattr(held_levels, "moved", lambda *given: seen.append(given) or plain(*given))
-    monkeypatch.setattr(held_levels, "SUMS_SHARE", 10**9)
-    monkeypatch.setattr(held_levels, "SHUFFLE_COPIES", 10**9)
+    monkeypatch.setattr(sharding, "SUMS_SHARE", 10**9)
+    monkeypatch.setattr(sharding, "SHUFFLE_COPIES", 10**9)
     assert bits(fit(lake, name, n_workers=3)) == expected
     assert seen or "sorted" in str(lake)
 
@@ -180,7 +180,7 @@ def test_rows_that_cannot_even_be_summed_are_refused(lake):
 
 
 def test_many_levels_stay_whatever_the_limit(lake, monkeypatch):
-    monkeypatch.setattr(staying, "LARGE_BYTES", 1 << 16)
+    monkeypatch.setattr(placement, "LARGE_BYTES", 1 << 16)
     reason = bigmm.plan(FORMULAS["intercept"][0], lake).solver_reason
     assert re.search(r"levels stay with the workers: .* MiB, more than 0 MiB", reason)
 

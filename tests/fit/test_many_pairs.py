@@ -12,7 +12,7 @@ import bigmm
 from bigmm.accumulate import assemble
 from bigmm.design import learn
 from bigmm.execute import executor
-from bigmm.fit.clock import Clock
+from bigmm.execute.clock import Clock
 from bigmm.fit.lmm import accumulate
 from bigmm.fit.settings import settings
 from bigmm.planning.memory import has_many_pairs

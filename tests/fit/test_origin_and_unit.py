@@ -233,10 +233,10 @@ def test_effects_count_term_by_term():
 
 @pytest.mark.parametrize("formula", ["x + (0 + x | g)", "f * x + (x | g)", "x + (x || g)"])
 def test_levels_that_stay_with_the_workers(formula, monkeypatch):
-    monkeypatch.setattr("bigmm.fit.staying.enough_trees", lambda *_: True)
+    monkeypatch.setattr("bigmm.planning.placement.enough_trees", lambda *_: True)
     data = frame(U + 1e6, V)
     here = bigmm.lmm(f"y ~ {formula}", data)
-    monkeypatch.setattr("bigmm.fit.staying.LARGE_BYTES", 1)
+    monkeypatch.setattr("bigmm.fit.placement.LARGE_BYTES", 1)
     there = bigmm.lmm(f"y ~ {formula}", data)
     assert "stay with the workers" in there.fitted.solver_reason
     assert there.objective == pytest.approx(here.objective, abs=1e-8)

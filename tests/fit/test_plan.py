@@ -14,15 +14,14 @@ from bigmm.design.encoding.first_rows import first_rows
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
-from bigmm.fit import staying
-from bigmm.fit.clock import Clock
-from bigmm.fit.forecast import ENGINES, LOOKS
-from bigmm.fit.opened import opened
+from bigmm.execute.clock import Clock
+from bigmm.fit.engines import ENGINES
+from bigmm.fit.inputs import InputOptions, open_inputs
 from bigmm.fit.settings import settings
-from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.planning import memory, solver_choice
+from bigmm.planning import memory, placement, sharding, solver_choice
 from bigmm.planning.block_bounds import block_bounds, bounds_of_order, entries
+from bigmm.planning.forecast import LOOKS
 from tests.fit.conftest import write
 
 solution, generalized = (importlib.import_module(f"bigmm.fit.{name}") for name in ("lmm", "glmm"))
@@ -63,11 +62,11 @@ def lake(frame, tmp_path_factory):
 def made(monkeypatch):
     """The engines that are made."""
     engines: list = []
-    for kind in ENGINES:
+    for name, kind in ENGINES.items():
         plain = kind.__init__
 
-        def spy(self, *args, plain=plain, **how):
-            engines.append(ENGINES[type(self)])
+        def spy(self, *args, plain=plain, name=name, **how):
+            engines.append(name)
             plain(self, *args, **how)
 
         monkeypatch.setattr(kind, "__init__", spy)
@@ -103,8 +102,8 @@ GENERALIZED = {
 def test_plan_and_fit_of_generalized_models_agree(name, lake, made, monkeypatch):
     terms, options, engine, solver = GENERALIZED[name]
     if "trees" in name:
-        monkeypatch.setattr(shards, "SMALL_ROWS", 100)
-        monkeypatch.setattr(shards, "MINIMUM_SHARDS", 30)
+        monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
+        monkeypatch.setattr(sharding, "MINIMUM_SHARDS", 30)
     looks = looks_of(monkeypatch)
     how = {"family": "bernoulli", "n_workers": 2, **options}
     planned = bigmm.plan(f"y ~ x + {terms}", lake, **how)
@@ -157,7 +156,7 @@ def test_plan_and_fit_of_linear_models_agree(name, lake, monkeypatch):
     if "EXACT_TAIL" in options:
         monkeypatch.setattr(solver_choice, "EXACT_TAIL", options.pop("EXACT_TAIL"))
     if "LARGE_BYTES" in options:
-        monkeypatch.setattr(staying, "LARGE_BYTES", options.pop("LARGE_BYTES"))
+        monkeypatch.setattr(placement, "LARGE_BYTES", options.pop("LARGE_BYTES"))
     if "little memory" in name:  # so little that the pass would be refused first
         plain = solver_choice.exact_bytes
         monkeypatch.setattr(solver_choice, "exact_bytes", lambda *sizes: plain(*sizes) << 20)
@@ -169,24 +168,25 @@ def test_plan_and_fit_of_linear_models_agree(name, lake, monkeypatch):
     if "little memory" not in name:  # where it says how many bytes, at most
         assert planned.solver_reason == fitted.solver_reason
     if planned.engine == "blocks":
-        foreseen_sizes_hold(f"t ~ x + {terms}", lake, fitted)
+        bounds_hold(f"t ~ x + {terms}", lake, fitted)
 
 
-def foreseen_sizes_hold(formula, lake, fitted):
-    """The blocks lie between the smallest and the largest that were foreseen; only pairs of levels are uncertain."""
+def bounds_hold(formula, lake, fitted):
+    """The blocks lie between the smallest and the largest of the bounds; only pairs of levels are uncertain."""
     how = settings("auto", "auto", None, None)
-    begun = opened(
-        formula, lake, how, Clock(), weights=None, offset=None, client=None, n_workers=1, filter=None,
+    options = InputOptions(
+        formula, lake, weights=None, offset=None, client=None, n_workers=1, filter=None,
         partition_bytes=1 << 20, contrasts=None, categories=None, drop_missing=True,
     )  # fmt: skip
-    found = block_bounds(begun.source, begun.spec, executor(None, 1), ROWS, first_rows(begun.source, begun.spec))
+    inputs = open_inputs(options, how, Clock())
+    found = block_bounds(inputs.source, inputs.spec, executor(None, 1), ROWS, first_rows(inputs.source, inputs.spec))
     true = solver_choice.sizes_of(fitted.assembled.gram)
     for bound in (found.least, found.largest):
         assert (bound.tail, bound.crossed, bound.fixed, bound.dense, bound.levels) == (
             true.tail, true.crossed, true.fixed, true.dense, true.levels,
         )  # fmt: skip
     assert found.least.sparse <= true.sparse <= found.largest.sparse
-    assert fitted.assembled.term_order == tuple(range(len(begun.spec.layout.joint)))
+    assert fitted.assembled.term_order == tuple(range(len(inputs.spec.layout.joint)))
 
 
 def test_a_choice_that_hangs_on_the_pairs_says_so(lake):

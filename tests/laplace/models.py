@@ -18,15 +18,15 @@ from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
 from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
-from bigmm.laplace.evaluation import Parameters
 from bigmm.laplace.nested import NestedFactors
+from bigmm.laplace.objective import EnginePoint, Parameters
 from bigmm.laplace.single import SingleFactor
 from bigmm.laplace.tree import Forest, grow
 from bigmm.laplace.wiring import ready_rows, wire
-from bigmm.objective import Templates
+from bigmm.objective import ModelCovariance, TermCovariance
 from bigmm.objective.cholesky import CholeskySolver
+from bigmm.objective.covariances import RootElements
 from bigmm.objective.factorization import WorkingSolver
-from bigmm.objective.templates import Template
 from tests.oracle import all_levels, cross_block, nested_levels, term_block
 from tests.results.oracle import indicator, relative_factor
 
@@ -88,16 +88,16 @@ class Rows:
         return cls(family, terms, x, tuple(refs), y, w, offset, psi)
 
     @property
-    def templates(self) -> Templates:
+    def templates(self) -> ModelCovariance:
         found, start = [], 0
         for j, (_, covariates, _) in enumerate(self.terms):
             k = len(covariates)
-            found.append(Template(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
+            found.append(TermCovariance(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
             start += found[-1].size
-        return Templates(tuple(found), tuple(len(c) for _, c, _ in self.terms))
+        return ModelCovariance(tuple(found), tuple(len(c) for _, c, _ in self.terms))
 
     def parameters(self, profile: bool = False) -> Parameters:
-        return Parameters(self.x.shape[1], self.templates.n_theta, self.family.has_dispersion, profile, len(self.y))
+        return Parameters(self.x.shape[1], self.roots.n_theta, self.family.has_dispersion, profile, len(self.y))
 
     @property
     def chunk(self) -> DesignChunk:
@@ -134,7 +134,7 @@ class Rows:
             np.arange(self.x.shape[1]),
             [c for _, c, _ in self.terms],
             self.family,
-            self.templates,
+            self.roots,
             self.parameters(),
             observed,
             self.constant,
@@ -151,12 +151,17 @@ class Rows:
             xc,
             self.terms[0][1],
             self.family,
-            self.templates,
+            self.roots,
             self.parameters(),
             observed,
             nagq,
             self.constant,
         )
+
+    @property
+    def roots(self) -> RootElements:
+        """The engine's parameters: the elements of theta."""
+        return self.templates.root_elements
 
     @property
     def pattern(self) -> Gram:
@@ -184,13 +189,19 @@ class Rows:
             ThreadShards(held, 1),
             wiring,
             self.family,
-            self.templates,
+            self.roots,
             self.parameters(profile),
             observed,
             self.constant,
             self.psi[: self.x.shape[1]],
             solver or CholeskySolver(wiring.pattern),
         )
+
+    @property
+    def point(self) -> EnginePoint:
+        """psi as engines have it."""
+        beta, theta, phi = self.parameters().split(self.psi)
+        return EnginePoint(self.psi, beta, self.templates.joint(theta), phi)
 
     @property
     def z(self) -> np.ndarray:

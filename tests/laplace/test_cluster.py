@@ -16,7 +16,8 @@ import bigmm
 from bigmm.errors import DataError
 from bigmm.execute.dask.shards import ClusterShards
 from bigmm.fit import engines
-from bigmm.laplace import crossed, nested, shards, single
+from bigmm.laplace import crossed, nested, single
+from bigmm.planning import sharding
 
 pytest.importorskip("distributed")
 pytest.importorskip("dask")
@@ -27,7 +28,7 @@ ONE, TWO, NESTED = "y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 |
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
     monkeypatch.setattr(engines, "FEW_LEVELS", 10)
 
 

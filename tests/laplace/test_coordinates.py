@@ -7,8 +7,8 @@ import pytest
 
 from bigmm.families import family
 from bigmm.laplace.coordinates import Coordinates, row_frame
-from bigmm.laplace.evaluation import Parameters
-from bigmm.objective.templates import Template, Templates, lower_factor
+from bigmm.laplace.objective import Parameters
+from bigmm.objective.covariances import ModelCovariance, RootElements, TermCovariance, lower_factor
 from tests.laplace.models import Rows, differences
 
 CASES = [("one slope", "single"), ("nested slopes", "nested"), ("crossed slopes", "crossed")]
@@ -18,8 +18,10 @@ class Square(Rows):
     """The same model for engines that take every element of a square root."""
 
     @property
-    def templates(self) -> Templates:
-        return super().templates.square()
+    def roots(self) -> RootElements:
+        joints = [(t.joint, t.slots) for t in self.templates.terms]
+        elements = [(joint, row, column) for joint, slots in joints for column in slots for row in slots]
+        return RootElements(tuple(elements), self.templates.widths)
 
 
 def drawn(kind: str) -> tuple[Rows, Square]:
@@ -33,7 +35,7 @@ def turned(rows: Rows, square: Square) -> np.ndarray:
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     beta, theta, _ = rows.parameters().split(rows.psi)
     matrices = [lam @ turn if len(lam) == 2 else lam for lam in rows.templates.lambdas(theta)]
-    return np.concatenate([beta, square.templates.elements(matrices)])
+    return np.concatenate([beta, square.roots.values(matrices)])
 
 
 @pytest.mark.parametrize(("kind", "engine"), CASES)
@@ -87,7 +89,7 @@ def test_the_rotation_leads_to_the_users_template(kind, engine):
 
 def test_the_rotation_of_a_singular_template():
     """A column of zeros leaves a row of the rotation free: it stays orthogonal, and the product right."""
-    templates = Templates((Template("g", ("1", "x"), 0, (0, 1), 0),), (2,))
+    templates = ModelCovariance((TermCovariance("g", ("1", "x"), 0, (0, 1), 0),), (2,))
     frame = row_frame(templates, [(0, 1)], np.array([[1.0, 3.0], [0.0, 2.0]]))
     found = Coordinates(None, None, np.zeros((0, 0)), Parameters(0, 3, False, True, 9), frame)
     point = np.array([0.0, 0.0, 0.7])
@@ -103,10 +105,10 @@ def test_working_columns_are_the_same_model(slots):
     """Z = Z_working T: T F eta is a square root of T lambda lambda' T', for terms that T maps to themselves and for
     independent ones, which in working columns are not."""
     starts = np.cumsum([0, *(len(own) * (len(own) + 1) // 2 for own in slots)])
-    terms = [Template("g", tuple(map(str, own)), 0, own, int(at)) for own, at in zip(slots, starts, strict=False)]
-    templates, basis = Templates(tuple(terms), (2,)), np.array([[1.0, 100.0], [0.0, 1.0]])
+    terms = [TermCovariance("g", tuple(map(str, own)), 0, own, int(at)) for own, at in zip(slots, starts, strict=False)]
+    templates, basis = ModelCovariance(tuple(terms), (2,)), np.array([[1.0, 100.0], [0.0, 1.0]])
     rows = row_frame(templates, [(0, 1)], np.diag([1.0, 2.0]), [basis])
-    assert [term.slots for term in rows.roots.terms] == [(0, 1)]
+    assert rows.roots.elements == ((0, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1))
     theta = np.array([0.5, 0.2, 0.3])[: templates.n_theta]
     eta = rows.frame.inward(theta)
     assert rows.frame.outward(eta) == pytest.approx(theta, rel=1e-9)
@@ -121,7 +123,9 @@ def test_coefficients_are_searched_where_the_information_is_the_identity():
     rng = np.random.default_rng(1)
     x = np.column_stack([np.ones(50), 1e6 * rng.normal(size=50), 1e4 + rng.normal(size=50)])
     information, calls = x.T @ x, []
-    templates = Templates((Template("g", ("1",), 0, (0,), 0), Template("h", ("1",), 1, (0,), 1)), (1, 1))
+    templates = ModelCovariance(
+        (TermCovariance("g", ("1",), 0, (0,), 0), TermCovariance("h", ("1",), 1, (0,), 1)), (1, 1)
+    )
     found = Coordinates(
         calls.append,
         None,
@@ -132,7 +136,7 @@ def test_coefficients_are_searched_where_the_information_is_the_identity():
     psi = np.array([0.3, 2e-6, 0.1, 0.7, 0.2])
     point = found.inward(psi[:3], psi[3:], 0.0)
     assert found.outward(point) == pytest.approx(psi, rel=1e-10)
-    jacobian = found.jacobian()
+    jacobian = found.jacobian(point)
     assert jacobian[:3, :3].T @ information @ jacobian[:3, :3] == pytest.approx(np.eye(3), abs=1e-2)
     assert np.array_equal(jacobian[3:, 3:], np.eye(2))
     found.value(point)

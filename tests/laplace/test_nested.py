@@ -147,7 +147,7 @@ def test_nan_parameters_are_infinite_and_keep_the_modes():
 @pytest.mark.parametrize("kind", NESTED)
 def test_blocks_at_the_mode_are_those_of_a_look_at_all_rows(kind):
     model = Rows.draw(next(f for f in PAIRS if f.name == "gamma" and f.link == "log"), kind)
-    found, engine = model.nested(True, 3).blocks(model.psi, True), model.crossed(True)
+    found, engine = model.nested(True, 3).at_optimum(model.point, True), model.crossed(True)
     mode = engine.mode(model.psi)
     beta, theta, phi = model.parameters().split(model.psi)
     effects = tuple(u @ lam.T for u, lam in zip(mode.u, model.templates.joint(theta), strict=True))
@@ -169,7 +169,7 @@ def test_blocks_at_the_mode_are_those_of_a_look_at_all_rows(kind):
 def test_one_factor_has_the_blocks_of_the_other_engine():
     model = Rows.draw(LOGIT, "one slope", weighted=False)
     engine = model.nested(False)
-    found = engine.blocks(model.psi, engine.observed)
+    found = engine.at_optimum(model.point, engine.observed)
     beta, theta, phi = model.parameters().split(model.psi)
     shard, lam = model.shards(model.edges(1))[0], model.templates.joint(theta)[0]
     z = np.array(model.terms[0][1])

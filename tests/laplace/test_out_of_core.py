@@ -18,7 +18,7 @@ import bigmm
 from bigmm.errors import OutputError
 from bigmm.execute import spill
 from bigmm.fit import held_model
-from bigmm.laplace import shards
+from bigmm.planning import sharding
 
 FORMULAS = [
     ("y ~ x + (1 | g)", {}),
@@ -50,7 +50,7 @@ def lake(tmp_path_factory):
 @pytest.fixture
 def spill_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
     return tmp_path
 
 
@@ -109,8 +109,8 @@ def test_temporary_files_are_where_tmpdir_says_and_have_no_name(lake, spill_fold
 FULL = """
 import json, resource, sys, os, signal
 import bigmm
-from bigmm.laplace import shards
-shards.SMALL_ROWS = 100
+from bigmm.planning import sharding
+sharding.SMALL_ROWS = 100
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 try:
@@ -147,8 +147,8 @@ MEASURED = """
 import json, sys, threading, time, gc
 import bigmm
 from benchmarks.bench_glmm_memory import AnonymousMemory, anonymous_bytes
-from bigmm.laplace import shards
-shards.SHARD_BYTES = 1 << 20  # scaled down as the rest: there are more shards, not larger ones
+from bigmm.planning import sharding
+sharding.SHARD_BYTES = 1 << 20  # scaled down as the rest: there are more shards, not larger ones
 formula = "y ~ x + x1 + x2 + x3 + x4 + (1 | g)"
 how = dict(family="bernoulli", n_workers=2, partition_bytes=1 << 20, memory_limit=3_000_000)
 bigmm.glmm(formula, sys.argv[1], **how)

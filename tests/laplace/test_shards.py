@@ -11,6 +11,7 @@ from bigmm.design.layout import DesignChunk
 from bigmm.execute.spill import SpillFile, looked_up
 from bigmm.laplace import shards
 from bigmm.laplace.shard_files import ShardFiles
+from bigmm.planning import sharding
 
 
 def chunk(seed, n, levels=40, weighted=True, in_order=False):
@@ -76,11 +77,11 @@ def test_pieces_of_a_sorted_chunk_are_views_and_empty_ones_keep_nothing():
 
 
 def test_the_number_of_shards_is_a_function_of_the_data():
-    assert shards.shard_count(49_999, 60, 1000) == 1
-    assert shards.shard_count(50_000, 60, 1000) == 8
-    assert shards.shard_count(50_000, 60, 3) == 3
-    assert shards.shard_count(50_000_000, 52, 10**6) == 78
-    assert shards.shard_count(10**10, 52, 10**6) == 512
+    assert sharding.shard_count(49_999, 60, 1000) == 1
+    assert sharding.shard_count(50_000, 60, 1000) == 8
+    assert sharding.shard_count(50_000, 60, 3) == 3
+    assert sharding.shard_count(50_000_000, 52, 10**6) == 78
+    assert sharding.shard_count(10**10, 52, 10**6) == 512
 
 
 def test_blocks_hold_every_row_once():

@@ -12,6 +12,7 @@ from bigmm.errors import UsageError
 from bigmm.families import family
 from bigmm.laplace import shards
 from bigmm.laplace.identical import counted
+from bigmm.planning import sharding
 
 
 def shard(n, kinds, weighted=False, seed=0):
@@ -86,7 +87,7 @@ CASES = [
 
 @pytest.mark.parametrize(("formula", "name", "how"), CASES)
 def test_estimates_are_those_of_all_rows(monkeypatch, formula, name, how):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
     data = table()
     fast, plain = (bigmm.glmm(formula, data, family=name, n_workers=1, compress=c, **how) for c in ("auto", False))
     assert plain.fitted.compressed_rows is None

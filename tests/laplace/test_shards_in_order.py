@@ -10,7 +10,7 @@ import pytest
 import bigmm
 from bigmm.execute.threads.executor import ThreadExecutor
 from bigmm.fit.runs import cut_runs, level_range
-from bigmm.laplace import shards
+from bigmm.planning import sharding
 from bigmm.source import open_source
 from bigmm.source.partition import Fingerprint, Partition
 
@@ -19,7 +19,7 @@ FORMULA = "y ~ x + (1 | g)"
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(shards, "SMALL_ROWS", 100)
+    monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
 
 
 @pytest.fixture

@@ -5,15 +5,15 @@ import pytest
 
 from bigmm.blocks import Gram
 from bigmm.objective import Criterion
+from bigmm.objective.covariances import ModelCovariance, TermCovariance
 from bigmm.objective.frame import Frame, Framed, frame_of
 from bigmm.objective.start import level_squares
-from bigmm.objective.templates import Template, Templates
 from tests.oracle import SHAPES, Rows
 
 WIDE = ("crossed slope", "one wide", "nested")
 
 
-def frame_for(gram: Gram, templates: Templates) -> Frame:
+def frame_for(gram: Gram, templates: ModelCovariance) -> Frame:
     return frame_of(templates, [t.basis for t in gram.terms if t.penalized], level_squares(gram))
 
 
@@ -22,7 +22,7 @@ def framed_criterion(kind: str, reml: bool = True) -> Framed:
     return Framed(Criterion(model.gram, model.templates, reml), frame_for(model.gram, model.templates))
 
 
-def some_theta(templates: Templates) -> np.ndarray:
+def some_theta(templates: ModelCovariance) -> np.ndarray:
     return templates.rectified(np.random.default_rng(3).normal(0.6, 0.3, templates.n_theta))
 
 
@@ -61,7 +61,7 @@ def test_curvature_follows_the_change_of_coordinates():
 
 @pytest.mark.parametrize("mean", [0.0, 1e3, 1e8])
 def test_columns_are_orthonormal(mean):
-    templates = Templates((Template("g", ("1", "x"), 0, (0, 1), 0),), (2,))
+    templates = ModelCovariance((TermCovariance("g", ("1", "x"), 0, (0, 1), 0),), (2,))
     basis = np.array([[1.0, mean], [0.0, 1.0]])
     square = np.array([[20.0, 0.03], [0.03, 4e-4]])
     found = frame_of(templates, [basis], [square])
@@ -73,7 +73,7 @@ def test_columns_are_orthonormal(mean):
 @pytest.mark.parametrize("column", [1.0, 7.0, 0.1])
 def test_a_constant_column_gets_nothing(column):
     """Its shift leaves zeros, or what rounding leaves of them."""
-    templates = Templates((Template("g", ("1", "one"), 0, (0, 1), 0),), (2,))
+    templates = ModelCovariance((TermCovariance("g", ("1", "one"), 0, (0, 1), 0),), (2,))
     left = 1e-17
     found = frame_of(templates, [np.array([[1.0, column], [0.0, 1.0]])], [np.array([[20.0, 0.0], [0.0, left**2]])])
     assert [name for _, name in found.unidentified] == ["one"]
@@ -86,7 +86,7 @@ def test_a_constant_column_gets_nothing(column):
 
 @pytest.mark.parametrize(("size", "unit"), [(1.0, 1.0), (100.0, 1.0), (3e9, 2.0**31), (1e-12, 2.0**-40)])
 def test_a_scalar_term_is_searched_for_in_units_of_its_covariate(size, unit):
-    templates = Templates((Template("g", ("x",), 0, (0,), 0),), (1,))
+    templates = ModelCovariance((TermCovariance("g", ("x",), 0, (0,), 0),), (1,))
     found = frame_of(templates, [np.eye(1)], [np.array([[20.0 * size**2]])], [20.0])
     assert found.is_trivial == (unit == 1.0)
     near = np.array([0.5 * unit])

@@ -58,7 +58,7 @@ def test_gradient_has_the_digits_that_rational_arithmetic_has(terms, reml):
     # traces of several terms are those of the factor, in float64
     for size in (0.7, 30.0, 3000.0) if widths == 1 else (0.7, 30.0):
         theta = size * np.array([1.0, 0.5][:widths])
-        found = exact_gradient(criterion, theta, frames, rows.templates.joint(theta))
+        found = exact_gradient(criterion, theta, frames, theta)
         np.testing.assert_allclose(found, rational_gradient(rows, theta, reml), rtol=1e-13 if widths == 1 else 1e-11)
 
 
@@ -69,8 +69,8 @@ def test_exact_gradient_is_the_gradient(kind):
         criterion = Criterion(rows.gram, rows.templates, reml)
         theta = np.where(criterion.lower == 0, 0.8, 0.1)
         assert is_affordable(rows.gram)
-        frames, roots = tuple(map(np.eye, rows.templates.widths)), rows.templates.joint(theta)
-        found, expected = exact_gradient(criterion, theta, frames, roots), criterion.evaluate(theta).gradient
+        frames = tuple(map(np.eye, rows.templates.widths))
+        found, expected = exact_gradient(criterion, theta, frames, theta), criterion.evaluate(theta).gradient
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
         framed = Framed(
             criterion, frame_of(rows.templates, [t.basis for t in rows.gram.terms], criterion.solver.squares())
@@ -83,7 +83,7 @@ def test_exact_gradient_is_the_gradient(kind):
 def test_a_scale_of_zero_is_no_obstacle():
     rows = Rows.draw(Shape(((6, 1, False), (4, 1, False)), weighted=False), 1)
     criterion, theta = Criterion(rows.gram, rows.templates, True), np.array([0.7, 0.0])
-    found = exact_gradient(criterion, theta, tuple(map(np.eye, (1, 1))), rows.templates.joint(theta))
+    found = exact_gradient(criterion, theta, tuple(map(np.eye, (1, 1))), theta)
     np.testing.assert_allclose(found, criterion.evaluate(theta).gradient, rtol=1e-10, atol=1e-10)
     assert found[1] == 0.0
 

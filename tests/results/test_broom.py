@@ -10,7 +10,7 @@ from bigmm.errors import UsageError
 
 def test_fixed(sleep):
     table = sleep.tidy()
-    head = ["effect", "term", "estimate", "std.error", "statistic", "p.value", "conf.low", "conf.high"]
+    head = ["effect", "term", "estimate", "std.error", "statistic", "df", "p.value", "conf.low", "conf.high"]
     assert list(table.columns) == head
     assert list(table["term"]) == ["Intercept", "Days"] and set(table["effect"]) == {"fixed"}
     np.testing.assert_allclose(table["statistic"], table["estimate"] / table["std.error"])

@@ -16,14 +16,19 @@ def test_table_is_lme4s(sleep):
     assert list(sleep.params.index) == ["Intercept", "Days"]
 
 
-def test_p_values_are_normal(sleep):
-    np.testing.assert_allclose(sleep.pvalues, 2 * stats.norm.sf(np.abs(sleep.zvalues)), rtol=1e-12)
+def test_p_values_have_satterthwaites_degrees_of_freedom(sleep):
+    """lmerTest 3.1.3: 17 degrees of freedom each, p 1.1709e-17 and 3.2638e-06."""
+    np.testing.assert_allclose(sleep.tidy()["df"], 17.0, rtol=1e-6)
+    np.testing.assert_allclose(sleep.pvalues, [1.1709e-17, 3.2638e-06], rtol=1e-4)
+    np.testing.assert_allclose(
+        sleep.tidy(ddf="normal")["p.value"], 2 * stats.norm.sf(np.abs(sleep.zvalues)), rtol=1e-12
+    )
 
 
 def test_wald_intervals(sleep):
     limits = sleep.conf_int(level=0.9)
     half = (limits["upper"] - limits["lower"]) / 2
-    np.testing.assert_allclose(half, 1.6448536269514722 * sleep.bse, rtol=1e-10)
+    np.testing.assert_allclose(half, 1.7396067260750676 * sleep.bse, rtol=1e-7)  # t with 17 degrees of freedom
     np.testing.assert_allclose(limits.mean(axis=1), sleep.params, rtol=1e-12)
 
 
@@ -45,9 +50,9 @@ def test_level_outside_the_unit_interval(sleep, level):
 
 
 def test_levels_by_either_habit(sleep):
-    """level= is R's, alpha= statsmodels'; 1.959964 is the normal quantile of 0.975."""
+    """level= is R's, alpha= statsmodels'; 2.109816 is the quantile 0.975 of t with 17 degrees of freedom."""
     usual = sleep.conf_int()
-    np.testing.assert_allclose(usual["upper"] - usual["lower"], 2 * 1.959963985 * sleep.bse, rtol=1e-8)
+    np.testing.assert_allclose(usual["upper"] - usual["lower"], 2 * 2.1098155778 * sleep.bse, rtol=1e-7)
     for same in (sleep.conf_int(alpha=0.05), sleep.conf_int(0.95), sleep.conf_int(level=0.95)):
         np.testing.assert_allclose(same, usual, rtol=1e-13)
     np.testing.assert_allclose(sleep.conf_int(0.9, "wald"), sleep.conf_int(alpha=0.1), rtol=1e-13)

@@ -36,7 +36,7 @@ def rows(*places):
 def test_bytes_decide_not_suffixes(parts):
     assert rows(parts) == rows(f"{parts}/*") == rows(f"{parts}/**") == rows(parts.as_uri()) == 1000
     assert rows(*(parts / name for name in PARTS)) == 1000
-    assert open_source(parts).inventory.taken == 5
+    assert open_source(parts).inventory.n_files == 5
 
 
 HIDDEN = (".a.parquet", "_b.parquet", "_temporary/0/c.parquet", ".spark-staging/d.parquet", "x/_tmp/e.parquet")
@@ -260,7 +260,7 @@ def test_of_objects_a_sample_is_looked_at_for_checksums_and_said_to_be_one(table
 def test_a_dataset_counts_its_files(lake):
     shutil.rmtree(lake / "year=2021")
     inventory = open_source(ds.dataset(lake, partitioning="hive")).inventory
-    assert (inventory.taken, inventory.rows, inventory.left_out) == (2, 2000, ())
+    assert (inventory.n_files, inventory.rows, inventory.left_out) == (2, 2000, ())
 
 
 def test_rows_that_the_filter_skips_unread_are_said(lake):

@@ -10,6 +10,7 @@ and its selected inverse (`inverse`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
@@ -17,7 +18,7 @@ from scipy.linalg import lapack
 from bigmm.blocks.exact import factor_kernels as kernels
 from bigmm.blocks.exact.coordinates import scalar_scale, scale_tail
 from bigmm.blocks.parallel import run
-from bigmm.blocks.structure import Stage, Structure
+from bigmm.blocks.structure import Structure
 
 GRAIN = 2048  # levels per range; fewer are not worth a thread
 
@@ -29,10 +30,14 @@ class NotPositiveDefiniteError(ArithmeticError):
     """The tail has no Cholesky factor at this theta (overflow, or a perfect fit)."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageFactor:
-    """diagonal (q, k, k), dense (q, k, m), data (nnz, k): Schur complement so far, unscaled; h, f, v: see
-    `eliminate`."""
+class StageFactor(NamedTuple):
+    """One eliminated stage. Kernels take the record as it is; all arrays are in C order.
+
+    Attributes
+    ----------
+    diagonal, dense, data: (q, k, k), (q, k, m), (nnz, k) Schur complement when the stage's turn comes, unscaled.
+    h, f, v: (q, k, k), (nnz, k), (q, k, m) its factor, see `factor_kernels.eliminate`.
+    """
 
     diagonal: np.ndarray
     dense: np.ndarray
@@ -71,72 +76,38 @@ def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
     schur[r_raw + lower[0], r_raw + lower[1]] -= vv[lower]
     if r_raw:
         for stage, part in zip(structure.stages, factors, strict=True):
-            run(
-                kernels.update_tail,
-                r_raw,
-                TAIL_GRAIN,
-                stage.colptr,
-                stage.entry,
-                stage.level,
-                stage.tail_start,
-                stage.columns,
-                part.f,
-                part.v,
-                schur,
-            )
+            run(kernels.update_tail, r_raw, TAIL_GRAIN, stage.tail_entries, part, schur)
     return factor_tail(structure, lams, factors, schur, logdet)
 
 
 def eliminate_stages(structure: Structure, lams) -> tuple[tuple[StageFactor, ...], float, np.ndarray]:
     """(factors of the stages, their part of log|M|, sum of v'v (m, m)); nested stages pass on to the stages above
     them."""
-    current = [(s.diagonal, s.dense, s.data) for s in structure.stages]
-    for number in range(1, len(current)):
-        diagonal, dense, data = current[number]
-        current[number] = (diagonal.copy(), dense.copy(), data.copy())
-    factors, logdet, total = [], 0.0, np.zeros((structure.m, structure.m))
-    for number, stage in enumerate(structure.stages):
-        factor, stage_logdet, vv = _eliminate(stage, lams[stage.term], *current[number])
-        logdet += stage_logdet
-        total += vv
+    factors, logdet, total = _buffers(structure), 0.0, np.zeros((structure.m, structure.m))
+    for stage, factor in zip(structure.stages, factors, strict=True):
+        kernel = kernels.eliminate_scalar if stage.width == 1 else kernels.eliminate
+        lam = np.ascontiguousarray(lams[stage.term])
+        parts = run(kernel, stage.n_levels, stage.grain, lam, stage.multiplicity, stage.indptr, factor)
+        pivots = float(sum(part[0] for part in parts))
+        if not np.isfinite(pivots):
+            raise NotPositiveDefiniteError("a level's pivot is not positive")
+        logdet += pivots
+        total += sum(part[1] for part in parts)
         for parent in stage.parents:
-            run(
-                kernels.update_parent,
-                len(parent.start) - 1,
-                GRAIN,
-                parent.order,
-                parent.start,
-                parent.block,
-                parent.position,
-                stage.indptr,
-                factor.f,
-                factor.v,
-                *current[parent.stage],
-            )
-        factors.append(factor)
-    return tuple(factors), logdet, total
+            n_parents, above = len(parent.start) - 1, factors[parent.stage]
+            run(kernels.update_parent, n_parents, GRAIN, parent, stage.indptr, factor, above)
+    return factors, logdet, total
 
 
-def _eliminate(stage: Stage, lam, diagonal, dense, data) -> tuple[StageFactor, float, np.ndarray]:
-    h, f, v = np.empty_like(diagonal), np.empty_like(data), np.empty_like(dense)
-    parts = run(
-        kernels.eliminate,
-        stage.n_levels,
-        stage.grain,
-        lam,
-        stage.multiplicity,
-        diagonal,
-        dense,
-        stage.indptr,
-        data,
-        h,
-        f,
-        v,
-    )
-    logdet = float(sum(part[0] for part in parts))
-    if not np.isfinite(logdet):
-        raise NotPositiveDefiniteError("a level's pivot is not positive")
-    return StageFactor(diagonal, dense, data, h, f, v), logdet, sum(part[1] for part in parts)
+def _buffers(structure: Structure) -> tuple[StageFactor, ...]:
+    """Per stage its part of A and arrays for its factor; stages after the first are copied, since they change."""
+    factors = []
+    for number, stage in enumerate(structure.stages):
+        blocks = stage.diagonal, stage.dense, stage.data
+        diagonal, dense, data = (np.array(b, order="C") if number else np.ascontiguousarray(b) for b in blocks)
+        h, f, v = np.empty(diagonal.shape, diagonal.dtype), np.empty(data.shape, data.dtype), np.empty(dense.shape)
+        factors.append(StageFactor(diagonal, dense, data, h, f, v))
+    return tuple(factors)
 
 
 def factor_tail(structure, lams, stages, schur, logdet) -> Factor:

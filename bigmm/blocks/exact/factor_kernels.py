@@ -12,21 +12,28 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def eliminate(lo, hi, lam, multiplicity, diagonal, dense, indptr, data, h, f, v):
+def eliminate(lo, hi, lam, multiplicity, indptr, factor):
     """Factor levels lo..hi: D = lam' diagonal lam + I = L L', then h = L^-1 lam', f = h data, v = h dense.
 
-    lam (k, k); diagonal (q, k, k); dense (q, k, m); data (nnz, k); out: h (q, k, k), f (nnz, k), v (q, k, m).
-    Returns (sum of log|D|, sum of v'v as (m, m), lower triangle); the first is not finite where rounding of a huge lam
-    has left a pivot that is not positive.
+    Parameters
+    ----------
+    lam: (k, k), k > 1; `eliminate_scalar` is for width 1.
+    multiplicity: (q,) number of levels that each entry stands for.
+    indptr: (q + 1,) where the entries of each level begin.
+    factor: `StageFactor`, of which h, f and v are written.
+
+    Returns
+    -------
+    Sum of log|D|, and sum of v'v (m, m), lower triangle. The first is not finite where rounding of a huge lam has left
+    a pivot that is not positive.
     """
+    diagonal, dense, data, h, f, v = factor
     k, m = lam.shape[0], dense.shape[2]
-    if k == 1:
-        return _eliminate_scalar(lo, hi, lam[0, 0], multiplicity, diagonal, dense, indptr, data, h, f, v)
     logdet = 0.0
     vv = np.zeros((m, m))
     low = np.empty((k, k))
     part = np.empty((k, k))
-    # in one function: a helper per level costs a seventh of the time
+    # The loop calls no function: a call per level costs a seventh of the time.
     for i in range(lo, hi):
         for a in range(k):
             for b in range(k):
@@ -72,9 +79,10 @@ def eliminate(lo, hi, lam, multiplicity, diagonal, dense, indptr, data, h, f, v)
 
 
 @njit(cache=True, nogil=True)
-def _eliminate_scalar(lo, hi, s, multiplicity, diagonal, dense, indptr, data, h, f, v):
-    """`eliminate` for width 1, lam = s."""
-    m = dense.shape[2]
+def eliminate_scalar(lo, hi, lam, multiplicity, indptr, factor):
+    """`eliminate` for width 1."""
+    diagonal, dense, data, h, f, v = factor
+    s, m = lam[0, 0], dense.shape[2]
     logdet = 0.0
     vv = np.zeros((m, m))
     for i in range(lo, hi):
@@ -94,11 +102,17 @@ def _eliminate_scalar(lo, hi, s, multiplicity, diagonal, dense, indptr, data, h,
 
 
 @njit(cache=True, nogil=True)
-def update_tail(lo, hi, colptr, entry, level, tail_start, columns, f, v, s):
+def update_tail(lo, hi, entries, factor, s):
     """Rows lo..hi of the tail: s[r, c] -= sum over levels f_r'f_c for c <= r; s[r_raw + j, r] -= f_r'v_j.
 
-    colptr, entry, level: column-wise view of a stage's tail entries; s (r_raw + m, r_raw + m), lower triangle updated.
+    Parameters
+    ----------
+    entries: `TailEntries` of the stage.
+    factor: `StageFactor` of the stage.
+    s: (r_raw + m, r_raw + m), of which the lower triangle is updated.
     """
+    colptr, entry, level, tail_start, columns = entries
+    f, v = factor.f, factor.v
     k, m = f.shape[1], v.shape[2]
     r_raw = s.shape[0] - m
     for r in range(lo, hi):
@@ -113,8 +127,18 @@ def update_tail(lo, hi, colptr, entry, level, tail_start, columns, f, v, s):
 
 
 @njit(cache=True, nogil=True)
-def update_parent(lo, hi, order, start, block, position, indptr, f, v, diagonal, dense, data):
-    """Parents lo..hi: subtract their children's f f' from diagonal (q, k, k), dense (q, k, m) and data (nnz, k)."""
+def update_parent(lo, hi, parent, indptr, factor, above):
+    """Parents lo..hi: subtract their children's f f' from the diagonal, dense and data of the stage above.
+
+    Parameters
+    ----------
+    parent: `Parent` of the children's stage.
+    indptr: (q + 1,) where the entries of each child begin.
+    factor, above: `StageFactor` of the children's stage and of the parents'.
+    """
+    order, start, block, position = parent.order, parent.start, parent.block, parent.position
+    f, v = factor.f, factor.v
+    diagonal, dense, data = above.diagonal, above.dense, above.data
     k, m, kp = f.shape[1], v.shape[2], diagonal.shape[1]
     for p in range(lo, hi):
         for t in range(start[p], start[p + 1]):

@@ -15,9 +15,10 @@ from scipy.linalg import lapack
 from bigmm.blocks.exact import inverse_kernels as kernels
 from bigmm.blocks.exact.coordinates import scalar_scale, scale_rows, unscale_tail
 from bigmm.blocks.exact.factor import TAIL_GRAIN, Factor, NotPositiveDefiniteError, triangular
+from bigmm.blocks.exact.inverse_kernels import ParentInverses, StageInverse, StageRows, TailInverse
 from bigmm.blocks.exact.pattern import pair_inverses
 from bigmm.blocks.parallel import run
-from bigmm.blocks.structure import TailTerm
+from bigmm.blocks.structure import Stage, TailTerm
 
 NEARLY_SINGULAR = 1e-6
 """Below this share of the identity, T^-T (I - C) T^-1 would lose digits and the tail is projected directly instead."""
@@ -46,7 +47,7 @@ def selected_inverse(
     n = factor.n_random + (factor.n_fixed if with_fixed else 0)
     p = structure.m - 1 if with_fixed else 0
     inverse = inverse_from_cholesky(factor.tail[:n, :n])
-    raw = _unscaled(factor, inverse, with_fixed)
+    raw = np.ascontiguousarray(_unscaled(factor, inverse, with_fixed))
     n_terms = len(structure.gram.terms)
     projected: list[np.ndarray | None] = [None] * n_terms
     blocks: list[np.ndarray | None] = [None] * n_terms
@@ -113,70 +114,62 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
     return own[each, :, each, :].sum(axis=0) - np.einsum("nla,nlb->ab", blocks, blocks)
 
 
-def invert_stages(factor: Factor, p: int, tail: np.ndarray, wanted: tuple[bool, bool], projected, blocks) -> dict:
-    """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns."""
+def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, bool], projected, blocks) -> dict:
+    """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns.
+
+    parts: are diagonal blocks, and the blocks between levels that meet, asked for?
+    """
     structure = factor.structure
-    covariances, pattern = wanted
-    known: dict[int, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    covariances, pattern = parts
+    inverses: dict[int, StageInverse] = {}
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], factor.stages[number]
-        q, k = stage.n_levels, stage.width
         is_parent = number > 0
-        keep = np.array([is_parent or covariances, is_parent or pattern])
-        nnz = len(stage.columns)
-        own = (
-            np.empty((q if keep[0] else 0, k, k)),
-            np.empty((nnz if keep[1] else 0, k)),
-            np.empty((q if keep[1] else 0, k, p)),
-        )
-        parents = _flattened_parents(stage, known)
-        widest = int(np.diff(stage.indptr).max(initial=0))
+        inverse = _buffers(stage, p, is_parent or pattern) if is_parent or covariances else None
         totals = run(
-            kernels.invert,
-            q,
+            invert_levels,
+            stage.n_levels,
             stage.grain,
-            factor.lams[stage.term],
-            stage.multiplicity,
-            part.diagonal,
-            part.dense,
-            (stage.indptr, stage.columns, part.data),
-            (part.h, part.f, part.v),
-            (tail, structure.r_raw, p),
-            widest,
-            parents,
-            own,
-            keep,
+            np.ascontiguousarray(factor.lams[stage.term]),
+            StageRows(stage.multiplicity, stage.indptr, stage.columns),
+            part,
+            TailInverse(tail, structure.r_raw, p, int(np.diff(stage.indptr).max(initial=0))),
+            _flattened_parents(stage, inverses) if stage.parents else None,
+            inverse,
         )
         projected[stage.term] = sum(totals)
-        if keep[0] and covariances:
-            blocks[stage.term] = own[0]
-        known[number] = own
-    return {stage.term: known[number][1] for number, stage in enumerate(structure.stages)}
+        if inverse is not None:
+            inverses[number] = inverse
+            if covariances:
+                blocks[stage.term] = inverse.diagonal
+    return {stage.term: inverses[number].columns for number, stage in enumerate(structure.stages) if number in inverses}
 
 
-def _flattened_parents(stage, known):
-    """Parents' inverses side by side in flat arrays, so that one kernel serves any depth of nesting."""
+def invert_levels(lo: int, hi: int, lam, rows, factor, tail, parents, inverse) -> np.ndarray:
+    """`kernels.invert` for levels lo..hi at Lambda's block lam (k, k)."""
+    shrinkage = kernels.shrinkage_of(lo, hi, lam, factor.diagonal)
+    return kernels.invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse)
+
+
+def _buffers(stage: Stage, p: int, with_columns: bool) -> StageInverse:
+    q, k, nnz = stage.n_levels, stage.width, len(stage.columns)
+    columns, fixed = np.empty((nnz if with_columns else 0, k)), np.empty((q if with_columns else 0, k, p))
+    return StageInverse(np.empty((q, k, k)), columns, fixed, with_columns)
+
+
+def _flattened_parents(stage: Stage, inverses: dict[int, StageInverse]) -> ParentInverses:
+    """The inverses of the stages that contain this one."""
     parents = stage.parents
-    inverses = [known[parent.stage] for parent in parents]
-    q, nnz = stage.n_levels, len(stage.columns)
+    above = [inverses[parent.stage] for parent in parents]
 
-    def stacked(arrays, width):
-        return np.stack(arrays) if arrays else np.zeros((0, width), np.int64)
+    def starts(arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+        return np.cumsum([0, *(array.size for array in arrays)])[:-1]
 
-    def starts(which):
-        return np.cumsum([0] + [inverse[which].size for inverse in inverses])[:-1].astype(np.int64)
-
-    def flat(which):
-        return np.concatenate([inverse[which].ravel() for inverse in inverses] or [np.zeros(0)])
-
-    return (
-        stacked([parent.level.astype(np.int64) for parent in parents], q),
-        stacked([parent.position for parent in parents], nnz),
-        np.array([inverse[0].shape[1] for inverse in inverses], np.int64),
-        starts(0),
-        starts(1),
-        starts(2),
-        flat(0),
-        flat(1),
-        flat(2),
+    parts = list(zip(*((inverse.diagonal, inverse.columns, inverse.fixed) for inverse in above), strict=True))
+    return ParentInverses(
+        np.stack([parent.level.astype(np.int64) for parent in parents]),
+        np.stack([parent.position for parent in parents]),
+        np.array([inverse.diagonal.shape[1] for inverse in above]),
+        *(starts(arrays) for arrays in parts),
+        *(np.concatenate([array.ravel() for array in arrays]) for arrays in parts),
     )

@@ -6,63 +6,144 @@ touches only the buffers it was given. Shapes: k width of the term, m dense colu
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 
+class StageRows(NamedTuple):
+    """The entries of a stage, level by level; see `Stage`."""
+
+    multiplicity: np.ndarray
+    indptr: np.ndarray
+    columns: np.ndarray
+
+
+class TailInverse(NamedTuple):
+    """The inverse on the tail: values (r_raw + p, r_raw + p) unscaled; r_raw raw columns; p fixed effects; widest:
+    most columns of a level of the stage."""
+
+    values: np.ndarray
+    r_raw: int
+    p: int
+    widest: int
+
+
+class ParentInverses(NamedTuple):
+    """Inverses of the stages that contain this one, side by side in flat arrays, so that any depth has one kernel.
+
+    Attributes
+    ----------
+    level, position: (P, q) the parent's level, and (P, nnz) entries in its row; see `Parent`.
+    width: (P,) covariates of the parent.
+    diagonal_start, column_start, fixed_start: (P,) where the parent's values begin in the next three.
+    diagonal, columns, fixed: flat, of each parent what `StageInverse` holds.
+    """
+
+    level: np.ndarray
+    position: np.ndarray
+    width: np.ndarray
+    diagonal_start: np.ndarray
+    column_start: np.ndarray
+    fixed_start: np.ndarray
+    diagonal: np.ndarray
+    columns: np.ndarray
+    fixed: np.ndarray
+
+
+class StageInverse(NamedTuple):
+    """The unscaled inverse of one stage: diagonal (q, k, k) blocks; columns (nnz, k) and fixed (q, k, p), which are
+    empty where ``with_columns`` is false."""
+
+    diagonal: np.ndarray
+    columns: np.ndarray
+    fixed: np.ndarray
+    with_columns: bool
+
+
 @njit(cache=True, nogil=True)
-def invert(lo, hi, lam, multiplicity, diagonal, dense, pattern, factors, tail, widest, parents, own, keep):
+def invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse):
     """Selected inverse of levels lo..hi, and their part of sum_l (Z'PZ)_ll.
 
-    pattern = (indptr, columns, data) and factors = (h, f, v) of the stage; tail = (its unscaled inverse, r_raw, p);
-    widest: most columns of a level; parents: see `_gather`. own = (diag (q, k, k), columns (nnz, k), dense (q, k, p))
-    receives this stage's own unscaled inverse where keep[0] (diag) and keep[1] (all).
+    (Z'PZ)_ll = B diagonal - E J E', where B = (I + diagonal lam lam')^-1, E = B [data, dense] and J the inverse of
+    everything eliminated later. Nothing cancels, and lam may be singular.
 
-    With A = I + diagonal lam lam' (no cancellation, singular lam allowed): (Z'PZ)_ll = A^-1 diagonal - E J E', where
-    E = A^-1 [data, dense] and J the inverse of everything eliminated later. Returns the sum (k, k).
+    Parameters
+    ----------
+    shrinkage: (hi - lo, k, k) B of each level, see `shrinkage_of`.
+    rows: `StageRows`.
+    factor: `StageFactor`.
+    tail: `TailInverse`.
+    parents: `ParentInverses`, or None for a stage without parents.
+    inverse: `StageInverse` that is written, or None where only the sum is wanted. numba compiles a short kernel for
+        each None, and most models need no other.
+
+    Returns
+    -------
+    The sum (k, k).
     """
-    k, p = lam.shape[0], tail[2]
-    indptr, columns, data = pattern
-    h, f, v = factors
-    n_max = widest + p
+    k, p = shrinkage.shape[1], tail.p
+    multiplicity, indptr, columns = rows
+    diagonal, dense, data, h, f, v = factor
+    n_max = tail.widest + p
     joint = np.empty((n_max, n_max))
-    rows = np.empty((k, n_max))
+    touched = np.empty((k, n_max))
     product = np.empty((k, n_max))
-    a_inv = np.empty((k, k))
-    sigma = times_own_transpose(lam)
-    units = units_of(lo, hi, diagonal)
-    work = np.empty((k, 2 * k))
     total = np.zeros((k, k))
     for i in range(lo, hi):
         first, last = indptr[i], indptr[i + 1]
         n = last - first + p
-        if k == 1:
-            a_inv[0, 0] = 1.0 / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
-        else:
-            inverse_plus_identity(diagonal[i], sigma, units, work, a_inv)
+        shrunk = shrinkage[i - lo]
         for a in range(k):
             for b in range(k):
                 t = 0.0
                 for c in range(k):
-                    t += a_inv[a, c] * diagonal[i, c, b]
+                    t += shrunk[a, c] * diagonal[i, c, b]
                 total[a, b] += multiplicity[i] * t
         if n > 0:
-            _gather(first, last, i, columns, tail, parents, joint)
-            _transform(a_inv, data, dense, i, first, last, p, rows)
-            _multiply_joint(rows, joint, n, product)
+            skipped = 0
+            if parents is not None:
+                skipped = _gather_parents(first, last, i, p, parents, joint)
+            _gather_tail(first + skipped, last, skipped, columns, tail, joint)
+            _transform(shrunk, data, dense, i, first, last, p, touched)
+            _multiply_joint(touched, joint, n, product)
             for a in range(k):
                 for b in range(k):
                     t = 0.0
                     for j in range(n):
-                        t += product[a, j] * rows[b, j]
+                        t += product[a, j] * touched[b, j]
                     total[a, b] -= t
-        if keep[0]:
-            _copy_factor(f, v, i, first, last, p, rows)
-            _multiply_joint(rows, joint, n, product)
-            _keep_diagonal(h, product, rows, n, i, own[0])
-            if keep[1]:
-                _keep_between(h, product, n, i, first, last, own[1], own[2])
+        if inverse is not None:
+            _copy_factor(f, v, i, first, last, p, touched)
+            _multiply_joint(touched, joint, n, product)
+            _put_diagonal(h, product, touched, n, i, inverse.diagonal)
+            if inverse.with_columns:
+                _put_between(h, product, n, i, first, last, inverse.columns, inverse.fixed)
     return total
+
+
+def shrinkage_of(lo, hi, lam, diagonal):
+    """(hi - lo, k, k) the inverses of I + diagonal lam lam' of levels lo..hi; lam (k, k), diagonal (q, k, k).
+
+    Most models have terms of width 1 only, and need no kernel for this.
+    """
+    if lam.shape[0] == 1:
+        return 1.0 / (1.0 + diagonal[lo:hi] * (lam[0, 0] * lam[0, 0]))
+    out = np.empty((hi - lo, *lam.shape))
+    shrink(lo, hi, lam, diagonal, out)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def shrink(lo, hi, lam, diagonal, out):
+    """`shrinkage_of` for widths above 1; out (hi - lo, k, k) is written."""
+    k = lam.shape[0]
+    sigma = times_own_transpose(lam)
+    units = units_of(lo, hi, diagonal)
+    work = np.empty((k, 2 * k))
+    for i in range(lo, hi):
+        inverse_plus_identity(diagonal[i], sigma, units, work, out[i - lo])
 
 
 @njit(cache=True, nogil=True)
@@ -92,60 +173,66 @@ def units_of(lo, hi, diagonal):
 
 
 @njit(inline="always")
-def _gather(first, last, i, columns, tail, parents, out):
-    """The inverse between all columns that level i touches (entries first..last, then the fixed effects) -> out.
+def _gather_parents(first, last, i, p, parents, out):
+    """The inverse between the parents' columns of level i (entries first..last) and all columns -> out.
 
-    parents = (plevel (np, q), ppos (np, nnz), pwidth (np,), pdiag, pcol, px (np,), jdiag, jcol, jx (flat)): parents'
-    level, entry positions, widths, and where each parent's values begin in jdiag, jcol, jx. tail = ((r_raw + p, r_raw
-    + p) unscaled inverse, r_raw, p).
+    Returns the number of the parents' columns, which stand first.
     """
-    plevel, ppos, pwidth, pdiag, pcol, px, jdiag, jcol, jx = parents
-    inverse, r_raw, p = tail
+    level_of, position, widths, diagonal_start, column_start, fixed_start, diagonal, columns, fixed = parents
     nc = last - first
     at = 0
-    for q in range(len(pwidth)):
-        kp = pwidth[q]
-        level = plevel[q, i]
-        for a in range(kp):
-            for b in range(kp):
-                out[at + a, at + b] = jdiag[pdiag[q] + (level * kp + a) * kp + b]
-            for e in range(first + at + kp, last):
-                x = jcol[pcol[q] + ppos[q, e] * kp + a]
+    for q in range(len(widths)):
+        width = widths[q]
+        level = level_of[q, i]
+        for a in range(width):
+            for b in range(width):
+                out[at + a, at + b] = diagonal[diagonal_start[q] + (level * width + a) * width + b]
+            for e in range(first + at + width, last):
+                x = columns[column_start[q] + position[q, e] * width + a]
                 out[at + a, e - first] = x
                 out[e - first, at + a] = x
             for j in range(p):
-                x = jx[px[q] + (level * kp + a) * p + j]
+                x = fixed[fixed_start[q] + (level * width + a) * p + j]
                 out[at + a, nc + j] = x
                 out[nc + j, at + a] = x
-        at += kp
-    for e in range(first + at, last):
-        c = columns[e]
-        for e2 in range(first + at, last):
-            out[e - first, e2 - first] = inverse[c, columns[e2]]
-        for j in range(p):
-            x = inverse[c, r_raw + j]
-            out[e - first, nc + j] = x
-            out[nc + j, e - first] = x
-    for j in range(p):
-        for j2 in range(p):
-            out[nc + j, nc + j2] = inverse[r_raw + j, r_raw + j2]
+        at += width
+    return at
 
 
 @njit(inline="always")
-def _transform(a_inv, data, dense, i, first, last, p, out):
-    """out (k, n) = a_inv [data of the level, its first p dense columns]."""
-    k = a_inv.shape[0]
+def _gather_tail(first, last, skipped, columns, tail, out):
+    """The inverse between the tail columns of entries first..last and the fixed effects -> out, from ``skipped`` on."""
+    inverse, r_raw, p = tail.values, tail.r_raw, tail.p
+    stop = skipped + last - first
+    start = first - skipped
+    for e in range(first, last):
+        c = columns[e]
+        for e2 in range(first, last):
+            out[e - start, e2 - start] = inverse[c, columns[e2]]
+        for j in range(p):
+            x = inverse[c, r_raw + j]
+            out[e - start, stop + j] = x
+            out[stop + j, e - start] = x
+    for j in range(p):
+        for j2 in range(p):
+            out[stop + j, stop + j2] = inverse[r_raw + j, r_raw + j2]
+
+
+@njit(inline="always")
+def _transform(shrunk, data, dense, i, first, last, p, out):
+    """out (k, n) = shrunk [data of the level, its first p dense columns]."""
+    k = shrunk.shape[0]
     nc = last - first
     for a in range(k):
         for j in range(nc):
             t = 0.0
             for c in range(k):
-                t += a_inv[a, c] * data[first + j, c]
+                t += shrunk[a, c] * data[first + j, c]
             out[a, j] = t
         for j in range(p):
             t = 0.0
             for c in range(k):
-                t += a_inv[a, c] * dense[i, c, j]
+                t += shrunk[a, c] * dense[i, c, j]
             out[a, nc + j] = t
 
 
@@ -173,7 +260,7 @@ def _multiply_joint(rows, joint, n, out):
 
 
 @njit(inline="always")
-def _keep_diagonal(h, product, rows, n, i, out):
+def _put_diagonal(h, product, rows, n, i, out):
     """out[i] = h'(I + product rows')h."""
     k = h.shape[1]
     for a in range(k):
@@ -190,7 +277,7 @@ def _keep_diagonal(h, product, rows, n, i, out):
 
 
 @njit(inline="always")
-def _keep_between(h, product, n, i, first, last, out_columns, out_dense):
+def _put_between(h, product, n, i, first, last, out_columns, out_dense):
     """-h'product: between the level's effects and its columns, and the fixed effects."""
     k = h.shape[1]
     nc = last - first

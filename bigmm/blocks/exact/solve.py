@@ -9,6 +9,7 @@ import numpy as np
 from bigmm.blocks.exact import solve_kernels as kernels
 from bigmm.blocks.exact.coordinates import scale_rows, unscale_rows
 from bigmm.blocks.exact.factor import GRAIN, TAIL_GRAIN, Factor, StageFactor, triangular
+from bigmm.blocks.exact.inverse_kernels import shrinkage_of
 from bigmm.blocks.exact.scatter import both_ways
 from bigmm.blocks.exact.sweeps import subtract_levels
 from bigmm.blocks.parallel import run
@@ -53,8 +54,9 @@ def backward(
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], factor.stages[number]
         out = np.empty((stage.n_levels, stage.width))
-        known = (stage.indptr, stage.columns, solution, coefficients)
-        run(kernels.backsolve, stage.n_levels, stage.grain, part.h, part.f, v[number], *known, out)
+        combined = part._replace(v=v[number])
+        rows = stage.indptr, stage.columns
+        run(kernels.backsolve, stage.n_levels, stage.grain, combined, *rows, solution, coefficients, out)
         solution[starts[number] : starts[number + 1]] = out.ravel()
         effects[stage.term] = out
     return tuple(effects)
@@ -147,12 +149,20 @@ def residual_products(structure: Structure, lams: tuple[np.ndarray, ...], soluti
     out = tuple(o[:, :, 0] for o in _from_others(structure, effects, with_fixed=True))
     for j, term in enumerate(structure.gram.terms):
         if term.penalized:
-            run(kernels.score_levels, term.n_levels, GRAIN, lams[j], term.diagonal, term.dense, residual, out[j])
+            kernel = kernels.score_scalars if term.width == 1 else score_levels
+            lam = np.ascontiguousarray(lams[j])
+            run(kernel, term.n_levels, GRAIN, lam, term.diagonal, term.dense, residual, out[j])
         else:
             out[j][:] = 0.0
     return out
 
 
+def score_levels(lo: int, hi: int, lam, diagonal, dense, residual, out) -> None:
+    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]) for levels lo..hi."""
+    kernels.score(lo, hi, shrinkage_of(lo, hi, lam, diagonal), dense, residual, out)
+
+
 def tall_product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a'b for tall (n, i) and (n, j): ranges summed in order, the same bits on any number of threads."""
-    return sum(run(kernels.tall_product, len(a), 4 * GRAIN, a, b))
+    pair = np.ascontiguousarray(a), np.ascontiguousarray(b)
+    return sum(run(kernels.tall_product, len(a), 4 * GRAIN, *pair))

@@ -10,16 +10,20 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from bigmm.blocks.exact.inverse_kernels import inverse_plus_identity, times_own_transpose, units_of
-
 
 @njit(cache=True, nogil=True)
-def backsolve(lo, hi, h, f, v, indptr, columns, solution, coefficients, out):
+def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
     """Random effects of levels lo..hi: out = h'(v coefficients - f solution).
 
-    coefficients (m,) = (-beta, 1); solution: values of all global columns (later stages and tail), unscaled; out (q,
-    k).
+    Parameters
+    ----------
+    factor: `StageFactor`.
+    indptr, columns: (q + 1,) and (nnz,), the stage's rows.
+    solution: values of all global columns (later stages and tail), unscaled.
+    coefficients: (m,) (-beta, 1).
+    out: (q, k), written.
     """
+    h, f, v = factor.h, factor.f, factor.v
     k, m = h.shape[1], v.shape[2]
     w = np.empty(k)
     for i in range(lo, hi):
@@ -114,14 +118,12 @@ def multiply_own(lo, hi, diagonal, x, out):
 
 
 @njit(cache=True, nogil=True)
-def score_levels(lo, hi, lam, diagonal, dense, residual, out):
-    """out[i] = (I + diagonal[i] lam lam')^-1 (dense[i] residual - out[i]); dense (q, k, m), residual (m,), out (q,
-    k)."""
-    k, m = lam.shape[0], len(residual)
-    sigma = times_own_transpose(lam)
-    units = units_of(lo, hi, diagonal)
-    inverse = np.empty((k, k))
-    work = np.empty((k, 2 * k))
+def score(lo, hi, shrinkage, dense, residual, out):
+    """out[i] = shrinkage[i - lo] (dense[i] residual - out[i]) for levels lo..hi.
+
+    shrinkage (hi - lo, k, k); dense (q, k, m); residual (m,); out (q, k).
+    """
+    k, m = dense.shape[1], len(residual)
     rhs = np.empty(k)
     for i in range(lo, hi):
         for a in range(k):
@@ -129,15 +131,22 @@ def score_levels(lo, hi, lam, diagonal, dense, residual, out):
             for j in range(m):
                 t += dense[i, a, j] * residual[j]
             rhs[a] = t
-        if k == 1:
-            out[i, 0] = rhs[0] / (1.0 + diagonal[i, 0, 0] * sigma[0, 0])
-            continue
-        inverse_plus_identity(diagonal[i], sigma, units, work, inverse)
         for a in range(k):
             t = 0.0
             for b in range(k):
-                t += inverse[a, b] * rhs[b]
+                t += shrinkage[i - lo, a, b] * rhs[b]
             out[i, a] = t
+
+
+@njit(cache=True, nogil=True)
+def score_scalars(lo, hi, lam, diagonal, dense, residual, out):
+    """out[i] = (dense[i] residual - out[i]) / (1 + diagonal[i] lam lam') for width 1; see `score`."""
+    sigma = lam[0, 0] * lam[0, 0]
+    for i in range(lo, hi):
+        t = -out[i, 0]
+        for j in range(len(residual)):
+            t += dense[i, 0, j] * residual[j]
+        out[i, 0] = t / (1.0 + diagonal[i, 0, 0] * sigma)
 
 
 @njit(cache=True, nogil=True)

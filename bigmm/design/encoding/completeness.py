@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from bigmm.design.encoding.encoder import Cells, Response, response_values
-from bigmm.design.encoding.rows import ZERO_WEIGHT, Rows, bad_expressions, complete_rows, zero_weights
+from bigmm.design.encoding.rows import ZERO_WEIGHT, UsableRows, bad_expressions, complete_rows, zero_weights
 from bigmm.design.formula.expression import STATEFUL, Node
 from bigmm.design.levels.numbering import Levels
 from bigmm.design.transforms.stateful import Replayer
@@ -40,7 +40,7 @@ class Completeness:
     levels: Mapping[str, Levels]
     replayer: Replayer
 
-    def rows(self, table: pa.Table, where: str) -> tuple[Rows, Cells]:
+    def rows(self, table: pa.Table, where: str) -> tuple[UsableRows, Cells]:
         """The rows that count, and their cells with every expression evaluated.
 
         Raises DataError naming `where`, column and row for infinite values and negative weights, and for missing values
@@ -62,7 +62,7 @@ class Completeness:
         """The table without the rows that do not count."""
         return self.rows(table, where)[0].table
 
-    def _trouble(self, cells: Cells, rows: Rows, where: str) -> tuple[str, np.ndarray] | None:
+    def _trouble(self, cells: Cells, rows: UsableRows, where: str) -> tuple[str, np.ndarray] | None:
         """The first reason to leave more rows out, with the rows (n,) bool."""
         for tree in self.trees:
             cells.value(tree)

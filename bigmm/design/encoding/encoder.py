@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from bigmm.design.columns import Coded, Numeric, Plan, Recipe
+from bigmm.design.columns import Coded, ColumnPlan, Numeric, Recipe
 from bigmm.design.encoding.cells import copy_numbers, floats, is_numeric, type_name
 from bigmm.design.formula.expression import Node, columns_of, evaluate, unparse
 from bigmm.design.levels.numbering import Levels
@@ -102,7 +102,7 @@ class Cells:
         return self.expressions[text]
 
 
-def fill_columns(plan: Plan, cells: Cells, skip: frozenset[int] = frozenset()) -> np.ndarray:
+def fill_columns(plan: ColumnPlan, cells: Cells, skip: frozenset[int] = frozenset()) -> np.ndarray:
     """(c - 1, n) float64: every layout column but the constant, written once; rows in `skip` become NaN."""
     out = _matrix(len(plan.recipes), cells.table.num_rows)
     for row, recipe in enumerate(plan.recipes):
@@ -120,7 +120,7 @@ def _matrix(count: int, rows: int) -> np.ndarray:
     return np.frombuffer(pa.allocate_buffer(8 * count * rows), dtype=np.float64).reshape(count, rows)
 
 
-def _fill(plan: Plan, cells: Cells, recipe: Recipe, out: np.ndarray) -> None:
+def _fill(plan: ColumnPlan, cells: Cells, recipe: Recipe, out: np.ndarray) -> None:
     first = recipe[0]
     if len(recipe) == 1 and isinstance(first, Numeric) and plan.nodes[first.text].kind == "name":
         cells.write_number(str(plan.nodes[first.text].value), out)
@@ -131,7 +131,7 @@ def _fill(plan: Plan, cells: Cells, recipe: Recipe, out: np.ndarray) -> None:
             np.multiply(out, _atom(plan, cells, atom), out=out)
 
 
-def _atom(plan: Plan, cells: Cells, atom: Numeric | Coded) -> np.ndarray:
+def _atom(plan: ColumnPlan, cells: Cells, atom: Numeric | Coded) -> np.ndarray:
     if isinstance(atom, Numeric):
         value = cells.value(plan.nodes[atom.text])
         return value if atom.component < 0 else value[:, atom.component]
@@ -142,7 +142,7 @@ def _atom(plan: Plan, cells: Cells, atom: Numeric | Coded) -> np.ndarray:
     return values
 
 
-def fill_refs(plan: Plan, cells: Cells) -> tuple[np.ndarray, ...]:
+def fill_refs(plan: ColumnPlan, cells: Cells) -> tuple[np.ndarray, ...]:
     """Per grouping (n,) int32 level numbers."""
     refs = []
     for grouping, variables in zip(plan.layout.groupings, plan.groupings, strict=True):
@@ -152,9 +152,9 @@ def fill_refs(plan: Plan, cells: Cells) -> tuple[np.ndarray, ...]:
         codes = plan.combinations[variables].numbers([cells.level(name) for name in variables])
         if cells.strict and codes.size and codes.min() < 0:
             place = int(np.argmin(codes))
-            found = ":".join(str(cells.column(name)[place].as_py()) for name in variables)
+            value = ":".join(str(cells.column(name)[place].as_py()) for name in variables)
             raise DataError(
-                f"{cells.where}: {grouping.name!r} is {found!r} in row {place + 1}, a combination not seen when levels "
+                f"{cells.where}: {grouping.name!r} is {value!r} in row {place + 1}, a combination not seen when levels "
                 "were learned"
             )
         refs.append(codes)

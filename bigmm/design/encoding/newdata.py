@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bigmm.design.columns import Coded, Plan
+from bigmm.design.columns import Coded, ColumnPlan
 from bigmm.design.encoding.encoder import Cells, Response, fill_columns, response_values, total_offset
 from bigmm.design.formula.bars import Bar
 from bigmm.design.formula.expression import Node, columns_of
 from bigmm.design.formula.parser import ParsedFormula
 from bigmm.design.layout import DesignChunk
-from bigmm.design.settings import Settings, is_factor
+from bigmm.design.settings import DesignOptions, is_factor
 from bigmm.errors import DataError, UsageError
 
 NEW_LEVELS = ("population", "raise", "missing")
@@ -24,8 +24,8 @@ class NewRows:
     groupings of the random part (None: all)."""
 
     parsed: ParsedFormula
-    plan: Plan
-    settings: Settings
+    plan: ColumnPlan
+    settings: DesignOptions
     text: frozenset[str]
     cells: Cells
     need: tuple[str, ...]

@@ -16,18 +16,18 @@ ZERO_WEIGHT = "(zero weight)"
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class UsableRows:
     """Which rows stay: ``table`` without incomplete rows, ``places`` their rows in the partition (None: all)."""
 
     table: pa.Table
     places: np.ndarray | None
     dropped: tuple[tuple[str, int], ...]
 
-    def without(self, name: str, bad: np.ndarray) -> Rows:
+    def without(self, name: str, bad: np.ndarray) -> UsableRows:
         """Drop the rows marked in bad (n,), counted under a name."""
         keep = ~bad
         places = np.flatnonzero(keep) if self.places is None else self.places[keep]
-        return Rows(self.table.filter(pa.array(keep)), places, (*self.dropped, (name, int(bad.sum()))))
+        return UsableRows(self.table.filter(pa.array(keep)), places, (*self.dropped, (name, int(bad.sum()))))
 
     def counts(self) -> tuple[tuple[str, int], ...]:
         """Rows dropped by name."""
@@ -41,7 +41,7 @@ class Rows:
         return int(place if self.places is None else self.places[place]) + 1
 
 
-def complete_rows(table: pa.Table, names: tuple[str, ...], weights: str | None, drop: bool, where: str) -> Rows:
+def complete_rows(table: pa.Table, names: tuple[str, ...], weights: str | None, drop: bool, where: str) -> UsableRows:
     """Leave out rows with a null or NaN in a used column or with weight zero; refuse infinite and negative ones."""
     bad: np.ndarray | None = None
     dropped: list[tuple[str, int]] = []
@@ -61,9 +61,9 @@ def complete_rows(table: pa.Table, names: tuple[str, ...], weights: str | None, 
             bad, count = _add(bad, zero)
             dropped += [(ZERO_WEIGHT, count)] if count else []
     if bad is None:
-        return Rows(table, None, ())
+        return UsableRows(table, None, ())
     keep = ~bad
-    return Rows(table.filter(pa.array(keep)), np.flatnonzero(keep), tuple(dropped))
+    return UsableRows(table.filter(pa.array(keep)), np.flatnonzero(keep), tuple(dropped))
 
 
 def _add(bad: np.ndarray | None, more: np.ndarray) -> tuple[np.ndarray, int]:
@@ -86,7 +86,7 @@ def zero_weights(name: str, w: np.ndarray, where: str) -> np.ndarray | None:
     return zero if zero.any() else None
 
 
-def bad_expressions(values: Mapping[str, np.ndarray], rows: Rows, where: str) -> tuple[str, np.ndarray] | None:
+def bad_expressions(values: Mapping[str, np.ndarray], rows: UsableRows, where: str) -> tuple[str, np.ndarray] | None:
     """The first expression that gives NaN, with the rows (n,) bool; an infinite one is a DataError with the spot."""
     for text, value in values.items():
         with np.errstate(all="ignore"):

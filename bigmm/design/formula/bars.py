@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from bigmm.covariance import STRUCTURES
 from bigmm.design.formula.expression import quoted
 from bigmm.design.formula.linear import LinearPart, additive, fail, linear_part, model_terms, uncorrelated
 from bigmm.design.formula.tokens import Token, closing, split_top
@@ -12,22 +13,36 @@ from bigmm.design.formula.tokens import Token, closing, split_top
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One random term (lhs | group): lme4's group name, the columns behind it in the name's order."""
+    """One random term (lhs | group).
+
+    Attributes
+    ----------
+    lhs : the covariates.
+    name : lme4's name of the group.
+    variables : the columns behind the group, in the name's order.
+    position : position of the bar in the formula.
+    structure : name of the covariance structure of the covariates' effects.
+    """
 
     lhs: LinearPart
     name: str
     variables: tuple[str, ...]
     position: int
+    structure: str = "us"
 
 
 def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
-    """The random terms behind one bracket: ``/`` in the grouping and ``||`` written out, as lme4 does."""
-    inner = tokens[1:-1]
+    """The random terms of one bracket, or of a structure and its bracket: ``/`` in the grouping and ``||`` written out,
+    as lme4 does."""
+    structure = tokens[0].text if tokens[0].kind == "name" else "us"
+    inner = tokens[2:-1] if tokens[0].kind == "name" else tokens[1:-1]
     pieces = split_top(inner, ("|", "||"))
     if len(pieces) > 2:
         fail(formula, "a random term has one bar", pieces[2][0].start)  # type: ignore[union-attr]
     bar = pieces[1][0]
     assert bar is not None
+    if bar.text == "||" and tokens[0].kind == "name":
+        fail(formula, f"'||' means diag(... | g), so it cannot be inside {structure}(); write '|'", bar.start)
     left, right = pieces[0][1], pieces[1][1]
     if not left:
         fail(formula, "the left of the bar is empty; write (1 | g) for an intercept per level", bar.start)
@@ -39,7 +54,22 @@ def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
     parts = uncorrelated(part) if bar.text == "||" else [part]
     if not model_terms(part):
         fail(formula, "no random effect is left of the bar", bar.start)
-    return [Bar(lhs, name, variables, bar.start) for name, variables in groups for lhs in parts]
+    return [Bar(lhs, name, variables, bar.start, structure) for name, variables in groups for lhs in parts]
+
+
+def is_structured(tokens: Sequence[Token]) -> bool:
+    """Whether tokens are one call with a bar that is in no further brackets: cs(0 + f | g)."""
+    if len(tokens) < 3 or tokens[0].kind != "name" or tokens[1].text != "(" or closing(tokens, 1) != len(tokens) - 1:
+        return False
+    return len(split_top(tokens[2:-1], ("|", "||"))) > 1
+
+
+def check_structure(formula: str, name: Token) -> None:
+    """Raise FormulaError for a structure that does not exist."""
+    if name.text not in STRUCTURES:
+        known = ", ".join(f"{each}()" for each in STRUCTURES)
+        message = f"there is no covariance structure {name.text!r}; the structures of a random term are {known}"
+        fail(formula, message, name.start)
 
 
 def distinct_names(bars: Sequence[Bar]) -> tuple[Bar, ...]:

@@ -12,9 +12,14 @@ from bigmm.design.formula.linear import LinearPart, formulaic_formula
 
 @dataclass(frozen=True, slots=True)
 class ScopedTerm:
-    """A product of factors: (number of the factor in its part, coded with reduced rank?); () is the intercept."""
+    """A product of factors: (number of the factor in its part, coded with reduced rank?); () is the intercept.
+
+    term: number of the formula's term that it is a part of. Formulaic codes one term by several products where lower
+    terms are absent.
+    """
 
     factors: tuple[tuple[int, bool], ...]
+    term: int = 0
 
 
 def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedTerm, ...]:
@@ -27,7 +32,7 @@ def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedT
     frame = pd.DataFrame({"v": numbers} | factors)
     spec = formulaic_formula(part).get_model_matrix(frame).model_spec
     return tuple(
-        ScopedTerm(tuple((int(scoped.factor.expr[1:]), bool(scoped.reduced)) for scoped in term.factors))
-        for entry in spec.structure
+        ScopedTerm(tuple((int(scoped.factor.expr[1:]), bool(scoped.reduced)) for scoped in term.factors), number)
+        for number, entry in enumerate(spec.structure)
         for term in entry.scoped_terms
     )

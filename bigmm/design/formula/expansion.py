@@ -47,13 +47,13 @@ def term_bound(texts: Sequence[str]) -> float:
 
 
 def _apply(operator: str, values: list[float]) -> None:
-    right, left = values.pop(), values.pop()
+    rhs, lhs = values.pop(), values.pop()
     if operator in ("^", "**"):
-        few = left <= _MOST_PRODUCTS and left**right <= _MOST_PRODUCTS
-        values.append(sum(comb(int(left), size) for size in range(1, int(right) + 1)) if few else inf)
+        few = lhs <= _MOST_PRODUCTS and lhs**rhs <= _MOST_PRODUCTS
+        values.append(sum(comb(int(lhs), size) for size in range(1, int(rhs) + 1)) if few else inf)
     elif operator == "*":
-        values.append(left + right + left * right)
+        values.append(lhs + rhs + lhs * rhs)
     elif operator in ("+", "-", "/", "%in%"):  # formulaic: a / b is a + a:b
-        values.append(left + right)
+        values.append(lhs + rhs)
     else:
-        values.append(left * right)
+        values.append(lhs * rhs)

@@ -77,9 +77,11 @@ class Node:
 
     @property
     def function(self) -> str:
+        """The name of the function that a call means, without its aliases."""
         return _SPELLINGS.get(str(self.value), str(self.value)) if self.kind == "call" else ""
 
     def walk(self) -> Iterator[Node]:
+        """Yield the node and all nodes below it."""
         yield self
         for child in (*self.arguments, *(node for _, node in self.keywords)):
             yield from child.walk()
@@ -130,9 +132,9 @@ def _unparse(node: Node, outer: int, name: Callable[[str], str]) -> str:
     else:
         rank = _STRENGTH[str(node.value)]
         power = node.value == "**"
-        left = _unparse(node.arguments[0], rank + power, name)
-        right = _unparse(node.arguments[1], rank + (not power), name)
-        text = f"{left} {node.value} {right}"
+        lhs = _unparse(node.arguments[0], rank + power, name)
+        rhs = _unparse(node.arguments[1], rank + (not power), name)
+        text = f"{lhs} {node.value} {rhs}"
     return f"({text})" if rank < outer else text
 
 
@@ -172,12 +174,12 @@ def _evaluate(node: Node, columns: Mapping[str, np.ndarray], apply: Apply | None
     if node.kind == "neg":
         return np.negative(_evaluate(node.arguments[0], columns, apply))
     if node.kind == "binary":
-        left, right = (_evaluate(child, columns, apply) for child in node.arguments)
-        value = BINARY[str(node.value)](left, right)
+        lhs, rhs = (_evaluate(child, columns, apply) for child in node.arguments)
+        value = BINARY[str(node.value)](lhs, rhs)
         if value.dtype != bool:
             return value
         # a comparison must not turn a missing value into False
-        return np.where(np.isnan(left) | np.isnan(right), np.nan, value)
+        return np.where(np.isnan(lhs) | np.isnan(rhs), np.nan, value)
     if node.function in ELEMENTWISE:
         return ELEMENTWISE[node.function](_evaluate(node.arguments[0], columns, apply))
     if node.function in STATEFUL and apply is not None:

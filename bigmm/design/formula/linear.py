@@ -69,13 +69,13 @@ def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
 
 def _placeholders(formula: str, tokens: Sequence[Token], factors: Factors) -> list[str]:
     texts: list[str] = []
-    at, operand_next, after_power = 0, True, False
-    while at < len(tokens):
-        token, width = tokens[at], 1
+    position, operand_next, after_power = 0, True, False
+    while position < len(tokens):
+        token, width = tokens[position], 1
         is_operand = token.kind in ("number", "name", "string", "open")
         if token.kind == "operator" and operand_next and token.text in ("+", "-"):
             texts.append(token.text)
-            at += 1
+            position += 1
             continue
         if is_operand != operand_next:
             what = "an operator" if is_operand else "a column or a function"
@@ -89,28 +89,32 @@ def _placeholders(formula: str, tokens: Sequence[Token], factors: Factors) -> li
         elif after_power and (len(token.text) > 2 or int(token.text) > MOST_POWER):
             fail(formula, f"a power between model terms is at most {MOST_POWER}", token.start)
         elif token.text == "(" and token.kind == "open":
-            width = closing(tokens, at) - at + 1
-            inner = tokens[at + 1 : at + width - 1]
+            width = closing(tokens, position) - position + 1
+            inner = tokens[position + 1 : position + width - 1]
             if not inner:
                 fail(formula, "nothing between the brackets", token.start)
             texts += ["(", *_placeholders(formula, inner, factors), ")"]
         elif token.kind == "number":
-            beside = [other.text for other in (*tokens[max(at - 1, 0) : at], *tokens[at + 1 : at + 2])]
+            beside = [
+                other.text for other in (*tokens[max(position - 1, 0) : position], *tokens[position + 1 : position + 2])
+            ]
             if not after_power and any(text not in ("+", "-") for text in beside):
                 fail(formula, f"the number {token.text} can only be added or subtracted", token.start)
             if not after_power and token.text not in ("0", "1"):
                 fail(formula, f"the number {token.text} is no model term; only 0 and 1 are", token.start)
             texts.append(token.text)
         else:
-            called = at + 1 < len(tokens) and tokens[at + 1].kind == "open" and tokens[at + 1].text == "("
+            called = (
+                position + 1 < len(tokens) and tokens[position + 1].kind == "open" and tokens[position + 1].text == "("
+            )
             if token.kind != "name":
                 what = "a string cannot be called" if called else f"{token.text!r} is no model term"
                 fail(formula, what, token.start)
-            width = closing(tokens, at + 1) - at + 1 if called else 1
-            texts.append(_placeholder(formula, tokens[at : at + width], factors))
+            width = closing(tokens, position + 1) - position + 1 if called else 1
+            texts.append(_placeholder(formula, tokens[position : position + width], factors))
         after_power = token.kind == "operator" and token.text in ("^", "**")
         operand_next = not is_operand
-        at += width
+        position += width
     if operand_next:
         last = tokens[-1]
         fail(formula, f"a term is missing after {last.text!r}", last.start)
@@ -155,7 +159,7 @@ def uncorrelated(part: LinearPart) -> list[LinearPart]:
     terms = model_terms(part)
     parts = [LinearPart("1", ())] if "1" in terms else []
     parts += [LinearPart("0 + " + term, part.factors) for term in terms if term != "1"]
-    return [_trimmed(each) for each in parts]
+    return [_trimmed(single) for single in parts]
 
 
 def _trimmed(part: LinearPart) -> LinearPart:

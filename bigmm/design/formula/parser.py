@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bigmm.design.formula.bars import Bar, distinct_names, expand_bar
+from bigmm.design.formula.bars import Bar, check_structure, distinct_names, expand_bar, is_structured
 from bigmm.design.formula.expression import Node, columns_of, unparse
 from bigmm.design.formula.grammar import parse_expression
 from bigmm.design.formula.linear import LinearPart, Piece, additive, fail, linear_part
@@ -101,7 +101,11 @@ def _split_terms(formula: str, tokens: Sequence[Token]) -> tuple[list[Piece], li
     offsets: list[Node] = []
     for sign, piece in additive(formula, tokens):
         bar = next((token for token in piece if token.kind == "operator" and token.text in ("|", "||")), None)
-        if bar is not None:
+        if is_structured(piece):
+            check_structure(formula, piece[0])
+            _not_subtracted(formula, sign)
+            bars.append(piece)
+        elif bar is not None:
             _only_added(formula, sign, piece, bar)
             inner = piece[1:-1]
             if any(token.text in ("|", "||") for _, part in split_top(inner, ("+", "-")) for token in _shallow(part)):
@@ -133,6 +137,10 @@ def _only_added(formula: str, sign: Token | None, piece: Sequence[Token], bar: T
         if any(token.text in ("|", "||") for token in _shallow(piece)):
             fail(formula, message, bar.start)
         fail(formula, "a random term can only be added: (1 | g) + ..., not combined by other operators", bar.start)
+    _not_subtracted(formula, sign)
+
+
+def _not_subtracted(formula: str, sign: Token | None) -> None:
     if sign is not None and sign.text == "-":
         fail(formula, "a random term cannot be subtracted", sign.start)
 

@@ -39,34 +39,34 @@ class Token:
 
 def tokenize(formula: str) -> tuple[Token, ...]:
     """Tokens of the formula; raises FormulaError at a character that means nothing or a bracket without partner."""
-    tokens, at = [], 0
-    while at < len(formula):
-        match = _PATTERN.match(formula, at)
+    tokens, position = [], 0
+    while position < len(formula):
+        match = _PATTERN.match(formula, position)
         if match is None:
-            raise FormulaError(f"unexpected character {formula[at]!r}", formula, at)
+            raise FormulaError(f"unexpected character {formula[position]!r}", formula, position)
         kind, text = str(match.lastgroup), match[str(match.lastgroup)]
         if kind in ("quoted", "string"):
             text = text[1:-1]
         if kind != "space":
-            tokens.append(Token("name" if kind == "quoted" else kind, text, at, kind == "quoted"))
-        at = match.end()
+            tokens.append(Token("name" if kind == "quoted" else kind, text, position, kind == "quoted"))
+        position = match.end()
     _check_brackets(formula, tokens)
     return tuple(tokens)
 
 
 def _check_brackets(formula: str, tokens: Sequence[Token]) -> None:
-    opened: list[Token] = []
+    openings: list[Token] = []
     for token in tokens:
         if token.kind == "open":
-            opened.append(token)
-            if len(opened) > MOST_BRACKETS:
+            openings.append(token)
+            if len(openings) > MOST_BRACKETS:
                 raise FormulaError(f"more than {MOST_BRACKETS} brackets inside each other", formula, token.start)
         elif token.kind == "close":
-            if not opened or _CLOSER[opened[-1].text] != token.text:
+            if not openings or _CLOSER[openings[-1].text] != token.text:
                 raise FormulaError(f"unbalanced brackets: {token.text!r} closes nothing", formula, token.start)
-            opened.pop()
-    if opened:
-        raise FormulaError(f"unbalanced brackets: {opened[-1].text!r} is never closed", formula, opened[-1].start)
+            openings.pop()
+    if openings:
+        raise FormulaError(f"unbalanced brackets: {openings[-1].text!r} is never closed", formula, openings[-1].start)
 
 
 def check_depth(formula: str, tokens: Sequence[Token]) -> None:
@@ -89,10 +89,10 @@ def check_depth(formula: str, tokens: Sequence[Token]) -> None:
             raise FormulaError(message, formula, token.start)
 
 
-def closing(tokens: Sequence[Token], at: int) -> int:
+def closing(tokens: Sequence[Token], opening: int) -> int:
     """Index of the bracket that closes the one at index `at` (brackets are balanced)."""
     depth = 0
-    for index in range(at, len(tokens)):
+    for index in range(opening, len(tokens)):
         depth += (tokens[index].kind == "open") - (tokens[index].kind == "close")
         if depth == 0:
             return index

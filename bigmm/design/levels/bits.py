@@ -34,8 +34,8 @@ class Bits:
         """The set with all of these integers, (n,) arrays."""
         low, high = key_range(keys)
         out = self._over(low, high + 1)
-        for own in keys:
-            set_bits(own, out.low, out.words)
+        for chunk in keys:
+            set_bits(chunk, out.low, out.words)
         return out
 
     def merge(self, other: Bits) -> Bits:
@@ -43,8 +43,8 @@ class Bits:
         if not len(other.words):
             return self
         out = self._over(other.low, other.high)
-        at = (other.low - out.low) >> 6
-        out.words[at : at + len(other.words)] |= other.words
+        start = (other.low - out.low) >> 6
+        out.words[start : start + len(other.words)] |= other.words
         return out
 
     def _over(self, low: int, high: int) -> Bits:
@@ -54,8 +54,8 @@ class Bits:
             low, high = min(low, self.low), max(high, self.high)
         words = np.zeros((high - low) >> 6, np.uint64)
         if len(self.words):
-            at = (self.low - low) >> 6
-            words[at : at + len(self.words)] = self.words
+            start = (self.low - low) >> 6
+            words[start : start + len(self.words)] = self.words
         return Bits(low, words)
 
     def values(self) -> np.ndarray:
@@ -70,7 +70,7 @@ NOTHING = Bits(0, np.zeros(0, np.uint64))
 
 def key_range(keys: Sequence[np.ndarray]) -> tuple[int, int]:
     """Smallest and largest of all."""
-    return min(int(own.min()) for own in keys), max(int(own.max()) for own in keys)
+    return min(int(chunk.min()) for chunk in keys), max(int(chunk.max()) for chunk in keys)
 
 
 def are_compact(low: int, high: int, rows: int) -> bool:
@@ -107,13 +107,13 @@ def ranks(words):
 @numba.njit(cache=True, nogil=True)
 def members(words, low, out):
     """The integers whose bits are set, increasing."""
-    at = 0
+    position = 0
     for i in range(words.shape[0]):
         word, base = words[i], low + 64 * i
         for b in range(64):
             if (word >> np.uint64(b)) & np.uint64(1):
-                out[at] = base + b
-                at += 1
+                out[position] = base + b
+                position += 1
 
 
 @numba.njit(cache=True, nogil=True)

@@ -36,9 +36,9 @@ def levels_with_rows(
     masks = {columns: np.zeros(spec.level_count(columns), dtype=bool) for columns in factors}
     first, size = 0, 1
     while first < len(source.partitions) and not all(mask.all() for mask in masks.values()):
-        wanted = {columns: ~mask for columns, mask in masks.items() if not mask.all()}
+        missing = {columns: ~mask for columns, mask in masks.items() if not mask.all()}
         batch = source.partitions[first : first + size]
-        for covered in workers.map(partial(covered_levels, source, spec, wanted), batch, label="levels"):
+        for covered in workers.map(partial(covered_levels, source, spec, missing), batch, label="levels"):
             for columns, numbers in covered.items():
                 masks[columns][numbers] = True
         first, size = first + size, max(2 * size, workers.n_workers)
@@ -46,22 +46,22 @@ def levels_with_rows(
 
 
 def covered_levels(
-    source: Source, spec: DesignSpec, wanted: Mapping[tuple[str, ...], np.ndarray], partition: Partition
+    source: Source, spec: DesignSpec, missing: Mapping[tuple[str, ...], np.ndarray], partition: Partition
 ) -> dict[tuple[str, ...], np.ndarray]:
-    """Numbers of the wanted levels that have a row of the partition that counts; a pure task.
+    """Numbers of the levels in question that have a row of the partition that counts; a pure task.
 
-    wanted: columns of a factor -> (n_levels,) bool. All columns are read only where a wanted level occurs.
+    missing: the levels in question, (n_levels,) bool by columns of a factor. All columns are read where one occurs.
     """
-    names = list(dict.fromkeys(name for columns in wanted for name in columns))
+    names = list(dict.fromkeys(name for columns in missing for name in columns))
     table = source.read(partition, names)
-    if not any(len(_numbers(spec, columns, table, mask)) for columns, mask in wanted.items()):
+    if not any(len(_numbers(spec, columns, table, mask)) for columns, mask in missing.items()):
         return {}
     complete = spec.completeness(source.read(partition, spec.used_columns), partition.where)
-    return {columns: _numbers(spec, columns, complete, mask) for columns, mask in wanted.items()}
+    return {columns: _numbers(spec, columns, complete, mask) for columns, mask in missing.items()}
 
 
-def _numbers(spec: DesignSpec, columns: tuple[str, ...], table: pa.Table, wanted: np.ndarray) -> np.ndarray:
+def _numbers(spec: DesignSpec, columns: tuple[str, ...], table: pa.Table, missing: np.ndarray) -> np.ndarray:
     numbers = spec.level_numbers(columns, table)
-    flags = np.zeros(len(wanted) + 1, dtype=bool)
+    flags = np.zeros(len(missing) + 1, dtype=bool)
     flags[numbers] = True  # -1 marks the last, which is no level
-    return np.flatnonzero(flags[:-1] & wanted)
+    return np.flatnonzero(flags[:-1] & missing)

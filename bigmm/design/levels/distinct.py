@@ -21,51 +21,53 @@ from bigmm.errors import DataError
 class DistinctRows:
     """Distinct combinations of some columns, rows with a null or NaN among them left out.
 
-    ``found``: tables of the columns in canonical types; ``bits``: more of them, of a single column of integers, and
+    ``tables``: tables of the columns in canonical types; ``bits``: more of them, of a single column of integers, and
     ``packed``: of several such columns; ``declared``: column -> the only values allowed.
     """
 
     columns: tuple[str, ...]
     declared: Mapping[str, pa.Array] = field(default_factory=dict)
-    found: tuple[pa.Table, ...] = ()
+    tables: tuple[pa.Table, ...] = ()
     rows: int = 0
     bits: Bits = NOTHING
     packed: tuple[Packed, ...] = ()
 
     def update(self, table: pa.Table, where: str) -> DistinctRows:
+        """Add the rows of a table, in the smallest form that holds them: bits, packed integers, or a table."""
         rows = self.rows + table.num_rows
         keys = self._keys(table)
         if keys and self._are_compact(*key_range(keys), rows):
             return replace(self, bits=self.bits.with_keys(keys), rows=rows)
-        own = self._packed(table)
-        if own is not None:
-            return replace(self, rows=rows)._with(self.found, (*self.packed, own))
+        packed = self._packed(table)
+        if packed is not None:
+            return replace(self, rows=rows)._with(self.tables, (*self.packed, packed))
         fresh = distinct(table.select(list(dict.fromkeys(self.columns))))
         for column, allowed in self.declared.items():
             strange = fresh[column].filter(pc.invert(pc.is_in(fresh[column], value_set=allowed)))
             if len(strange):
                 value = strange[0].as_py()
                 raise DataError(f"{where}: column {column!r} holds {value!r}, not one of its declared categories")
-        return replace(self, found=_compact((*self.found, fresh)), rows=rows)
+        return replace(self, tables=_compact((*self.tables, fresh)), rows=rows)
 
     def merge(self, other: DistinctRows) -> DistinctRows:
-        rows, found, bits = self.rows + other.rows, (*self.found, *other.found), self.bits
+        """The distinct rows of both parts."""
+        rows, tables, bits = self.rows + other.rows, (*self.tables, *other.tables), self.bits
         if len(other.bits.words) and not self._are_compact(other.bits.low, other.bits.high, rows):
-            found += (self._listed(other.bits),)
+            tables += (self._listed(other.bits),)
         else:
             bits = bits.merge(other.bits)
-        return replace(self, rows=rows, bits=bits)._with(found, (*self.packed, *other.packed))
+        return replace(self, rows=rows, bits=bits)._with(tables, (*self.packed, *other.packed))
 
-    def _with(self, found: tuple[pa.Table, ...], packed: tuple[Packed, ...]) -> DistinctRows:
+    def _with(self, tables: tuple[pa.Table, ...], packed: tuple[Packed, ...]) -> DistinctRows:
         """With these pieces, joined where it is time; packed ones that are too wide together become tables."""
         while len(packed) > 1 and sum(map(len, packed[1:])) >= len(packed[0]):
-            *rest, before, last = packed
+            *earlier, before, last = packed
             joined = union(before, last)
             if joined is None:
-                found, packed = (*found, *map(self._unpacked, packed)), ()
+                tables, packed = (*tables, *map(self._unpacked, packed)), ()
             else:
-                packed = (*rest, joined)
-        return replace(self, found=_compact(found), packed=packed)
+                packed = (*earlier, joined)
+        return replace(self, tables=_compact(tables), packed=packed)
 
     def _packed(self, table: pa.Table) -> Packed | None:
         """The rows of several columns of integers; None for others, and where they are too wide."""
@@ -88,7 +90,7 @@ class DistinctRows:
             return []
         chunks = [chunk.drop_null() for chunk in table.column(self.columns[0]).chunks]
         keys = [chunk.to_numpy() for chunk in chunks if len(chunk)]
-        return [] if any(own.dtype == np.uint64 for own in keys) else keys
+        return [] if any(values.dtype == np.uint64 for values in keys) else keys
 
     def _are_compact(self, low: int, high: int, rows: int) -> bool:
         if len(self.bits.words):
@@ -100,12 +102,12 @@ class DistinctRows:
 
     def table(self) -> pa.Table | None:
         """All distinct rows, unordered; None when no partition was read."""
-        found = (*self.found, self._listed(self.bits)) if len(self.bits.words) else self.found
+        tables = (*self.tables, self._listed(self.bits)) if len(self.bits.words) else self.tables
         packed: tuple[Packed, ...] = ()
         for piece in self.packed:
             packed = _joined(packed, piece)
-        found += tuple(map(self._unpacked, packed))
-        return _union(found) if found else None
+        tables += tuple(map(self._unpacked, packed))
+        return _union(tables) if tables else None
 
 
 def _joined(pieces: tuple[Packed, ...], last: Packed) -> tuple[Packed, ...]:
@@ -113,16 +115,16 @@ def _joined(pieces: tuple[Packed, ...], last: Packed) -> tuple[Packed, ...]:
     return (*pieces, last) if both is None else (*pieces[:-1], both)
 
 
-def _compact(found: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
+def _compact(tables: tuple[pa.Table, ...]) -> tuple[pa.Table, ...]:
     # Joining only when the newer pieces outgrow the oldest keeps the total work linear in the rows seen.
-    rest = sum(piece.num_rows for piece in found[1:])
-    return (_union(found),) if len(found) > 1 and rest >= found[0].num_rows else found
+    later_rows = sum(piece.num_rows for piece in tables[1:])
+    return (_union(tables),) if len(tables) > 1 and later_rows >= tables[0].num_rows else tables
 
 
-def _union(found: Sequence[pa.Table]) -> pa.Table:
-    if len(found) == 1:
-        return found[0]
-    table = pa.concat_tables(found, promote_options="permissive")  # unsigned values and the signed ones of `bits`
+def _union(tables: Sequence[pa.Table]) -> pa.Table:
+    if len(tables) == 1:
+        return tables[0]
+    table = pa.concat_tables(tables, promote_options="permissive")  # unsigned values and the signed ones of `bits`
     if table.num_columns == 1:
         return pa.table({table.column_names[0]: unique_values(table.column(0))})
     return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
@@ -136,8 +138,8 @@ def distinct(table: pa.Table) -> pa.Table:
     codes, values = zip(*(_factorize(table[name], name) for name in table.column_names), strict=True)
     keep = np.logical_and.reduce([code >= 0 for code in codes])
     rows = distinct_codes([code[keep] for code in codes], [max(len(value), 1) for value in values])
-    taken = [value.take(pa.array(code)) for value, code in zip(values, rows.T, strict=True)]
-    return pa.table(dict(zip(table.column_names, taken, strict=True)))
+    columns = [value.take(pa.array(code)) for value, code in zip(values, rows.T, strict=True)]
+    return pa.table(dict(zip(table.column_names, columns, strict=True)))
 
 
 def _distinct_values(column: pa.ChunkedArray, name: str) -> pa.Array:

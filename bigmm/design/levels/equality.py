@@ -229,8 +229,8 @@ def _times(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
         valid = np.abs(keys) <= width.max // (ours // theirs)
         keys = np.where(valid, keys, 0) * (ours // theirs)
     else:
-        keys, rest = np.divmod(keys, theirs // ours)
-        valid = (rest == 0) & (np.abs(keys) <= width.max)
+        keys, remainder = np.divmod(keys, theirs // ours)
+        valid = (remainder == 0) & (np.abs(keys) <= width.max)
     valid_keys = np.where(valid, keys, 0).astype(width.dtype)
     return [pc.if_else(pa.array(valid), pa.array(valid_keys).view(kind), pa.scalar(None, kind))]
 
@@ -318,8 +318,8 @@ def _duration_labels(values: pa.Array) -> pa.Array:
 
 
 def _clock(nanoseconds: int) -> str:
-    seconds, rest = divmod(abs(nanoseconds), UNITS["s"])
-    fraction = f".{rest:09d}".rstrip("0") if rest else ""
+    seconds, remainder = divmod(abs(nanoseconds), UNITS["s"])
+    fraction = f".{remainder:09d}".rstrip("0") if remainder else ""
     sign = "-" if nanoseconds < 0 else ""
     return f"{sign}{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{fraction}"
 

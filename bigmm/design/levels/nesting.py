@@ -84,13 +84,13 @@ def grouping_columns(spec: DesignSpec, groupings: Any) -> list[str]:
 class Parents:
     """Per pair (q,) int32 the one coarse level that each fine level was seen with, -1 before; None: some had two."""
 
-    found: tuple[np.ndarray, ...] | None
+    numbers: tuple[np.ndarray, ...] | None
 
     def merge(self, other: Parents) -> Parents:
         """Of the rows of both."""
-        if self.found is None or other.found is None:
+        if self.numbers is None or other.numbers is None:
             return Parents(None)
-        return Parents(self.found if all(map(_join, self.found, other.found)) else None)
+        return Parents(self.numbers if all(map(_join, self.numbers, other.numbers)) else None)
 
 
 def _join(into: np.ndarray, other: np.ndarray) -> bool:
@@ -109,7 +109,7 @@ def _nested_rows(head: DesignChunk | None, pairs: Pairs, layout: Layout) -> bool
 
 def _nested_source(spec: DesignSpec, source: Source, workers: Executor, pairs: Pairs, progress: Any) -> bool:
     sizes = sum(4 * spec.layout.groupings[a].n_levels for a, _ in pairs)
-    found = workers.map_reduce(
+    parents = workers.map_reduce(
         partial(fold_parents, source, spec, pairs),
         cut_lanes(source.partitions, accumulator_bytes=sizes),
         Parents.merge,
@@ -117,7 +117,7 @@ def _nested_source(spec: DesignSpec, source: Source, workers: Executor, pairs: P
         rows_total=sum(partition.rows for partition in source.partitions),
         progress=progress,
     )
-    return found.found is not None
+    return parents.numbers is not None
 
 
 def fold_parents(source: Source, spec: DesignSpec, pairs: Pairs, lane: Lane, tick: Callable[[int], None]) -> Parents:
@@ -128,8 +128,8 @@ def fold_parents(source: Source, spec: DesignSpec, pairs: Pairs, lane: Lane, tic
     for partition in lane.partitions:
         table = source.read(partition, columns)
         refs = {g: level_numbers(spec, table, partition.where, g) for g in groupings}
-        for (a, b), known in zip(pairs, parents, strict=True):
-            if not note_parents(refs[a], refs[b], known):
+        for (a, b), numbers in zip(pairs, parents, strict=True):
+            if not note_parents(refs[a], refs[b], numbers):
                 return Parents(None)
         tick(partition.rows)
     return Parents(parents)

@@ -220,8 +220,8 @@ class Combinations:
 
 
 def _joined(texts: Sequence[pa.Array], codes: np.ndarray) -> pa.Array:
-    taken = [labels.take(pa.array(code)) for labels, code in zip(texts, codes.T, strict=True)]
-    return pc.binary_join_element_wise(*taken, pa.scalar(":", pa.large_string()))
+    columns = [labels.take(pa.array(code)) for labels, code in zip(texts, codes.T, strict=True)]
+    return pc.binary_join_element_wise(*columns, pa.scalar(":", pa.large_string()))
 
 
 def _quoted(texts: pa.Array) -> pa.Array:
@@ -279,14 +279,14 @@ def distinct_codes(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndar
     if prod(sizes) <= 4 * len(keys) + 65536:  # flags are several times faster than sorting
         flags = np.zeros(prod(sizes), dtype=bool)
         flags[keys] = True
-        rest = np.flatnonzero(flags)
+        remainder = np.flatnonzero(flags)
     else:
-        rest = sorted_distinct(keys)
-    found = np.empty((len(rest), len(sizes)), dtype=np.int32)
+        remainder = sorted_distinct(keys)
+    out = np.empty((len(remainder), len(sizes)), dtype=np.int32)
     for place in reversed(range(len(sizes))):
-        found[:, place] = rest % sizes[place]
-        rest = rest // sizes[place]
-    return found
+        out[:, place] = remainder % sizes[place]
+        remainder = remainder // sizes[place]
+    return out
 
 
 def declared_values(column: str, levels: Sequence, kind: pa.DataType) -> pa.Array:
@@ -352,18 +352,18 @@ def _settled(values: pa.Array) -> pa.Array:
 def restricted(
     levels: Mapping[str, Levels],
     combinations: Mapping[tuple[str, ...], Combinations],
-    seen: Mapping[tuple[str, ...], np.ndarray],
+    masks: Mapping[tuple[str, ...], np.ndarray],
 ) -> tuple[dict[str, Levels], dict[tuple[str, ...], Combinations]]:
-    """Levels and combinations without those marked False in `seen`: columns -> (n_levels,) bool."""
+    """Levels and combinations without those that are False in `masks`, which has (n_levels,) bool by columns."""
     fewer = dict(levels)
-    renumber = {name: np.arange(len(found), dtype=np.int32) for name, found in levels.items()}
-    for (name, *more), mask in seen.items():
+    renumber = {name: np.arange(len(factor), dtype=np.int32) for name, factor in levels.items()}
+    for (name, *more), mask in masks.items():
         if not more:
             fewer[name] = Levels(name, levels[name].values.filter(pa.array(mask)))
             renumber[name] = np.where(mask, np.cumsum(mask) - 1, -1).astype(np.int32)
     remaining = {}
-    for names, found in combinations.items():
-        codes = found.codes[seen[names]] if names in seen else found.codes
+    for names, combination in combinations.items():
+        codes = combination.codes[masks[names]] if names in masks else combination.codes
         codes = np.column_stack([renumber[name][code] for name, code in zip(names, codes.T, strict=True)])
         remaining[names] = Combinations([fewer[name] for name in names], codes[(codes >= 0).all(axis=1)])
     return fewer, remaining

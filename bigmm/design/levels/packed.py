@@ -82,19 +82,19 @@ def _keys(columns: Sequence[np.ndarray], lows: Sequence[int], highs: Sequence[in
 @numba.njit(cache=True, nogil=True)
 def merge_sorted(a, b, out):
     """The union of two increasing arrays -> out; returns its length."""
-    i = j = at = 0
+    i = j = position = 0
     while i < a.shape[0] and j < b.shape[0]:
         x, y = a[i], b[j]
-        out[at] = x if x <= y else y
+        out[position] = x if x <= y else y
         i += x <= y
         j += y <= x
-        at += 1
+        position += 1
     while i < a.shape[0]:
-        out[at] = a[i]
+        out[position] = a[i]
         i += 1
-        at += 1
+        position += 1
     while j < b.shape[0]:
-        out[at] = b[j]
+        out[position] = b[j]
         j += 1
-        at += 1
-    return at
+        position += 1
+    return position

@@ -13,7 +13,7 @@ from bigmm.execute import Executor, Lane, cut_lanes
 from bigmm.source.partition import Source
 
 
-class Summary(Protocol):
+class ColumnSummary(Protocol):
     """What can be folded over partitions and merged over lanes, without changing itself."""
 
     @property
@@ -53,9 +53,9 @@ def fold_summaries(
     return state
 
 
-def merge_summaries(left: dict, right: dict) -> dict:
+def merge_summaries(first: dict, second: dict) -> dict:
     """Merge the summaries of two lanes key by key."""
-    return {key: summary.merge(right[key]) for key, summary in left.items()}
+    return {key: summary.merge(second[key]) for key, summary in first.items()}
 
 
 def summarize(

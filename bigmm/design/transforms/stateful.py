@@ -15,7 +15,7 @@ import numpy as np
 from bigmm.arguments import nearest
 from bigmm.design.formula.expression import STATEFUL, Node, evaluate, unparse
 from bigmm.design.transforms.splines import b_spline, natural_spline, regression_spline
-from bigmm.design.transforms.summaries import ChebyshevProducts, Moments, Quantiles, Values
+from bigmm.design.transforms.summaries import ChebyshevProducts, ColumnMoments, Quantiles, Values
 from bigmm.errors import DataError, FormulaError
 
 State = dict[str, Any]
@@ -40,19 +40,19 @@ def settings(node: Node, formula: str = "") -> dict[str, Any]:
         raise FormulaError(f"{node.value}() needs a column", formula, node.position)
     if len(node.arguments) - 1 > len(signature):
         raise FormulaError(f"{node.value}() takes at most {len(signature) + 1} arguments", formula, node.position)
-    given = dict(zip(signature, node.arguments[1:], strict=False))
+    arguments = dict(zip(signature, node.arguments[1:], strict=False))
     splines = name in ("bs", "ns", "cr")
     for key, value in node.keywords:
         key = _ALIASES.get(key, key)
         if key not in signature and not (splines and key in _BOUNDS):
-            known = [*signature, *(_BOUNDS if splines else ())]
-            close = nearest(key, known, 0.4)
+            names = [*signature, *(_BOUNDS if splines else ())]
+            close = nearest(key, names, 0.4)
             hint = f"; did you mean {close}=?" if close else ""
             raise FormulaError(f"{node.value}() has no argument {key!r}{hint}", formula, value.position)
-        given[key] = value
-    found = {**signature, **{key: _literal(value, formula) for key, value in given.items()}}
-    _check_settings(name, found, given, formula, node)
-    return found
+        arguments[key] = value
+    options = {**signature, **{key: _literal(value, formula) for key, value in arguments.items()}}
+    _check_settings(name, options, arguments, formula, node)
+    return options
 
 
 def _literal(node: Node, formula: str) -> Any:
@@ -65,94 +65,94 @@ def _literal(node: Node, formula: str) -> Any:
     return float(evaluate(node, {}))
 
 
-def _check_settings(name: str, found: dict, given: Mapping[str, Node], formula: str, node: Node) -> None:
+def _check_settings(name: str, options: dict, arguments: Mapping[str, Node], formula: str, node: Node) -> None:
     for key in ("degree", "df"):
-        value = found.get(key)
+        value = options.get(key)
         if value is not None and not _is_count(value, int(name != "bs")):
             raise FormulaError(
-                f"{key} of {node.value}() must be a whole number above 0, not {unparse(given[key])}",
+                f"{key} of {node.value}() must be a whole number above 0, not {unparse(arguments[key])}",
                 formula,
-                given[key].position,
+                arguments[key].position,
             )
         if value is not None:
-            found[key] = int(value)
+            options[key] = int(value)
     for key, most in MOST.items():
-        value = found.get(key)
+        value = options.get(key)
         if value is not None and (len(value) if isinstance(value, list) else key != "knots" and value) > most:
-            raise FormulaError(f"{key} of {node.value}() must be at most {most}", formula, given[key].position)
+            raise FormulaError(f"{key} of {node.value}() must be at most {most}", formula, arguments[key].position)
     if name not in ("bs", "ns", "cr"):
         return
-    if found["df"] is None and found["knots"] is None and name != "bs":
+    if options["df"] is None and options["knots"] is None and name != "bs":
         raise FormulaError(f"{node.value}() needs df= or knots=", formula, node.position)
-    if found["knots"] is not None and not isinstance(found["knots"], list):
-        found["knots"] = [found["knots"]]
-    if found["df"] is not None and found["knots"] is None and _inner_count(name, found) < 0:
-        least = found["df"] - _inner_count(name, found)
-        raise FormulaError(f"df of {node.value}() must be at least {least}", formula, given["df"].position)
+    if options["knots"] is not None and not isinstance(options["knots"], list):
+        options["knots"] = [options["knots"]]
+    if options["df"] is not None and options["knots"] is None and _inner_count(name, options) < 0:
+        least = options["df"] - _inner_count(name, options)
+        raise FormulaError(f"df of {node.value}() must be at least {least}", formula, arguments["df"].position)
 
 
 def _is_count(value: Any, least: int) -> bool:
     return not isinstance(value, list) and bool(np.isfinite(value)) and value == int(value) and value >= least
 
 
-def _inner_count(name: str, found: Mapping[str, Any]) -> int:
+def _inner_count(name: str, options: Mapping[str, Any]) -> int:
     """Knots inside the boundaries for the asked df."""
-    if found["df"] is None:
+    if options["df"] is None:
         return 0
-    taken = {"bs": found.get("degree", 3), "ns": 1, "cr": 2}[name]
-    return found["df"] - taken - bool(found.get("intercept", False))
+    polynomial = {"bs": options.get("degree", 3), "ns": 1, "cr": 2}[name]
+    return options["df"] - polynomial - bool(options.get("intercept", False))
 
 
 def stateful_nodes(nodes: tuple[Node, ...]) -> dict[str, Node]:
     """Every stateful call among the trees by its canonical text, inner ones first."""
-    found: dict[str, Node] = {}
+    out: dict[str, Node] = {}
     for node in nodes:
         for child in reversed(list(node.walk())):
             if child.kind == "call" and child.function in STATEFUL:
-                found.setdefault(unparse(child), child)
-    return found
+                out.setdefault(unparse(child), child)
+    return out
 
 
 def pending(node: Node, state: State | None, columns: tuple[str, ...], values: Values) -> Any:
     """The summary that has to be taken next, or None when the state is complete."""
-    found, state = settings(node), state or {}
+    options, state = settings(node), state or {}
     name = node.function
     if name == "poly":
-        if found["raw"] or "coefficients" in state:
+        if options["raw"] or "coefficients" in state:
             return None
         if "low" not in state:
-            return Moments(columns, values)
-        return ChebyshevProducts(columns, values, state["low"], state["high"], found["degree"])
+            return ColumnMoments(columns, values)
+        return ChebyshevProducts(columns, values, state["low"], state["high"], options["degree"])
     if name in ("center", "scale"):
-        return None if "center" in state else Moments(columns, values)
+        return None if "center" in state else ColumnMoments(columns, values)
     if "knots" in state:
         return None
-    return (Quantiles if _inner_count(name, found) and found["knots"] is None else Moments)(columns, values)
+    return (Quantiles if _inner_count(name, options) and options["knots"] is None else ColumnMoments)(columns, values)
 
 
 def absorb(node: Node, state: State | None, summary: Any) -> State:
     """The state after a summary; DataError when the data cannot carry the transform."""
-    found, text = settings(node), unparse(node)
+    options, text = settings(node), unparse(node)
     if isinstance(summary, ChebyshevProducts):
         return {**(state or {}), "coefficients": _orthonormal(summary.products, text)}
     if not summary.low <= summary.high:
         raise DataError(f"{text}: the column has no values (all null)")
     if node.function in ("center", "scale"):
-        return _standard(node, found, summary, text)
+        return _standard(node, options, summary, text)
     if node.function == "poly":
         if summary.low == summary.high:
-            raise DataError(f"{text} needs more than {found['degree']} distinct values; the column is constant")
+            raise DataError(f"{text} needs more than {options['degree']} distinct values; the column is constant")
         return {"low": summary.low, "high": summary.high}
-    return _knots(node.function, found, summary, text)
+    return _knots(node.function, options, summary, text)
 
 
-def _standard(node: Node, found: dict, summary: Moments, text: str) -> State:
-    scaled = node.function == "scale" and found["scale"]
-    center = summary.mean if node.function == "center" or found["center"] is True else float(found["center"] or 0.0)
-    squares = summary.squares + summary.n * ((summary.mean - center) + summary.rest) ** 2
+def _standard(node: Node, options: dict, summary: ColumnMoments, text: str) -> State:
+    scaled = node.function == "scale" and options["scale"]
+    center = summary.mean if node.function == "center" or options["center"] is True else float(options["center"] or 0.0)
+    squares = summary.squares + summary.n * ((summary.mean - center) + summary.remainder) ** 2
     spread = 1.0 if not scaled else float(np.sqrt(squares / max(summary.n - 1, 1)))
-    if scaled and found["scale"] is not True:
-        spread = float(found["scale"])
+    if scaled and options["scale"] is not True:
+        spread = float(options["scale"])
     if spread == 0.0:
         raise DataError(f"{text}: the column is constant, it cannot be scaled")
     return {"center": center, "scale": spread}
@@ -171,14 +171,14 @@ def _orthonormal(products: np.ndarray | None, text: str) -> list[list[float]]:
     return np.linalg.inv(factor).T.tolist()
 
 
-def _knots(name: str, found: dict, summary: Any, text: str) -> State:
-    low, high = found["bounds"] or (summary.low, summary.high)
-    low, high = float(found.get("lower_bound", low)), float(found.get("upper_bound", high))
-    inner = found["knots"] or []
-    if found["knots"] is None and isinstance(summary, Quantiles):
+def _knots(name: str, options: dict, summary: Any, text: str) -> State:
+    low, high = options["bounds"] or (summary.low, summary.high)
+    low, high = float(options.get("lower_bound", low)), float(options.get("upper_bound", high))
+    inner = options["knots"] or []
+    if options["knots"] is None and isinstance(summary, Quantiles):
         if name == "cr":
             summary = Quantiles((), summary.values, summary.points, np.ones(len(summary.points)))
-        inner = summary.quantiles(np.linspace(0, 1, _inner_count(name, found) + 2)[1:-1]).tolist()
+        inner = summary.quantiles(np.linspace(0, 1, _inner_count(name, options) + 2)[1:-1]).tolist()
     if not all(low < knot < high for knot in inner) or low >= high:
         raise DataError(f"{text}: knots {inner} must lie strictly inside the boundaries {low} and {high}")
     return {"low": low, "high": high, "knots": [float(knot) for knot in inner]}
@@ -187,32 +187,32 @@ def _knots(name: str, found: dict, summary: Any, text: str) -> State:
 Replay = Callable[[np.ndarray, dict, State], np.ndarray]
 
 
-def _poly(x: np.ndarray, found: dict, state: State) -> np.ndarray:
-    degree = found["degree"]
-    if found["raw"]:
+def _poly(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+    degree = options["degree"]
+    if options["raw"]:
         return np.column_stack([x**power for power in range(1, degree + 1)])
     scaled = (2 * x - state["low"] - state["high"]) / (state["high"] - state["low"])
     return np.polynomial.chebyshev.chebvander(scaled, degree) @ np.asarray(state["coefficients"])[:, 1:]
 
 
-def _scale(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+def _scale(x: np.ndarray, options: dict, state: State) -> np.ndarray:
     return (x - state["center"]) / state["scale"]
 
 
-def _center(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+def _center(x: np.ndarray, options: dict, state: State) -> np.ndarray:
     return x - state["center"]
 
 
-def _bs(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+def _bs(x: np.ndarray, options: dict, state: State) -> np.ndarray:
     inner = np.array(state["knots"])
-    return b_spline(x, state["low"], state["high"], inner, found["degree"], bool(found["intercept"]))
+    return b_spline(x, state["low"], state["high"], inner, options["degree"], bool(options["intercept"]))
 
 
-def _ns(x: np.ndarray, found: dict, state: State) -> np.ndarray:
-    return natural_spline(x, state["low"], state["high"], np.array(state["knots"]), bool(found["intercept"]))
+def _ns(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+    return natural_spline(x, state["low"], state["high"], np.array(state["knots"]), bool(options["intercept"]))
 
 
-def _cr(x: np.ndarray, found: dict, state: State) -> np.ndarray:
+def _cr(x: np.ndarray, options: dict, state: State) -> np.ndarray:
     return regression_spline(x, state["low"], state["high"], np.array(state["knots"]))
 
 
@@ -228,22 +228,22 @@ class Replayer:
 
     def __call__(self, node: Node, x: np.ndarray) -> np.ndarray:
         """(n,) or (n, k) values of a call at x (n,); NaN rows where x is not finite."""
-        found, state = settings(node), self.states.get(unparse(node), {})
+        options, state = settings(node), self.states.get(unparse(node), {})
         replay, x = _REPLAY[node.function], np.atleast_1d(x)
-        known = np.isfinite(x)
-        if known.all():
-            return replay(x, found, state)
-        part = replay(x[known], found, state)
+        finite = np.isfinite(x)
+        if finite.all():
+            return replay(x, options, state)
+        part = replay(x[finite], options, state)
         whole = np.full((len(x), *part.shape[1:]), np.nan)
-        whole[known] = part
+        whole[finite] = part
         return whole
 
     def fields(self, node: Node) -> tuple[str, ...]:
         """Names of the columns a matrix-valued call gives, "1", "2", ...; empty for a plain expression."""
         if node.kind != "call" or node.function not in MATRICES:
             return ()
-        found, state = settings(node), self.states.get(unparse(node), {})
+        options, state = settings(node), self.states.get(unparse(node), {})
         middle = (state.get("low", 0.0) + state.get("high", 0.0)) / 2
-        width = _REPLAY[node.function](np.array([middle]), found, state).shape[1]
-        first = 0 if found.get("raw") else 1  # formulaic counts raw powers from 0
+        width = _REPLAY[node.function](np.array([middle]), options, state).shape[1]
+        first = 0 if options.get("raw") else 1  # formulaic counts raw powers from 0
         return tuple(str(first + i) for i in range(width))

@@ -1,6 +1,6 @@
 """What a pass can learn about an expression: moments, polynomial products, quantiles.
 
-Each is a frozen value with ``update(table, where)`` and ``merge(other)`` (see `passes.Summary`).
+Each is a frozen value with ``update(table, where)`` and ``merge(other)`` (see `passes.ColumnSummary`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Values = Callable[[pa.Table], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True)
-class Moments:
+class ColumnMoments:
     """Count, mean, sum of squares about the mean, and range of an expression (Chan, Golub and LeVeque 1983).
 
     The mean is ``mean + rest``: one double would lose digits of the squares when the mean is large beside the spread.
@@ -25,33 +25,33 @@ class Moments:
     values: Values
     n: int = 0
     mean: float = 0.0
-    rest: float = 0.0
+    remainder: float = 0.0
     squares: float = 0.0
     low: float = np.inf
     high: float = -np.inf
 
-    def update(self, table: pa.Table, where: str) -> Moments:
+    def update(self, table: pa.Table, where: str) -> ColumnMoments:
         x = _finite(self.values(table))
         if not len(x):
             return self
         mean = float(x.mean())
         apart = x - mean
-        rest = float(apart.mean())
-        squares = float((apart**2).sum()) - len(x) * rest**2
+        remainder = float(apart.mean())
+        squares = float((apart**2).sum()) - len(x) * remainder**2
         low, high = float(x.min()), float(x.max())
-        return self.merge(replace(self, n=len(x), mean=mean, rest=rest, squares=squares, low=low, high=high))
+        return self.merge(replace(self, n=len(x), mean=mean, remainder=remainder, squares=squares, low=low, high=high))
 
-    def merge(self, other: Moments) -> Moments:
+    def merge(self, other: ColumnMoments) -> ColumnMoments:
         if self.n == 0 or other.n == 0:
             return other if self.n == 0 else self
-        n, gap = self.n + other.n, (other.mean - self.mean) + (other.rest - self.rest)
-        step = self.rest + gap * other.n / n
+        n, gap = self.n + other.n, (other.mean - self.mean) + (other.remainder - self.remainder)
+        step = self.remainder + gap * other.n / n
         mean = self.mean + step
         return replace(
             self,
             n=n,
             mean=mean,
-            rest=step - (mean - self.mean),
+            remainder=step - (mean - self.mean),
             squares=self.squares + other.squares + gap * gap * self.n * other.n / n,
             low=min(self.low, other.low),
             high=max(self.high, other.high),

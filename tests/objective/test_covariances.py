@@ -1,12 +1,12 @@
-"""theta in lme4's order, and the joint templates of terms that share a grouping factor."""
+"""theta in lme4's order, and the joint lambdas of terms that share a grouping factor."""
 
 import numpy as np
 import pytest
 
 from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import FormulaError
-from bigmm.objective import templates_for
-from bigmm.objective.templates import lower_factor
+from bigmm.objective import covariances_for
+from bigmm.objective.covariances import lower_factor
 
 
 def layout(*terms: tuple[str, int, tuple[int, ...]]) -> Layout:
@@ -19,7 +19,7 @@ def layout(*terms: tuple[str, int, tuple[int, ...]]) -> Layout:
 
 
 def test_order_and_names_are_those_of_lme4():
-    found = templates_for(layout(("g", 0, (0, 1, 2)), ("h", 1, (0,))), (0, 1))
+    found = covariances_for(layout(("g", 0, (0, 1, 2)), ("h", 1, (0,))), (0, 1))
     assert found.n_theta == 7
     assert found.names == (
         "g.(Intercept)", "g.x.(Intercept)", "g.z.(Intercept)", "g.x", "g.z.x", "g.z", "h.(Intercept)",
@@ -28,7 +28,7 @@ def test_order_and_names_are_those_of_lme4():
 
 
 def test_lambdas_are_filled_column_by_column():
-    found = templates_for(layout(("g", 0, (0, 1, 2)), ("h", 1, (0,))), (0, 1))
+    found = covariances_for(layout(("g", 0, (0, 1, 2)), ("h", 1, (0,))), (0, 1))
     g, h = found.lambdas(np.arange(1.0, 8.0))
     np.testing.assert_array_equal(g, [[1, 0, 0], [2, 4, 0], [3, 5, 6]])
     np.testing.assert_array_equal(h, [[7]])
@@ -36,15 +36,15 @@ def test_lambdas_are_filled_column_by_column():
 
 def test_terms_of_one_grouping_are_joined_without_covariance():
     """(1 | g) + (0 + x | g): two terms, one block of width 2."""
-    found = templates_for(layout(("g", 0, (0,)), ("g.1", 0, (1,))), (0,))
+    found = covariances_for(layout(("g", 0, (0,)), ("g.1", 0, (1,))), (0,))
     assert found.widths == (2,)
     (joint,) = found.joint(np.array([2.0, 3.0]))
     np.testing.assert_array_equal(joint, np.diag([2.0, 3.0]))
-    assert found.places() == [(0, 0, 0), (0, 1, 1)]
+    assert found.root_elements.elements == ((0, 0, 0), (0, 1, 1))
 
 
 def test_the_order_of_the_blocks_is_not_the_order_of_theta():
-    found = templates_for(layout(("g", 0, (0, 1)), ("h", 1, (0,))), (1, 0))
+    found = covariances_for(layout(("g", 0, (0, 1)), ("h", 1, (0,))), (1, 0))
     assert found.widths == (1, 2)
     first, second = found.joint(np.array([1.0, 2.0, 3.0, 4.0]))
     np.testing.assert_array_equal(first, [[4.0]])
@@ -52,7 +52,7 @@ def test_the_order_of_the_blocks_is_not_the_order_of_theta():
 
 
 def test_rectified_flips_whole_columns():
-    found = templates_for(layout(("g", 0, (0, 1)), ("h", 1, (0,))), (0, 1))
+    found = covariances_for(layout(("g", 0, (0, 1)), ("h", 1, (0,))), (0, 1))
     theta = np.array([-1.0, 0.5, -2.0, -0.0])
     rectified = found.rectified(theta)
     np.testing.assert_array_equal(rectified, [1.0, -0.5, 2.0, 0.0])
@@ -64,7 +64,7 @@ def test_rectified_flips_whole_columns():
 def test_one_covariate_twice_is_an_error():
     message = "the random effect of 'x' appears twice for grouping factor 'g': the two variances cannot be told apart"
     with pytest.raises(FormulaError, match=message):
-        templates_for(layout(("g", 0, (0, 1)), ("g.1", 0, (1,))), (0,))
+        covariances_for(layout(("g", 0, (0, 1)), ("g.1", 0, (1,))), (0,))
 
 
 @pytest.mark.parametrize("mean", [0.0, 3.0, 1e6])

@@ -7,25 +7,23 @@ transform. Only then is the design another one, and the rows are passed over aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bigmm.accumulate import CrossProducts
-from bigmm.design import DesignSpec
 from bigmm.design.columns import lme4_order
 from bigmm.design.formula.expression import columns_of, unparse
 from bigmm.design.learn import checked, learn_states
 from bigmm.design.levels.coverage import Masks, levels_with_rows
 from bigmm.design.levels.numbering import Levels
 from bigmm.design.outcomes import check_outcomes
+from bigmm.design.spec import DesignSpec
 from bigmm.design.transforms.stateful import stateful_nodes
 from bigmm.execute import Executor
-from bigmm.fit.held_model import HeldRows
-from bigmm.source import Source
+from bigmm.source.partition import Source
 
 PLANNED_ROWS = 1 << 22
 """A plan looks for grouping levels without complete rows in data of up to so many rows."""
@@ -33,28 +31,19 @@ PLANNED_ROWS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What a pass tells.
-
-    n: rows that count; dropped: {reason: rows}; levels: columns of a grouping factor -> (n_levels,) bool, whether the
-    level has rows, for the factors that the pass has counted.
-    """
+    """Counts of a pass. n: rows that count; dropped: {reason: rows}; levels: for the grouping factors that the pass has
+    counted, by their columns, (n_levels,) bool, whether a level has rows."""
 
     n: int
     dropped: Mapping[str, int]
     levels: Masks
 
 
-def row_counts(cross: CrossProducts, spec: DesignSpec) -> RowCounts:
-    """Of the sums over all rows."""
-    terms = spec.layout.joint if cross.counts else ()
-    levels = {spec.plan.groupings[t.grouping]: c > 0 for t, c in zip(terms, cross.counts, strict=True)}
-    return RowCounts(cross.n, cross.dropped, levels)
-
-
-def look_counts(rows: HeldRows, spec: DesignSpec) -> RowCounts:
-    """Of the look at the rows of a generalized model."""
-    counts = row_counts(rows.look.products, spec)
-    return replace(counts, dropped=dict(rows.look.dropped))
+def row_counts(spec: DesignSpec, n: int, dropped: Mapping[str, int], counts: Sequence[np.ndarray]) -> RowCounts:
+    """Name what a pass has counted; counts: per joint term (n_levels,) rows, () where none were counted."""
+    terms = spec.layout.joint if counts else ()
+    levels = {spec.plan.groupings[t.grouping]: c > 0 for t, c in zip(terms, counts, strict=True)}
+    return RowCounts(n, dropped, levels)
 
 
 def complete_design(

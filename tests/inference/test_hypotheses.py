@@ -1,0 +1,70 @@
+"""Hypotheses as text, lists and matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bigmm.errors import UsageError
+from bigmm.inference.hypotheses import hypotheses
+
+NAMES = ("Intercept", "x1", "x2", "f[T.b]", "f[T.b]:x1", "log(x)", "C(h, Sum)[S.a]", "x")
+
+
+def row(**weights: float) -> list[float]:
+    return [weights.get(name, 0.0) for name in NAMES]
+
+
+@pytest.mark.parametrize(
+    ("text", "matrix", "values"),
+    [
+        ("x1", [row(x1=1)], [0]),
+        ("x1 - x2 = 0", [row(x1=1, x2=-1)], [0]),
+        ("x1 = x2", [row(x1=1, x2=-1)], [0]),
+        ("x1 == 3", [row(x1=1)], [3]),
+        ("2*x1 + 1 = x2/4", [row(x1=2, x2=-0.25)], [-1]),
+        ("-(x1 - 2*x) = 1.5", [row(x1=-1, x=2)], [1.5]),
+        ("x1 = x2, x = 1", [row(x1=1, x2=-1), row(x=1)], [0, 1]),
+        ("x1 = x2 = 0", [row(x1=1, x2=-1), row(x2=1)], [0, 0]),
+        ("f[T.b]:x1 + f[T.b]", [row(**{"f[T.b]:x1": 1, "f[T.b]": 1})], [0]),
+        ("log(x) - C(h, Sum)[S.a]", [row(**{"log(x)": 1, "C(h, Sum)[S.a]": -1})], [0]),
+        (["x", "x1 = 2"], [row(x=1), row(x1=1)], [0, 2]),
+        (np.array(row(x=1)), [row(x=1)], [0]),
+        ((np.array([row(x=1), row(x1=1)]), [1, 2]), [row(x=1), row(x1=1)], [1, 2]),
+    ],
+)
+def test_meaning(text, matrix, values):
+    result = hypotheses(text, NAMES)
+    np.testing.assert_array_equal(result.matrix, matrix)
+    np.testing.assert_array_equal(result.values, values)
+    assert len(result.names) == len(matrix)
+
+
+def test_a_hypothesis_is_called_as_it_was_written():
+    assert hypotheses("f[T.b]:x1 = log(x), x", NAMES).names == ("f[T.b]:x1 = log(x)", "x")
+    assert hypotheses((np.array(row(x1=1, x2=-2)), 3), NAMES).names == ("x1 - 2*x2 = 3",)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("z = 0", "names 'z', which is no coefficient; the coefficients are Intercept"),
+        ("x1*x2", "multiplies coefficients"),
+        ("1/x1 = 2", "divides by a coefficient"),
+        ("x1/0", "divides by a coefficient or by zero"),
+        ("x1 +", "cannot be read at 'x1 [+]'"),
+        ("x1 = x1", "has no coefficient in it"),
+        ("1 = 0", "has no coefficient in it"),
+        ("", "cannot be read"),
+        ("__import__('os')", "holds more than numbers"),
+        ("x1 if x2 else x", "holds more than numbers"),
+        ("True*x1", "holds more than numbers"),
+        (np.ones(3), r"one number for each of the 8 coefficients .* has shape \(1, 3\)"),
+        (np.full(8, np.nan), "must be finite"),
+        ({"x1": 1}, "hypotheses are text such as"),
+        ([], "hypotheses are text such as|has shape"),
+    ],
+)
+def test_what_cannot_be_read(text, message):
+    with pytest.raises(UsageError, match=message):
+        hypotheses(text, NAMES)
