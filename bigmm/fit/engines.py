@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from bigmm.fit.held_model import HeldModel
 from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.laplace.glmm_data import GlmmData
+from bigmm.laplace.montecarlo import ProbedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import LaplaceObjective, Parameters
 from bigmm.laplace.single import SingleFactor
@@ -27,7 +28,7 @@ ENGINES: dict[str, type[LaplaceObjective]] = {
 
 
 def make_engine(
-    model: HeldModel,
+    model: GlmmData,
     templates: RootElements,
     beta0: np.ndarray,
     nagq: int,
@@ -35,7 +36,7 @@ def make_engine(
     parameters: Parameters,
     solver: str,
     seed: int,
-) -> tuple[LaplaceObjective, HeldModel]:
+) -> tuple[LaplaceObjective, GlmmData]:
     """(the engine of `engine_name`, the model from now on); templates, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
@@ -44,14 +45,16 @@ def make_engine(
     common = family, templates, parameters, observed
     kind = ENGINES[engine_name(model.spec.layout, model.chain, nagq)]
     if kind is SingleFactor:
-        return SingleFactor(model.held.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
+        return SingleFactor(model.shards.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model
     if kind is NestedFactors:
-        held = model.held.replaced(partial(grow, groupings=groupings))
-        return NestedFactors(held.map, held.n_shards, xc, covariates, *common, model.constant), model
+        shards = model.shards.replaced(partial(grow, groupings=groupings))
+        return NestedFactors(shards.map, shards.n_shards, xc, covariates, *common, model.constant), model
     wiring = wire(model.assembled.gram, xc, covariates)
-    held = model.held.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=list(model.places)))
+    places = list(model.level_index)
+    shards = model.shards.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=places))
     # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
-    model = replace(model, held=held, assembled=bare)
+    model = replace(model, shards=shards, assembled=bare)
     working_solver = WORKING_SOLVERS[solver](wiring.pattern, seed)
-    return CrossedLaplace(held, wiring, *common, model.constant, beta0, working_solver), model
+    engine = CrossedLaplace if working_solver.probing is None else ProbedLaplace
+    return engine(shards, wiring, *common, model.constant, beta0, working_solver), model

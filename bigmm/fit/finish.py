@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -16,12 +16,12 @@ from bigmm.fit.offsets import wide_offset
 from bigmm.fit.search import Search
 from bigmm.laplace.crossed import squared_length
 from bigmm.laplace.information import NOISY_STEP, STEP, covariance, observed_hessian
-from bigmm.laplace.montecarlo import ProbeError
 from bigmm.laplace.objective import ModeBlocks
 from bigmm.laplace.working import WorkingModel, working_model
 from bigmm.objective import Estimates
-from bigmm.objective.montecarlo import MonteCarloError, probing_of
+from bigmm.objective.montecarlo import monte_carlo_error
 from bigmm.optimize import Outcome
+from bigmm.search.stochastic import StochasticOutcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +63,10 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     if advice:
         outcome = replace(outcome, status="stopped", advice=advice)
     record = None
-    if search.probed is not None:
+    if search.stochastic is not None:
         # of a deflation basis made here, which the search could not have: a saved fit finds the same
         outcome = replace(outcome, value=mode.penalized + read.logdet_z)
-        record = error_record(search, search.probed.error, working, theta, outcome.value)
+        record = error_record(search, search.stochastic, working, theta, outcome.value)
     penalized = mode.penalized
     if search.is_laplace:  # to the digits of theta: log|M| from theta is less exact where a covariate is far from zero
         penalized = outcome.value - read.logdet_z
@@ -87,9 +87,9 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[Optimum, Working
     where these vanish too, and where an offset ends the search at the edge.
     """
     exact, offset = search.engine.observed, ""
-    for observed in (True, False) if exact and search.probed is None else (exact,):
+    for observed in (True, False) if exact and search.stochastic is None else (exact,):
         mode = blocks_at_mode(search, observed)
-        working = working_model(mode.assembled.gram, search.model.templates, probe_sizes(search))
+        working = working_model(mode.assembled.gram, search.model.templates, probe_record(search))
         try:
             return mode, working, working.estimates(theta), observed
         except NotPositiveDefiniteError as error:
@@ -119,33 +119,20 @@ def blocks_at_mode(search: Search, observed: bool) -> Optimum:
     )
 
 
-def probe_sizes(search: Search) -> dict | None:
-    """Probes, deflation and seed that the objective needs; None where nothing is estimated."""
-    if search.probed is None:
-        return None
-    probes, deflation = search.probed.sizes
-    return {"probes": probes, "deflation": deflation, "seed": search.wishes.seed}
+def probe_record(search: Search) -> dict | None:
+    """Probes, deflation and seed that the objective takes; None where nothing is estimated."""
+    return None if search.stochastic is None else asdict(search.stochastic.probing)
 
 
-def error_record(search: Search, error: ProbeError, working: WorkingModel, theta: np.ndarray, objective: float) -> dict:
+def error_record(
+    search: Search, end: StochasticOutcome, working: WorkingModel, theta: np.ndarray, objective: float
+) -> dict:
     """`MonteCarloError` as plain values, with the errors of the coefficients beside those of theta."""
-    parameters = search.parameters
-    factor, n = working.factor(theta), parameters.n_beta
-    logdet_error = factor.logdet_error  # solves for the probes, whose number may become less
-    probing = probing_of(working)
-    place = slice(n, n + parameters.n_theta)
-    record = MonteCarloError(
-        logdet_error,
-        error.psi[place],
-        error.statistical[place],
-        probing.probes,
-        probing.deflation,
-        probing.seed,
-        objective + (factor.logdet_each - factor.logdet_z),
-        working.solver.probed,
-        search.wishes.mc_tol,
-    ).as_record()
-    beta = {"beta": error.psi[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}
+    n, error = search.parameters.n_beta, end.error
+    part = slice(n, n + search.parameters.n_theta)
+    of_theta = replace(error, parameters=error.parameters[part], statistical=error.statistical[part])
+    record = monte_carlo_error(working, theta, of_theta, search.options.mc_tol, objective).as_record()
+    beta = {"beta": error.parameters[:n].tolist(), "beta_statistical": error.statistical[:n].tolist()}
     return record | beta if n else record
 
 
@@ -155,7 +142,7 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
     model, templates = search.model, search.model.templates
     lost = runaway.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
-        largest = np.max(model.held.map(runaway.largest_values, model.fixed_columns), axis=0)
+        largest = np.max(model.shards.map(runaway.largest_values, model.fixed_columns), axis=0)
         found = runaway.without_estimate(lost, error, largest, search.fixed_names)
         if found:
             return found
@@ -175,7 +162,7 @@ def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray
     if parameters.with_phi:
         free[-1] = search.phi_bounds[0] < point[-1] < search.phi_bounds[1]
     curvature = coordinates.evaluate(point).hessian
-    step = NOISY_STEP if search.iterative else STEP
+    step = NOISY_STEP if search.is_iterative else STEP
     hessian = observed_hessian(lambda x: coordinates.evaluate(x).gradient, point, curvature, free, step)
     inverse = covariance(hessian, free)
     if inverse is None:

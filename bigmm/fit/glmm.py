@@ -11,10 +11,10 @@ from bigmm.errors import UsageError
 from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.finish import finish
-from bigmm.fit.held_model import held_model, looked_rows, with_counted_rows
 from bigmm.fit.inputs import InputOptions, open_inputs
-from bigmm.fit.search import Search, Wishes
+from bigmm.fit.search import Search
 from bigmm.fit.settings import settings, start_values
+from bigmm.laplace.glmm_data import glmm_data, shard_rows, with_counted_rows
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.planning.limits import check_fewest_pairs, checked_solver
@@ -22,7 +22,8 @@ from bigmm.planning.placement import shard_chain
 from bigmm.planning.sharding import row_sizes, storage
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
-from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
+from bigmm.search.driver import quiet_driver
+from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
@@ -144,7 +145,7 @@ def glmm(
             kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how.memory_limit)
             if chain is None:
                 check_fewest_pairs(source, spec, workers, how, head, kept.resident)
-            rows = looked_rows(source, spec, options.family, workers, how, chain, head)
+            rows = shard_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
             sums = rows.look.products
             counts = row_counts(spec, sums.n, dict(rows.look.dropped), sums.counts)
@@ -155,16 +156,16 @@ def glmm(
         spec = complete
         del rows  # their memory is the next pass's
     with clock("shard"):
-        model = held_model(rows, spec, options.family)
+        model = glmm_data(rows, spec, options.family)
         gram = model.assembled.gram
         solved_by, why = checked_solver(gram, spec.layout, how, kept.resident if chain is None else None)
     with clock("start"):
-        start = glm_start(model.held.map, options.family, model.fixed_columns, model.assembled.gram.n)
+        start = glm_start(model.shards.map, options.family, model.fixed_columns, model.assembled.gram.n)
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):
-        wishes = Wishes(theta0, how.optimizer, solved_by, seed, mc_tol)
-        search = Search(model, start, options.nagq, options.observed, wishes)
+        search_options = SearchOptions(theta0, how.optimizer, solved_by, seed, mc_tol)
+        search = Search(model, start, options.nagq, options.observed, search_options)
         model = search.model
         outcome = search.run()
     with clock("estimate"), quiet_driver(model.assembled.gram):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bigmm.design.formula.expression import unparse
-from bigmm.fit.held_model import HeldModel
-from bigmm.laplace.shards import Shard
+from bigmm.laplace.glmm_data import GlmmData
+from bigmm.shards.shard import Shard
 
 WIDE = 30.0
 """An offset that spans more multiplies odds and means by more than 1e13."""
@@ -17,10 +17,10 @@ def offset_range(shard: Shard) -> tuple[float, float]:
     return float(shard.offset.min(initial=np.inf)), float(shard.offset.max(initial=-np.inf))
 
 
-def wide_offset(model: HeldModel) -> str:
+def wide_offset(model: GlmmData) -> str:
     """What to say of an offset that spans too much, to be put behind a message; "" where there is none. One look at the
     rows."""
-    ranges = np.array(model.held.map(offset_range))
+    ranges = np.array(model.shards.map(offset_range))
     low, high = ranges[:, 0].min(), ranges[:, 1].max()
     if not high - low > WIDE:
         return ""

@@ -11,8 +11,8 @@ import numpy as np
 from bigmm.errors import DataError
 from bigmm.families import Family
 from bigmm.families.links import SIGMOID_LINKS
-from bigmm.laplace.shards import Shard
 from bigmm.laplace.start import Start
+from bigmm.shards.shard import Shard
 
 SEPARATED = 0.01
 """-log-likelihood: one row on the wrong side costs at least its weight times log 2."""

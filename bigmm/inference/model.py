@@ -19,7 +19,7 @@ from bigmm.inference.satterthwaite import ProfileCurvature, profile_curvature, v
 from bigmm.objective.criterion import Criterion, fixed_map
 from bigmm.objective.frame import Framed
 from bigmm.objective.general import GeneralCriterion
-from bigmm.solver import frame_for
+from bigmm.search.linear import frame_for
 
 LARGEST_COMPONENT = 6000
 """Columns of Z in a component, above which the dense matrices of Kenward and Roger's method take gigabytes."""

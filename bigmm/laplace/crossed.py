@@ -16,7 +16,7 @@ from bigmm.blocks.gram import Gram
 from bigmm.execute import Sharded
 from bigmm.families import Family
 from bigmm.laplace.leverages import third_order_sums
-from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
+from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters, ProbedEngine
 from bigmm.laplace.totals import Sums, summed, working_part
 from bigmm.laplace.wiring import Predictor, Rows, Wiring, gram_of
 from bigmm.objective.covariances import RootElements
@@ -85,6 +85,11 @@ class CrossedLaplace:
         self.passes = 0
         self._last: tuple[np.ndarray, Mode] | None = None
         self._evaluated: tuple[np.ndarray, Evaluation] | None = None
+
+    @property
+    def probed(self) -> ProbedEngine | None:
+        """None: see `laplace.montecarlo.ProbedLaplace`."""
+        return None
 
     # ------------------------------------------------------------------------------------------------ sums over rows
 

@@ -40,6 +40,8 @@ class NestedFactors:
     numbers per factor, finest first; modes are kept as the next start.
     """
 
+    probed = None
+
     def __init__(
         self,
         map_shards: Callable[..., list],

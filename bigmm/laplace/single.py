@@ -20,9 +20,9 @@ from bigmm.laplace.records import (
     Point,
     Quadrature,
 )
-from bigmm.laplace.shards import Shard
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation
+from bigmm.shards.shard import Shard
 
 
 def evaluate_shard(
@@ -41,6 +41,8 @@ class SingleFactor:
     map_shards(task, *args, per_shard=[...]) runs ``task(shard, item, *args)`` on every shard; edges (S + 1,): first
     level of each shard; modes are kept as the next start.
     """
+
+    probed = None
 
     def __init__(
         self,

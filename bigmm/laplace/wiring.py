@@ -11,7 +11,6 @@ from numba import njit
 from bigmm.blocks import CrossBlock, Gram
 from bigmm.families import Family
 from bigmm.laplace.records import KernelModel, KernelPoint, KernelRows
-from bigmm.laplace.shards import Shard
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,8 @@ from bigmm.results.broom import information
 from bigmm.results.doubts import warn_of
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.nesting import check_numbers_of_parameters, warn_unless_nested
-from bigmm.solver import solve_model
+from bigmm.search.linear import solve_model
+from bigmm.search.options import SearchOptions
 
 SAME_RESPONSE = 1e-8
 LEVEL = 0.05
@@ -40,17 +41,10 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
     if not fitted.reml:
         return fitted
     gram, templates = fitted.criterion.gram, fitted.criterion.templates
-    tolerance = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
-    solved = solve_model(
-        gram,
-        templates,
-        False,
-        fitted.solver,
-        theta0=fitted.theta,
-        seed=_seed(fitted),  # the same probes as the fits it is compared with, to the same precision
-        tolerance=tolerance,
-        linear_solver=fitted.criterion.solver,  # of the same blocks, wherever these are
-    )
+    # the same probes as the fits it is compared with, to the same precision
+    mc_tol = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
+    options = SearchOptions(fitted.theta, solver=fitted.solver, seed=_seed(fitted), mc_tol=mc_tol)
+    solved = solve_model(gram, templates, False, options, fitted.criterion.solver)
     refitted = replace(
         fitted,
         reml=False,

@@ -6,7 +6,7 @@ import pytest
 from bigmm.blocks import Gram, TermBlock, compress
 from bigmm.blocks.compress import classes
 from bigmm.objective import Criterion, ModelCovariance, TermCovariance
-from bigmm.solver import minimize_criterion
+from bigmm.search.linear import minimize_criterion
 from tests.oracle import SHAPES, Rows
 
 

@@ -233,7 +233,7 @@ def test_a_crossed_generalized_model_is_refused_with_the_figure_of_the_plan(lake
     formula, ask = "y ~ x + (1 | pupil) + (1 | item)", {"solver": "iterative", "family": "bernoulli", "n_workers": 1}
     needed = bigmm.plan(formula, lake, **ask).solver_bytes
     assert bigmm.glmm(formula, lake, nagq=0, memory_limit=needed + 1, **ask).solver == "iterative"
-    monkeypatch.setattr(generalized, "held_model", None)
+    monkeypatch.setattr(generalized, "glmm_data", None)
     with pytest.raises(MemoryLimitError, match="iterative solver needs at least .* drop a grouping factor"):
         bigmm.glmm(formula, lake, memory_limit=needed // 2, **ask)
 

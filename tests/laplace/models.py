@@ -16,7 +16,6 @@ from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
-from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import EnginePoint, Parameters
@@ -27,6 +26,7 @@ from bigmm.objective import ModelCovariance, TermCovariance
 from bigmm.objective.cholesky import CholeskySolver
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.factorization import WorkingSolver
+from bigmm.shards import shard as shards
 from tests.oracle import all_levels, cross_block, nested_levels, term_block
 from tests.results.oracle import indicator, relative_factor
 

@@ -87,6 +87,6 @@ def test_a_factor_kept_as_levels():
     drawn = Rows.draw(shape, 1)
     criterion = Criterion(drawn.gram, drawn.templates, True)
     assert criterion.rank > shape.fixed
-    from bigmm.solver import minimize_criterion
+    from bigmm.search.linear import minimize_criterion
 
     assert minimize_criterion(criterion, "auto").converged

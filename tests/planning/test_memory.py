@@ -15,13 +15,13 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.blocks.structure import elimination_order
 from bigmm.design.layout import DesignChunk, Grouping, Layout, RandomTerm
 from bigmm.families import family
-from bigmm.laplace import shards
 from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.objective import Criterion
 from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.planning import memory
 from bigmm.planning.block_bounds import bounds_of_order
 from bigmm.planning.solver_choice import sizes_of, solver_bytes
+from bigmm.shards import shard as shards
 from tests.laplace.models import Rows as GeneralizedRows
 from tests.oracle import SHAPES, Rows, Shape
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from bigmm.design.layout import DesignChunk
-from bigmm.execute.spill import SpillFile
-from bigmm.laplace.shards import Shard, added_counts, row_order
+from bigmm.execute.spill import Placed, SpillFile
+from bigmm.shards.shard import Shard, added_counts, row_order
 
 FILES = 32
 """Shards of one file are joined one after the other, then its disk is given back: 1 / FILES more is the peak."""
@@ -32,32 +32,40 @@ class Record:
     dropped: tuple[tuple[str, int], ...]
 
 
-class ShardFiles:
-    """A `PieceStore`. edges (S + 1,): first level of each shard; leading: the grouping that cuts them;
-    finest: as in `shards.join`."""
+class RowShape(NamedTuple):
+    """What a row has: columns, level numbers, whether a weight and an offset."""
 
-    def __init__(
-        self,
-        edges: np.ndarray,
-        leading: int,
-        n_columns: int,
-        n_groupings: int,
-        weighted: bool,
-        with_offset: bool,
-        finest: int | None = None,
-    ):
-        self.edges, self.leading, self.finest = edges, leading, finest
-        self.n_columns, self.n_groupings, self.weighted, self.with_offset = (
-            n_columns,
-            n_groupings,
-            weighted,
-            with_offset,
-        )
+    n_columns: int
+    n_groupings: int
+    weighted: bool
+    with_offset: bool
+
+    @property
+    def n_floats(self) -> int:
+        """Columns, response, weight, offset."""
+        return self.n_columns + 1 + self.weighted + self.with_offset
+
+
+class ShardFiles:
+    """A `PieceStore` whose shards are those of `shard.join`.
+
+    Parameters
+    ----------
+    leading, finest
+        As in `shard.join`.
+    shape
+        Of every row.
+    edges
+        (S + 1,) first level of each shard.
+    """
+
+    def __init__(self, leading: int, shape: RowShape, finest: int | None, edges: np.ndarray):
+        self.edges, self.leading, self.finest, self.shape = edges, leading, finest, shape
         self.n_shards = len(edges) - 1
         self.records: list[list[Record]] = [[] for _ in range(self.n_shards)]
         self._each = -(-self.n_shards // FILES)
         self.files = [SpillFile() for _ in range(-(-self.n_shards // self._each))]
-        self._left = [min(self._each, self.n_shards - i * self._each) for i in range(len(self.files))]
+        self._unfinished = [min(self._each, self.n_shards - i * self._each) for i in range(len(self.files))]
         self._lock = Lock()
 
     def add(self, item: int, pieces: Iterable[DesignChunk]) -> None:
@@ -73,6 +81,7 @@ class ShardFiles:
 
     def joined(self, number: int, file: SpillFile) -> Shard:
         """One shard, as `shards.join` makes it, with its arrays in ``file``; its pieces are gone afterwards."""
+        n_groupings = self.shape.n_groupings
         records = sorted(self.records[number], key=lambda record: record.item)
         first, last = int(self.edges[number]), int(self.edges[number + 1])
         n = sum(record.rows for record in records)
@@ -80,25 +89,25 @@ class ShardFiles:
 
         def column(before: int, dtype: Any) -> np.ndarray:
             """A column of all pieces; ``before``: bytes per row that a record holds before it."""
-            out, at = np.empty(n, dtype), 0
+            out, row = np.empty(n, dtype), 0
             for r in records:
-                pieces.read_into(r.start + _lead(before, r.rows, self.n_groupings), out[at : at + r.rows])
-                at += r.rows
+                pieces.read_into(r.start + _lead(before, r.rows, n_groupings), out[row : row + r.rows])
+                row += r.rows
             return out
 
         leaves = None if self.finest is None else column(4 * self.finest, np.int32)
         indptr, order = row_order(column(4 * self.leading, np.int32), first, last - first, leaves)
         del leaves
-        refs_start = file.room(4 * n * self.n_groupings)
-        floats_before = 4 * self.n_groupings
+        refs_start = file.room(4 * n * n_groupings)
+        floats_before = 4 * n_groupings
 
         def moved(start: int, before: int, dtype: Any) -> None:
             values = column(before, dtype)
             file.write_at(start, values if order is None else values[order])
 
-        for g in range(self.n_groupings):
+        for g in range(n_groupings):
             moved(refs_start + 4 * n * g, 4 * g, np.int32)
-        count = self.n_columns + 1 + self.weighted + self.with_offset
+        count = self.shape.n_floats
         start = file.room(8 * n * count)
         for c in range(count):
             moved(start + 8 * n * c, floats_before + 8 * c, np.float64)
@@ -108,8 +117,8 @@ class ShardFiles:
     def _done(self, number: int) -> None:
         with self._lock:
             self.records[number] = []
-            self._left[number // self._each] -= 1
-            if not self._left[number // self._each]:
+            self._unfinished[number // self._each] -= 1
+            if not self._unfinished[number // self._each]:
                 self.files[number // self._each].close()
 
 
@@ -137,36 +146,31 @@ def _packed(piece: DesignChunk) -> np.ndarray:
     return out
 
 
-def unpacked(
-    file: SpillFile, record: Record, n_groupings: int, n_columns: int, weighted: bool, with_offset: bool
-) -> DesignChunk:
+def unpacked(file: SpillFile, record: Record, shape: RowShape) -> DesignChunk:
     """The piece that `ShardFiles.add` wrote as this record."""
-    n, lead = record.rows, _padded(4 * n_groupings * record.rows)
-    count = n_columns + 1 + weighted + with_offset
-    content = np.empty(lead + 8 * n * count, np.uint8)
+    n, lead, c = record.rows, _padded(4 * shape.n_groupings * record.rows), shape.n_columns
+    content = np.empty(lead + 8 * n * shape.n_floats, np.uint8)
     file.read_into(record.start, content)
-    refs = content[: 4 * n_groupings * n].view(np.int32).reshape(n_groupings, n)
-    floats = content[lead:].view(np.float64).reshape(count, n)
-    w = floats[n_columns + 1] if weighted else None
-    offset = floats[-1] if with_offset else None
-    return DesignChunk(floats[:n_columns], floats[n_columns], tuple(refs), w, offset, record.rows_read, record.dropped)
+    refs = content[: 4 * shape.n_groupings * n].view(np.int32).reshape(shape.n_groupings, n)
+    floats = content[lead:].view(np.float64).reshape(shape.n_floats, n)
+    w = floats[c + 1] if shape.weighted else None
+    offset = floats[-1] if shape.with_offset else None
+    return DesignChunk(floats[:c], floats[c], tuple(refs), w, offset, record.rows_read, record.dropped)
 
 
 def _shard(files: ShardFiles, first: int, last: int, n: int, refs_start: int, start: int, indptr, records) -> Any:
-    from bigmm.execute.spill import Placed
+    def vector(which: int, exists: bool) -> Any:
+        return Placed(start + 8 * n * which, (n,), "<f8") if exists and n else np.empty(0)
 
-    def vector(which: int, there: bool) -> Any:
-        return Placed(start + 8 * n * which, (n,), "<f8") if there and n else np.empty(0)
-
-    c = files.n_columns
+    c, n_groupings = files.shape.n_columns, files.shape.n_groupings
     return Shard(
         first,
         last - first,
         Placed(start, (c, n), "<f8") if c * n else np.empty((c, n)),  # type: ignore[arg-type]
         vector(c, True),
-        vector(c + 1, files.weighted),
-        vector(c + 1 + files.weighted, files.with_offset),
-        Placed(refs_start, (files.n_groupings, n), "<i4") if n else np.empty((files.n_groupings, 0), np.int32),  # type: ignore[arg-type]
+        vector(c + 1, files.shape.weighted),
+        vector(c + 1 + files.shape.weighted, files.shape.with_offset),
+        Placed(refs_start, (n_groupings, n), "<i4") if n else np.empty((n_groupings, 0), np.int32),  # type: ignore[arg-type]
         indptr,
         sum(r.rows_read for r in records),
         added_counts(r.dropped for r in records),

@@ -1,4 +1,4 @@
-"""What one shard of whole trees answers to an `objective.held.ShardedSolver`: pure tasks of (ChainSums, arguments).
+"""What one shard of whole trees answers to an `shards.solver.ShardedSolver`: pure tasks of (ChainSums, arguments).
 
 The kernels are those of the driver: a shard is a model of its own, whose dense tail is the fixed effects' alone.
 """

@@ -15,7 +15,7 @@ from bigmm.source.schema import Unified, conform
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPartition(Partition):
+class InMemoryPartition(Partition):
     """A partition that brings its rows along: ``load(columns)`` is picklable and returns a pyarrow Table."""
 
     load: Callable[[Sequence[str]], pa.Table]
@@ -25,7 +25,7 @@ class HeldPartition(Partition):
         """Results on a cluster that must be there before `load` can run on a worker."""
         return getattr(self.load, "futures", ())
 
-    def supplied(self, results: Sequence) -> HeldPartition:
+    def supplied(self, results: Sequence) -> InMemoryPartition:
         """The same partition with the results of ``futures`` in place."""
         return replace(self, load=self.load.supplied(results))  # type: ignore[attr-defined]
 
@@ -52,12 +52,12 @@ def _unpickle_slice(content: bytes) -> TableSlice:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldSource:
-    """Rows brought by `HeldPartition`s. Pickles without its partitions: a lane brings its own."""
+class InMemorySource:
+    """Rows brought by `InMemoryPartition`s. Pickles without its partitions: a lane brings its own."""
 
     unified: Unified
     predicate: Predicate | None
-    partitions: tuple[HeldPartition, ...]
+    partitions: tuple[InMemoryPartition, ...]
     description: str
     declared_levels: Mapping[str, tuple]
     lost_orders: Mapping[str, str] = field(default_factory=dict)
@@ -91,11 +91,11 @@ class HeldSource:
         return sum(partition.rows for partition in self.partitions)
 
     def __reduce__(self) -> tuple:
-        return HeldSource, (self.unified, self.predicate, (), self.description, dict(self.declared_levels))
+        return InMemorySource, (self.unified, self.predicate, (), self.description, dict(self.declared_levels))
 
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
         """See `Source.read`."""
-        assert isinstance(partition, HeldPartition)
+        assert isinstance(partition, InMemoryPartition)
         self.unified.check(columns)
         needed = list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
         table = conform(partition.load(needed), self.schema, partition.where)
@@ -114,7 +114,7 @@ class HeldSource:
         raise DataError(f"no rows at all in {self.description}")
 
 
-def hold_table(
+def in_memory_table(
     table: pa.Table,
     unified: Unified,
     levels: Mapping[str, tuple],
@@ -122,7 +122,7 @@ def hold_table(
     given_filter: Any,
     partition_bytes: int,
     lost: Mapping[str, str] | None = None,
-) -> HeldSource:
+) -> InMemorySource:
     """Slice a table by rows into partitions of about ``partition_bytes``."""
     if table.num_rows == 0:
         raise DataError(f"no rows at all in {description}")
@@ -137,5 +137,5 @@ def hold_table(
         where = f"{description}, rows {start}-{start + part.num_rows - 1}"
         nbytes = max(1, size * part.num_rows // table.num_rows)
         mark = Fingerprint(description, size, "", (index,), part.num_rows)
-        partitions.append(HeldPartition(index, mark, part.num_rows, nbytes, where, TableSlice(part)))
-    return HeldSource(unified, predicate, tuple(partitions), description, levels, lost or {})
+        partitions.append(InMemoryPartition(index, mark, part.num_rows, nbytes, where, TableSlice(part)))
+    return InMemorySource(unified, predicate, tuple(partitions), description, levels, lost or {})

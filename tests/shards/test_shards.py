@@ -9,9 +9,9 @@ import pytest
 
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.spill import SpillFile, looked_up
-from bigmm.laplace import shards
-from bigmm.laplace.shard_files import ShardFiles
 from bigmm.planning import sharding
+from bigmm.shards import shard as shards
+from bigmm.shards.files import RowShape, ShardFiles
 
 
 def chunk(seed, n, levels=40, weighted=True, in_order=False):
@@ -54,7 +54,7 @@ def test_every_row_is_in_the_shard_of_its_level_in_order(weighted, count, in_ord
 def test_shards_through_files_are_those_in_memory(weighted):
     chunks = [chunk(seed, n, 90, weighted) for seed, n in ((1, 4000), (2, 0), (3, 6007), (4, 1))]
     edges = shards.bounds(90, 7)
-    files, target = ShardFiles(edges, 1, 3, 2, weighted, weighted), SpillFile()
+    files, target = ShardFiles(1, RowShape(3, 2, weighted, weighted), None, edges), SpillFile()
     for item in (2, 0, 3, 1):  # threads finish in any order
         files.add(item, shards.split(chunks[item], edges, 1))
     placed = [files.joined(number, target) for number in range(7)]

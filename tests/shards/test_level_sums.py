@@ -15,9 +15,9 @@ import pytest
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
 from bigmm.execute.dask.shards import ClusterShards
-from bigmm.fit import held_levels
-from bigmm.objective import shards as tasks
 from bigmm.planning import placement, sharding
+from bigmm.shards import level_sums
+from bigmm.shards import level_tasks as tasks
 
 PUPILS, ROWS, FILES = 1500, 9000, 12
 FORMULAS = {
@@ -150,8 +150,8 @@ def test_the_same_bits_in_files_and_with_any_number_of_workers(lake, name, stay,
     expected = bits(fit(lake, name))
     assert bits(fit(lake, name, n_workers=1)) == expected
     seen = []
-    plain = held_levels.moved
-    monkeypatch.setattr(held_levels, "moved", lambda *given: seen.append(given) or plain(*given))
+    plain = level_sums.moved
+    monkeypatch.setattr(level_sums, "moved", lambda *given: seen.append(given) or plain(*given))
     monkeypatch.setattr(sharding, "SUMS_SHARE", 10**9)
     monkeypatch.setattr(sharding, "SHUFFLE_COPIES", 10**9)
     assert bits(fit(lake, name, n_workers=3)) == expected
@@ -208,7 +208,7 @@ def test_no_label_travels_and_no_level_is_kept_on_the_driver(lake, stay):
     model = fit(lake, "nested")
     levels = model.fitted.criterion.solver.levels
     assert sum(term.n_levels for term in model.fitted.criterion.gram.terms) == 0
-    layout = held_levels.without_labels(model.fitted.layout)
+    layout = level_sums.without_labels(model.fitted.layout)
     assert len(pickle.dumps(layout)) < 2000
     assert levels.sizes == tuple(model.n_groups.values())
 

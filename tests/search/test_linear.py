@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from bigmm import solver as solve
 from bigmm.objective import Criterion, cholesky, moment_start
 from bigmm.objective.cholesky import CholeskySolver
+from bigmm.search import linear
 from tests.blocks.test_compress import MODELS
 from tests.oracle import SHAPES, Rows
 
@@ -14,9 +14,9 @@ from tests.oracle import SHAPES, Rows
 def test_compression_changes_no_outcome(name, monkeypatch):
     gram, templates = MODELS[name]
     criterion = Criterion(gram, templates, True)
-    compressed = solve.minimize_criterion(criterion, "auto")
+    compressed = linear.minimize_criterion(criterion, "auto")
     monkeypatch.setattr(criterion.solver, "compressed", lambda: None)
-    whole = solve.minimize_criterion(criterion, "auto")
+    whole = linear.minimize_criterion(criterion, "auto")
     assert compressed.converged
     np.testing.assert_allclose(compressed.theta, whole.theta, rtol=1e-9, atol=1e-10)
     assert compressed.value == pytest.approx(whole.value, rel=1e-12)
@@ -27,7 +27,7 @@ def test_compression_changes_no_outcome(name, monkeypatch):
 def test_every_structure_converges(kind, optimizer):
     model = Rows.draw(SHAPES[kind], 6)
     criterion = Criterion(model.gram, model.templates, True)
-    outcome = solve.minimize_criterion(criterion, optimizer)
+    outcome = linear.minimize_criterion(criterion, optimizer)
     assert outcome.converged, outcome.advice
     assert np.all(outcome.theta[criterion.lower == 0] >= 0)
     best = model.dense(outcome.theta, True).objective
@@ -39,7 +39,7 @@ def test_every_structure_converges(kind, optimizer):
 
 def test_restarts_where_evaluations_are_cheap():
     model = Rows.draw(SHAPES["three crossed"], 0)
-    outcome = solve.minimize_criterion(Criterion(model.gram, model.templates, True), "auto")
+    outcome = linear.minimize_criterion(Criterion(model.gram, model.templates, True), "auto")
     assert outcome.starts == 4
     assert CholeskySolver(model.gram).is_cheap
 
@@ -47,7 +47,7 @@ def test_restarts_where_evaluations_are_cheap():
 def test_theta0_comes_first():
     model = Rows.draw(SHAPES["crossed"], 0)
     moments, given = moment_start(model.gram, model.templates), np.array([0.3, 0.4])
-    first, *rest = solve.starts(moments, model.templates, given, np.ones(2))
+    first, *rest = linear.starts(moments, model.templates, given, np.ones(2))
     np.testing.assert_array_equal(first, [0.3, 0.4])
     assert len(rest) == 4
 

@@ -6,7 +6,7 @@ are in its order; a shard keeps sums per level and forgets its rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -20,32 +20,24 @@ from bigmm.blocks.gram import CrossBlock, TermBlock
 from bigmm.blocks.nested import ChainColumns, ChainSums
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
-from bigmm.execute import Executor, Lane, Sharded
-from bigmm.execute.spill import SpillFile, check_disk, moved
-from bigmm.fit.checks import check_factor, widest
-from bigmm.fit.runs import Runs, lane_pieces, runs_by_level
-from bigmm.fit.settings import Settings
-from bigmm.laplace import shards
-from bigmm.laplace.shard_files import ShardFiles, unpacked
+from bigmm.execute import Executor, Sharded
+from bigmm.execute.spill import SpillFile, moved
 from bigmm.objective import templates_for
-from bigmm.objective.held import HeldLevels, LevelNumbers, ShardedSolver
-from bigmm.objective.shards import ChainFacts, chain_facts
+from bigmm.objective.identification import check_factor, widest
 from bigmm.planning.memory import level_sums_bytes
-from bigmm.planning.sharding import (
-    RowSizes,
-    check_level_memory,
-    row_sizes,
-    shard_count,
-    shuffles_in_files,
-    sums_in_files,
-)
+from bigmm.planning.settings import Settings
+from bigmm.planning.sharding import check_level_memory, row_sizes, shard_count, shuffles_in_files, sums_in_files
+from bigmm.shards.files import RowShape, ShardFiles, unpacked
+from bigmm.shards.level_tasks import ChainFacts, chain_facts
+from bigmm.shards.sharding import Recipe, shard
+from bigmm.shards.solver import LevelNumbers, ShardedLevels, ShardedSolver
 from bigmm.source import Partition, Source
 
 Sum = Callable[[Sequence[DesignChunk]], ChainSums]
 
 
 @dataclass(frozen=True, slots=True)
-class HeldModelOfLevels:
+class LevelModel:
     """solver: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
 
     solver: ShardedSolver
@@ -54,11 +46,11 @@ class HeldModelOfLevels:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldSums:
-    """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `hold_sums`;
+class LevelSums:
+    """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `sum_by_level`;
     shift: what the columns are summed about."""
 
-    held: Sharded
+    shards: Sharded
     layout: Layout
     chain: tuple[int, ...]
     shift: Shift
@@ -73,29 +65,31 @@ class HeldSums:
         )
 
 
-def hold_sums(
+def sum_by_level(
     source: Source, spec: DesignSpec, chain: Sequence[int], head: DesignChunk, workers: Executor, how: Settings
-) -> HeldSums:
+) -> LevelSums:
     """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next; head: the first rows.
 
     Raises MemoryLimitError, and OutputError when the disk is full.
     """
     check_level_memory(source, spec, head, workers, how.memory_limit)
     layout = without_labels(spec.layout)
-    shift, size, more = first_shift(layout, head), row_sizes(source, layout, head), MORE_PASSES
+    shift, more = first_shift(layout, head), MORE_PASSES
     while True:
         total = partial(chain_sums, layout, tuple(chain), shift)
-        held = _held(source, spec, layout, chain, workers, how, size, total)
-        facts = held.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
-        sums = HeldSums(held, layout, tuple(chain), shift, facts)
+        shards, _ = shard(
+            source, spec, _recipe(source, spec, layout, chain, head, workers, how, total), workers, how.progress
+        )
+        facts = shards.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
+        sums = LevelSums(shards, layout, tuple(chain), shift, facts)
         better = next_shift(layout, head, sums.products) if more else None
         if better is None:
             return sums
-        del held, sums  # its shards make room for the next ones
+        del shards, sums  # its shards make room for the next ones
         shift, more = better, more - 1
 
 
-def levels_model(sums: HeldSums, how: Settings) -> HeldModelOfLevels:
+def level_model(sums: LevelSums, how: Settings) -> LevelModel:
     """The model of the sums. Raises DataError for what cannot be identified."""
     layout, chain, facts = sums.layout, sums.chain, sums.facts
     assembled, columns = _fixed_part(sums)
@@ -103,9 +97,9 @@ def levels_model(sums: HeldSums, how: Settings) -> HeldModelOfLevels:
     for number, j in enumerate(chain):
         name, width, size = columns.shell.terms[number].name, widest(templates, number), int(facts.sizes[number])
         check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
-    levels = HeldLevels(sums.held, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
+    levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return HeldModelOfLevels(ShardedSolver(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+    return LevelModel(ShardedSolver(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
 
 
 def without_labels(layout: Layout) -> Layout:
@@ -113,36 +107,29 @@ def without_labels(layout: Layout) -> Layout:
     return replace(layout, groupings=tuple(replace(g, labels=range(g.n_levels)) for g in layout.groupings))
 
 
-def _held(
-    source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], workers: Executor, how: Settings,
-    size: RowSizes, total: Sum,
-) -> Sharded:  # fmt: skip
-    leading = layout.joint[chain[-1]].grouping
-    count = shard_count(size.rows, size.each, layout.groupings[leading].n_levels)
-    here = workers.shares_memory
-    runs = runs_by_level(source, spec, leading, count, workers, how.progress)
-    if runs is not None:
-        make = partial(sums_of_lane, source, spec, runs, leading, total)
-        in_files = here and sums_in_files(layout, how.memory_limit)
-        return workers.shard_sorted(make, runs.lanes, in_files=in_files, label="accumulate", progress=how.progress)
-    edges = shards.bounds(layout.groupings[leading].n_levels, count)
-    split = partial(read_and_split, source, spec, edges, leading)
-    files = None
-    if here and shuffles_in_files(size.nbytes, how.memory_limit):
-        check_disk(size.nbytes + level_sums_bytes(layout))
-        known = len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset
-        files = partial(SumFiles, total, edges, leading, *known)
-    join = partial(sums_of_pieces, total)
-    return workers.shuffle(
-        split, source.partitions, join, count, files=files, label="accumulate", progress=how.progress
+def _recipe(
+    source: Source, spec: DesignSpec, layout: Layout, chain: Sequence[int], head: DesignChunk, workers: Executor,
+    how: Settings, total: Sum,
+) -> Recipe:  # fmt: skip
+    size, limit = row_sizes(source, layout, head), how.memory_limit
+    leading, sums = layout.joint[chain[-1]].grouping, level_sums_bytes(layout)
+    shape = RowShape(len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset)
+    through_files = workers.shares_memory and shuffles_in_files(size.nbytes, limit)
+    return Recipe(
+        read=partial(read, source, spec),
+        build=partial(_summed, total),
+        leading=leading,
+        n_shards=shard_count(size.rows, size.each, layout.groupings[leading].n_levels),
+        store=partial(SumFiles, total, leading, shape) if through_files else None,
+        shuffle_bytes=size.nbytes + sums,
+        sorted_bytes=sums if workers.shares_memory and sums_in_files(layout, limit) else 0,
+        label="accumulate",
     )
 
 
-def read_and_split(
-    source: Source, spec: DesignSpec, edges: np.ndarray, leading: int, partition: Partition
-) -> Iterable[DesignChunk]:
-    """One partition cut by shard; a pure task."""
-    return shards.split(read(source, spec, partition), edges, leading)
+def _summed(total: Sum, pieces: list[DesignChunk], first_level: int, n_levels: int) -> ChainSums:
+    """A shard from its pieces; a pure task."""
+    return total(pieces)
 
 
 def read(source: Source, spec: DesignSpec, partition: Partition) -> DesignChunk:
@@ -150,34 +137,22 @@ def read(source: Source, spec: DesignSpec, partition: Partition) -> DesignChunk:
     return spec.encode(source.read(partition, spec.used_columns), partition.where)
 
 
-def sums_of_pieces(total: Sum, number: int, pieces: list[DesignChunk]) -> ChainSums:
-    """A shard from its pieces; a pure task."""
-    return total(pieces)
-
-
-def sums_of_lane(source: Source, spec: DesignSpec, runs: Runs, leading: int, total: Sum, lane: Lane) -> ChainSums:
-    """A shard from the partitions that touch its levels; a pure task."""
-    return total(lane_pieces(partial(read, source, spec), runs.edges, runs.counted, leading, lane))
-
-
 class SumFiles(ShardFiles):
     """The shuffle through files, whose shards are summed as soon as their pieces are together."""
 
-    def __init__(self, total: Sum, edges: np.ndarray, leading: int, *known: Any):
-        super().__init__(edges, leading, *known)
+    def __init__(self, total: Sum, leading: int, shape: RowShape, edges: np.ndarray):
+        super().__init__(leading, shape, None, edges)
         self.total = total
 
     def joined(self, number: int, file: SpillFile) -> Any:
         """The sums of one shard, in ``file``."""
-        pieces = []
-        for record in sorted(self.records[number], key=lambda record: record.item):
-            shape = self.n_groupings, self.n_columns, self.weighted, self.with_offset
-            pieces.append(unpacked(self.files[number // self._each], record, *shape))
+        records = sorted(self.records[number], key=lambda record: record.item)
+        pieces = [unpacked(self.files[number // self._each], record, self.shape) for record in records]
         self._done(number)
         return moved(self.total(pieces), file)
 
 
-def _fixed_part(sums: HeldSums) -> tuple[Assembled, ChainColumns]:
+def _fixed_part(sums: LevelSums) -> tuple[Assembled, ChainColumns]:
     """Which columns of X are kept, and the Gram without levels."""
     layout, chain, shift = sums.layout, sums.chain, sums.shift
     assembled = assemble(sums.products, replace(layout, terms=()))

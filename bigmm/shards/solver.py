@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from threading import Lock
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -23,50 +23,39 @@ from bigmm.blocks.exact.solve import Solution, solve
 from bigmm.blocks.gram import CrossBlock, Gram
 from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure
 from bigmm.errors import MemoryLimitError
-from bigmm.objective import shards
+from bigmm.execute import Sharded
 from bigmm.objective.cholesky import CholeskyFactor, CholeskySolver
 from bigmm.objective.covariances import ModelCovariance
 from bigmm.objective.driver_levels import ExactFactor, modes_from
 from bigmm.objective.factorization import Lams, LevelMoments, Modes
 from bigmm.objective.information import Changes
 from bigmm.objective.start import fixed_coefficients, start_from
+from bigmm.shards import level_tasks
 
 T = TypeVar("T")
 
 
-class Shards(Protocol):
-    """Where tasks of (shard, arguments) are answered: `execute.Sharded`."""
-
-    def map(self, task: Callable, *args: Any) -> list:
-        """``task(shard, *args)`` of every shard, in their order."""
-        ...
-
-    def fold(self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any) -> Any:
-        """``reduce(merge, map(task, *args))`` with few results alive at a time."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
-class HeldLevels:
+class ShardedLevels:
     """Where the levels are, and how arrays per level come to the driver.
 
-    held: shards, each a `ChainSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
+    shards: each a `ChainSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
     that a gathered Gram may take.
     """
 
-    held: Shards
+    shards: Sharded
     columns: ChainColumns
     sizes: tuple[int, ...]
     memory_limit: int
 
     def numbers(self, term: int) -> np.ndarray:
         """(q,) numbers of the levels of a factor that have rows, increasing."""
-        return np.sort(np.concatenate(self.held.map(_levels_of, term)))
+        return np.sort(np.concatenate(self.shards.map(_levels_of, term)))
 
     def gathered(self, term: int, task: Callable[..., tuple], *args: Any) -> np.ndarray:
         """(q, ...) what ``task(shard, columns, *args)[term]`` gives per level, in the order of `numbers`."""
-        order = np.argsort(np.concatenate(self.held.map(_levels_of, term)), kind="stable")
-        values = np.concatenate(self.held.map(_picked, term, task, self.columns, args))
+        order = np.argsort(np.concatenate(self.shards.map(_levels_of, term)), kind="stable")
+        values = np.concatenate(self.shards.map(_picked, term, task, self.columns, args))
         return values if np.all(order[1:] > order[:-1]) else values[order]
 
     def whole_gram(self) -> Gram:
@@ -82,16 +71,16 @@ class HeldLevels:
                 f"about {-(-needed // 2**20):,} MiB, but the memory limit is {self.memory_limit >> 20:,} MiB: fit with "
                 "a larger memory_limit"
             )
-        parts = self.held.map(chain_gram, self.columns)
-        numbers = [np.concatenate(self.held.map(_levels_of, term)) for term in range(len(self.sizes))]
+        parts = self.shards.map(chain_gram, self.columns)
+        numbers = [np.concatenate(self.shards.map(_levels_of, term)) for term in range(len(self.sizes))]
         return joined_gram(parts, numbers, self.columns.shell)
 
 
 @dataclass(frozen=True, slots=True)
 class LevelNumbers:
-    """`HeldLevels.numbers` of one factor, as an array when NumPy asks for one; its length is known without."""
+    """`ShardedLevels.numbers` of one factor, as an array when NumPy asks for one; its length is known without."""
 
-    levels: HeldLevels
+    levels: ShardedLevels
     term: int
 
     def __len__(self) -> int:
@@ -185,15 +174,15 @@ class ShardedFactor(ExactFactor):
     def moments(self, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool) -> LevelMoments:
         """Round two."""
         beta, inverse = solution.beta, self._fixed_inverse(with_fixed)
-        task, merge = shards.part_moments, shards.PartMoments.merge
-        sums = self.solver.held.fold(merge, task, self.solver.columns, lams, beta, inverse, changes)
+        task, merge = level_tasks.part_moments, level_tasks.PartMoments.merge
+        sums = self.solver.shards.fold(merge, task, self.solver.columns, lams, beta, inverse, changes)
         through = triangular(self.rest.tail[:-1, :-1], np.asfortranarray(sums.through))
         return LevelMoments(sums.outer, sums.projected, sums.information - through.T @ through)
 
     def projected(self, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
         """See `Factorization.projected`."""
         inverse = self._fixed_inverse(with_fixed)
-        parts = self.solver.held.map(shards.projected, self.solver.columns, self.lams, inverse)
+        parts = self.solver.shards.map(level_tasks.projected, self.solver.columns, self.lams, inverse)
         return tuple(sum(part) for part in zip(*parts, strict=True))
 
     def _fixed_inverse(self, with_fixed: bool) -> np.ndarray:
@@ -207,7 +196,7 @@ class ShardedFactor(ExactFactor):
         """See `Factorization.modes`; a term's modes are fetched when they are asked for."""
 
         def fetch(term: int) -> Modes:
-            score = self.solver.levels.gathered(term, shards.scores, lams, solution.beta)
+            score = self.solver.levels.gathered(term, level_tasks.scores, lams, solution.beta)
             return modes_from([score], (lams[term],), (joint[term],))
 
         count = len(lams)
@@ -216,7 +205,7 @@ class ShardedFactor(ExactFactor):
     def covariances(self) -> tuple[np.ndarray | None, ...]:
         """See `ExactFactor.covariances`."""
         levels, lams = self.solver.levels, self.lams
-        return tuple(levels.gathered(term, shards.covariances, lams) for term in range(len(lams)))
+        return tuple(levels.gathered(term, level_tasks.covariances, lams) for term in range(len(lams)))
 
     def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
         """See `Factorization.rows`; brings all levels to the driver, where they then stay."""
@@ -236,8 +225,8 @@ class ShardedSolver:
     probed: tuple[str, ...] = ()
     eliminated: tuple[str, ...] = ()
 
-    def __init__(self, levels: HeldLevels):
-        self.levels, self.held, self.columns = levels, levels.held, levels.columns
+    def __init__(self, levels: ShardedLevels):
+        self.levels, self.shards, self.columns = levels, levels.shards, levels.columns
         self.gram = levels.columns.shell
         self.structure = chain_structure(self.gram)
         self._driver: CholeskySolver | None = None
@@ -245,7 +234,7 @@ class ShardedSolver:
 
     def factor(self, lams: Lams) -> ShardedFactor:
         """Round one."""
-        parts = self.held.fold(shards.Eliminated.merge, shards.eliminated, self.columns, lams)
+        parts = self.shards.fold(level_tasks.Eliminated.merge, level_tasks.eliminated, self.columns, lams)
         stages, _, _ = eliminate_stages(self.structure, lams)  # without levels
         schur, lower = self.structure.base.copy(), np.tril_indices(self.structure.m)
         schur[lower] -= parts.vv[lower]
@@ -272,12 +261,12 @@ class ShardedSolver:
 
     def start(self, templates: ModelCovariance) -> np.ndarray:
         """See `moment_start`."""
-        sums = self.held.map(shards.start_sums, self.columns, fixed_coefficients(self.gram))
+        sums = self.shards.map(level_tasks.start_sums, self.columns, fixed_coefficients(self.gram))
         return start_from(reduce(lambda a, b: a.merge(b), sums), self.gram, templates)
 
     def squares(self) -> tuple[np.ndarray, ...]:
         """See `Solver.squares`."""
-        sums = self.held.map(shards.summed_squares, self.columns)
+        sums = self.shards.map(level_tasks.summed_squares, self.columns)
         return tuple(sum(part) / size for part, size in zip(zip(*sums, strict=True), self.levels.sizes, strict=True))
 
     def level_counts(self) -> tuple[int, ...]:
@@ -289,7 +278,9 @@ class ShardedSolver:
         if len(self.gram.terms) != 1:
             return None
         classes = [
-            part for part in self.held.map(shards.shard_classes, self.columns) if part is None or len(part.counts)
+            part
+            for part in self.shards.map(level_tasks.shard_classes, self.columns)
+            if part is None or len(part.counts)
         ]
         if not classes or any(part is None for part in classes):
             return None

@@ -1,4 +1,4 @@
-"""Lakes that are sorted or partitioned by the leading grouping factor: a shard is what a run of partitions holds.
+"""Lakes that are sorted or partitioned by the leading grouping factor: a run of partitions makes a shard.
 
 Nothing is shuffled then: one task reads the partitions that touch a range of levels and keeps the rows of that range. A
 partition at the border of two ranges is read twice.
@@ -18,30 +18,38 @@ from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk
 from bigmm.design.levels.nesting import grouping_columns, level_numbers
 from bigmm.execute import Executor, Lane
-from bigmm.laplace import shards
-from bigmm.laplace.shards import Shard
 from bigmm.planning.sharding import MINIMUM_SHARDS
+from bigmm.shards.shard import between
 from bigmm.source import Partition, Source
 
+# So many are looked at first: they tell a lake in no order without a look at all partitions.
 FIRST_PARTITIONS = 4
-"""So many are looked at before the rest: a lake in no order is told from these."""
+# Reading more than so many times the bytes costs more than a shuffle.
 MOST_READ = 2.1
-"""More than so many times the bytes, and a shuffle is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """edges (S + 1,): first level of each shard; lanes (S,): the partitions that touch its levels; counted (S,): the
-    indices of those partitions whose rows read and dropped the shard counts."""
+class SortedPartitions:
+    """Partitions in the order of the leading grouping, cut in S shards.
+
+    Parameters
+    ----------
+    edges
+        (S + 1,) first level of each shard.
+    lanes
+        (S,) the partitions that touch its levels.
+    counted
+        (S,) indices of the partitions whose rows read and dropped the shard counts.
+    """
 
     edges: np.ndarray
     lanes: tuple[Lane, ...]
     counted: tuple[frozenset[int], ...]
 
 
-def runs_by_level(
+def sorted_partitions(
     source: Source, spec: DesignSpec, leading: int, count: int, workers: Executor, progress: Any = None
-) -> Runs | None:
+) -> SortedPartitions | None:
     """About ``count`` runs of partitions by level of the leading grouping; None where partitions overlap too much."""
     partitions = source.partitions
     if count < 2 or len(partitions) < MINIMUM_SHARDS or any(p.rows == 0 for p in partitions):
@@ -51,7 +59,9 @@ def runs_by_level(
     if _overlaps(np.array(ranges)) > FIRST_PARTITIONS - 1:
         return None
     ranges += workers.map(ask, partitions[FIRST_PARTITIONS:], label="order", progress=progress)
-    return cut_runs(partitions, np.array(ranges), spec.layout.groupings[leading].n_levels, min(count, len(partitions)))
+    return cut_by_level(
+        partitions, np.array(ranges), spec.layout.groupings[leading].n_levels, min(count, len(partitions))
+    )
 
 
 def level_range(source: Source, spec: DesignSpec, leading: int, partition: Partition) -> tuple[int, int]:
@@ -69,14 +79,16 @@ def _overlaps(ranges: np.ndarray) -> int:
     return int(np.triu(common, 1).sum())
 
 
-def cut_runs(partitions: Sequence[Partition], ranges: np.ndarray, n_levels: int, count: int) -> Runs | None:
+def cut_by_level(
+    partitions: Sequence[Partition], ranges: np.ndarray, n_levels: int, count: int
+) -> SortedPartitions | None:
     """Cut the levels where partitions begin, into about ``count`` ranges of equal bytes; ranges: (P, 2)."""
     sizes = np.array([max(p.nbytes, 1) for p in partitions], float)
     order = np.argsort(ranges[:, 0], kind="stable")
     before = np.cumsum(sizes[order]) - sizes[order]
     edges = [0]
-    for at, p in zip(before, order, strict=True):
-        if at >= len(edges) * sizes.sum() / count and ranges[p, 0] > edges[-1]:
+    for position, p in zip(before, order, strict=True):
+        if position >= len(edges) * sizes.sum() / count and ranges[p, 0] > edges[-1]:
             edges.append(int(ranges[p, 0]))
     if len(edges) < max(2, count // 2):
         return None
@@ -87,7 +99,7 @@ def cut_runs(partitions: Sequence[Partition], ranges: np.ndarray, n_levels: int,
     lanes = [Lane(i, tuple(partitions[int(p)] for p in np.flatnonzero(mask))) for i, mask in enumerate(inside)]
     owner = np.searchsorted(edges, ranges[:, 0], side="right") - 1
     counted = [frozenset(partitions[int(p)].index for p in np.flatnonzero(owner == i)) for i in range(len(lanes))]
-    return Runs(np.array(edges), tuple(lanes), tuple(counted))
+    return SortedPartitions(np.array(edges), tuple(lanes), tuple(counted))
 
 
 def lane_pieces(
@@ -105,18 +117,5 @@ def lane_pieces(
         chunk = read(partition)
         if partition.index not in counted[lane.index]:
             chunk = replace(chunk, rows_read=0, dropped=())
-        pieces.append(shards.between(chunk, leading, first, last))
+        pieces.append(between(chunk, leading, first, last))
     return pieces
-
-
-def make_shard(
-    read: Callable[[Partition], DesignChunk],
-    edges: np.ndarray,
-    counted: Sequence[frozenset[int]],
-    leading: int,
-    finest: int | None,
-    lane: Lane,
-) -> Shard:
-    """One shard from the partitions that touch its levels; finest: as in `shards.join`. A pure task."""
-    first, last = int(edges[lane.index]), int(edges[lane.index + 1])
-    return shards.join(lane_pieces(read, edges, counted, leading, lane), first, last - first, leading, finest)

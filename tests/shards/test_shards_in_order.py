@@ -9,8 +9,8 @@ import pytest
 
 import bigmm
 from bigmm.execute.threads.executor import ThreadExecutor
-from bigmm.fit.runs import cut_runs, level_range
 from bigmm.planning import sharding
+from bigmm.shards.sorted_partitions import cut_by_level, level_range
 from bigmm.source import open_source
 from bigmm.source.partition import Fingerprint, Partition
 
@@ -96,7 +96,7 @@ def parts(sizes):
 
 def test_runs_cover_every_level_and_count_every_partition_once():
     ranges = np.array([[0, 9], [9, 9], [9, 20], [21, 30], [30, 44], [45, 60], [0, 0], [61, 79]])
-    runs = cut_runs(parts([10] * 8), ranges, 80, 4)
+    runs = cut_by_level(parts([10] * 8), ranges, 80, 4)
     assert runs.edges[0] == 0 and runs.edges[-1] == 80 and np.all(np.diff(runs.edges) > 0)
     for first, last, lane in zip(runs.edges[:-1], runs.edges[1:], runs.lanes, strict=True):
         touching = {i for i, (low, high) in enumerate(ranges) if low < last and high >= first}
@@ -110,8 +110,8 @@ def test_runs_cover_every_level_and_count_every_partition_once():
 def test_partitions_that_overlap_are_no_runs():
     rng = np.random.default_rng(1)
     low = rng.integers(0, 40, 20)
-    assert cut_runs(parts([10] * 20), np.stack([low, low + 40], axis=1), 80, 8) is None
-    assert cut_runs(parts([10] * 20), np.array([[0, 79]] * 20), 80, 8) is None
+    assert cut_by_level(parts([10] * 20), np.stack([low, low + 40], axis=1), 80, 8) is None
+    assert cut_by_level(parts([10] * 20), np.array([[0, 79]] * 20), 80, 8) is None
 
 
 def test_the_range_of_levels_is_that_of_the_rows(tmp_path):
