@@ -44,8 +44,8 @@ def blocks_of_shard(forest: Forest, u, model: LevelModel, point: Point) -> Shard
     first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
     sizes = width * width * n_levels, width * n_levels * m, width[first] * width[second] * n_levels[first]
     starts = [_starts(size) for size in (width * n_levels, *sizes)]
-    terms = model.family, model.link, xc, model.zc, width, *starts[:3]
-    layout = KernelModel(*terms, first, second, starts[3])
+    columns = model.family, model.link, xc, model.zc
+    layout = KernelModel(*columns, width, starts[0], starts[1], starts[2], first, second, starts[3])
     # a level of i meets one of j: the entry of a row is its level of i
     refs = refs.astype(np.int32)
     rows = KernelRows(forest.columns, forest.y, forest.w, forest.offset, refs, refs[first])

@@ -79,7 +79,8 @@ def _gather(columns, refs, slots, start_v, rest_v, i, left, right):
     """left (nv,) = z_i'start_v, right = z_i'rest_v."""
     nv = len(left)
     for s in range(len(slots)):
-        za = left.dtype.type(column(columns, slots[s, 0], i))
+        z = column(columns, slots[s, 0], i)
+        za = left.dtype.type(z)
         position = slots[s, 2] + refs[slots[s, 1], i] * slots[s, 3]
         if s == 0:
             for v in range(nv):
@@ -171,7 +172,8 @@ def sampled_spread(rows, model, point, with_phi, start_v, rest_v, along_x, along
         for q in range(n_psi):
             moved[q] *= slope
         if with_phi:
-            moved[n_psi - 1] += dispersion_derivatives(family, link, float(y[i]), weight, eta, phi)[2]
+            _, _, dw = dispersion_derivatives(family, link, float(y[i]), weight, eta, phi)
+            moved[n_psi - 1] += dw
         _gather(columns, refs, slots, start_v, rest_v, i, left, right)
         for v in range(nv):
             t = left[v] * right[v]

@@ -33,8 +33,8 @@ def working_part(rows: Rows, rules: Rules, predictor: Predictor, with_x: bool, k
     m = (len(predictor.beta) if with_x else 0) + 1
     count, k = rows.windows[:, 1], rows.entry_windows[:, 1] * rules.width[rules.first] * rules.width[rules.second]
     sizes = [int((count * size).sum()) for size in (rules.width, rules.width**2, rules.width * m)]
-    flat = [np.zeros(size) for size in sizes]
-    sums = FlatSums(np.zeros(1), *flat, np.zeros(int(k.sum()), kind), np.zeros((m, m)))
+    vectors, diagonal, dense = (np.zeros(size) for size in sizes)
+    sums = FlatSums(np.zeros(1), vectors, diagonal, dense, np.zeros(int(k.sum()), kind), np.zeros((m, m)))
     working_kernels.add_working_sums(rows.record(), rules.record(rows, m), predictor.record(rows), with_x, sums)
     return Part(rows.windows, rows.entry_windows, float(sums.ll[0]), *sums[1:])
 

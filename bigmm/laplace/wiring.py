@@ -11,6 +11,7 @@ from numba import njit
 from bigmm.blocks import CrossBlock, Gram
 from bigmm.families import Family
 from bigmm.laplace.records import KernelModel, KernelPoint, KernelRows
+from bigmm.shards.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +175,10 @@ class Rules:
     def record(self, rows: Rows, m: int) -> KernelModel:
         """What the row kernels take, in coordinates of the shard's windows alone; m: columns of [X y*]."""
         count, begin, k = rows.windows[:, 1], rows.windows[:, 0], self.width
-        starts = [_starts(count * size) - begin * size for size in (k, k * k, k * m)]
+        start, diagonal, dense = (_starts(count * size) - begin * size for size in (k, k * k, k * m))
         cross = _starts(rows.entry_windows[:, 1] * k[self.first] * k[self.second])
-        return KernelModel(self.family, self.link, self.xc, self.zc, k, *starts, self.first, self.second, cross)
+        columns = self.family, self.link, self.xc, self.zc
+        return KernelModel(*columns, k, start, diagonal, dense, self.first, self.second, cross)
 
 
 @dataclass(frozen=True, slots=True)
