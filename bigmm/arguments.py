@@ -140,7 +140,7 @@ def strict_class(kind: type[Kind]) -> type[Kind]:
 
 
 def _misfit(
-    function: str, signature: inspect.Signature, positional: tuple, named: Mapping[str, Any], error: str
+    function: str, signature: inspect.Signature, positional: tuple[Any, ...], named: Mapping[str, Any], error: str
 ) -> str:
     """Why a call does not fit, in a whole sentence."""
     parameters = {name: p for name, p in signature.parameters.items() if name != "self"}

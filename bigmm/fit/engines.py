@@ -29,7 +29,7 @@ ENGINES: dict[str, type[LaplaceObjective]] = {
 
 def make_engine(
     model: GlmmData,
-    templates: RootElements,
+    roots: RootElements,
     beta0: np.ndarray,
     nagq: int,
     observed: bool,
@@ -37,12 +37,12 @@ def make_engine(
     solver: str,
     seed: int,
 ) -> tuple[LaplaceObjective, GlmmData]:
-    """(the engine of `engine_name`, the model from now on); templates, parameters: of the engine's psi."""
+    """(the engine of `engine_name`, the model from now on); roots, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
     order = model.chain or model.assembled.term_order
     covariates, groupings = list(model.covariates), [joined[j].grouping for j in order]
     xc, family = model.fixed_columns, model.family
-    common = family, templates, parameters, observed
+    common = family, roots, parameters, observed
     kind = ENGINES[engine_name(model.spec.layout, model.chain, nagq)]
     if kind is SingleFactor:
         return SingleFactor(model.shards.map, model.edges, xc, covariates[0], *common, nagq, model.constant), model

@@ -71,7 +71,7 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     if search.is_laplace:  # to the digits of theta: log|M| from theta is less exact where a covariate is far from zero
         penalized = outcome.value - read.logdet_z
     vcov, method = coefficient_covariance(search, covered, read.vcov)
-    b = tuple(u_j @ lam.T for u_j, lam in zip(mode.u, model.templates.joint(theta), strict=True))
+    b = tuple(u_j @ lam.T for u_j, lam in zip(mode.u, model.covariances.joint(theta), strict=True))
     beta = np.full(len(read.beta), np.nan)
     beta[np.isfinite(read.beta)] = search.back @ mode.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, mode.u, b)
@@ -89,7 +89,7 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[Optimum, Working
     exact, offset = search.engine.observed, ""
     for observed in (True, False) if exact and search.stochastic is None else (exact,):
         mode = blocks_at_mode(search, observed)
-        working = working_model(mode.assembled.gram, search.model.templates, probe_record(search))
+        working = working_model(mode.assembled.gram, search.model.covariances, probe_record(search))
         try:
             return mode, working, working.estimates(theta), observed
         except NotPositiveDefiniteError as error:
@@ -139,7 +139,7 @@ def error_record(
 def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
     """What ran away, "" when nothing did; beta, error (rank,): coefficients of the working columns, and their standard
     errors given theta."""
-    model, templates = search.model, search.model.templates
+    model, covariances = search.model, search.model.covariances
     lost = runaway.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
         largest = np.max(model.shards.map(runaway.largest_values, model.fixed_columns), axis=0)
@@ -148,7 +148,7 @@ def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
             return found
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
     deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
-    advice = runaway.runaway_variance(model.family, deviations, templates.names)
+    advice = runaway.runaway_variance(model.family, deviations, covariances.names)
     return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 
@@ -183,7 +183,7 @@ def coefficient_covariance(search: Search, covered: np.ndarray | None, rx: np.nd
 
 
 def turned(search: Search, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Per term (q, k) u of the user's templates, of the engine's u."""
+    """Per term (q, k) u of the user's covariances, of the engine's u."""
     rotations = search.coordinates.rotations(search.end)
     return tuple(u @ rotation.T for u, rotation in zip(modes, rotations, strict=True))
 

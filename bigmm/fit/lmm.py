@@ -34,7 +34,7 @@ from bigmm.execute.memory import give_back
 from bigmm.fit.inputs import InputOptions, Inputs, open_inputs
 from bigmm.fit.residual import with_residual_advice
 from bigmm.fit.settings import Settings, settings, start_values
-from bigmm.objective import Templates, templates_for
+from bigmm.objective import ModelCovariance, covariances_for
 from bigmm.objective.factorization import Solver
 from bigmm.objective.identification import check_identified
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
@@ -242,11 +242,11 @@ def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that a fit needs of the rows: blocks, templates, the name of the solver and the reason for it, counts of
+    """All that a fit needs of the rows: blocks, covariances, the name of the solver and the reason for it, counts of
     rows, and the number of passes. linear_solver: None where the blocks are on the driver."""
 
     assembled: Assembled
-    templates: Templates
+    covariances: ModelCovariance
     solver: str
     why: str
     rows_read: int
@@ -259,16 +259,16 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     """From the sums to the blocks on the driver."""
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
-        templates = templates_for(spec.layout, assembled.term_order)
-        check_identified(assembled.gram, templates)
+        covariances = covariances_for(spec.layout, assembled.term_order)
+        check_identified(assembled.gram, covariances)
         chosen, why = checked_solver(assembled.gram, spec.layout, how)
-    return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
+    return Ready(assembled, covariances, chosen, why, cross.rows_read, cross.dropped)
 
 
 def assembled_there(held: LevelModel, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
-    templates, facts = templates_for(spec.layout, placement.chain), held.facts
-    return Ready(held.assembled, templates, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
+    covariances, facts = covariances_for(spec.layout, placement.chain), held.facts
+    return Ready(held.assembled, covariances, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
 
 
 def fit_assembled(
@@ -289,7 +289,7 @@ def fit_assembled(
     gram = ready.assembled.gram
     with clock("optimize"):
         options = SearchOptions(theta0, how.optimizer, ready.solver, seed, mc_tol)
-        solved = solve_model(gram, ready.templates, reml, options, ready.linear_solver)
+        solved = solve_model(gram, ready.covariances, reml, options, ready.linear_solver)
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(

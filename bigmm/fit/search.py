@@ -41,10 +41,10 @@ class Search:
 
     def __init__(self, model: GlmmData, start: Start, nagq: int, observed: bool, options: SearchOptions):
         self.start, self.options, self.is_laplace = start, options, nagq < 2
-        templates, family, p = model.templates, model.family, len(model.fixed_columns)
+        covariances, family, p = model.covariances, model.family, len(model.fixed_columns)
         n, profile = model.assembled.gram.n, nagq == 0
-        self.parameters = Parameters(p, templates.n_theta, family.has_dispersion, profile, n)
-        rows = row_frame(templates, model.covariates, model.column_root, model.bases)
+        self.parameters = Parameters(p, covariances.n_theta, family.has_dispersion, profile, n)
+        rows = row_frame(covariances, model.covariates, model.column_root, model.bases)
         engine_parameters = replace(self.parameters, n_theta=rows.roots.n_theta)
         self.engine, self.model = make_engine(
             model, rows.roots, start.beta, nagq, observed, engine_parameters, options.solver, options.seed
@@ -52,7 +52,7 @@ class Search:
         self.theta0 = (
             theta_start(model, rows.frame, start.eta)
             if options.theta0 is None
-            else checked_theta0(options.theta0, templates)
+            else checked_theta0(options.theta0, covariances)
         )
         self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
@@ -63,7 +63,7 @@ class Search:
         self.coordinates = Coordinates(
             self.engine.value, self.engine.evaluate, information, self.parameters, rows, self.back[:n, :n]
         )
-        self.objective = GeneralizedObjective(self.engine, self.coordinates, templates, self.phi_bounds)
+        self.objective = GeneralizedObjective(self.engine, self.coordinates, covariances, self.phi_bounds)
         self.stochastic: StochasticOutcome | None = None
         self.end = np.full(self.parameters.size, np.nan)
 
@@ -105,7 +105,7 @@ class Search:
         where that never is."""
         for share in SHARES:
             point = self.coordinates.inward(
-                beta, self.model.templates.scaled(self.theta0, share), float(np.log(self.start.phi))
+                beta, self.model.covariances.scaled(self.theta0, share), float(np.log(self.start.phi))
             )
             # an estimate is kept: the search begins with it
             value = self.coordinates.evaluate(point).value if self.is_iterative else self.coordinates.value(point)

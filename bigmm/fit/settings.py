@@ -9,9 +9,8 @@ import numpy as np
 from bigmm.display import progress_callback
 from bigmm.errors import UsageError
 from bigmm.execute.memory import memory_bytes
+from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.planning.settings import Settings
-
-SOLVERS = ("auto", "exact", "iterative")
 
 
 def start_values(theta0: Any) -> np.ndarray | None:
@@ -28,8 +27,9 @@ def settings(solver: str, optimizer: str, memory_limit: Any, progress: Any) -> S
     """Check the options that say how a fit runs; raises UsageError."""
     from bigmm.optimize import nlopt_methods
 
-    if solver not in SOLVERS:
-        raise UsageError(f"unknown solver {solver!r}: choose 'auto', 'exact' or 'iterative'")
+    if solver not in ("auto", *LINEAR_SOLVERS):
+        names = ["'auto'", *map(repr, LINEAR_SOLVERS)]
+        raise UsageError(f"unknown solver {solver!r}: choose {', '.join(names[:-1])} or {names[-1]}")
     if not isinstance(optimizer, str):
         raise UsageError(f"optimizer must be a name such as 'auto', 'newton' or 'bobyqa', got {optimizer!r}")
     if optimizer not in ("auto", "newton"):

@@ -29,7 +29,7 @@ from bigmm.execute import Executor, Sharded
 from bigmm.families import Family, check_response, doubt_response
 from bigmm.families import rows as columnwise
 from bigmm.laplace.identical import counted
-from bigmm.objective import Templates, templates_for
+from bigmm.objective import ModelCovariance, covariances_for
 from bigmm.objective.boundary import square_root
 from bigmm.planning.settings import Settings
 from bigmm.planning.sharding import row_sizes, storage
@@ -69,7 +69,7 @@ class GlmmData:
     spec: DesignSpec
     family: Family
     assembled: Assembled
-    templates: Templates
+    covariances: ModelCovariance
     constant: float
     rows_read: int
     dropped: tuple[tuple[str, int], ...]
@@ -256,15 +256,15 @@ def glmm_data(rows: ShardedRows, spec: DesignSpec, family: Family) -> GlmmData:
     assembled = assemble(look.products, rows.summed)
     if chain:
         level_index: tuple[np.ndarray, ...] = ()
-        templates = templates_for(layout, chain)
+        covariances = covariances_for(layout, chain)
     else:
         level_index = tuple(
             _level_index(layout.joint[j].n_levels, level_numbers)
             for j, level_numbers in zip(assembled.term_order, assembled.kept, strict=True)
         )
-        templates = templates_for(layout, assembled.term_order)
+        covariances = covariances_for(layout, assembled.term_order)
     return GlmmData(
-        rows.shards, rows.edges, rows.leading, spec, family, assembled, templates, -2.0 * look.constant,
+        rows.shards, rows.edges, rows.leading, spec, family, assembled, covariances, -2.0 * look.constant,
         look.rows_read, look.dropped, level_index, look.products.shift, column_root(look.products), chain,
     )  # fmt: skip
 

@@ -72,7 +72,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     found = at.factor.leverages()
     assert found.start is not None and found.rest is not None
     t = len(found.spread)
-    places = engine.templates.places()
+    places = engine.roots.elements
     traces = [[2.0 * (own[j] @ at.lams[j])[row, column] for j, row, column in places] for own in found.spread]
     point = Predictor(at.mode.beta, at.effects, at.phi, engine.observed)
     third = None
@@ -97,7 +97,7 @@ def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> 
     for a in range(parameters.n_beta):
         effects, _ = solve(tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
         columns.append((np.eye(p)[a], effects))
-    for j, row, column in engine.templates.places():
+    for j, row, column in engine.roots.elements:
         # effects move by dLambda u, and answer to Lambda'^-1 dLambda's
         moved = [np.zeros_like(x) for x in u]
         moved[j][:, row] = u[j][:, column]

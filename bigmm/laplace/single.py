@@ -51,13 +51,13 @@ class SingleFactor:
         xc,
         zc,
         family: Family,
-        templates: RootElements,
+        roots: RootElements,
         parameters: Parameters,
         observed: bool,
         nagq: int,
         constant: float,
     ):
-        self.map_shards, self.edges, self.family, self.templates = map_shards, edges, family, templates
+        self.map_shards, self.edges, self.family, self.roots = map_shards, edges, family, roots
         self.parameters, self.observed, self.constant = parameters, observed, constant
         self.xc, self.zc = np.asarray(xc, np.int64), np.asarray(zc, np.int64)
         self.quadrature = quadrature_rule(nagq)
@@ -70,7 +70,7 @@ class SingleFactor:
             bool(observed or family.canonical),
             bool(parameters.with_phi),
             np.array([0, len(self.zc)], np.int64),
-            np.array([[row, column] for _, row, column in templates.places()], np.int64).reshape(-1, 2),
+            np.array([[row, column] for _, row, column in roots.elements], np.int64).reshape(-1, 2),
         )
         self.u = np.zeros((int(edges[-1]), len(self.zc)))
         self.passes = 0
@@ -78,7 +78,7 @@ class SingleFactor:
 
     def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray]:
         beta, theta, phi = self.parameters.split(psi)
-        lam = np.ascontiguousarray(self.templates.joint(theta)[0])
+        lam = np.ascontiguousarray(self.roots.joint(theta)[0])
         starts = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
         task = evaluate_shard, self.model, Point(beta, lam, phi), self.quadrature, want_gradient
         parts = self.map_shards(*task, per_shard=starts)

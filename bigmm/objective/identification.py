@@ -6,23 +6,23 @@ import numpy as np
 
 from bigmm.blocks.gram import Gram, TermBlock
 from bigmm.errors import DataError
-from bigmm.objective import Templates
+from bigmm.objective import ModelCovariance
 
 NO_VARIATION = 1e-14
 
 
-def check_identified(gram: Gram, templates: Templates) -> None:
+def check_identified(gram: Gram, covariances: ModelCovariance) -> None:
     """Raises DataError when a grouping factor has one level, as many levels or random effects as there are rows, or no
     variation of the response within its levels (lme4's checks)."""
     for number, term in enumerate(gram.terms):
         if term.penalized:
-            check_factor(gram, term.name, term.n_levels, widest(templates, number), _within(gram, term))
+            check_factor(gram, term.name, term.n_levels, widest(covariances, number), _within(gram, term))
 
 
-def widest(templates: Templates, number: int) -> int:
+def widest(covariances: ModelCovariance, number: int) -> int:
     """Covariates of the widest term that the user wrote for a joint term: as in lme4, terms without correlation between
     them count one by one. A structure that the residual cannot imitate counts as one column."""
-    widths = [t.width for t in templates.terms if t.joint == number and not t.covariance.parts_from_residual]
+    widths = [t.width for t in covariances.terms if t.joint == number and not t.covariance.parts_from_residual]
     return max(widths, default=1)
 
 

@@ -84,7 +84,7 @@ def probe_error(search: Restricted, eta: np.ndarray) -> ProbeError:
     """
     criterion, frame, theta = search.criterion, search.frame, search.frame.outward(eta)
     factor = criterion.factor(theta)
-    lams = criterion.templates.working(criterion.gram, theta)
+    lams = criterion.covariances.working(criterion.gram, theta)
     outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, factor.solution())]
     sigma2, spread = criterion.residual_variance(factor), factor.spread(criterion.reml)
     gradients = np.array([search.framed.gradient_of(eta, projected, outer, sigma2) for projected in spread])
@@ -160,7 +160,7 @@ def reordered(criterion: Criterion, first: Sequence[str], probes: int, deflation
     log|M| is the same number whatever is eliminated, but its estimate then errs together with the other model's.
     """
     solver = criterion.solver.reordered(first, probes, deflation)
-    return Criterion(criterion.gram, criterion.templates, criterion.reml, solver)
+    return Criterion(criterion.gram, criterion.covariances, criterion.reml, solver)
 
 
 def objective_record(criterion: Criterion, theta: np.ndarray) -> dict[str, Any]:

@@ -44,9 +44,9 @@ class MomentSums:
         return MomentSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def moment_start(gram: Gram, templates: ModelCovariance) -> np.ndarray:
+def moment_start(gram: Gram, covariances: ModelCovariance) -> np.ndarray:
     """(n_theta,) start: variances from moments, no correlation in the working basis."""
-    return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, templates)
+    return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, covariances)
 
 
 def fixed_coefficients(gram: Gram) -> np.ndarray:
@@ -54,11 +54,11 @@ def fixed_coefficients(gram: Gram) -> np.ndarray:
     return np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
 
 
-def start_from(sums: MomentSums, gram: Gram, templates: ModelCovariance) -> np.ndarray:
+def start_from(sums: MomentSums, gram: Gram, covariances: ModelCovariance) -> np.ndarray:
     """`moment_start` from the sums; of gram only the fixed part is used."""
     ratios = _variance_ratios(sums, gram)
-    theta = np.zeros(templates.n_theta)
-    for term in templates.terms:
+    theta = np.zeros(covariances.n_theta)
+    for term in covariances.terms:
         own = np.diag(ratios[term.joint])
         if term.width == len(own):  # a full covariance: the working basis is as good as the user's
             lam = lower_factor(np.linalg.solve(gram.terms[term.joint].basis, own)[list(term.slots)])

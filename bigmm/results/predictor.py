@@ -17,7 +17,7 @@ from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.objective.conditional import RowVariance, row_variance
 from bigmm.objective.factorization import Variances
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -89,7 +89,7 @@ class Predictor:
     of_fit: bool = False
 
 
-def predictor(fitted: FittedLmm, chosen: Selection = ALL, of_fit: bool = False) -> Predictor:
+def predictor(fitted: FittedModel, chosen: Selection = ALL, of_fit: bool = False) -> Predictor:
     """The predictor at the estimates, with the chosen random effects; of_fit: for the rows of the fit."""
     beta = np.nan_to_num(fitted.estimates.beta)
     modes = tuple(
@@ -99,7 +99,7 @@ def predictor(fitted: FittedLmm, chosen: Selection = ALL, of_fit: bool = False) 
     return Predictor(fitted.spec, fitted.joints, beta, modes, chosen, empty_levels(fitted), of_fit)
 
 
-def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
+def empty_levels(fitted: FittedModel) -> dict[int, np.ndarray]:
     """Grouping -> (n_levels,) bool, the levels without a row that counts, of the groupings that have such levels."""
     empty = {}
     for number, joint in enumerate(fitted.joints):
@@ -110,14 +110,14 @@ def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
     return empty
 
 
-def spread_levels(fitted: FittedLmm, number: int, values: np.ndarray) -> np.ndarray:
+def spread_levels(fitted: FittedModel, number: int, values: np.ndarray) -> np.ndarray:
     """(q, k) values of the kept levels as (n_levels + 1, k) over all labels, zero elsewhere."""
     out = np.zeros((fitted.joints[number].n_levels + 1, values.shape[1]))
     out[fitted.kept_levels(number)] = values
     return out
 
 
-def kept_positions(fitted: FittedLmm, number: int) -> np.ndarray:
+def kept_positions(fitted: FittedModel, number: int) -> np.ndarray:
     """(n_levels + 1,) position of every label among the kept levels, -1 when it has no rows (and for level -1)."""
     numbers = fitted.kept_levels(number)
     out = np.full(fitted.joints[number].n_levels + 1, -1, dtype=np.int64)
@@ -349,7 +349,7 @@ class Variance:
         return np.nan_to_num(z)
 
 
-def variance(fitted: FittedLmm, rows: int | None = None, chosen: Selection = ALL) -> Variance:
+def variance(fitted: FittedModel, rows: int | None = None, chosen: Selection = ALL) -> Variance:
     """The variance of predictions with the chosen random effects, for so many rows (None: unknown)."""
     terms = [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
     joints = tuple(joint for _, joint in terms)

@@ -28,13 +28,13 @@ class GeneralizedObjective:
     ----------
     engine : the deviance as a function of the engine's psi.
     coordinates : of the search.
-    templates : of the user's theta.
+    covariances : of the user's theta.
     phi_bounds : range of log phi.
     """
 
     engine: LaplaceObjective
     coordinates: Coordinates
-    templates: ModelCovariance
+    covariances: ModelCovariance
     phi_bounds: tuple[float, float]
 
     value_needs_search = False
@@ -74,12 +74,12 @@ class GeneralizedObjective:
         """The same covariance with scales that are not negative."""
         out, parameters = np.array(point, float), self.coordinates.parameters
         part = slice(parameters.n_beta, parameters.n_beta + parameters.n_theta)
-        out[part] = self.templates.rectified(out[part])
+        out[part] = self.covariances.rectified(out[part])
         return out
 
     def problem(self, starts: tuple[np.ndarray, ...]) -> Problem:
         """The problem that `optimize` minimises from these starts."""
-        lower = self.coordinates.parameters.lower(self.templates.search_lower)
+        lower = self.coordinates.parameters.lower(self.covariances.search_lower)
         return Problem(self.value, self.evaluate, lower, starts, self.rectified, tolerance=SEARCH_TOLERANCE)
 
     def probe_error(self, point: np.ndarray) -> ProbeError:

@@ -56,9 +56,9 @@ class LinearObjective:
 
     def problem(self, starts: tuple[np.ndarray, ...], **options: Any) -> Problem:
         """The problem that `optimize` minimises from these starts; options: of `Problem`."""
-        templates, noise = self.criterion.templates, self.search.curvature_noise
-        lower, rectify = templates.search_lower, templates.rectified
-        options["has_several_minima"] = any(term.covariance.parts_from_residual for term in templates.terms)
+        covariances, noise = self.criterion.covariances, self.search.curvature_noise
+        lower, rectify = covariances.search_lower, covariances.rectified
+        options["has_several_minima"] = any(term.covariance.parts_from_residual for term in covariances.terms)
         return Problem(self.value, self.evaluate, lower, starts, rectify, curvature_noise=noise, **options)
 
     def probe_error(self, eta: np.ndarray) -> ProbeError:
@@ -69,7 +69,7 @@ class LinearObjective:
         """See `ProbedObjective.enlarged`; solutions at eta are used again."""
         criterion, frame = self.criterion, self.search.frame
         solver = criterion.solver.enlarged(probes, deflation, criterion.factor(frame.outward(eta)))
-        return self.of(Criterion(criterion.gram, criterion.templates, criterion.reml, solver))
+        return self.of(Criterion(criterion.gram, criterion.covariances, criterion.reml, solver))
 
     def value_error(self, eta: np.ndarray, error: float, tolerance: float) -> tuple[float, Probing]:
         """See `ProbedObjective.value_error`; the search has done it."""
@@ -82,7 +82,7 @@ class LinearObjective:
     def starts(self, moments: np.ndarray, theta0: Any) -> tuple[np.ndarray, ...]:
         """The preferred start first; see `starts`."""
         frame = self.search.frame
-        every = starts(moments, self.criterion.templates, theta0, frame.identity)
+        every = starts(moments, self.criterion.covariances, theta0, frame.identity)
         return tuple(self.search.start(frame.inward(start)) for start in every)
 
     def in_theta(self, outcome: Outcome) -> Outcome:
@@ -92,7 +92,7 @@ class LinearObjective:
         outcome = replace(outcome, at_boundary=at_boundary, advice=convergence_advice(self.search, outcome))
         if self.search.frame.is_trivial:
             return outcome
-        gradient, scales = self.criterion.evaluate(theta).gradient, self.criterion.templates.search_lower == 0.0
+        gradient, scales = self.criterion.evaluate(theta).gradient, self.criterion.covariances.search_lower == 0.0
         return replace(
             outcome,
             theta=theta,
@@ -118,21 +118,21 @@ class LinearFit:
 
 
 def solve_model(
-    gram: Gram, templates: ModelCovariance, reml: bool, options: SearchOptions, solver: Solver | None = None
+    gram: Gram, covariances: ModelCovariance, reml: bool, options: SearchOptions, solver: Solver | None = None
 ) -> LinearFit:
     """The minimum of the criterion.
 
     Parameters
     ----------
     gram : the blocks A.
-    templates : of the covariance.
+    covariances : of the covariance.
     reml : the REML criterion, or the deviance.
     options : of the search.
     solver : an exact one of gram, where there is one already.
     """
     if solver is None or not solver.is_exact:  # the probes of another search are not those of this one
         solver = LINEAR_SOLVERS[options.solver](gram, options.seed)
-    criterion = Criterion(gram, templates, reml, solver)
+    criterion = Criterion(gram, covariances, reml, solver)
     if solver.is_exact:
         with quiet_driver(gram):
             return LinearFit(criterion, minimize_criterion(criterion, options.optimizer, options.theta0), None)
@@ -143,9 +143,9 @@ def solve_model(
 
 def solve_iteratively(criterion: Criterion, options: SearchOptions) -> LinearFit:
     """The zero of the score that probes estimate; see `solve_score_equation`."""
-    solver, templates = criterion.solver, criterion.templates
-    objective = linear_objective(criterion, frame_for(solver, templates))
-    start = objective.starts(solver.start(templates), options.theta0)[0]
+    solver, covariances = criterion.solver, criterion.covariances
+    objective = linear_objective(criterion, frame_for(solver, covariances))
+    start = objective.starts(solver.start(covariances), options.theta0)[0]
     end = solve_score_equation(objective, start, options.mc_tol)
     criterion, outcome = end.objective.criterion, end.objective.in_theta(end.outcome)
     theta = end.objective.search.frame.outward(end.outcome.theta)
@@ -155,11 +155,11 @@ def solve_iteratively(criterion: Criterion, options: SearchOptions) -> LinearFit
 
 def minimize_criterion(criterion: Criterion, optimizer: str, theta0: Any = None) -> Outcome:
     """Minimise the deviance or REML criterion over theta."""
-    templates, small = criterion.templates, criterion.solver.compressed()
-    frame = frame_for(criterion.solver, templates)
-    fast = criterion if small is None else Criterion(small, templates, criterion.reml)
+    covariances, small = criterion.covariances, criterion.solver.compressed()
+    frame = frame_for(criterion.solver, covariances)
+    fast = criterion if small is None else Criterion(small, covariances, criterion.reml)
     objective = linear_objective(fast, frame)
-    first = objective.starts(criterion.solver.start(templates), theta0)
+    first = objective.starts(criterion.solver.start(covariances), theta0)
     cheap, gradient = fast.solver.is_cheap, None
     if cheap and has_levels(criterion) and twofold.is_affordable(criterion.gram):
         gradient = objective.of(criterion).search.exact_gradient
@@ -167,31 +167,31 @@ def minimize_criterion(criterion: Criterion, optimizer: str, theta0: Any = None)
 
 
 def starts(
-    moments: np.ndarray, templates: ModelCovariance, theta0: Any, identity: np.ndarray
+    moments: np.ndarray, covariances: ModelCovariance, theta0: Any, identity: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """The preferred start first: theta0, else from moments; then identity templates and two rescaled ones."""
-    others = (moments, identity, templates.scaled(moments, 0.2), templates.scaled(moments, 5.0))
-    return others if theta0 is None else (checked_theta0(theta0, templates), *others)
+    """The preferred start first: theta0, else from moments; then identity covariances and two rescaled ones."""
+    others = (moments, identity, covariances.scaled(moments, 0.2), covariances.scaled(moments, 5.0))
+    return others if theta0 is None else (checked_theta0(theta0, covariances), *others)
 
 
-def frame_for(solver: Solver, templates: ModelCovariance) -> Frame:
+def frame_for(solver: Solver, covariances: ModelCovariance) -> Frame:
     """The coordinates of the search."""
     gram = solver.gram
     bases = [term.basis for term in gram.terms if term.penalized]
-    return frame_of(templates, bases, solver.squares(), [gram.n / levels for levels in solver.level_counts()])
+    return frame_of(covariances, bases, solver.squares(), [gram.n / levels for levels in solver.level_counts()])
 
 
 def boundary(search: Restricted, point: np.ndarray, theta: np.ndarray) -> np.ndarray:
     """(n_theta,) parameters at a bound: lme4's rule, but for scales that are small because a covariate is large."""
     criterion = search.criterion
     small = search.frame.at_boundary(search.start(point))
-    for term in criterion.templates.terms:
+    for term in criterion.covariances.terms:
         if term.covariance.is_invariant:
             small[term.part] = term.covariance.at_boundary(theta[term.part])
     if not (small & (theta != 0)).any():
         return small
     squares = criterion.solver.squares()
-    for term, lam in zip(criterion.templates.terms, criterion.templates.lambdas(theta), strict=True):
+    for term, lam in zip(criterion.covariances.terms, criterion.covariances.lambdas(theta), strict=True):
         columns = square_root(squares[term.joint]) @ criterion.gram.terms[term.joint].basis[:, term.slots]
         scales = np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :]
         if term.covariance.is_invariant and scales.min(initial=np.inf) > NO_EFFECT:
@@ -219,7 +219,7 @@ def convergence_advice(search: Restricted, outcome: Outcome) -> str:
 def uncentred_covariates(criterion: Criterion) -> list[str]:
     """Covariates of random effects that vary little beside their size: all but a full covariance depends on that."""
     advice, squares = [], criterion.solver.squares()
-    for term in criterion.templates.terms:
+    for term in criterion.covariances.terms:
         basis, square = criterion.gram.terms[term.joint].basis, squares[term.joint]
         for slot, name in zip(term.slots, term.names, strict=True):
             ratio = abs(basis[0, slot]) * np.sqrt(square[0, 0] / max(square[slot, slot], 1e-300)) if slot else 0.0

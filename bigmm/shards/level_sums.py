@@ -22,7 +22,7 @@ from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.execute import Executor, Sharded
 from bigmm.execute.spill import SpillFile, moved
-from bigmm.objective import templates_for
+from bigmm.objective import covariances_for
 from bigmm.objective.identification import check_factor, widest
 from bigmm.planning.memory import level_sums_bytes
 from bigmm.planning.settings import Settings
@@ -93,9 +93,9 @@ def level_model(sums: LevelSums, how: Settings) -> LevelModel:
     """The model of the sums. Raises DataError for what cannot be identified."""
     layout, chain, facts = sums.layout, sums.chain, sums.facts
     assembled, columns = _fixed_part(sums)
-    templates = templates_for(layout, chain)
+    covariances = covariances_for(layout, chain)
     for number, j in enumerate(chain):
-        name, width, size = columns.shell.terms[number].name, widest(templates, number), int(facts.sizes[number])
+        name, width, size = columns.shell.terms[number].name, widest(covariances, number), int(facts.sizes[number])
         check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
@@ -119,7 +119,7 @@ def _recipe(
         read=partial(read, source, spec),
         build=partial(_summed, total),
         leading=leading,
-        n_shards=shard_count(size.rows, size.each, layout.groupings[leading].n_levels),
+        n_shards=shard_count(size.rows, size.row_bytes, layout.groupings[leading].n_levels),
         store=partial(SumFiles, total, leading, shape) if through_files else None,
         shuffle_bytes=size.nbytes + sums,
         sorted_bytes=sums if workers.shares_memory and sums_in_files(layout, limit) else 0,

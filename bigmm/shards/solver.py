@@ -259,10 +259,10 @@ class ShardedSolver:
                 self._driver = self.gathered()
         return self._driver
 
-    def start(self, templates: ModelCovariance) -> np.ndarray:
+    def start(self, covariances: ModelCovariance) -> np.ndarray:
         """See `moment_start`."""
         sums = self.shards.map(level_tasks.start_sums, self.columns, fixed_coefficients(self.gram))
-        return start_from(reduce(lambda a, b: a.merge(b), sums), self.gram, templates)
+        return start_from(reduce(lambda a, b: a.merge(b), sums), self.gram, covariances)
 
     def squares(self) -> tuple[np.ndarray, ...]:
         """See `Solver.squares`."""

@@ -75,7 +75,7 @@ class Persisted:
 
     future: Any
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Persisted, (None,)
 
 
@@ -87,15 +87,15 @@ class DaskPart:
     ``supplied`` with their results.
     """
 
-    graph: dict
+    graph: dict[str, Any]
     key: Any
 
     @property
-    def futures(self) -> tuple:
+    def futures(self) -> tuple[Any, ...]:
         """Persisted results that this partition needs."""
         return tuple(task.future for task in self.graph.values() if isinstance(task, Persisted))
 
-    def supplied(self, results: Sequence) -> DaskPart:
+    def supplied(self, results: Sequence[Any]) -> DaskPart:
         """The same part with the results of ``futures`` in place."""
         following = iter(results)
         graph = {key: next(following) if isinstance(task, Persisted) else task for key, task in self.graph.items()}

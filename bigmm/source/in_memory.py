@@ -21,11 +21,11 @@ class InMemoryPartition(Partition):
     load: Callable[[Sequence[str]], pa.Table]
 
     @property
-    def futures(self) -> tuple:
+    def futures(self) -> tuple[Any, ...]:
         """Results on a cluster that must be there before `load` can run on a worker."""
         return getattr(self.load, "futures", ())
 
-    def supplied(self, results: Sequence) -> InMemoryPartition:
+    def supplied(self, results: Sequence[Any]) -> InMemoryPartition:
         """The same partition with the results of ``futures`` in place."""
         return replace(self, load=self.load.supplied(results))  # type: ignore[attr-defined]
 
@@ -40,7 +40,7 @@ class TableSlice:
         """The named columns."""
         return self.table.select(list(columns))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self.table.schema) as writer:
             writer.write_table(self.table)
@@ -59,7 +59,7 @@ class InMemorySource:
     predicate: Predicate | None
     partitions: tuple[InMemoryPartition, ...]
     description: str
-    declared_levels: Mapping[str, tuple]
+    declared_levels: Mapping[str, tuple[Any, ...]]
     lost_orders: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -90,7 +90,7 @@ class InMemorySource:
         """Rows before any filter; 0 when unknown (Dask)."""
         return sum(partition.rows for partition in self.partitions)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return InMemorySource, (self.unified, self.predicate, (), self.description, dict(self.declared_levels))
 
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
@@ -117,7 +117,7 @@ class InMemorySource:
 def in_memory_table(
     table: pa.Table,
     unified: Unified,
-    levels: Mapping[str, tuple],
+    levels: Mapping[str, tuple[Any, ...]],
     description: str,
     given_filter: Any,
     partition_bytes: int,

@@ -107,7 +107,7 @@ class Orders:
     ``levels``: column -> its levels in order; ``lost``: column -> why its order cannot be known.
     """
 
-    levels: Mapping[str, tuple]
+    levels: Mapping[str, tuple[Any, ...]]
     lost: Mapping[str, str]
 
 

@@ -111,7 +111,7 @@ def test_sizes_of_blocks(name):
 def test_the_exact_solver(name):
     """Three dense blocks of the tail in a factor; per stage the factor, and what it has of [X y]."""
     rows = Rows.draw(SHAPES[name], 1)
-    factor = Criterion(rows.gram, rows.templates, True).factor(np.full(rows.templates.n_theta, 0.5)).blocks
+    factor = Criterion(rows.gram, rows.covariances, True).factor(np.full(rows.covariances.n_theta, 0.5)).blocks
     structure, sizes = factor.structure, sizes_of(rows.gram)
     dense = memory.tail_bytes(sizes.dense_columns, 1)
     assert [nbytes(a) for a in (structure.base, factor.schur, factor.tail)] == [dense] * 3
@@ -126,8 +126,8 @@ def test_the_iterative_solver():
     """What a factor with probes has beside A is within the model, and the model is not far above it."""
     rows = Rows.draw(Shape(((120, 1, False), (90, 1, False)), n=600), 1)
     gram = rows.gram
-    criterion = Criterion(gram, rows.templates, True, LINEAR_SOLVERS["iterative"](gram, 0))
-    sizes, sample = sizes_of(gram), criterion.factor(np.full(rows.templates.n_theta, 0.5)).sample
+    criterion = Criterion(gram, rows.covariances, True, LINEAR_SOLVERS["iterative"](gram, 0))
+    sizes, sample = sizes_of(gram), criterion.factor(np.full(rows.covariances.n_theta, 0.5)).sample
     found = nbytes(sample) - nbytes(gram)
     assert found <= memory.iterative_bytes(sizes.sparse, 210, sizes.dense) <= 12 * found
 

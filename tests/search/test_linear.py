@@ -12,8 +12,8 @@ from tests.oracle import SHAPES, Rows
 
 @pytest.mark.parametrize("name", MODELS)
 def test_compression_changes_no_outcome(name, monkeypatch):
-    gram, templates = MODELS[name]
-    criterion = Criterion(gram, templates, True)
+    gram, covariances = MODELS[name]
+    criterion = Criterion(gram, covariances, True)
     compressed = linear.minimize_criterion(criterion, "auto")
     monkeypatch.setattr(criterion.solver, "compressed", lambda: None)
     whole = linear.minimize_criterion(criterion, "auto")
@@ -26,7 +26,7 @@ def test_compression_changes_no_outcome(name, monkeypatch):
 @pytest.mark.parametrize("optimizer", ["auto", "bobyqa"])
 def test_every_structure_converges(kind, optimizer):
     model = Rows.draw(SHAPES[kind], 6)
-    criterion = Criterion(model.gram, model.templates, True)
+    criterion = Criterion(model.gram, model.covariances, True)
     outcome = linear.minimize_criterion(criterion, optimizer)
     assert outcome.converged, outcome.advice
     assert np.all(outcome.theta[criterion.lower == 0] >= 0)
@@ -39,15 +39,15 @@ def test_every_structure_converges(kind, optimizer):
 
 def test_restarts_where_evaluations_are_cheap():
     model = Rows.draw(SHAPES["three crossed"], 0)
-    outcome = linear.minimize_criterion(Criterion(model.gram, model.templates, True), "auto")
+    outcome = linear.minimize_criterion(Criterion(model.gram, model.covariances, True), "auto")
     assert outcome.starts == 4
     assert CholeskySolver(model.gram).is_cheap
 
 
 def test_theta0_comes_first():
     model = Rows.draw(SHAPES["crossed"], 0)
-    moments, given = moment_start(model.gram, model.templates), np.array([0.3, 0.4])
-    first, *rest = linear.starts(moments, model.templates, given, np.ones(2))
+    moments, given = moment_start(model.gram, model.covariances), np.array([0.3, 0.4])
+    first, *rest = linear.starts(moments, model.covariances, given, np.ones(2))
     np.testing.assert_array_equal(first, [0.3, 0.4])
     assert len(rest) == 4
 

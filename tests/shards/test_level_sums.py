@@ -93,7 +93,7 @@ def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
     # at one theta all that is read off agrees to rounding
     again = fit(lake, name, theta0=here.theta)
     criteria = here.fitted.criterion, again.fitted.criterion
-    starts = [criterion.solver.start(criterion.templates) for criterion in criteria]
+    starts = [criterion.solver.start(criterion.covariances) for criterion in criteria]
     np.testing.assert_allclose(*starts, rtol=1e-8)
     for found, expected in zip(*(criterion.solver.squares() for criterion in criteria), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-10)
