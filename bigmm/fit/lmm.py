@@ -32,8 +32,7 @@ from bigmm.execute import Executor, cut_lanes
 from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.execute.memory import give_back
 from bigmm.fit.inputs import InputOptions, Inputs, open_inputs
-from bigmm.fit.residual import with_residual_advice
-from bigmm.fit.settings import Settings, settings, start_values
+from bigmm.fit.options import Settings, settings, start_values
 from bigmm.objective import ModelCovariance, covariances_for
 from bigmm.objective.factorization import Solver
 from bigmm.objective.identification import check_identified
@@ -44,6 +43,7 @@ from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
 from bigmm.search.linear import solve_model
 from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
+from bigmm.search.residual import with_residual_advice
 from bigmm.shards.level_sums import LevelModel, level_model, sum_by_level
 from bigmm.source import Source
 from bigmm.version import __version__

@@ -30,6 +30,7 @@ from bigmm.objective.driver_levels import ExactFactor, modes_from
 from bigmm.objective.factorization import Lams, LevelMoments, Modes
 from bigmm.objective.information import Changes
 from bigmm.objective.start import fixed_coefficients, start_from
+from bigmm.planning.memory import gathered_bytes
 from bigmm.shards import level_tasks
 
 T = TypeVar("T")
@@ -61,14 +62,11 @@ class ShardedLevels:
     def whole_gram(self) -> Gram:
         """All blocks on the driver, levels in the order of `numbers`; MemoryLimitError when that is too much."""
         m = len(self.columns.picked)
-        widths = [len(own) for own in self.columns.covariates]
-        above = [sum(widths[t + 1 :]) for t in range(len(widths))]
-        each = [8 * k * (2 * k + 2 * m + 3 * w) for k, w in zip(widths, above, strict=True)]
-        needed = sum(2 * q * size for q, size in zip(self.sizes, each, strict=True))
-        if needed > self.memory_limit:
+        nbytes = gathered_bytes(self.sizes, [len(columns) for columns in self.columns.covariates], m)
+        if nbytes > self.memory_limit:
             raise MemoryLimitError(
                 f"the blocks of {max(self.sizes):,} levels stay with the workers; this answer needs them in one place, "
-                f"about {-(-needed // 2**20):,} MiB, but the memory limit is {self.memory_limit >> 20:,} MiB: fit with "
+                f"about {-(-nbytes // 2**20):,} MiB, but the memory limit is {self.memory_limit >> 20:,} MiB: fit with "
                 "a larger memory_limit"
             )
         parts = self.shards.map(chain_gram, self.columns)

@@ -15,10 +15,10 @@ from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
 from bigmm.execute.clock import Clock
-from bigmm.fit.engines import ENGINES
 from bigmm.fit.inputs import InputOptions, open_inputs
-from bigmm.fit.settings import settings
+from bigmm.fit.options import settings
 from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.laplace.engines import ENGINES
 from bigmm.planning import memory, placement, sharding, solver_choice
 from bigmm.planning.block_bounds import block_bounds, bounds_of_order, entries
 from bigmm.planning.forecast import LOOKS

@@ -143,6 +143,14 @@ def test_levels_with_the_workers(name):
     assert memory.level_sums_bytes(layout) == expected
 
 
+def test_levels_that_are_gathered():
+    """The blocks of nested factors, from two shards and joined, are within the model, and not far below it."""
+    gram = Rows.draw(SHAPES["nested chain"], 1).gram
+    blocks = nbytes([(t.diagonal, t.dense) for t in gram.terms], [(b.data, b.indices) for b in gram.cross.values()])
+    model = memory.gathered_bytes([t.n_levels for t in gram.terms], [t.width for t in gram.terms], len(gram.xy))
+    assert 2 * blocks <= model <= 5 * blocks
+
+
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_rows_in_shards(name, weighted):

@@ -8,16 +8,16 @@ import numpy as np
 
 from bigmm.blocks import Gram
 from bigmm.errors import DataError
-from bigmm.fit import runaway
-from bigmm.fit.engines import make_engine
-from bigmm.fit.offsets import wide_offset
 from bigmm.laplace.coordinates import Coordinates, row_frame
+from bigmm.laplace.engines import make_engine
 from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.objective import Parameters
+from bigmm.laplace.offsets import wide_offset
 from bigmm.laplace.start import Start
 from bigmm.objective.criterion import fixed_map
 from bigmm.objective.frame import Frame
 from bigmm.optimize import Outcome
+from bigmm.search import separation
 from bigmm.search.generalized import GeneralizedObjective, SecondStart, minimize_twice
 from bigmm.search.options import SearchOptions, checked_theta0
 from bigmm.search.stochastic import StochasticOutcome, solve_score_equation
@@ -27,7 +27,7 @@ SHARES = (1.0, 0.3, 0.05, 1e-3)
 """Of the starting theta, tried in turn."""
 
 
-class Search:
+class GlmmSearch:
     """The minimisation of the deviance.
 
     Attributes
@@ -54,7 +54,7 @@ class Search:
             if options.theta0 is None
             else checked_theta0(options.theta0, covariances)
         )
-        self.phi_bounds = runaway.dispersion_bounds(family, start.phi)
+        self.phi_bounds = separation.dispersion_bounds(family, start.phi)
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         if not (np.isfinite(start.ll) and np.all(np.isfinite(information))):
             raise DataError(no_start(model, start))
@@ -87,8 +87,8 @@ class Search:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
         layout = self.model.spec.layout
         sizes = {term.name: term.n_levels for term in layout.joint}
-        runaway.check_dispersion(self.model.family, sizes, self.parameters.rows)
-        runaway.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
+        separation.check_dispersion(self.model.family, sizes, self.parameters.rows)
+        separation.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         start = self._feasible(self.start.beta)
         if start is None:
             raise DataError(no_start(self.model, self.start))

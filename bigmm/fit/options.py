@@ -1,4 +1,4 @@
-"""What is asked of a generalized model, checked for a fit and for its plan alike."""
+"""The options of a fit, checked once for fits and plans alike."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 
 from bigmm.design import DesignSpec
+from bigmm.display import progress_callback
 from bigmm.errors import UsageError
+from bigmm.execute.memory import memory_bytes
 from bigmm.families import FAMILIES, Family
 from bigmm.families import family as family_named
+from bigmm.objective.solvers import LINEAR_SOLVERS
+from bigmm.planning.settings import Settings
 
 MOST_POINTS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class GlmmOptions:
     """family; observed: whether log|M| has observed working weights; nagq: 0 fast, 1 Laplace, or quadrature points."""
 
     family: Family
@@ -29,7 +33,7 @@ class Asked:
         return self.family.distribution.two_outcomes
 
 
-def asked(family: Any, link: str | None, nagq: Any, laplace: str | None, success: Any = None) -> Asked:
+def glmm_options(family: Any, link: str | None, nagq: Any, laplace: str | None, success: Any = None) -> GlmmOptions:
     """Check the options; raises UsageError."""
     chosen = family_named(family, link)
     if success is not None and not chosen.distribution.two_outcomes:
@@ -40,7 +44,7 @@ def asked(family: Any, link: str | None, nagq: Any, laplace: str | None, success
         raise UsageError(
             f"nagq must be 0 (fast), 1 (Laplace) or a number of quadrature points up to {MOST_POINTS}, got {nagq!r}"
         )
-    return Asked(chosen, observed, int(nagq))
+    return GlmmOptions(chosen, observed, int(nagq))
 
 
 def _which_weights(family: Family, laplace: str | None) -> bool:
@@ -69,3 +73,27 @@ def check_terms(spec: DesignSpec, nagq: int) -> None:
             f"nagq={nagq} needs exactly one scalar random effect such as (1 | g), but the formula has {terms}: use "
             "nagq=1 (Laplace) for several terms or random slopes"
         )
+
+
+def start_values(theta0: Any) -> np.ndarray | None:
+    """theta0 as numbers, None without; raises UsageError."""
+    if theta0 is None:
+        return None
+    try:
+        return np.asarray(theta0, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"theta0 must be numbers, one per element of theta, got {theta0!r}") from error
+
+
+def settings(solver: str, optimizer: str, memory_limit: Any, progress: Any) -> Settings:
+    """Check the options that say how a fit runs; raises UsageError."""
+    from bigmm.optimize import nlopt_methods
+
+    if solver not in ("auto", *LINEAR_SOLVERS):
+        names = ["'auto'", *map(repr, LINEAR_SOLVERS)]
+        raise UsageError(f"unknown solver {solver!r}: choose {', '.join(names[:-1])} or {names[-1]}")
+    if not isinstance(optimizer, str):
+        raise UsageError(f"optimizer must be a name such as 'auto', 'newton' or 'bobyqa', got {optimizer!r}")
+    if optimizer not in ("auto", "newton"):
+        nlopt_methods.algorithm(optimizer)
+    return Settings(solver, optimizer, memory_bytes(memory_limit), progress_callback(progress))

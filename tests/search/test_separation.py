@@ -7,8 +7,8 @@ import pytest
 
 from bigmm.errors import DataError
 from bigmm.families import family
-from bigmm.fit import runaway
 from bigmm.laplace.start import Start
+from bigmm.search import separation
 
 NAMES = np.array(["Intercept", "x"], object)
 
@@ -20,12 +20,12 @@ def start(ll: float) -> Start:
 @pytest.mark.parametrize("name", ["bernoulli", "binomial"])
 def test_separation_needs_every_row_right(name):
     with pytest.raises(DataError, match=r"complete separation: .*every 'y' .*\(coefficient 'x' grows"):
-        runaway.check_separation(family(name), start(-0.001), "y", NAMES)
-    runaway.check_separation(family(name), start(-0.7), "y", NAMES)
+        separation.check_separation(family(name), start(-0.001), "y", NAMES)
+    separation.check_separation(family(name), start(-0.7), "y", NAMES)
 
 
 def test_other_families_fit_perfectly_if_they_can():
-    runaway.check_separation(family("poisson"), start(-0.001), "y", NAMES)
+    separation.check_separation(family("poisson"), start(-0.001), "y", NAMES)
 
 
 @pytest.mark.parametrize(
@@ -40,29 +40,29 @@ def test_other_families_fit_perfectly_if_they_can():
 )
 def test_quasi_separation(beta, error, largest, lost):
     estimates, errors = np.array([0.3, beta]), np.array([0.1, error])
-    suspects = runaway.lost_coefficients(family("bernoulli"), estimates, errors, start(-100.0))
-    found = runaway.without_estimate(suspects, errors, np.array([1.0, largest]), NAMES)
+    suspects = separation.lost_coefficients(family("bernoulli"), estimates, errors, start(-100.0))
+    found = separation.without_estimate(suspects, errors, np.array([1.0, largest]), NAMES)
     assert bool(found) == lost
     assert found.startswith("quasi-complete separation: 'x' can grow without limit") or not lost
 
 
 def test_dispersion():
     gamma, counts = family("gamma"), family("negative_binomial")
-    low, high = runaway.dispersion_bounds(gamma, 2.0)
+    low, high = separation.dispersion_bounds(gamma, 2.0)
     assert low < np.log(2.0) < high
-    assert runaway.runaway_dispersion(gamma, 0.0, (low, high)) == ""
-    assert "the dispersion of gamma is not identified: it falls to 0 without limit" in runaway.runaway_dispersion(
+    assert separation.runaway_dispersion(gamma, 0.0, (low, high)) == ""
+    assert "the dispersion of gamma is not identified: it falls to 0 without limit" in separation.runaway_dispersion(
         gamma, low, (low, high)
     )
-    assert "grows without limit" in runaway.runaway_dispersion(gamma, high, (low, high))
-    bounds = runaway.dispersion_bounds(counts, 2.0)
-    assert "use family='poisson'" in runaway.runaway_dispersion(counts, bounds[1], bounds)
-    assert runaway.runaway_dispersion(family("poisson"), 0.0, bounds) == ""
+    assert "grows without limit" in separation.runaway_dispersion(gamma, high, (low, high))
+    bounds = separation.dispersion_bounds(counts, 2.0)
+    assert "use family='poisson'" in separation.runaway_dispersion(counts, bounds[1], bounds)
+    assert separation.runaway_dispersion(family("poisson"), 0.0, bounds) == ""
 
 
 def test_variance():
     names = ("g.(Intercept)", "g.x")
-    found = runaway.runaway_variance(family("bernoulli"), np.array([0.5, 80.0]), names)
+    found = separation.runaway_variance(family("bernoulli"), np.array([0.5, 80.0]), names)
     assert found.startswith("the standard deviation of g.x runs away (80 on the scale of the linear predictor)")
-    assert runaway.runaway_variance(family("bernoulli"), np.array([0.5, 8.0]), names) == ""
-    assert runaway.runaway_variance(family("poisson"), np.array([0.5, 80.0]), names) == ""
+    assert separation.runaway_variance(family("bernoulli"), np.array([0.5, 8.0]), names) == ""
+    assert separation.runaway_variance(family("poisson"), np.array([0.5, 80.0]), names) == ""

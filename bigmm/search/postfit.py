@@ -11,21 +11,21 @@ from bigmm.accumulate import Assembled
 from bigmm.blocks import Gram, TermBlock
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.errors import DataError
-from bigmm.fit import runaway
-from bigmm.fit.offsets import wide_offset
-from bigmm.fit.search import Search
 from bigmm.laplace.crossed import squared_length
 from bigmm.laplace.information import NOISY_STEP, STEP, covariance, observed_hessian
 from bigmm.laplace.objective import ModeBlocks
+from bigmm.laplace.offsets import wide_offset
 from bigmm.laplace.working import WorkingModel, working_model
 from bigmm.objective import Estimates
 from bigmm.objective.montecarlo import monte_carlo_error
 from bigmm.optimize import Outcome
+from bigmm.search import separation
+from bigmm.search.glmm import GlmmSearch
 from bigmm.search.stochastic import StochasticOutcome
 
 
 @dataclass(frozen=True, slots=True)
-class FinishedSearch:
+class PostFit:
     """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model;
     penalized: what the objective has beside log|M|; error: the record of the iterative solver's Monte Carlo error;
     observed: whether the blocks have observed working weights, else expected ones."""
@@ -53,7 +53,7 @@ class Optimum:
     penalized: float
 
 
-def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
+def postfit(search: GlmmSearch, outcome: Outcome, se: str) -> PostFit:
     """Blocks at the mode, covariance of the coefficients, modes. Raises DataError where the working weights vanish."""
     model, parameters = search.model, search.parameters
     _, theta, phi = parameters.split(outcome.theta)
@@ -75,10 +75,10 @@ def finish(search: Search, outcome: Outcome, se: str) -> FinishedSearch:
     beta = np.full(len(read.beta), np.nan)
     beta[np.isfinite(read.beta)] = search.back @ mode.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, mode.u, b)
-    return FinishedSearch(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record, observed)
+    return PostFit(outcome, mode.assembled, working, theta, phi, estimates, method, penalized, record, observed)
 
 
-def readable_blocks(search: Search, theta: np.ndarray) -> tuple[Optimum, WorkingModel, Estimates, bool]:
+def readable_blocks(search: GlmmSearch, theta: np.ndarray) -> tuple[Optimum, WorkingModel, Estimates, bool]:
     """(blocks at the mode, their model, what is read off it, whether their weights are the observed ones).
 
     The blocks have the weights of log|M|. Coefficients end at the maximum of the integral, where observed weights need
@@ -102,7 +102,7 @@ def readable_blocks(search: Search, theta: np.ndarray) -> tuple[Optimum, Working
     ) from failure
 
 
-def blocks_at_mode(search: Search, observed: bool) -> Optimum:
+def blocks_at_mode(search: GlmmSearch, observed: bool) -> Optimum:
     """From the engine of the search, with observed or expected working weights."""
     model, coordinates = search.model, search.coordinates
     blocks = search.engine.at_optimum(coordinates.engine_point(search.end), observed)
@@ -119,13 +119,13 @@ def blocks_at_mode(search: Search, observed: bool) -> Optimum:
     )
 
 
-def probe_record(search: Search) -> dict | None:
+def probe_record(search: GlmmSearch) -> dict | None:
     """Probes, deflation and seed that the objective takes; None where nothing is estimated."""
     return None if search.stochastic is None else asdict(search.stochastic.probing)
 
 
 def error_record(
-    search: Search, end: StochasticOutcome, working: WorkingModel, theta: np.ndarray, objective: float
+    search: GlmmSearch, end: StochasticOutcome, working: WorkingModel, theta: np.ndarray, objective: float
 ) -> dict:
     """`MonteCarloError` as plain values, with the errors of the coefficients beside those of theta."""
     n, error = search.parameters.n_beta, end.error
@@ -136,23 +136,23 @@ def error_record(
     return record | beta if n else record
 
 
-def runaway_advice(search: Search, beta: np.ndarray, error: np.ndarray) -> str:
+def runaway_advice(search: GlmmSearch, beta: np.ndarray, error: np.ndarray) -> str:
     """What ran away, "" when nothing did; beta, error (rank,): coefficients of the working columns, and their standard
     errors given theta."""
     model, covariances = search.model, search.model.covariances
-    lost = runaway.lost_coefficients(model.family, beta, error, search.start)
+    lost = separation.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
-        largest = np.max(model.shards.map(runaway.largest_values, model.fixed_columns), axis=0)
-        found = runaway.without_estimate(lost, error, largest, search.fixed_names)
+        largest = np.max(model.shards.map(separation.largest_values, model.fixed_columns), axis=0)
+        found = separation.without_estimate(lost, error, largest, search.fixed_names)
         if found:
             return found
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
     deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
-    advice = runaway.runaway_variance(model.family, deviations, covariances.names)
-    return advice or runaway.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
+    advice = separation.runaway_variance(model.family, deviations, covariances.names)
+    return advice or separation.runaway_dispersion(model.family, search.end[-1], search.phi_bounds)
 
 
-def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray | None:
+def observed_covariance(search: GlmmSearch, outcome: Outcome, se: str) -> np.ndarray | None:
     """(n_beta, n_beta) covariance of the coefficients from the Hessian; None where another was asked for, or where it
     fails."""
     parameters, coordinates, point = search.parameters, search.coordinates, search.end
@@ -172,7 +172,7 @@ def observed_covariance(search: Search, outcome: Outcome, se: str) -> np.ndarray
     return outward @ inverse[:n, :n] @ outward.T
 
 
-def coefficient_covariance(search: Search, covered: np.ndarray | None, rx: np.ndarray) -> tuple[np.ndarray, str]:
+def coefficient_covariance(search: GlmmSearch, covered: np.ndarray | None, rx: np.ndarray) -> tuple[np.ndarray, str]:
     """((p, p) covariance of the coefficients, "hessian" or "rx"), in the user's order with NaN for dropped ones."""
     if covered is None:
         return rx, "rx"
@@ -182,7 +182,7 @@ def coefficient_covariance(search: Search, covered: np.ndarray | None, rx: np.nd
     return out, "hessian"
 
 
-def turned(search: Search, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+def turned(search: GlmmSearch, modes: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     """Per term (q, k) u of the user's covariances, of the engine's u."""
     rotations = search.coordinates.rotations(search.end)
     return tuple(u @ rotation.T for u, rotation in zip(modes, rotations, strict=True))
