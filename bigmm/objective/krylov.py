@@ -22,7 +22,7 @@ from bigmm.blocks.iterative.probes import Probes, draw_probes, keys_of, make_pro
 from bigmm.blocks.iterative.sampled import SampledFactor
 from bigmm.blocks.iterative.structure import IterativeStructure, Order, analyse_iterative
 from bigmm.blocks.iterative.traces import EstimatedCovariances, Inverse, inverse, summed_covariances
-from bigmm.blocks.numeric_update import RowRefill
+from bigmm.blocks.numeric_update import RowUpdate
 from bigmm.blocks.structure import Structure
 from bigmm.objective.boundary import Projections, extrapolated
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels
@@ -69,6 +69,7 @@ class KrylovFactor(DriverFactor):
 
     def __init__(self, solver: KrylovSolver, blocks: IterativeFactor, sample: SampledFactor | None = None):
         self.solver, self.blocks, self._sample = solver, blocks, sample
+        self.structure = blocks.structure
         self._projections: dict[bool, Projections] = {}
 
     @property
@@ -82,11 +83,6 @@ class KrylovFactor(DriverFactor):
     def lams(self) -> Lams:
         """(k, k) per term, working basis."""
         return self.blocks.lams
-
-    @property
-    def structure(self) -> Structure:
-        """The blocks in their order of elimination, without a dense tail."""
-        return self.blocks.structure
 
     @property
     def logdet_z(self) -> float:
@@ -271,9 +267,9 @@ class KrylovSolver(DriverLevels):
         return analyse_iterative(self.gram, self.order)
 
     @cached_property
-    def update(self) -> RowRefill:
+    def update(self) -> RowUpdate:
         """What puts other numbers in the pattern."""
-        return RowRefill(self.gram)
+        return RowUpdate(self.gram)
 
     @property
     def structure(self) -> Structure:
