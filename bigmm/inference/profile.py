@@ -316,8 +316,7 @@ def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, 
             gradient[second] = side * value * evaluation.gradient[second] + rest * evaluation.gradient[third]
             return evaluation.value, gradient
 
-        least, start[free] = _search(both, start[free])
-        return least
+        return _search(both, start[free])[0]
 
     name = f"cor_{term.names[row]}.{term.names[column]}|{label(term)}"
     levels = criterion.gram.terms[term.joint].n_levels
