@@ -152,7 +152,7 @@ def main() -> None:
     if given.fit:
         fit(given.fit, given.workers, given.memory_limit, given.nagq)
         return
-    from bigmm.fit.settings import memory_bytes
+    from bigmm.fit.options import memory_bytes
 
     limit = memory_bytes(given.memory_limit)
     announce(f"{FORMULA}, bernoulli, nagq {given.nagq}, memory_limit {given.memory_limit}, {given.workers} threads")

@@ -32,7 +32,7 @@ from bigmm.design import learn
 from bigmm.execute import Executor, executor
 from bigmm.execute.clock import Clock
 from bigmm.fit.lmm import accumulate
-from bigmm.fit.settings import settings
+from bigmm.fit.options import settings
 from bigmm.objective.krylov import PRECISION
 from bigmm.source import open_source
 

@@ -27,6 +27,7 @@ from bigmm.errors import (
     UsageError,
     VersionError,
 )
+from bigmm.forks import at_work as _at_work
 from bigmm.kernel_cache import settle as _settle_kernel_cache
 from bigmm.version import __version__
 
@@ -82,7 +83,8 @@ def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module 'bigmm' has no attribute {name!r}")
     module, attribute = _LAZY[name]
-    loaded = importlib.import_module(module)
+    with _at_work():  # a fork meanwhile would leave the child with the lock of the import
+        loaded = importlib.import_module(module)
     return loaded if attribute is None else getattr(loaded, attribute)
 
 

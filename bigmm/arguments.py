@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 import numpy as np
 
 from bigmm.errors import ArgumentError, UsageError
+from bigmm.forks import at_work
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -116,7 +117,8 @@ def folded(name: str) -> str:
 
 
 def strict(function: Function, name: str = "") -> Function:
-    """The function, whose calls that do not fit the signature raise ArgumentError with what was meant.
+    """The function, whose calls that do not fit the signature raise ArgumentError with what was meant, and which is
+    refused in a process that was forked while another call ran.
 
     name: how messages call it, its own name by default.
     """
@@ -128,7 +130,8 @@ def strict(function: Function, name: str = "") -> Function:
             signature.bind(*positional, **named)
         except TypeError as error:
             raise ArgumentError(_misfit(name, signature, positional, named, str(error))) from None
-        return function(*positional, **named)
+        with at_work():
+            return function(*positional, **named)
 
     return cast(Function, call)
 
@@ -140,7 +143,7 @@ def strict_class(kind: type[Kind]) -> type[Kind]:
 
 
 def _misfit(
-    function: str, signature: inspect.Signature, positional: tuple, named: Mapping[str, Any], error: str
+    function: str, signature: inspect.Signature, positional: tuple[Any, ...], named: Mapping[str, Any], error: str
 ) -> str:
     """Why a call does not fit, in a whole sentence."""
     parameters = {name: p for name, p in signature.parameters.items() if name != "self"}

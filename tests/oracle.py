@@ -66,7 +66,7 @@ class Rows:
         return cls(shape, tuple(refs), tuple(z), x, factor, y, w, active, 0.7 if shape.shifted else 0.0)
 
     @property
-    def templates(self) -> ModelCovariance:
+    def covariances(self) -> ModelCovariance:
         terms, start = [], 0
         for j, (_, k, _) in enumerate(self.shape.terms):
             terms.append(TermCovariance(f"t{j}", tuple(map(str, range(k))), j, tuple(range(k)), start))
@@ -129,7 +129,7 @@ class Rows:
         return np.append(np.ones(self.x_user.shape[1] - len(self.active), bool), self.active)
 
     def dense(self, theta: np.ndarray, reml: bool) -> Dense:
-        lam = relative_factor(list(self.templates.lambdas(theta)), [q for q, _, _ in self.shape.terms])
+        lam = relative_factor(list(self.covariances.lambdas(theta)), [q for q, _, _ in self.shape.terms])
         z = [indicator(r, z, q) for (q, _, _), r, z in zip(self.shape.terms, self.refs, self.z, strict=True)]
         return Dense(self.y, self.x_user[:, self.kept], np.hstack(z), lam, self.w, reml)
 
@@ -188,12 +188,12 @@ SHAPES = {
 
 
 @st.composite
-def thetas(draw, templates: ModelCovariance) -> np.ndarray:
-    """Any theta: signs of all kinds, some or all columns of the templates exactly zero (singular)."""
+def thetas(draw, covariances: ModelCovariance) -> np.ndarray:
+    """Any theta: signs of all kinds, some or all columns of the covariances exactly zero (singular)."""
     kind = draw(st.sampled_from(["any", "some zero", "all zero", "diagonal"]))
     value = st.floats(-2.0, 2.0, allow_subnormal=False)
-    theta = np.array([draw(value) for _ in range(templates.n_theta)])
-    scales = templates.lower == 0
+    theta = np.array([draw(value) for _ in range(covariances.n_theta)])
+    scales = covariances.lower == 0
     if kind == "diagonal":
         theta[~scales] = 0.0
     if kind == "all zero":

@@ -64,6 +64,12 @@ def test_links_in_documents_lead_somewhere(project):
     assert broken == []
 
 
+@pytest.mark.parametrize("folder", ["decisions", "extending", "theory"])
+def test_each_page_is_listed(project, folder):
+    listed = set(re.findall(r"\]\((\w[\w-]*\.md)\)", (project / "docs" / folder / "README.md").read_text()))
+    assert {path.name for path in (project / "docs" / folder).glob("*.md")} - {"README.md"} <= listed
+
+
 def test_no_user_text_is_evaluated(project):
     """No eval, exec, compile or pickle.load anywhere: formulas are parsed, saved fits are data."""
     banned = {"eval", "exec", "compile", "__import__"}

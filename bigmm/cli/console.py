@@ -141,7 +141,7 @@ def _setting(name: str, meaning: Any = True) -> Callable[[click.Context, click.P
     return remember
 
 
-def talking(command: Callable) -> Callable:
+def talking(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --quiet, --log and --debug to a command; they set the Console that the command gets by `click.pass_obj`."""
     options = (
         click.option(

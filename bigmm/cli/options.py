@@ -23,7 +23,7 @@ UNITS = {
 }
 
 
-class Bytes(click.ParamType):
+class Bytes(click.ParamType):  # type: ignore[type-arg]
     """A size like 4GiB, 500 MB or 1000000."""
 
     name = "size"
@@ -41,7 +41,7 @@ class Bytes(click.ParamType):
         return size
 
 
-def model_options(command: Callable) -> Callable:
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The arguments and options that say which model: FORMULA, DATA... and those that every model takes."""
     options = (
         click.argument("formula"),
@@ -74,7 +74,7 @@ def model_options(command: Callable) -> Callable:
     return _decorated(command, options)
 
 
-def family_options(command: Callable) -> Callable:
+def family_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What makes a model generalized: --family, --link, --nagq, --laplace."""
     options = (
         click.option(
@@ -107,7 +107,7 @@ def family_options(command: Callable) -> Callable:
     return _decorated(command, options)
 
 
-def probe_options(command: Callable) -> Callable:
+def probe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The iterative solver's random vectors: --mc-tol, how small their errors are to be, and --seed."""
     tolerance = click.option(
         "--mc-tol",
@@ -128,7 +128,7 @@ def probe_options(command: Callable) -> Callable:
     return tolerance(seed(command))
 
 
-def where_options(command: Callable) -> Callable:
+def where_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where the work runs: --workers threads of this process, or a --scheduler's workers."""
     workers = click.option(
         "--workers", type=click.IntRange(min=1), metavar="N", help="Threads of this process; all cores by default."
@@ -136,7 +136,7 @@ def where_options(command: Callable) -> Callable:
     return scheduler_option(workers(command))
 
 
-def scheduler_option(command: Callable) -> Callable:
+def scheduler_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """--scheduler alone, for work that a cluster or all threads of this process do."""
     described = "Address of a running Dask scheduler, e.g. tcp://head:8786."
     return click.option("--scheduler", metavar="ADDRESS", help=described)(command)
@@ -148,7 +148,7 @@ def check_where(scheduler: str | None, workers: int | None) -> None:
         raise click.UsageError("--scheduler and --workers exclude each other: the scheduler has its own workers.")
 
 
-def random_options(command: Callable) -> Callable:
+def random_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Which random effects a prediction has: all, --random NAME once or more, or --population."""
     chosen = click.option(
         "--random",
@@ -195,7 +195,7 @@ def as_data(paths: tuple[str, ...]) -> str | list[str]:
     return paths[0] if len(paths) == 1 else list(paths)
 
 
-def _decorated(command: Callable, options: tuple[Callable, ...]) -> Callable:
+def _decorated(command: Callable[..., Any], options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
     for option in reversed(options):
         command = option(command)
     return command

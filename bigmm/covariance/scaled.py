@@ -96,10 +96,13 @@ class ScaledCorrelation(Covariance):
         return np.asarray(out)
 
     def start(self, root: Array) -> Array:
-        """Root mean squares of the standard deviations of the columns, without a correlation."""
+        """Root mean squares of the standard deviations of the columns, with a middle correlation.
+
+        Without a correlation the residual and the effects could not be told apart where each effect has one row.
+        """
         variances = np.square(root).sum(axis=1)
         scales = np.sqrt(self.selection.T @ variances / self.selection.sum(axis=0))
-        return scales if self.rho_bounds is None else np.append(scales, 0.0)
+        return scales if self.rho_bounds is None else np.append(scales, 0.5)
 
     def scaled(self, theta: Array, factor: float) -> Array:
         """See `Covariance.scaled`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -75,7 +76,7 @@ class _ColumnRecipes:
 
     names: list[str] = field(default_factory=lambda: ["1"])
     recipes: list[Recipe] = field(default_factory=list)
-    places: dict = field(default_factory=dict)
+    places: dict[Any, int] = field(default_factory=dict)
 
     def place(self, name: str, recipe: Recipe) -> int:
         if not recipe:
@@ -88,7 +89,7 @@ class _ColumnRecipes:
         return self.places[key]
 
 
-def _identity(atom: Atom) -> tuple:
+def _identity(atom: Atom) -> tuple[Any, ...]:
     if isinstance(atom, Numeric):
         return ("numeric", atom.text, atom.component, b"")
     return ("coded", atom.column, 0, atom.coding.tobytes())

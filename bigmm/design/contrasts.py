@@ -14,8 +14,8 @@ from bigmm.design.formula.grammar import parse_expression
 from bigmm.design.formula.tokens import tokenize
 from bigmm.errors import FormulaError, UsageError
 
-_BASED: dict[str, Callable] = {"Treatment": coding.TreatmentContrasts, "SAS": coding.SASContrasts}
-_PLAIN: dict[str, Callable] = {
+_BASED: dict[str, Callable[..., Any]] = {"Treatment": coding.TreatmentContrasts, "SAS": coding.SASContrasts}
+_PLAIN: dict[str, Callable[..., Any]] = {
     "Sum": coding.SumContrasts,
     "Helmert": coding.HelmertContrasts,
     "Poly": coding.PolyContrasts,

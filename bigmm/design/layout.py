@@ -15,11 +15,17 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """A factor whose level number is kept per row.
+    """A factor for which each row has a level number.
 
-    ``name`` is lme4's label ("g", "cask:batch"); ``variables`` the columns behind it, in the label's order;
-    ``labels`` (n_levels,) an array of level labels in R's factor order (components joined by ":" for interactions), or
-    what makes such labels when they are asked for.
+    Attributes
+    ----------
+    name : str
+        lme4's label, such as "g" or "cask:batch".
+    variables : tuple of str
+        The columns behind it, in the label's order.
+    labels : array (n_levels,)
+        Labels of the levels in R's order of factors, where ":" joins the parts of an interaction; or an object that
+        makes such an array when it is needed.
     """
 
     name: str
@@ -33,11 +39,20 @@ class Grouping:
 
 @dataclass(frozen=True, slots=True)
 class RandomTerm:
-    """One random-effects term as the user wrote it (after expanding ``/`` and ``||``), in lme4's order.
+    """One random-effects term of the formula, after ``/`` and ``||`` are expanded, in lme4's order.
 
-    ``group`` is the label shown ("g", and "g.1" for the second term of the same grouping); ``grouping`` indexes
-    `Layout.groupings`; ``covariates`` (k,) index columns (0 = constant); ``names`` (k,) are the covariates' names;
-    ``structure`` names the covariance of the columns (`bigmm.covariance`).
+    Attributes
+    ----------
+    group : str
+        The label that users see: "g", and "g.1" for the second term of the same grouping.
+    grouping : int
+        Index in `Layout.groupings`.
+    covariates : tuple of int (k,)
+        Indices of columns; 0 is the constant.
+    names : tuple of str (k,)
+        Names of the covariates.
+    structure : str
+        Name of the covariance of the covariates (`bigmm.covariance`).
     """
 
     group: str
@@ -49,10 +64,18 @@ class RandomTerm:
 
 @dataclass(frozen=True, slots=True)
 class FixedFactor:
-    """Columns of X that come from a factor with many levels: kept as level numbers, never expanded row by row.
+    """Columns of X that come from a factor with many levels. Rows have level numbers; the columns are never expanded.
 
-    Column block = diag(covariate) onehot(refs) @ contrast; ``contrast`` is (n_levels, m); ``positions`` (m,) are the
-    places of its columns in `Layout.fixed_names`.
+    Attributes
+    ----------
+    grouping : int
+        Index in `Layout.groupings`.
+    covariate : int
+        Index of a column. The block of X is diag(covariate) onehot(refs) contrast.
+    contrast : array (n_levels, m)
+        Coding of the levels.
+    positions : tuple of int (m,)
+        Indices of its columns in `Layout.fixed_names`.
     """
 
     grouping: int
@@ -65,14 +88,26 @@ class FixedFactor:
 class Layout:
     """How columns make X, Z and y.
 
-    columns: names of all columns, columns[0] == "1";
-    fixed_names: (p,) coefficient names in order;
-    fixed_columns: (p,) for each coefficient the column it is, or -1 when a FixedFactor supplies it;
-    fixed_factors: the factors with many levels; terms: random terms sorted by decreasing n_levels (stable, as lme4);
-    groupings: the factors that terms and fixed factors refer to;
-    one: (p,) weights c with X c = 1, or None when the constant is not in the span of X (known from the formula);
-    response: name of the response;
-    joint: the random terms joined by grouping, by decreasing number of levels, and the fixed factors after them.
+    Attributes
+    ----------
+    columns : tuple of str
+        Names of all columns; the first is "1".
+    fixed_names : tuple of str (p,)
+        Names of the coefficients in order.
+    fixed_columns : tuple of int (p,)
+        The column of each coefficient, or -1 where a fixed factor has it.
+    fixed_factors : tuple of FixedFactor
+        The factors with many levels.
+    terms : tuple of RandomTerm
+        Random terms by decreasing number of levels (stable, as in lme4).
+    groupings : tuple of Grouping
+        The factors that terms and fixed factors refer to.
+    one : array (p,) or None
+        Weights c with X c = 1; None when the formula says that the constant is not in the span of X.
+    response : str
+        Name of the response.
+    joint : tuple of JointTerm
+        The random terms joined by grouping, by decreasing number of levels, and the fixed factors after them.
     """
 
     columns: tuple[str, ...]
@@ -91,12 +126,22 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class DesignChunk:
-    """One partition encoded: rows with missing values are gone (and counted).
+    """The rows of one partition that count, as numbers.
 
-    columns: (c - 1, n) float64, C-contiguous, row i is layout column i + 1;
-    y: (n,) float64 response (offset NOT subtracted); refs: per grouping (n,) int32 level numbers (-1 = unseen, only in
-    prediction); w, offset: (n,) float64 or None; rows_read: rows before dropping;
-    dropped: ((column name, rows dropped because of it), ...), a row counts under the first column that lacks a value.
+    Attributes
+    ----------
+    columns : array (n, c - 1)
+        float64, C-contiguous. Column i of the layout is column i - 1 here, because the constant is left out.
+    y : array (n,)
+        The response. The offset is not subtracted.
+    refs : tuple of array (n,)
+        int32 level numbers by grouping. -1 is a level without a number, which only prediction meets.
+    w, offset : array (n,) or None
+        Weights, and the known part of the linear predictor.
+    rows_read : int
+        Number of rows before any is dropped.
+    dropped : tuple of (str, int)
+        Numbers of rows dropped, by the first column that lacks a value.
     """
 
     columns: np.ndarray
@@ -116,10 +161,20 @@ class DesignChunk:
 class JointTerm:
     """Random terms of one grouping, joined: the unit of accumulation and of elimination.
 
-    grouping indexes `Layout.groupings`, and factor is that grouping; covariates (k,) are the union of the members'
-    column indices, the constant first when present; members are indices into `Layout.terms`; slots[i] places member
-    i's covariates among `covariates`. A joint term of a fixed factor has its index in `fixed_factor`, no members, and
-    one covariate.
+    Attributes
+    ----------
+    grouping : int
+        Index in `Layout.groupings`.
+    factor : Grouping
+        That grouping.
+    covariates : tuple of int (k,)
+        Union of the members' columns, the constant first when it is among them.
+    members : tuple of int
+        Indices in `Layout.terms`.
+    slots : tuple of tuple of int
+        For each member the positions of its covariates among `covariates`.
+    fixed_factor : int or None
+        Index of a fixed factor. Such a joint term has one covariate and no members.
     """
 
     grouping: int

@@ -37,7 +37,7 @@ def learn(
     weights: str | None = None,
     offset: str | None = None,
     contrasts: Mapping[str, str] | None = None,
-    categories: Mapping[str, Sequence] | None = None,
+    categories: Mapping[str, Sequence[Any]] | None = None,
     drop_missing: bool = True,
     progress: Any = None,
     binomial: bool = False,
@@ -97,7 +97,7 @@ def learn_states(
     return _states(stateful_nodes(spec.parsed.nodes), source, executor, progress, {}, spec.completeness.before_states())
 
 
-def _refuse_lost_orders(parsed: ParsedFormula, lost: Mapping[str, str], declared: Mapping[str, Sequence]) -> None:
+def _refuse_lost_orders(parsed: ParsedFormula, lost: Mapping[str, str], declared: Mapping[str, Sequence[Any]]) -> None:
     """A categorical whose order is lost can number a grouping factor, but be no covariate and no response."""
     nodes = [parsed.response, *(node for part in parsed.parts for node in part.factors)]
     for name in dict.fromkeys(name for node in nodes for name in columns_of(node)):
@@ -115,7 +115,11 @@ class _Needs:
 
 
 def _needs(
-    parsed: ParsedFormula, source: Source, text: frozenset[str], chosen: DesignOptions, declared: Mapping[str, Sequence]
+    parsed: ParsedFormula,
+    source: Source,
+    text: frozenset[str],
+    chosen: DesignOptions,
+    declared: Mapping[str, Sequence[Any]],
 ) -> _Needs:
     nodes = [node for part in parsed.parts for node in part.factors if is_factor(node, text, chosen)]
     columns = [name for node in nodes for name in columns_of(node)]

@@ -14,11 +14,18 @@ VECTOR_WEIGHTS, VECTOR_OFFSET = "(weights)", "(offset)"
 
 @dataclass(frozen=True, slots=True)
 class DesignOptions:
-    """What the user said beside the formula.
+    """What the user says beside the formula.
 
-    ``factors``: numeric columns to be taken as factors; ``binomial``: the response may be levels or counts;
-    ``success``: labels of the levels of the response that count as 1, None for all but the first; ``meanings``: what
-    the numbers 0 and 1 of the response stand for, None where they are numbers.
+    Attributes
+    ----------
+    factors : tuple of str
+        Numeric columns that are taken as factors.
+    binomial : bool
+        The response may be levels or counts.
+    success : tuple of str or None
+        Labels of the levels of the response that count as 1; None for all but the first.
+    meanings : tuple of two str or None
+        What the numbers 0 and 1 of the response stand for; None where they are numbers.
     """
 
     formula: str

@@ -41,12 +41,24 @@ NEW_DATA = "new data"
 
 @dataclass(frozen=True, eq=False)
 class DesignSpec:
-    """How rows become y, X and Z.
+    """How rows become y, X and Z: the formula, with what was learned from the rows.
 
-    levels: column -> its levels; combinations: columns of an interaction grouping -> those that occur;
-    states: canonical text of a stateful transform -> what it learned; text: columns whose type makes them factors;
-    passes: over the rows, that learning took (0 where it was not learned); complete: whether levels and states are
-    known to be those of the rows that count; lost: column of a coded factor -> labels of its levels without such rows.
+    Attributes
+    ----------
+    levels : mapping of str to Levels
+        Levels of each column that is a factor.
+    combinations : mapping of tuple of str to Combinations
+        The combinations of levels that occur, by the columns of an interaction.
+    states : mapping of str to State
+        What each stateful transform learned, by its canonical text.
+    text : frozenset of str
+        Columns whose type makes them factors.
+    passes : int
+        Passes over the rows that learning took.
+    complete : bool
+        Levels and states are known to be those of the rows that count.
+    lost : mapping of str to tuple of str
+        Labels of levels without rows that count, by the column of a coded factor.
     """
 
     settings: DesignOptions

@@ -10,6 +10,7 @@ from typing import Any
 from bigmm.errors import UsageError
 from bigmm.execute.executor import Executor
 from bigmm.execute.threads.executor import ThreadExecutor
+from bigmm.forks import check_fork
 
 #: Seconds without any worker after which a pass on a cluster is given up (TemporaryError).
 NO_WORKER_SECONDS = 600.0
@@ -29,6 +30,7 @@ def executor(
     no_worker_seconds
         A pass on a cluster without any worker for so long is a TemporaryError.
     """
+    check_fork()
     if n_workers is not None:
         return ThreadExecutor(_checked(n_workers, client))
     if isinstance(client, Executor):

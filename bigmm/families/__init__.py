@@ -28,6 +28,8 @@ NAMES = (
     "gaussian",
     "gamma",
     "inverse_gaussian",
+    "beta",
+    "truncated_poisson",
 )
 
 __all__ = [

@@ -15,7 +15,7 @@ from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
 from bigmm.execute.clock import Clock
 from bigmm.fit.lambda_fn import checked, start_and_bounds
-from bigmm.fit.settings import Settings, settings
+from bigmm.fit.options import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
 from bigmm.optimize import Problem, minimize
 from bigmm.optimize.nlopt_methods import algorithm

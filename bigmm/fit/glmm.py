@@ -9,12 +9,9 @@ from bigmm.design.completion import check_response, complete_design, row_counts
 from bigmm.design.encoding.first_rows import first_rows
 from bigmm.errors import UsageError
 from bigmm.execute.clock import Clock, peak_rss_bytes
-from bigmm.fit.asked import asked, check_terms
-from bigmm.fit.finish import finish
-from bigmm.fit.held_model import held_model, looked_rows, with_counted_rows
 from bigmm.fit.inputs import InputOptions, open_inputs
-from bigmm.fit.search import Search, Wishes
-from bigmm.fit.settings import settings, start_values
+from bigmm.fit.options import check_terms, glmm_options, settings, start_values
+from bigmm.laplace.glmm_data import glmm_data, shard_rows, with_counted_rows
 from bigmm.laplace.start import glm_start
 from bigmm.objective.montecarlo import TOLERANCE
 from bigmm.planning.limits import check_fewest_pairs, checked_solver
@@ -22,7 +19,10 @@ from bigmm.planning.placement import shard_chain
 from bigmm.planning.sharding import row_sizes, storage
 from bigmm.results import FittedGlmm, GlmmResults
 from bigmm.results.doubts import warned
-from bigmm.solver import checked_seed, checked_tolerance, quiet_driver
+from bigmm.search.driver import quiet_driver
+from bigmm.search.glmm import GlmmSearch
+from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
+from bigmm.search.postfit import postfit
 from bigmm.version import __version__
 
 SINGULAR = 1e-4
@@ -111,7 +111,7 @@ def glmm(
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how = settings(solver, optimizer, memory_limit, progress)
-    options = asked(family, link, nagq, laplace, success)
+    options = glmm_options(family, link, nagq, laplace, success)
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
     if compress not in ("auto", False):
@@ -144,7 +144,7 @@ def glmm(
             kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how.memory_limit)
             if chain is None:
                 check_fewest_pairs(source, spec, workers, how, head, kept.resident)
-            rows = looked_rows(source, spec, options.family, workers, how, chain, head)
+            rows = shard_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
             sums = rows.look.products
             counts = row_counts(spec, sums.n, dict(rows.look.dropped), sums.counts)
@@ -155,20 +155,20 @@ def glmm(
         spec = complete
         del rows  # their memory is the next pass's
     with clock("shard"):
-        model = held_model(rows, spec, options.family)
+        model = glmm_data(rows, spec, options.family)
         gram = model.assembled.gram
         solved_by, why = checked_solver(gram, spec.layout, how, kept.resident if chain is None else None)
     with clock("start"):
-        start = glm_start(model.held.map, options.family, model.fixed_columns, model.assembled.gram.n)
+        start = glm_start(model.shards.map, options.family, model.fixed_columns, model.assembled.gram.n)
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):
-        wishes = Wishes(theta0, how.optimizer, solved_by, seed, mc_tol)
-        search = Search(model, start, options.nagq, options.observed, wishes)
+        search_options = SearchOptions(theta0, how.optimizer, solved_by, seed, mc_tol)
+        search = GlmmSearch(model, start, options.nagq, options.observed, search_options)
         model = search.model
         outcome = search.run()
     with clock("estimate"), quiet_driver(model.assembled.gram):
-        fitted = finish(search, outcome, se)
+        fitted = postfit(search, outcome, se)
     return GlmmResults(
         FittedGlmm(
             formula=spec.settings.formula,
@@ -208,7 +208,7 @@ def glmm(
     )
 
 
-def is_singular(search: Search) -> bool:
+def is_singular(search: GlmmSearch) -> bool:
     """Is some variance zero, or some correlation one? The search's coordinates know no unit of a covariate."""
     coordinates = search.coordinates
     return bool(coordinates.frame.at_boundary(coordinates.eta(search.end), SINGULAR).any())

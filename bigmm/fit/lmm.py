@@ -31,19 +31,20 @@ from bigmm.errors import DataError, UsageError
 from bigmm.execute import Executor, cut_lanes
 from bigmm.execute.clock import Clock, peak_rss_bytes
 from bigmm.execute.memory import give_back
-from bigmm.fit.checks import check_identified
-from bigmm.fit.held_levels import HeldModelOfLevels, hold_sums, levels_model
 from bigmm.fit.inputs import InputOptions, Inputs, open_inputs
-from bigmm.fit.residual import with_residual_advice
-from bigmm.fit.settings import Settings, settings, start_values
-from bigmm.objective import Templates, templates_for
+from bigmm.fit.options import Settings, settings, start_values
+from bigmm.objective import ModelCovariance, covariances_for
 from bigmm.objective.factorization import Solver
+from bigmm.objective.identification import check_identified
 from bigmm.planning.limits import check_fewest_pairs, check_pass_memory, checked_solver
 from bigmm.planning.memory import accumulator_bytes, has_many_pairs
 from bigmm.planning.placement import LevelPlacement, level_placement
 from bigmm.results import FittedLmm, LmmResults
 from bigmm.results.doubts import warned
-from bigmm.solver import checked_seed, checked_tolerance, solve_model
+from bigmm.search.linear import solve_model
+from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
+from bigmm.search.residual import with_residual_advice
+from bigmm.shards.level_sums import LevelModel, level_model, sum_by_level
 from bigmm.source import Source
 from bigmm.version import __version__
 
@@ -191,7 +192,7 @@ def summed(inputs: Inputs, how: Settings, clock: Clock) -> tuple[Ready, DesignSp
             placement = level_placement(source, spec, workers, how)
             held = None
             if placement is not None:
-                held = hold_sums(source, spec, placement.chain, placement.head, workers, how)
+                held = sum_by_level(source, spec, placement.chain, placement.head, workers, how)
         cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
         with clock("learn"):
             complete, more = complete_design(
@@ -208,7 +209,7 @@ def summed(inputs: Inputs, how: Settings, clock: Clock) -> tuple[Ready, DesignSp
         give_back()  # the sums of which the blocks were made
     else:
         with clock("accumulate"):
-            ready = assembled_there(levels_model(held, how), spec, placement)
+            ready = assembled_there(level_model(held, how), spec, placement)
     return replace(ready, passes=passes), spec
 
 
@@ -241,11 +242,11 @@ def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that a fit needs of the rows: blocks, templates, the name of the solver and the reason for it, counts of
+    """All that a fit needs of the rows: blocks, covariances, the name of the solver and the reason for it, counts of
     rows, and the number of passes. linear_solver: None where the blocks are on the driver."""
 
     assembled: Assembled
-    templates: Templates
+    covariances: ModelCovariance
     solver: str
     why: str
     rows_read: int
@@ -258,16 +259,16 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     """From the sums to the blocks on the driver."""
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
-        templates = templates_for(spec.layout, assembled.term_order)
-        check_identified(assembled.gram, templates)
+        covariances = covariances_for(spec.layout, assembled.term_order)
+        check_identified(assembled.gram, covariances)
         chosen, why = checked_solver(assembled.gram, spec.layout, how)
-    return Ready(assembled, templates, chosen, why, cross.rows_read, cross.dropped)
+    return Ready(assembled, covariances, chosen, why, cross.rows_read, cross.dropped)
 
 
-def assembled_there(held: HeldModelOfLevels, spec: DesignSpec, placement: LevelPlacement) -> Ready:
+def assembled_there(held: LevelModel, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
-    templates, facts = templates_for(spec.layout, placement.chain), held.facts
-    return Ready(held.assembled, templates, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
+    covariances, facts = covariances_for(spec.layout, placement.chain), held.facts
+    return Ready(held.assembled, covariances, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
 
 
 def fit_assembled(
@@ -287,8 +288,8 @@ def fit_assembled(
     """From the blocks to the fitted model: no row is read again."""
     gram = ready.assembled.gram
     with clock("optimize"):
-        search = {"optimizer": how.optimizer, "theta0": theta0, "seed": seed, "tolerance": mc_tol}
-        solved = solve_model(gram, ready.templates, reml, ready.solver, linear_solver=ready.linear_solver, **search)
+        options = SearchOptions(theta0, how.optimizer, ready.solver, seed, mc_tol)
+        solved = solve_model(gram, ready.covariances, reml, options, ready.linear_solver)
         criterion, outcome = solved.criterion, solved.outcome
     if not np.isfinite(outcome.value):
         raise DataError(

@@ -12,9 +12,8 @@ from bigmm.errors import UsageError
 from bigmm.execute import cut_lanes
 from bigmm.execute.clock import Clock
 from bigmm.execute.memory import in_units
-from bigmm.fit.asked import asked, check_terms
 from bigmm.fit.inputs import InputOptions, open_inputs
-from bigmm.fit.settings import settings
+from bigmm.fit.options import check_terms, glmm_options, settings
 from bigmm.planning.forecast import (
     IN_WORDS,
     LOOKS,
@@ -173,7 +172,7 @@ def plan(
     true_or_false("reml", reml)
     if family is None and not (nagq is laplace is success is None):
         raise UsageError("nagq=, laplace= and success= belong to a generalized model: give family= too")
-    options = None if family is None else asked(family, link, 1 if nagq is None else nagq, laplace, success)
+    options = None if family is None else glmm_options(family, link, 1 if nagq is None else nagq, laplace, success)
     rows_options = InputOptions(
         formula,
         data,

@@ -19,7 +19,7 @@ from bigmm.inference.satterthwaite import ProfileCurvature, profile_curvature, v
 from bigmm.objective.criterion import Criterion, fixed_map
 from bigmm.objective.frame import Framed
 from bigmm.objective.general import GeneralCriterion
-from bigmm.solver import frame_for
+from bigmm.search.linear import frame_for
 
 LARGEST_COMPONENT = 6000
 """Columns of Z in a component, above which the dense matrices of Kenward and Roger's method take gigabytes."""
@@ -33,7 +33,7 @@ def curvature_of(criterion: Any, theta: np.ndarray, positions: np.ndarray) -> Pr
 
 @curvature_of.register
 def _(criterion: Criterion, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
-    frame = frame_for(criterion.solver, criterion.templates)  # the coordinates of the search have ordinary units
+    frame = frame_for(criterion.solver, criterion.covariances)  # the coordinates of the search have ordinary units
     search = Framed(criterion, frame)
 
     def gradient(eta: np.ndarray) -> np.ndarray:
@@ -93,7 +93,7 @@ class LinearInference:
                 f"ddf='kenward-roger' needs dense matrices of {size:,} random effects that are connected by rows, more "
                 f"than {LARGEST_COMPONENT:,}: use ddf='satterthwaite'"
             )
-        lams = criterion.templates.working(gram, self.theta)
+        lams = criterion.covariances.working(gram, self.theta)
         to_user = fixed_map(gram)[gram.fixed_order][self.coefficients.positions]
         back = np.linalg.inv(to_user)
         sigma = float(np.sqrt(criterion.residual_variance(criterion.factor(self.theta))))
@@ -115,7 +115,7 @@ class LinearInference:
     def _directions(self) -> list[Direction]:
         """The changes of every Sigma that its structure allows."""
         gram, out = self.criterion.whole_gram, []
-        for term in self.criterion.templates.terms:
+        for term in self.criterion.covariances.terms:
             basis = gram.terms[term.joint].basis
             for change in sigma_directions(term.covariance, self.theta[term.part]):
                 whole = np.zeros((len(basis), len(basis)))

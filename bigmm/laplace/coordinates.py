@@ -40,14 +40,14 @@ class RowFrame:
     @property
     def is_linear(self) -> bool:
         """Whether the engine's parameters are linear in the search point."""
-        return all(term.covariance.is_invariant for term in self.frame.templates.terms)
+        return all(term.covariance.is_invariant for term in self.frame.covariances.terms)
 
     def matrices(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
         """Per joint term (k, k) T F R; point (n_theta,): a search point of the covariances."""
-        templates = self.frame.templates
-        out = tuple(np.zeros((k, k)) for k in templates.widths)
-        lambdas = templates.lambdas(self.frame.parameters(point))
-        for term, factor, own in zip(templates.terms, self.factors, lambdas, strict=True):
+        covariances = self.frame.covariances
+        out = tuple(np.zeros((k, k)) for k in covariances.widths)
+        lambdas = covariances.lambdas(self.frame.parameters(point))
+        for term, factor, own in zip(covariances.terms, self.factors, lambdas, strict=True):
             out[term.joint][:, term.slots] = factor @ own
         return out
 
@@ -55,9 +55,9 @@ class RowFrame:
         """(n of the roots, n_theta) derivative of the engine's parameters by a search point."""
         frame, first = self.frame, self.frame.slopes(point)[0]
         parameters, columns = frame.parameters(point), []
-        for term, factor in zip(frame.templates.terms, self.factors, strict=True):
+        for term, factor in zip(frame.covariances.terms, self.factors, strict=True):
             for along in term.covariance.directions(parameters[term.part]):
-                matrices = [np.zeros((k, k)) for k in frame.templates.widths]
+                matrices = [np.zeros((k, k)) for k in frame.covariances.widths]
                 matrices[term.joint][:, term.slots] = factor @ along
                 columns.append(self.roots.values(matrices))
         return np.array(columns).reshape(len(first), self.roots.n_theta).T * first
@@ -68,7 +68,7 @@ class RowFrame:
         frame, droots = self.frame, self.roots.joint(gradient)
         out, parameters = np.zeros((len(point), len(point))), frame.parameters(point)
         first, second = frame.slopes(point)
-        for term, factor in zip(frame.templates.terms, self.factors, strict=True):
+        for term, factor in zip(frame.covariances.terms, self.factors, strict=True):
             if not term.covariance.is_invariant:
                 part, own = term.part, parameters[term.part]
                 dlam = factor.T @ droots[term.joint][:, term.slots]
@@ -79,7 +79,7 @@ class RowFrame:
 
 
 def row_frame(
-    templates: ModelCovariance,
+    covariances: ModelCovariance,
     covariates: Sequence[Sequence[int]],
     root: np.ndarray,
     bases: Sequence[np.ndarray] | None = None,
@@ -88,15 +88,15 @@ def row_frame(
 
     Parameters
     ----------
-    templates : the model's covariance.
+    covariances : the model's covariance.
     covariates : per joint term (k,) numbers of its working columns.
     root : (c, c), root'root = C'WC / sum W of all working columns C, the constant first.
     bases : per joint term (k, k) T with Z = Z_working T; None: the identity.
     """
     bases = [np.eye(len(own)) for own in covariates] if bases is None else bases
-    made = [_term_frame(t, root[:, list(covariates[t.joint])], bases[t.joint]) for t in templates.terms]
+    made = [_term_frame(t, root[:, list(covariates[t.joint])], bases[t.joint]) for t in covariances.terms]
     factors, inverses, engine, sizes = zip(*made, strict=True)
-    return RowFrame(Frame(templates, factors, inverses, sizes), _roots(templates, bases), engine)
+    return RowFrame(Frame(covariances, factors, inverses, sizes), _roots(covariances, bases), engine)
 
 
 def _term_frame(
@@ -124,19 +124,19 @@ def _is_closed(term: TermCovariance, basis: np.ndarray) -> bool:
     return not basis[others][:, list(term.slots)].any()
 
 
-def _roots(templates: ModelCovariance, bases: Sequence[np.ndarray]) -> RootElements:
+def _roots(covariances: ModelCovariance, bases: Sequence[np.ndarray]) -> RootElements:
     """Elements of T F R: of each user term where T maps all terms of its factor to themselves, and otherwise of the
     whole joint term."""
     elements: list[tuple[int, int, int]] = []
     done: set[int] = set()
-    for term in templates.terms:
-        if all(_is_closed(other, bases[term.joint]) for other in templates.terms if other.joint == term.joint):
+    for term in covariances.terms:
+        if all(_is_closed(other, bases[term.joint]) for other in covariances.terms if other.joint == term.joint):
             elements += [(term.joint, row, column) for column in term.slots for row in term.slots]
         elif term.joint not in done:
             done.add(term.joint)
-            width = range(templates.widths[term.joint])
+            width = range(covariances.widths[term.joint])
             elements += [(term.joint, row, column) for column in width for row in width]
-    return RootElements(tuple(elements), templates.widths)
+    return RootElements(tuple(elements), covariances.widths)
 
 
 class Coordinates:
@@ -233,9 +233,9 @@ class Coordinates:
     def rotations(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
         """Per joint term (k, k) orthogonal Q with F eta = lambda Q: the engine's u are Q'u of the user's template, for
         T lambda u are the effects in working columns."""
-        templates, out = self.frame.templates, [np.eye(k) for k in self.frame.templates.widths]
-        lambdas = templates.lambdas(self.frame.parameters(self.eta(point)))
-        for term, factor, root in zip(templates.terms, self.frame.factors, lambdas, strict=True):
+        covariances, out = self.frame.covariances, [np.eye(k) for k in self.frame.covariances.widths]
+        lambdas = covariances.lambdas(self.frame.parameters(self.eta(point)))
+        for term, factor, root in zip(covariances.terms, self.frame.factors, lambdas, strict=True):
             if term.covariance.is_invariant:
                 out[term.joint][term.block] = _rotation(factor @ root)
         return tuple(out)

@@ -16,7 +16,7 @@ from bigmm.blocks.gram import Gram
 from bigmm.execute import Sharded
 from bigmm.families import Family
 from bigmm.laplace.leverages import third_order_sums
-from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
+from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters, ProbedEngine
 from bigmm.laplace.totals import Sums, summed, working_part
 from bigmm.laplace.wiring import Rows, Wiring, gram_of
 from bigmm.objective.covariances import RootElements
@@ -67,14 +67,14 @@ class CrossedLaplace:
         held: Sharded,
         wiring: Wiring,
         family: Family,
-        templates: RootElements,
+        roots: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,
         beta0: np.ndarray,
         solver: WorkingSolver,
     ):
-        self.held, self.wiring, self.family, self.templates = held, wiring, family, templates
+        self.held, self.wiring, self.family, self.roots = held, wiring, family, roots
         self.parameters, self.observed, self.constant, self.solver = parameters, observed, constant, solver
         self.profile = parameters.profile
         self.rules = wiring.rules(family)
@@ -85,6 +85,11 @@ class CrossedLaplace:
         self.passes = 0
         self._last: tuple[np.ndarray, Mode] | None = None
         self._evaluated: tuple[np.ndarray, Evaluation] | None = None
+
+    @property
+    def probed(self) -> ProbedEngine | None:
+        """None: see `laplace.montecarlo.ProbedLaplace`."""
+        return None
 
     # ------------------------------------------------------------------------------------------------ sums over rows
 
@@ -109,7 +114,7 @@ class CrossedLaplace:
         """PIRLS from the last mode; from zero when that fails."""
         if self._last is not None and same_point(self._last[0], psi):
             return self._last[1]
-        lams = self.templates.joint(self.parameters.split(psi)[1])
+        lams = self.roots.joint(self.parameters.split(psi)[1])
         found = self._pirls(psi, self._start(lams), self.beta)
         if not found.settled:
             found = self._pirls(psi, tuple(np.zeros_like(u) for u in self.u), self.beta)
@@ -130,7 +135,7 @@ class CrossedLaplace:
     def _pirls(self, psi, u: Terms, beta) -> Mode:
         theta_beta, theta, phi = self.parameters.split(psi)
         beta = beta if self.profile else theta_beta
-        lams = self.templates.joint(theta)
+        lams = self.roots.joint(theta)
         if not np.all(np.isfinite(psi)):
             return Mode(u, beta, np.inf, 0, False)
         inverses = tuple(np.linalg.pinv(lam) for lam in lams)
@@ -197,7 +202,7 @@ class CrossedLaplace:
         if not mode.settled:
             raise NotPositiveDefiniteError("no mode")
         _, theta, phi = self.parameters.split(psi)
-        lams = self.templates.joint(theta)
+        lams = self.roots.joint(theta)
         effects = tuple(u @ lam.T for u, lam in zip(mode.u, lams, strict=True))
         sums = self.sums(mode.beta, effects, phi, self.observed, with_x)
         factor = factor_o = self.factor(sums, lams)
@@ -246,7 +251,7 @@ class CrossedLaplace:
         rest = at.factor_o.remainder(third.z_c, v, tau)
         spherical = [r @ lam for r, lam in zip(rest, at.lams, strict=True)]
         theta_gradient = []
-        for j, row, column in self.templates.places():
+        for j, row, column in self.roots.elements:
             along = rest[j][:, row] - 2.0 * score[j][:, row]
             theta_gradient.append(
                 along @ u[j][:, column]
@@ -266,7 +271,7 @@ class CrossedLaplace:
         What the latter lacks vanishes at an inner optimum, and is all of the curvature in a column of lambda that is 0,
         where the modes are u = lambda'Z's: it is what the gradient has beside lambda.
         """
-        places, score = self.templates.places(), at.sums.score
+        places, score = self.roots.elements, at.sums.score
         factor = at.factor
         changes = changes_of([term.basis for term in factor.structure.gram.terms], factor.lams, places)
         theta, root = average_information(factor.structure, factor.quadratic, changes, score), factor.fixed_root()

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from bigmm.families import Family
-from bigmm.laplace.shards import Shard
+from bigmm.shards.shard import Shard
 
 WORTHWHILE = 0.5
 """Rows are counted when at most this share of them is distinct."""

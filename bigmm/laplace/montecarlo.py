@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
-from bigmm.objective.factorization import Terms
-from bigmm.objective.montecarlo import largest_share, parameter_errors
+from bigmm.objective.factorization import Probing, Terms
+from bigmm.objective.krylov import MOST_PROBES
+from bigmm.objective.montecarlo import ProbeError, parameter_errors
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeError:
-    """Standard errors that come from the probes alone: objective: of -2 log L; psi (P,): of the estimate, H^-1
-    Cov(gradient) H^-1 / t; statistical (P,): the standard error from the data, sqrt(2 H^-1), beside it."""
-
-    objective: float
-    psi: np.ndarray
-    statistical: np.ndarray
+class ProbedLaplace(CrossedLaplace):
+    """`CrossedLaplace` by a solver with probes."""
 
     @property
-    def share(self) -> float:
-        """Largest Monte Carlo error of a parameter in units of its statistical standard error."""
-        return largest_share(self.psi, self.statistical)
+    def probed(self) -> ProbedLaplace:
+        """The engine itself."""
+        return self
+
+    @property
+    def probing(self) -> Probing:
+        """The random vectors of the solver."""
+        probing = self.solver.probing
+        if probing is None:
+            raise TypeError(f"the {self.solver.name} solver has no probes")
+        return probing
+
+    def probe_error(self, psi: np.ndarray, inward: np.ndarray, outward: np.ndarray) -> ProbeError:
+        """See `probe_error`."""
+        return probe_error(self, psi, inward, outward)
+
+    def enlarge(self, probes: int, deflation: int) -> None:
+        """Go on with more random vectors, made at the next factor."""
+        self.use(self.solver.enlarged(probes, deflation))
+
+    def value_error(self, psi: np.ndarray, error: float, tolerance: float) -> tuple[float, Probing]:
+        """See `ProbedEngine.value_error`."""
+        solver, probing = self.solver, self.probing
+        while error > tolerance and probing.probes < MOST_PROBES:
+            self.enlarge(2 * probing.probes, 2 * probing.deflation)
+            error = self.at_mode(psi, False).factor.logdet_error
+            probing = self.probing
+        self.use(solver)
+        return error, probing
 
 
 def probe_error(
@@ -52,7 +71,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     found = at.factor.leverages()
     assert found.start is not None and found.rest is not None
     t = len(found.spread)
-    places = engine.templates.places()
+    places = engine.roots.elements
     traces = [[2.0 * (own[j] @ at.lams[j])[row, column] for j, row, column in places] for own in found.spread]
     point = (at.mode.beta, at.effects, at.phi, engine.observed)
     third = None
@@ -77,7 +96,7 @@ def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> 
     for a in range(parameters.n_beta):
         effects, _ = solve(tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
         columns.append((np.eye(p)[a], effects))
-    for j, row, column in engine.templates.places():
+    for j, row, column in engine.roots.elements:
         # effects move by dLambda u, and answer to Lambda'^-1 dLambda's
         moved = [np.zeros_like(x) for x in u]
         moved[j][:, row] = u[j][:, column]

@@ -53,6 +53,8 @@ class NestedFactors:
     numbers per factor, finest first; modes are kept as the next start.
     """
 
+    probed = None
+
     def __init__(
         self,
         map_shards: Callable[..., list],
@@ -60,17 +62,17 @@ class NestedFactors:
         xc: np.ndarray,
         covariates: list[tuple[int, ...]],
         family: Family,
-        templates: RootElements,
+        roots: RootElements,
         parameters: Parameters,
         observed: bool,
         constant: float,
     ):
-        self.map_shards, self.family, self.templates, self.parameters = map_shards, family, templates, parameters
+        self.map_shards, self.family, self.roots, self.parameters = map_shards, family, roots, parameters
         self.observed, self.constant = observed, constant
         self.xc = np.asarray(xc, np.int64)
         self.zc = np.array([c for term in covariates for c in term], np.int64)
         self.at = np.cumsum([0, *(len(term) for term in covariates)]).astype(np.int64)
-        places = [(self.at[j] + row, self.at[j] + column) for j, row, column in templates.places()]
+        places = [(self.at[j] + row, self.at[j] + column) for j, row, column in roots.elements]
         self.places = np.array(places, np.int64).reshape(-1, 2)
         self.u = [np.zeros((0, 0))] * n_shards
         self.passes = 0
@@ -83,7 +85,7 @@ class NestedFactors:
 
     def lam(self, theta: np.ndarray) -> np.ndarray:
         """(D, D) Lambda's blocks over the slots of a path."""
-        return np.ascontiguousarray(block_diag(*self.templates.joint(theta)))
+        return np.ascontiguousarray(block_diag(*self.roots.joint(theta)))
 
     def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         beta, theta, phi = self.parameters.split(psi)

@@ -12,6 +12,8 @@ import numpy as np
 
 from bigmm.blocks import CrossBlock
 from bigmm.objective.evaluation import Objective
+from bigmm.objective.factorization import Probing
+from bigmm.objective.montecarlo import ProbeError
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,38 @@ class LaplaceObjective(Objective, Protocol):
     passes: int
     """Looks at all rows so far."""
 
+    @property
+    def probed(self) -> ProbedEngine | None:
+        """The engine itself, where its solver has probes."""
+        ...
+
     def at_optimum(self, point: EnginePoint, observed: bool) -> ModeBlocks:
         """The working blocks at the modes, with observed or expected weights."""
+        ...
+
+
+class ProbedEngine(LaplaceObjective, Protocol):
+    """An engine whose solver has probes, so that value and gradient are estimates."""
+
+    @property
+    def probing(self) -> Probing: ...
+
+    def probe_error(self, psi: np.ndarray, inward: np.ndarray, outward: np.ndarray) -> ProbeError:
+        """The errors at psi; raises NotPositiveDefiniteError.
+
+        Parameters
+        ----------
+        psi : (engine's P,) the engine's parameters.
+        inward : (engine's P, P) derivative of psi by the point of the search.
+        outward : (P, P) derivative of the parameters that are reported by the point of the search.
+        """
+        ...
+
+    def enlarge(self, probes: int, deflation: int) -> None:
+        """Go on with more random vectors."""
+        ...
+
+    def value_error(self, psi: np.ndarray, error: float, tolerance: float) -> tuple[float, Probing]:
+        """The error of the value, brought below the tolerance by more vectors, and their number. The engine keeps the
+        vectors that it has, since its parameters do not feel the error."""
         ...

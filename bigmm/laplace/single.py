@@ -10,9 +10,9 @@ from bigmm.families import Family
 from bigmm.laplace import levelwise, passes
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
 from bigmm.laplace.quadrature import gauss_hermite
-from bigmm.laplace.shards import Shard
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation
+from bigmm.shards.shard import Shard
 
 
 def evaluate_shard(
@@ -70,6 +70,8 @@ class SingleFactor:
     level of each shard; modes are kept as the next start.
     """
 
+    probed = None
+
     def __init__(
         self,
         map_shards: Callable[..., list],
@@ -77,24 +79,24 @@ class SingleFactor:
         xc,
         zc,
         family: Family,
-        templates: RootElements,
+        roots: RootElements,
         parameters: Parameters,
         observed: bool,
         nagq: int,
         constant: float,
     ):
-        self.map_shards, self.edges, self.family, self.templates = map_shards, edges, family, templates
+        self.map_shards, self.edges, self.family, self.roots = map_shards, edges, family, roots
         self.parameters, self.observed, self.constant = parameters, observed, constant
         self.xc, self.zc = np.asarray(xc, np.int64), np.asarray(zc, np.int64)
         self.nodes, self.log_weights = gauss_hermite(nagq)
-        self.places = np.array([[row, column] for _, row, column in templates.places()], np.int64).reshape(-1, 2)
+        self.places = np.array([[row, column] for _, row, column in roots.elements], np.int64).reshape(-1, 2)
         self.u = np.zeros((int(edges[-1]), len(self.zc)))
         self.passes = 0
         self._last: tuple[bytes, float] | None = None
 
     def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray]:
         beta, theta, phi = self.parameters.split(psi)
-        lam = np.ascontiguousarray(self.templates.joint(theta)[0])
+        lam = np.ascontiguousarray(self.roots.joint(theta)[0])
         starts = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
         parts = self.map_shards(
             evaluate_shard,

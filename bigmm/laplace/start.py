@@ -12,7 +12,7 @@ import numpy as np
 
 from bigmm.families import Family, start_eta
 from bigmm.families import rows as columnwise
-from bigmm.laplace.shards import Shard
+from bigmm.shards.shard import Shard
 
 BLOCK = 65_536
 STEPS = 25

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.errors import DataError
-from bigmm.laplace.shards import Shard, leaf_order
+from bigmm.shards.shard import Shard, leaf_order
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from numba import njit
 
 from bigmm.blocks import CrossBlock, Gram
 from bigmm.families import Family
-from bigmm.laplace.shards import Shard
+from bigmm.shards.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)

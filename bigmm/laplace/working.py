@@ -33,7 +33,7 @@ class WorkingModel(Criterion):
         return self.factor(theta).logdet_z
 
 
-def working_model(gram: Gram, templates: ModelCovariance, probed: Mapping[str, Any] | None) -> WorkingModel:
+def working_model(gram: Gram, covariances: ModelCovariance, probed: Mapping[str, Any] | None) -> WorkingModel:
     """The working model of these blocks; probed: probes, deflation and seed of the iterative solver (as in its error's
     record), None for the exact one. Probes are made at the first theta it is asked for, so a saved fit has the same."""
-    return WorkingModel(gram, templates, False, recorded_solver(gram, probed))
+    return WorkingModel(gram, covariances, False, recorded_solver(gram, probed))

@@ -4,7 +4,6 @@ from bigmm.objective.covariances import ModelCovariance, TermCovariance, covaria
 from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.evaluation import Evaluation, Objective
 from bigmm.objective.start import moment_start
-from bigmm.objective.templates import Template, Templates, templates_for
 
 __all__ = [
     "Criterion",
@@ -12,10 +11,7 @@ __all__ = [
     "Evaluation",
     "ModelCovariance",
     "Objective",
-    "Template",
-    "Templates",
     "TermCovariance",
     "covariances_for",
     "moment_start",
-    "templates_for",
 ]

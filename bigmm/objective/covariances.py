@@ -83,10 +83,6 @@ class RootElements:
         """The number of elements."""
         return len(self.elements)
 
-    def places(self) -> list[tuple[int, int, int]]:
-        """Joint term, row and column of each element."""
-        return list(self.elements)
-
     def joint(self, values: np.ndarray) -> Matrices:
         """Per joint term the (k, k) matrix of these elements."""
         out = tuple(np.zeros((k, k)) for k in self.widths)

@@ -52,19 +52,19 @@ class Criterion:
     solver: exact by default; one with probes makes log|M| and the gradient estimates (see `monte_carlo_error`).
     """
 
-    def __init__(self, gram: Gram, templates: ModelCovariance, reml: bool, solver: Solver | None = None):
-        self.gram, self.templates, self.reml = gram, templates, reml
+    def __init__(self, gram: Gram, covariances: ModelCovariance, reml: bool, solver: Solver | None = None):
+        self.gram, self.covariances, self.reml = gram, covariances, reml
         self.solver: Solver = CholeskySolver(gram) if solver is None else solver
-        self.n_theta, self.lower = templates.n_theta, templates.lower
+        self.n_theta, self.lower = covariances.n_theta, covariances.lower
         self._last: tuple[bytes, Factorization] | None = None
         self._evaluated: tuple[bytes, Evaluation] | None = None
 
     def __getstate__(self):
         solver = self.solver.gathered()
-        return {"gram": solver.gram, "templates": self.templates, "reml": self.reml, "solver": solver}
+        return {"gram": solver.gram, "covariances": self.covariances, "reml": self.reml, "solver": solver}
 
     def __setstate__(self, state):
-        Criterion.__init__(self, state["gram"], state["templates"], state["reml"], state["solver"])
+        Criterion.__init__(self, state["gram"], state["covariances"], state["reml"], state["solver"])
 
     @property
     def whole_gram(self) -> Gram:
@@ -93,7 +93,7 @@ class Criterion:
         last = self._last
         if last is None or last[0] != key:
             last = self._last = None  # the old factor is freed before the new one is made
-            last = (key, self.solver.factor(self.templates.working(self.gram, theta)))
+            last = (key, self.solver.factor(self.covariances.working(self.gram, theta)))
             self._last = last
         return last[1]
 
@@ -119,7 +119,7 @@ class Criterion:
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
         theta = np.asarray(theta, float)
-        return self.evaluate_along(theta, tuple(map(np.eye, self.templates.widths)), theta)
+        return self.evaluate_along(theta, tuple(map(np.eye, self.covariances.widths)), theta)
 
     def evaluate_along(self, theta: np.ndarray, frames: Matrices, point: np.ndarray) -> Evaluation:
         """Evaluate at theta, with derivatives by another point of the same model. The last evaluation is kept.
@@ -141,11 +141,11 @@ class Criterion:
             value = self.value_of(factor)  # a solver with probes solves for them here
         except NotPositiveDefiniteError:
             return no_evaluation(self.n_theta)
-        lams = self.templates.working(self.gram, theta)
+        lams = self.covariances.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
-        bases, roots = self._bases(frames), self.templates.joint(point)
+        bases, roots = self._bases(frames), self.covariances.joint(point)
         halves = [basis @ root for basis, root in zip(bases, roots, strict=True)]
-        changes = [(j, bases[j] @ along @ halves[j].T) for j, along in self.templates.directions(point)]
+        changes = [(j, bases[j] @ along @ halves[j].T) for j, along in self.covariances.directions(point)]
         changes = [(j, half + half.T) for j, half in changes]
         levels = factor.moments(factor.solution(), lams, changes, self.reml)
         slopes = self._covariance_slopes(bases, levels.projected, levels.outer, sigma2)
@@ -153,13 +153,13 @@ class Criterion:
         quadratics = self._pulled_back(point, roots, [b.T @ levels.outer[j] @ b for j, b in enumerate(bases)])
         hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         along_roots = [2.0 * (slope @ root) for slope, root in zip(slopes, roots, strict=True)]
-        hessian = hessian + self.templates.second_order(point, slopes, along_roots)
+        hessian = hessian + self.covariances.second_order(point, slopes, along_roots)
         return Evaluation(value, gradient, hessian)
 
     def gradient_of(self, frames: Matrices, point: np.ndarray, projected, outer, sigma2: float) -> np.ndarray:
         """(n_theta,) gradient as in `evaluate_along`, from the (k, k) sums of `LevelMoments`."""
         slopes = self._covariance_slopes(self._bases(frames), projected, outer, sigma2)
-        return self._pulled_back(point, self.templates.joint(point), slopes)
+        return self._pulled_back(point, self.covariances.joint(point), slopes)
 
     def _bases(self, frames: Matrices) -> list[np.ndarray]:
         """Per joint term (k, k) T F."""
@@ -171,7 +171,7 @@ class Criterion:
 
     def _pulled_back(self, point: np.ndarray, roots: Matrices, slopes: Sequence[np.ndarray]) -> np.ndarray:
         """(n_theta,) derivative by the point, from derivatives (k, k) by R R'."""
-        return self.templates.pullback(point, [2.0 * (g @ root) for g, root in zip(slopes, roots, strict=True)])
+        return self.covariances.pullback(point, [2.0 * (g @ root) for g, root in zip(slopes, roots, strict=True)])
 
     # ------------------------------------------------------------------------------------------ estimates
 
@@ -181,8 +181,8 @@ class Criterion:
         solution = factor.solution()
         sigma2 = self.residual_variance(factor)
         beta, vcov = self._fixed_effects(factor, solution, sigma2)
-        lams = self.templates.working(self.gram, np.asarray(theta, float))
-        modes = factor.modes(solution, lams, self.templates.joint(np.asarray(theta, float)))
+        lams = self.covariances.working(self.gram, np.asarray(theta, float))
+        modes = factor.modes(solution, lams, self.covariances.joint(np.asarray(theta, float)))
         return Estimates(
             beta,
             vcov,
@@ -217,7 +217,7 @@ class Criterion:
         """(total, fixed, random): trace of the map from y to fitted values, its fixed part p and the rest."""
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
-        lams = self.templates.working(self.gram, theta)
+        lams = self.covariances.working(self.gram, theta)
         random = sum(
             float(np.trace(lam.T @ projected @ lam))
             for lam, projected in zip(lams, factor.projected(True), strict=True)
@@ -227,7 +227,7 @@ class Criterion:
 
     def effective_df_error(self, theta: np.ndarray) -> float | None:
         """Standard error of `effective_df` from the spread over probes; None where it is exact."""
-        lams = self.templates.working(self.gram, np.asarray(theta, float))
+        lams = self.covariances.working(self.gram, np.asarray(theta, float))
         each = [
             sum(float(np.trace(lam.T @ projected @ lam)) for lam, projected in zip(lams, sums, strict=True))
             for sums in self.factor(theta).spread(True)
@@ -256,7 +256,7 @@ class Criterion:
     def unseen_variance(self, theta: np.ndarray, refs, z) -> np.ndarray:
         """(n,) prior variance over sigma^2 of the effects of levels that were never seen (-1)."""
         out = np.zeros(len(refs[0]) if refs else 0)
-        for joint, ref, zj in zip(self.templates.joint(theta), refs, z, strict=False):
+        for joint, ref, zj in zip(self.covariances.joint(theta), refs, z, strict=False):
             unseen = ref < 0
             out[unseen] += ((zj[unseen] @ joint) ** 2).sum(axis=1)
         return out

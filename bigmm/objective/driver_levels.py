@@ -108,9 +108,9 @@ class DriverLevels:
 
     gram: Gram
 
-    def start(self, templates: ModelCovariance) -> np.ndarray:
+    def start(self, covariances: ModelCovariance) -> np.ndarray:
         """See `moment_start`."""
-        return moment_start(self.gram, templates)
+        return moment_start(self.gram, covariances)
 
     def squares(self) -> tuple[np.ndarray, ...]:
         """See `Solver.squares`."""

@@ -257,7 +257,7 @@ class Solver(Protocol):
         """The same with all levels on the driver; MemoryLimitError where that is too much."""
         ...
 
-    def start(self, templates: ModelCovariance) -> np.ndarray:
+    def start(self, covariances: ModelCovariance) -> np.ndarray:
         """(n_theta,) start from moments, see `moment_start`."""
         ...
 

@@ -40,14 +40,14 @@ class Frame:
 
     Attributes
     ----------
-    templates : the model's covariance.
+    covariances : the model's covariance.
     factors : per user term (k, k) upper triangular F, with a column of zeros where one is not identified. The identity
         for a structure that is not invariant.
     inverses : per user term (k, k) F^-1, with rows of zeros there.
     units : per user term (k,) sizes of its covariates, 1 for ordinary ones.
     """
 
-    templates: ModelCovariance
+    covariances: ModelCovariance
     factors: tuple[np.ndarray, ...]
     inverses: tuple[np.ndarray, ...]
     units: tuple[np.ndarray, ...] = ()
@@ -65,7 +65,7 @@ class Frame:
     @property
     def identity(self) -> np.ndarray:
         """(n_theta,) theta of lambdas that are the identity, in units of the covariates."""
-        pairs = zip(self.templates.terms, self.sizes, strict=True)
+        pairs = zip(self.covariances.terms, self.sizes, strict=True)
         starts = [term.covariance.start(np.diag(1.0 / size)) for term, size in pairs]
         return np.concatenate(starts) if starts else np.zeros(0)
 
@@ -74,7 +74,7 @@ class Frame:
         """(term, covariate) of every column that depends on the ones before it within each level."""
         return tuple(
             (term, name)
-            for term, factor in zip(self.templates.terms, self.factors, strict=True)
+            for term, factor in zip(self.covariances.terms, self.factors, strict=True)
             for name, column in zip(term.names, factor.T, strict=True)
             if not column.any()
         )
@@ -117,24 +117,24 @@ class Frame:
 
     def at_boundary(self, point: np.ndarray, tolerance: float = NEAR) -> np.ndarray:
         """(n_theta,) bool, parameters within a tolerance of their bounds, in units of the covariates."""
-        parameters, out = self.unit_free(self.templates.rectified(point)), np.zeros(len(point), bool)
-        for term in self.templates.terms:
+        parameters, out = self.unit_free(self.covariances.rectified(point)), np.zeros(len(point), bool)
+        for term in self.covariances.terms:
             out[term.part] = term.covariance.at_boundary(parameters[term.part], tolerance)
         return out
 
     def start(self, deviation: float) -> np.ndarray:
         """(n_theta,) search point at which each column has this deviation, in units of the covariates."""
         starts = []
-        for term in self.templates.terms:
+        for term in self.covariances.terms:
             structure, ones = term.covariance, np.ones(term.width)
             starts.append(structure.to_search(structure.start(deviation * np.eye(term.width)), ones))
         return np.concatenate(starts) if starts else np.zeros(0)
 
     def deviations(self, point: np.ndarray) -> np.ndarray:
         """(n_theta,) deviation of the columns of a scale, in units of the covariates; 0 for other parameters."""
-        lambdas = self.templates.lambdas(self.unit_free(point))
+        lambdas = self.covariances.lambdas(self.unit_free(point))
         out = np.zeros(len(point))
-        for term, lam in zip(self.templates.terms, lambdas, strict=True):
+        for term, lam in zip(self.covariances.terms, lambdas, strict=True):
             rows, structure = np.linalg.norm(lam, axis=1), term.covariance
             scales = [rows[own[0]] for own in structure.columns]
             out[term.part] = np.where(structure.search_lower == 0.0, scales, 0.0)
@@ -142,7 +142,7 @@ class Frame:
 
     def _others(self) -> list[tuple[TermCovariance, np.ndarray]]:
         """Terms whose structure is not invariant, and the sizes of their covariates."""
-        pairs = zip(self.templates.terms, self.sizes, strict=True)
+        pairs = zip(self.covariances.terms, self.sizes, strict=True)
         return [(term, size) for term, size in pairs if not term.covariance.is_invariant]
 
     def _in_frames(self, matrices: Sequence[np.ndarray], vector: np.ndarray) -> np.ndarray:
@@ -150,7 +150,7 @@ class Frame:
         if self.is_trivial:
             return np.asarray(vector, float)
         out = np.array(vector, float)
-        for term, matrix in zip(self.templates.terms, matrices, strict=True):
+        for term, matrix in zip(self.covariances.terms, matrices, strict=True):
             structure = term.covariance
             if structure.is_invariant:
                 lam = structure.lam(out[term.part])
@@ -161,7 +161,7 @@ class Frame:
     @cached_property
     def joint(self) -> tuple[np.ndarray, ...]:
         """Per joint term the (k, k) matrix F of its members side by side."""
-        return self.templates.side_by_side(self.factors)
+        return self.covariances.side_by_side(self.factors)
 
     def jacobian(self, point: np.ndarray) -> np.ndarray:
         """(n_theta, n_theta) d theta / d point, by differences of small factorizations."""
@@ -170,7 +170,7 @@ class Frame:
             return np.eye(n)
         steps = 1e-6 * np.maximum(np.abs(point), 1e-3 * np.abs(point).max(initial=1e-3))
         # scales have no other side at zero
-        back = np.where((self.templates.search_lower == 0) & (point <= steps), 0.0, steps)
+        back = np.where((self.covariances.search_lower == 0) & (point <= steps), 0.0, steps)
         columns = [
             (self.outward(point + step * unit) - self.outward(point - less * unit)) / (step + less)
             for step, less, unit in zip(steps, back, np.eye(n), strict=True)
@@ -179,7 +179,7 @@ class Frame:
 
 
 def frame_of(
-    templates: ModelCovariance,
+    covariances: ModelCovariance,
     bases: Sequence[np.ndarray],
     squares: Sequence[np.ndarray],
     rows: Sequence[float] | None = None,
@@ -187,7 +187,7 @@ def frame_of(
     """bases: per joint term (k, k) T with Z = Z_working T; squares: per joint term (k, k) Z_working'W Z_working of an
     average level; rows: per joint term the rows of one, None: all covariates are of ordinary size."""
     factors, inverses, units = [], [], []
-    for term in templates.terms:
+    for term in covariances.terms:
         columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
         size = np.ones(term.width) if rows is None else _units(columns, rows[term.joint])
         if not term.covariance.is_invariant:
@@ -199,7 +199,7 @@ def frame_of(
         factors.append(factor)
         inverses.append(inverse)
         units.append(size)
-    return Frame(templates, tuple(factors), tuple(inverses), tuple(units))
+    return Frame(covariances, tuple(factors), tuple(inverses), tuple(units))
 
 
 def _units(columns: np.ndarray, rows: float) -> np.ndarray:

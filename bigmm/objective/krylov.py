@@ -32,6 +32,8 @@ from bigmm.objective.start import level_squares
 
 PRECISION = Precision(np.float64, 1e-8, np.float32, 3e-6)
 """Of linear models: their criterion needs r2 to many digits."""
+MOST_PROBES = 256
+"""Random vectors beyond which a search does not go."""
 SINGLE_PRECISION = 1_000_000
 """Numbers in cross blocks from which on these and the vectors of the tail are float32 in generalized models: Newton's
 method needs exact scores, not an exact matrix, and an estimate has a larger error anyway."""

@@ -18,6 +18,27 @@ TOLERANCE = (0.01, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeError:
+    """Standard errors that come from the probes alone, at the end of a search.
+
+    Attributes
+    ----------
+    objective : of -2 log L; infinite where the objective has no value.
+    parameters : (P,) of the estimate, see `parameter_errors`.
+    statistical : (P,) the standard error from the data, sqrt(2 H^-1), beside it.
+    """
+
+    objective: float
+    parameters: np.ndarray
+    statistical: np.ndarray
+
+    @property
+    def share(self) -> float:
+        """Largest Monte Carlo error of a parameter in units of its statistical standard error."""
+        return float(np.max(self.parameters / np.maximum(self.statistical, 1e-300), initial=0.0))
+
+
+@dataclass(frozen=True, slots=True)
 class MonteCarloError:
     """Standard errors that come from the probes alone, at one theta.
 
@@ -38,11 +59,6 @@ class MonteCarloError:
     probed: tuple[str, ...]
     tolerance: tuple[float, float]
 
-    @property
-    def share(self) -> float:
-        """Largest Monte Carlo error of a theta in units of its statistical standard error."""
-        return largest_share(self.theta, self.statistical)
-
     def as_record(self) -> dict:
         """Plain values."""
         return {
@@ -58,26 +74,49 @@ class MonteCarloError:
         }
 
 
-def monte_carlo_error(
-    framed: Restricted, eta: np.ndarray, tolerance: tuple[float, float] = TOLERANCE
-) -> MonteCarloError:
-    """From the spread over probes of log|M| and of the gradient, at the end of a search, eta."""
-    criterion, frame, theta = framed.criterion, framed.frame, framed.frame.outward(eta)
-    factor, probing = criterion.factor(theta), probing_of(criterion)
-    lams = criterion.templates.working(criterion.gram, theta)
+def probe_error(search: Restricted, eta: np.ndarray) -> ProbeError:
+    """The errors of theta and of the criterion from the spread over probes of log|M| and of the gradient.
+
+    Parameters
+    ----------
+    search : the criterion in the coordinates of its search.
+    eta : (n_theta,) the end of the search.
+    """
+    criterion, frame, theta = search.criterion, search.frame, search.frame.outward(eta)
+    factor = criterion.factor(theta)
+    lams = criterion.covariances.working(criterion.gram, theta)
     outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, factor.solution())]
     sigma2, spread = criterion.residual_variance(factor), factor.spread(criterion.reml)
-    gradients = np.array([framed.framed.gradient_of(eta, projected, outer, sigma2) for projected in spread])
-    model = framed.evaluate(eta)
-    moved, statistical = parameter_errors(gradients, model.hessian, model.gradient, frame.jacobian(eta))
+    gradients = np.array([search.framed.gradient_of(eta, projected, outer, sigma2) for projected in spread])
+    model = search.evaluate(eta)
+    errors = parameter_errors(gradients, model.hessian, model.gradient, frame.jacobian(eta))
+    return ProbeError(factor.logdet_error, *errors)
+
+
+def monte_carlo_error(
+    criterion: Criterion, theta: np.ndarray, error: ProbeError, tolerance: tuple[float, float], objective: float
+) -> MonteCarloError:
+    """The errors that a fit reports.
+
+    Parameters
+    ----------
+    criterion : whose factor at theta has the probes of the fit.
+    theta : (n_theta,) the estimate.
+    error : of theta, from the end of the search.
+    tolerance : of the search.
+    objective : the value that the fit reports.
+    """
+    factor = criterion.factor(theta)
+    logdet_error = factor.logdet_error  # solves for the probes, of which there may be fewer than asked for
+    probing = probing_of(criterion)
     return MonteCarloError(
-        factor.logdet_error,
-        moved,
-        statistical,
+        logdet_error,
+        error.parameters,
+        error.statistical,
         probing.probes,
         probing.deflation,
         probing.seed,
-        objective_each(criterion, theta),
+        objective + (factor.logdet_each - factor.logdet_z),
         criterion.solver.probed,
         tolerance,
     )
@@ -107,11 +146,6 @@ def parameter_errors(
     return np.sqrt(moved), np.sqrt(statistical)
 
 
-def largest_share(moved: np.ndarray, statistical: np.ndarray) -> float:
-    """Largest Monte Carlo error of a parameter in units of its statistical standard error."""
-    return float(np.max(moved / np.maximum(statistical, 1e-300), initial=0.0))
-
-
 def probing_of(criterion: Criterion) -> Probing:
     """The random vectors of an iterative criterion."""
     probing = criterion.solver.probing
@@ -126,7 +160,7 @@ def reordered(criterion: Criterion, first: Sequence[str], probes: int, deflation
     log|M| is the same number whatever is eliminated, but its estimate then errs together with the other model's.
     """
     solver = criterion.solver.reordered(first, probes, deflation)
-    return Criterion(criterion.gram, criterion.templates, criterion.reml, solver)
+    return Criterion(criterion.gram, criterion.covariances, criterion.reml, solver)
 
 
 def objective_record(criterion: Criterion, theta: np.ndarray) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Restricted:
     def curvature_noise(self) -> np.ndarray:
         """(n_theta,) curvature at zero that rounding may leave: a share of what it would be without fixed effects."""
         out, gram = np.zeros(len(self.free)), self.criterion.gram
-        for user_term, factor in zip(self.criterion.templates.terms, self.frame.factors, strict=True):
+        for user_term, factor in zip(self.criterion.covariances.terms, self.frame.factors, strict=True):
             term = gram.terms[user_term.joint]
             basis = term.basis[:, user_term.slots] @ factor
             whole = np.einsum("ab,ac,cb->b", basis, summed_diagonal(term), basis)
@@ -59,8 +59,8 @@ class Restricted:
     def outward(self, eta: np.ndarray) -> np.ndarray:
         """(n_theta,) theta of eta, the variances of saturated covariates 0: the same criterion."""
         theta = np.array(self.frame.outward(self.start(eta)))
-        templates = self.criterion.templates
-        for user_term, lam in zip(templates.terms, templates.lambdas(theta), strict=True):
+        covariances = self.criterion.covariances
+        for user_term, lam in zip(covariances.terms, covariances.lambdas(theta), strict=True):
             rows = [user_term.names.index(name) for term, name in self.saturated if term is user_term]
             if rows and user_term.covariance.is_invariant:
                 lam[rows] = 0.0
@@ -94,7 +94,7 @@ def restricted(framed: Framed) -> Restricted:
     for joint, left in _remainders(criterion).items():
         term = criterion.gram.terms[joint]
         whole = summed_diagonal(term)
-        for user_term, inward, outward in zip(criterion.templates.terms, frame.inverses, frame.factors, strict=True):
+        for user_term, inward, outward in zip(criterion.covariances.terms, frame.inverses, frame.factors, strict=True):
             if user_term.joint == joint:
                 basis = term.basis[:, user_term.slots] @ outward
                 flat = _reproduced(basis.T @ left @ basis, basis.T @ whole @ basis, inward)

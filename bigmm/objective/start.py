@@ -11,10 +11,13 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from bigmm.blocks.gram import Gram, TermBlock
-from bigmm.objective.covariances import ModelCovariance, lower_factor
+from bigmm.objective.covariances import ModelCovariance, TermCovariance, lower_factor
 
 SMALLEST_SHARE = 0.05
 """A start is never at the boundary: theta^2 times the mean information of a level is at least this."""
+MOST_EFFECT = 3.0
+"""Standard deviation of effects over that of the residual, above which no start is made for structures that have to be
+told apart from the residual."""
 CONSTANT = 1e-28
 """Share of a column's sum of squares below which its variation is rounding."""
 
@@ -41,9 +44,9 @@ class MomentSums:
         return MomentSums(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def moment_start(gram: Gram, templates: ModelCovariance) -> np.ndarray:
+def moment_start(gram: Gram, covariances: ModelCovariance) -> np.ndarray:
     """(n_theta,) start: variances from moments, no correlation in the working basis."""
-    return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, templates)
+    return start_from(moment_sums(gram, fixed_coefficients(gram)), gram, covariances)
 
 
 def fixed_coefficients(gram: Gram) -> np.ndarray:
@@ -51,18 +54,31 @@ def fixed_coefficients(gram: Gram) -> np.ndarray:
     return np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
 
 
-def start_from(sums: MomentSums, gram: Gram, templates: ModelCovariance) -> np.ndarray:
+def start_from(sums: MomentSums, gram: Gram, covariances: ModelCovariance) -> np.ndarray:
     """`moment_start` from the sums; of gram only the fixed part is used."""
     ratios = _variance_ratios(sums, gram)
-    theta = np.zeros(templates.n_theta)
-    for term in templates.terms:
+    theta = np.zeros(covariances.n_theta)
+    for term in covariances.terms:
         own = np.diag(ratios[term.joint])
         if term.width == len(own):  # a full covariance: the working basis is as good as the user's
             lam = lower_factor(np.linalg.solve(gram.terms[term.joint].basis, own)[list(term.slots)])
         else:
             lam = own[term.block]
+        if term.covariance.parts_from_residual:  # where a level has one row of a column, moments cannot
+            lam = lam * min(1.0, MOST_EFFECT / max(_effects(sums, gram, term, lam), 1e-300))
         theta[term.part] = term.covariance.start(lam)
     return theta
+
+
+def _effects(sums: MomentSums, gram: Gram, term: TermCovariance, lam: np.ndarray) -> float:
+    """Largest standard deviation that a column's effects give to its rows, over that of the residual, if a row has one
+    column of the term."""
+    widths = [t.width for t in gram.terms if t.penalized]
+    own = slice(sum(widths[: term.joint]), sum(widths[: term.joint + 1]))
+    columns = gram.terms[term.joint].basis[:, term.slots]
+    squares = np.einsum("ac,ab,bc->c", columns, sums.products[own, own], columns)
+    sizes = np.sqrt(np.maximum(squares, 0.0) * term.width / gram.n)
+    return float(np.max(np.linalg.norm(lam, axis=1) * sizes))
 
 
 def level_squares(gram: Gram) -> tuple[np.ndarray, ...]:

@@ -99,7 +99,7 @@ def _minimized(problem: Problem, method: str) -> Outcome:
     if problem.noisy:
         theta, model, evaluations = score.run(problem, problem.evaluate, problem.starts[0])
         return _finish(problem, theta, "score", evaluations, evaluations, 1, model)
-    several = problem.cheap and len(problem.lower) >= 3
+    several = problem.cheap and (len(problem.lower) >= 3 or problem.has_several_minima)
     starts = problem.starts if several else problem.starts[:1]
     states = [newton.run(problem, newton.init(problem, start)) for start in starts]
     found = min(states, key=lambda s: s.model.value)

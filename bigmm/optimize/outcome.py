@@ -32,6 +32,7 @@ class Problem:
     value: theta -> float (inf allowed); evaluate: theta -> LocalModel, or None when there is no gradient;
     lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;
     cheap: evaluations cost so little that restarts and polishing to the last digit are worth it;
+    has_several_minima: two parameters are enough for several minima;
     tolerance: expected decrease at which the search ends: less where the curvature is only a rough one;
     exact_gradient: theta -> gradient to the last digit, for the end of the search, or None;
     noisy: value and gradient are estimates that agree up to an error, so the score is driven to zero instead;
@@ -44,6 +45,7 @@ class Problem:
     starts: tuple[np.ndarray, ...]
     rectify: Callable[[np.ndarray], np.ndarray] = field(default=np.asarray)
     cheap: bool = False
+    has_several_minima: bool = False
     noisy: bool = False
     tolerance: float = TOLERANCE
     exact_gradient: Callable[[np.ndarray], np.ndarray] | None = None

@@ -88,11 +88,11 @@ def forecast_linear(source: Source, spec: DesignSpec, workers: Executor, how: Se
     rows = row_sizes(source, layout, head).rows
     bounds = block_bounds(source, spec, workers, rows, head, how.progress)
     solver, why = bounds.solver(how.solver, limit)
-    needed = solver_bytes(bounds.largest, memory.effects(layout), solver)
+    nbytes = solver_bytes(bounds.largest, memory.effects(layout), solver)
     summing = pass_bytes(source, spec, workers.n_workers)
-    fits = max(summing, needed) <= limit
+    fits = max(summing, nbytes) <= limit
     terms, flops = _terms(layout, bounds, solver), _flops(layout, bounds, solver)
-    return Forecast(BLOCKS, solver, why, terms, summing, needed, flops, fits, not fits)
+    return Forecast(BLOCKS, solver, why, terms, summing, nbytes, flops, fits, not fits)
 
 
 def _forecast_levels(
@@ -121,11 +121,11 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
     solver, why = bounds.solver(how.solver, how.memory_limit)
     terms = tuple(_with_shards(term) for term in _terms(layout, bounds, solver))
     at_once = min(workers.n_workers, rows.n_shards) if workers.shares_memory else 0
-    needed = rows.resident + memory.shard_work_bytes(at_once * rows.nbytes, rows.n_shards)
-    needed += 3 * sum(term.bytes for term in terms)  # modes now, modes of the best theta, and a step
+    nbytes = rows.resident + memory.shard_work_bytes(at_once * rows.nbytes, rows.n_shards)
+    nbytes += 3 * sum(term.bytes for term in terms)  # modes now, modes of the best theta, and a step
     flops = INNER_STEPS * max(nagq, 1) * _look_flops(layout, size)
-    fits, engine = max(shuffling, needed) <= how.memory_limit, engine_name(layout, chain, nagq)
-    return Forecast(engine, solver, why, terms, shuffling, needed, flops, fits, False)
+    fits, engine = max(shuffling, nbytes) <= how.memory_limit, engine_name(layout, chain, nagq)
+    return Forecast(engine, solver, why, terms, shuffling, nbytes, flops, fits, False)
 
 
 def _forecast_crossed(
@@ -135,12 +135,12 @@ def _forecast_crossed(
     # the solver has what rows and working sums leave
     beside = rows.resident + memory.working_sums_bytes(layout, entries(layout, pairs), sum(pairs.values()))
     solver, why = bounds.solver(how.solver, limit - beside)
-    needed = beside + solver_bytes(bounds.largest, memory.effects(layout), solver)
+    nbytes = beside + solver_bytes(bounds.largest, memory.effects(layout), solver)
     looks = LOOKS["crossed"][1]
     factors = looks if solver == "exact" else 1
     flops = looks * _look_flops(layout, size) + factors * _flops(layout, bounds, solver)
-    fits, terms = max(shuffling, needed) <= limit, _terms(layout, bounds, solver)
-    return Forecast("crossed", solver, why, terms, shuffling, needed, flops, fits, needed > limit)
+    fits, terms = max(shuffling, nbytes) <= limit, _terms(layout, bounds, solver)
+    return Forecast("crossed", solver, why, terms, shuffling, nbytes, flops, fits, nbytes > limit)
 
 
 def _look_flops(layout: Layout, size: RowSizes) -> float:

@@ -48,10 +48,10 @@ def check_reading_memory(source: Source, columns: Collection[str], workers: Exec
 
     Raises MemoryLimitError, which names what to change.
     """
-    needed = reading_bytes(source, columns, workers)
-    if needed > max(limit, SMALL_BYTES):
+    nbytes = reading_bytes(source, columns, workers)
+    if nbytes > max(limit, SMALL_BYTES):
         raise MemoryLimitError(
-            f"reading partitions needs about {in_units(needed)} with {workers.n_workers} threads but the memory limit "
+            f"reading partitions needs about {in_units(nbytes)} with {workers.n_workers} threads but the memory limit "
             f"is {in_units(limit)}{_large_text(source, columns)}: raise memory_limit, use fewer workers (n_workers=1), "
             "or smaller partitions (partition_bytes=)"
         )
@@ -63,11 +63,11 @@ def reading_threads(source: Source, columns: Collection[str], workers: Executor,
     Raises MemoryLimitError when one thread needs too much, because then not even levels can be counted.
     """
     for threads in range(workers.n_workers, 0, -1):
-        needed = reading_bytes(source, columns, workers, threads)
-        if needed <= max(limit, SMALL_BYTES):
+        nbytes = reading_bytes(source, columns, workers, threads)
+        if nbytes <= max(limit, SMALL_BYTES):
             return threads
     raise MemoryLimitError(
-        f"reading a partition needs about {in_units(needed)} but the memory limit is {in_units(limit)}"
+        f"reading a partition needs about {in_units(nbytes)} but the memory limit is {in_units(limit)}"
         f"{_large_text(source, columns)}: raise memory_limit, or use smaller partitions (partition_bytes=)"
     )
 
@@ -91,12 +91,12 @@ def pass_bytes(source: Source, spec: DesignSpec, n_workers: int) -> int:
 
 def check_pass_memory(source: Source, spec: DesignSpec, n_workers: int, limit: int) -> None:
     """Raise MemoryLimitError, which names what to change, when the pass would not fit."""
-    needed = pass_bytes(source, spec, n_workers)
-    if needed > limit:
+    nbytes = pass_bytes(source, spec, n_workers)
+    if nbytes > limit:
         biggest = max(spec.layout.groupings, key=lambda g: g.n_levels, default=None)
         factor = f"; grouping factor {biggest.name!r} has {biggest.n_levels:,} levels" if biggest is not None else ""
         raise MemoryLimitError(
-            f"the pass over the rows needs about {in_units(needed)} with {n_workers} workers but the memory limit is "
+            f"the pass over the rows needs about {in_units(nbytes)} with {n_workers} workers but the memory limit is "
             f"{in_units(limit)}{factor}: raise memory_limit, use fewer workers (n_workers=1), or smaller partitions "
             "(partition_bytes=)"
         )
@@ -125,9 +125,9 @@ def check_fewest_pairs(
     if _least(layout, bounds_of_order(layout, ((first,), tail), total), how, rows)[1] <= how.memory_limit:
         return
     bounds = block_bounds(source, spec, workers, total, head, how.progress)
-    solver, needed = _least(layout, bounds, how, rows)
-    if needed > how.memory_limit:
-        raise _too_large(solver, bounds.least, needed, how.memory_limit, "at least")
+    solver, nbytes = _least(layout, bounds, how, rows)
+    if nbytes > how.memory_limit:
+        raise _too_large(solver, bounds.least, nbytes, how.memory_limit, "at least")
 
 
 def checked_solver(gram: Gram, layout: Layout, how: Settings, rows: int | None = None) -> tuple[str, str]:
@@ -141,9 +141,9 @@ def checked_solver(gram: Gram, layout: Layout, how: Settings, rows: int | None =
         numbers, pairs = sum(b.data.size for b in blocks), sum(len(b.indices) for b in blocks)
         beside = rows + memory.working_sums_bytes(layout, numbers, pairs)
     solver, why = choose_solver(sizes, how.solver, how.memory_limit - beside)
-    needed = beside + solver_bytes(sizes, sum(t.n_levels * t.width for t in gram.terms), solver)
-    if needed > how.memory_limit:
-        raise _too_large(solver, sizes, needed, how.memory_limit)
+    nbytes = beside + solver_bytes(sizes, sum(t.n_levels * t.width for t in gram.terms), solver)
+    if nbytes > how.memory_limit:
+        raise _too_large(solver, sizes, nbytes, how.memory_limit)
     return solver, why
 
 
@@ -163,13 +163,13 @@ def _share(source: Source, columns: Collection[str]) -> float:
     return len(columns) / max(len(source.schema), 1)
 
 
-def _too_large(solver: str, sizes: BlockSizes, needed: int, limit: int, about: str = "about") -> MemoryLimitError:
-    """The error that says what is needed, and what to change."""
+def _too_large(solver: str, sizes: BlockSizes, nbytes: int, limit: int, about: str = "about") -> MemoryLimitError:
+    """The error that says how much is needed, and what to change."""
     what, instead = "", ""
     if solver == "exact" and sizes.tail:
         what = f" (a dense block of {sizes.dense_columns:,} columns for the crossed factors)"
         instead = f", make {sizes.fixed} a random effect" if sizes.fixed else ", use solver='iterative'"
     return MemoryLimitError(
-        f"the {solver} solver needs {about} {in_units(needed)}{what} but the memory limit is {in_units(limit)}: "
+        f"the {solver} solver needs {about} {in_units(nbytes)}{what} but the memory limit is {in_units(limit)}: "
         f"raise memory_limit{instead}, drop a grouping factor, or use a coarser one"
     )

@@ -8,6 +8,7 @@ numbers int32, if nothing else is said.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 from bigmm.accumulate.kernels import padded
@@ -199,6 +200,16 @@ def record_bytes(levels: int, width: int, c: int) -> int:
 def shard_work_bytes(nbytes: int, n_shards: int) -> int:
     """Bytes of working with shards that are `nbytes` / `n_shards` large."""
     return WORKING_COPIES * nbytes // n_shards
+
+
+def gathered_bytes(levels: Sequence[int], widths: Sequence[int], m: int) -> int:
+    """Bytes of gathering the blocks of nested factors, finest first, from the shards: those of the shards, and those
+    that are joined of them. A level has its diagonal block and its coupling with [X y], both with a copy, and its
+    blocks with the levels that contain it, with their indices."""
+    total = 0
+    for term, (q, k) in enumerate(zip(levels, widths, strict=True)):
+        total += 2 * q * 8 * k * (2 * k + 2 * m + 3 * sum(widths[term + 1 :]))
+    return total
 
 
 def mode_bytes(levels: int, width: int) -> int:

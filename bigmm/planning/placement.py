@@ -41,16 +41,16 @@ def level_placement(source: Source, spec: DesignSpec, workers: Executor, how: Se
     grouping columns are read where only rows can tell.
     """
     layout = spec.layout
-    needed = driver_bytes(layout, workers.n_workers)
+    nbytes = driver_bytes(layout, workers.n_workers)
     limit = min(how.memory_limit // SHARE, LARGE_BYTES)
-    if needed <= limit or layout.fixed_factors or not layout.terms:
+    if nbytes <= limit or layout.fixed_factors or not layout.terms:
         return None
     head = first_rows(source, spec)
     chain = tree_chain(source, spec, workers, head, how.progress)
     if chain is None:
         return None
     levels = max(term.n_levels for term in layout.joint)
-    reason = f"{levels:,} levels would take the driver about {-(-needed // 2**20):,} MiB"
+    reason = f"{levels:,} levels would take the driver about {-(-nbytes // 2**20):,} MiB"
     beyond = f"{LARGE_BYTES >> 20:,} MiB" if limit == LARGE_BYTES else f"1/{SHARE} of the memory limit"
     return LevelPlacement(chain, f"levels stay with the workers: {reason}, more than {beyond}", head)
 
@@ -61,7 +61,7 @@ def tree_chain(
     """The chain of nested factors, finest first, whose top may cut the shards; None where factors are crossed, or the
     top has too few levels."""
     size = row_sizes(source, spec.layout, head)
-    if not enough_trees(size.rows, size.each, spec.layout.joint[-1].n_levels):
+    if not enough_trees(size.rows, size.row_bytes, spec.layout.joint[-1].n_levels):
         return None
     return nested_chain(spec, source, workers, head, progress)
 

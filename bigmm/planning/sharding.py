@@ -33,23 +33,23 @@ UNKNOWN_ROWS = 10**9
 @dataclass(frozen=True, slots=True)
 class RowSizes:
     """rows: their number, a guess where the source does not tell; weighted, with_offset: whether they have a weight and
-    an offset; each: bytes of one row in a shard."""
+    an offset; row_bytes: bytes of one row in a shard."""
 
     rows: int
     weighted: bool
     with_offset: bool
-    each: int
+    row_bytes: int
 
     @property
     def nbytes(self) -> int:
-        return self.rows * self.each
+        return self.rows * self.row_bytes
 
 
 def row_sizes(source: Source, layout: Layout, head: DesignChunk, copies: int = 0) -> RowSizes:
     """Sizes from the partitions and the first rows (head); copies: number of columns that a row has twice."""
     weighted, with_offset = head.w is not None, head.offset is not None
-    each = memory.row_bytes(len(layout.columns) + copies, len(layout.groupings), weighted, with_offset)
-    return RowSizes(sum(p.rows for p in source.partitions) or UNKNOWN_ROWS, weighted, with_offset, each)
+    nbytes = memory.row_bytes(len(layout.columns) + copies, len(layout.groupings), weighted, with_offset)
+    return RowSizes(sum(p.rows for p in source.partitions) or UNKNOWN_ROWS, weighted, with_offset, nbytes)
 
 
 def shard_count(rows: int, bytes_per_row: int, n_levels: int) -> int:
@@ -71,7 +71,7 @@ def enough_trees(rows: int, bytes_per_row: int, n_roots: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the rows of a generalized model are kept. nbytes: of all; in_files: whether they go through and stay in
+    """How the rows of a generalized model are rows. nbytes: of all; in_files: whether they go through and stay in
     temporary files; resident: bytes of the rows in this process, none where a cluster or files have them."""
 
     n_shards: int
@@ -90,10 +90,10 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
     chain: joint terms whose last one cuts the shards, so that they hold whole trees; None for crossed terms.
     """
     leading = layout.joint[chain[-1] if chain else 0]
-    count, each = shard_count(size.rows, size.each, leading.n_levels), size.each
+    count, row_bytes = shard_count(size.rows, size.row_bytes, leading.n_levels), size.row_bytes
     if chain is None:
-        count, each = min(count, MINIMUM_SHARDS), each + memory.pattern_bytes(len(layout.joint))
-    nbytes, shared = size.rows * each, workers.shares_memory
+        count, row_bytes = min(count, MINIMUM_SHARDS), row_bytes + memory.pattern_bytes(len(layout.joint))
+    nbytes, shared = size.rows * row_bytes, workers.shares_memory
     in_files = shared and nbytes > limit // SHUFFLE_COPIES
     return Storage(count, nbytes, in_files, nbytes if shared and not in_files else 0)
 
@@ -121,7 +121,7 @@ def level_model_bytes(
     """
     layout = spec.layout
     size = row_sizes(source, layout, head)
-    count = shard_count(size.rows, size.each, layout.joint[-1].n_levels)
+    count = shard_count(size.rows, size.row_bytes, layout.joint[-1].n_levels)
     sums, at_once = memory.level_sums_bytes(layout), min(n_workers, count)
     resident = memory.label_bytes(layout) + (0 if sums_in_files(layout, limit) else sums)
     moving = 0 if shuffles_in_files(size.nbytes, limit) else SHUFFLE_COPIES * size.nbytes
@@ -135,17 +135,17 @@ def check_level_memory(source: Source, spec: DesignSpec, head: DesignChunk, work
     `level_model_bytes`. Workers of a cluster have limits of their own."""
     if not workers.shares_memory:
         return
-    needed = max(level_model_bytes(source, spec, head, workers.n_workers, limit))
-    if needed > limit:
+    nbytes = max(level_model_bytes(source, spec, head, workers.n_workers, limit))
+    if nbytes > limit:
         raise MemoryLimitError(
-            f"summing the rows by level needs about {-(-needed // 2**20):,} MiB with {workers.n_workers} workers but "
+            f"summing the rows by level needs about {-(-nbytes // 2**20):,} MiB with {workers.n_workers} workers but "
             f"the memory limit is {limit >> 20:,} MiB: raise memory_limit, use fewer workers (n_workers=1), "
             "or smaller partitions (partition_bytes=, smaller row groups)"
         )
 
 
 def shuffle_bytes(
-    source: Source, spec: DesignSpec, workers: Executor, kept: Storage, size: RowSizes, crossed: bool
+    source: Source, spec: DesignSpec, workers: Executor, rows: Storage, size: RowSizes, crossed: bool
 ) -> int:
     """Peak of bringing the rows of a generalized model into shards, and of the first look at them.
 
@@ -154,17 +154,17 @@ def shuffle_bytes(
     """
     layout = spec.layout
     at_once = min(workers.n_workers, max(len(source.partitions), 1))
-    names, accumulator = memory.label_bytes(layout), memory.accumulator_bytes(layout, size.rows // kept.n_shards)
+    names, accumulator = memory.label_bytes(layout), memory.accumulator_bytes(layout, size.rows // rows.n_shards)
     sums = (2 * at_once + 1) * accumulator if crossed else 0
     if not workers.shares_memory:
         return names + sums
-    moving = 0 if kept.in_files else SHUFFLE_COPIES * size.nbytes
-    shard = kept.nbytes // kept.n_shards
+    moving = 0 if rows.in_files else SHUFFLE_COPIES * size.nbytes
+    shard = rows.nbytes // rows.n_shards
     making = at_once * (_partition_bytes(source, spec, size) + SHUFFLE_COPIES * shard)
-    return names + max(moving, making, kept.resident + at_once * shard + sums)
+    return names + max(moving, making, rows.resident + at_once * shard + sums)
 
 
 def _partition_bytes(source: Source, spec: DesignSpec, size: RowSizes) -> int:
     """Bytes of the largest partition as a table and as rows of a shard."""
     rows = max((p.rows for p in source.partitions), default=0)
-    return rows * (size.each + 8 * len(spec.used_columns))
+    return rows * (size.row_bytes + 8 * len(spec.used_columns))

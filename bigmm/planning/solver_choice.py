@@ -87,11 +87,11 @@ def choose_solver(sizes: BlockSizes, requested: str, memory_limit: int) -> tuple
                 f"{size:,} columns, or make it a random effect, or use a coarser one"
             )
         return "exact", f"{fixed} needs it"
-    if requested == "iterative":
-        return "iterative", "as asked for"
-    needed = solver_bytes(sizes, 0, "exact")
-    if needed > memory_limit:
-        return "iterative", f"a dense block of {size:,} columns needs {needed / 2**30:.1f} GiB"
+    if requested != "auto":
+        return requested, "as asked for"
+    nbytes = solver_bytes(sizes, 0, "exact")
+    if nbytes > memory_limit:
+        return "iterative", f"a dense block of {size:,} columns needs {nbytes / 2**30:.1f} GiB"
     if size > EXACT_TAIL:
         return "iterative", f"a dense block of {size:,} columns costs {1.4e-9 * size**3:.0f} Gflop per evaluation"
     return "exact", f"the dense block of {size:,} columns is small"

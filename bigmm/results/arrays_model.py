@@ -83,7 +83,7 @@ class LmmArraysResults(FitResults):
 
     fitted: FittedArrays
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         criterion = self.fitted.criterion
         frozen = GeneralCriterion(criterion.gram, FixedLambda(self.fitted.lam), criterion.reml, criterion.kind)
         curvature = linear_inference(self.fitted).curvature  # while Lambda(theta) is at hand

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,13 @@ import pandas as pd
 from bigmm.errors import UsageError
 from bigmm.results import effects, inference
 from bigmm.results.estimated import Estimated
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.rows import ERROR
 
 SCALES = {"sdcor": ("sd__", "cor__"), "vcov": ("var__", "cov__")}
 
 
-def _fixed(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFrame:
+def _fixed(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataFrame:
     single = inference.coefficient_tests(fitted, ddf)
     low, high = inference.limits(single, level)
     columns = {
@@ -34,7 +34,7 @@ def _fixed(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFra
     return pd.DataFrame(columns)
 
 
-def _parameter_name(row: dict, scales: str) -> str:
+def _parameter_name(row: Mapping[Any, Any], scales: str) -> str:
     spread, together = SCALES[scales]
     if row["name1"] is None:
         return f"{spread}Observation"
@@ -43,7 +43,7 @@ def _parameter_name(row: dict, scales: str) -> str:
     return f"{together}{row['name1']}.{row['name2']}"
 
 
-def _parameters(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFrame:
+def _parameters(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataFrame:
     rows = effects.varcorr(fitted).to_dict("records")
     columns = {
         "effect": "ran_pars",
@@ -54,7 +54,7 @@ def _parameters(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.Da
     return pd.DataFrame(columns)
 
 
-def _modes(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFrame:
+def _modes(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataFrame:
     spread = effects.conditional_sd(fitted)
     parts = []
     for number, joint in effects.random_joints(fitted):
@@ -75,7 +75,7 @@ def _modes(fitted: FittedLmm, scales: str, level: float, ddf: Any) -> pd.DataFra
     return pd.concat(parts, ignore_index=True)
 
 
-EFFECTS: dict[str, Callable[[FittedLmm, str, float, Any], pd.DataFrame]] = {
+EFFECTS: dict[str, Callable[[FittedModel, str, float, Any], pd.DataFrame]] = {
     "fixed": _fixed,
     "ran_pars": _parameters,
     "ran_vals": _modes,
@@ -86,7 +86,7 @@ LEADING = ("effect", "group", "level", "term")
 """Columns that come first, in broom.mixed's order, where tables of several kinds follow each other."""
 
 
-def tidy(fitted: FittedLmm, effects: str | Sequence[str], scales: str, level: float, ddf: Any) -> pd.DataFrame:
+def tidy(fitted: FittedModel, effects: str | Sequence[str], scales: str, level: float, ddf: Any) -> pd.DataFrame:
     """One row per coefficient, variance parameter or conditional mode; several kinds of effects one after the other."""
     kinds = [effects] if isinstance(effects, str) else effects
     if not isinstance(kinds, (list, tuple)) or not kinds or any(kind not in tuple(EFFECTS) for kind in kinds):

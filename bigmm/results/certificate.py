@@ -23,7 +23,7 @@ from bigmm.execute import Executor, executor
 from bigmm.execute.memory import memory_bytes
 from bigmm.execute.spill import check_disk
 from bigmm.execute.tasks import Task
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 NORMAL_ERRORS = 4.0
 """Stated Monte Carlo errors that an estimate may be off, were they known and not estimated from few probes."""
@@ -115,7 +115,7 @@ class Cost:
 
 
 def certify(
-    fitted: FittedLmm,
+    fitted: FittedModel,
     client: Any = None,
     n_workers: int | None = None,
     memory_limit: Any = None,
@@ -126,7 +126,7 @@ def certify(
     begun, report = time.perf_counter(), progress_callback(progress)
     limit = None if memory_limit is None else memory_bytes(memory_limit)
     workers = executor(client, n_workers)
-    if fitted.solver != "iterative":
+    if fitted.criterion.solver.is_exact:
         return _again(fitted, begun)
     reduced = _reduced(fitted)
     tiling = tiles.Tiling(reduced.size, _tile(reduced.size, tile))
@@ -146,16 +146,16 @@ def certify(
     return _certificate(fitted, exact, reduced.size, tiling, cost, begun, repr(workers))
 
 
-def _again(fitted: FittedLmm, begun: float) -> Certificate:
+def _again(fitted: FittedModel, begun: float) -> Certificate:
     """The exact solver's own objective, evaluated once more."""
     criterion = fitted.criterion
-    exact = criterion.value_of(criterion.solver.factor(criterion.templates.working(criterion.gram, fitted.theta)))
+    exact = criterion.value_of(criterion.solver.factor(criterion.covariances.working(criterion.gram, fitted.theta)))
     none = Cost(0, 0, 0, 0.0)
     return _certificate(fitted, exact, 0, tiles.Tiling(0, 1), none, begun, "this process")
 
 
 def _certificate(
-    fitted: FittedLmm,
+    fitted: FittedModel,
     exact: float,
     columns: int,
     tiling: tiles.Tiling,
@@ -192,10 +192,10 @@ def _certificate(
     )
 
 
-def _reduced(fitted: FittedLmm) -> tiles.Reduced:
+def _reduced(fitted: FittedModel) -> tiles.Reduced:
     """Eliminated in the exact solver's order, which leaves the fewest columns; the iterative one may have another."""
     criterion = fitted.criterion
-    lams = criterion.templates.working(criterion.gram, fitted.theta)
+    lams = criterion.covariances.working(criterion.gram, fitted.theta)
     return tiles.reduce(analyse(criterion.gram, dense_tail=False), lams)
 
 
@@ -257,7 +257,7 @@ def _gib(n: float) -> str:
 def cholesky_tasks(reduced: tiles.Reduced, tiling: tiles.Tiling) -> list[Task]:
     """The schedule as tasks; tiles of one row have their home on one worker, so that only the row they are multiplied
     by travels."""
-    work: dict[str, Callable] = {
+    work: dict[str, Callable[..., Any]] = {
         "assemble": tiles.assemble,
         "update": tiles.update,
         "factor": tiles.factor,

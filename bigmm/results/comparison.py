@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from bigmm.arguments import strict
 from bigmm.design.formula.expression import unparse
 from bigmm.design.settings import VECTOR_OFFSET
 from bigmm.errors import UsageError
@@ -25,9 +26,11 @@ from bigmm.objective.montecarlo import (
 )
 from bigmm.results.broom import information
 from bigmm.results.doubts import warn_of
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fit_results import FitResults
+from bigmm.results.fitted import FittedModel
 from bigmm.results.nesting import check_numbers_of_parameters, warn_unless_nested
-from bigmm.solver import solve_model
+from bigmm.search.linear import solve_model
+from bigmm.search.options import SearchOptions
 
 SAME_RESPONSE = 1e-8
 LEVEL = 0.05
@@ -35,22 +38,15 @@ UNDECIDED = 2.0
 """A test is undecided when Chisq is within so many Monte Carlo errors of the critical value at `LEVEL`."""
 
 
-def ml_fit(fitted: FittedLmm) -> FittedLmm:
+def ml_fit(fitted: FittedModel) -> FittedModel:
     """The same model by maximum likelihood, started at the REML estimate; no pass over the rows."""
     if not fitted.reml:
         return fitted
-    gram, templates = fitted.criterion.gram, fitted.criterion.templates
-    tolerance = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
-    solved = solve_model(
-        gram,
-        templates,
-        False,
-        fitted.solver,
-        theta0=fitted.theta,
-        seed=_seed(fitted),  # the same probes as the fits it is compared with, to the same precision
-        tolerance=tolerance,
-        linear_solver=fitted.criterion.solver,  # of the same blocks, wherever these are
-    )
+    gram, covariances = fitted.criterion.gram, fitted.criterion.covariances
+    # the same probes as the fits it is compared with, to the same precision
+    mc_tol = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
+    options = SearchOptions(fitted.theta, solver=fitted.solver, seed=_seed(fitted), mc_tol=mc_tol)
+    solved = solve_model(gram, covariances, False, options, fitted.criterion.solver)
     refitted = replace(
         fitted,
         reml=False,
@@ -65,7 +61,7 @@ def ml_fit(fitted: FittedLmm) -> FittedLmm:
     return refitted
 
 
-def on_common_probes(fits: Sequence[FittedLmm]) -> list[FittedLmm]:
+def on_common_probes(fits: Sequence[FittedModel]) -> list[FittedModel]:
     """The same fits, but each iterative one with its objective estimated as that with most grouping factors has it: the
     same factors eliminated and probed, with the most probes that any of them has. theta stays; the objective moves
     within its Monte Carlo error."""
@@ -85,22 +81,22 @@ def on_common_probes(fits: Sequence[FittedLmm]) -> list[FittedLmm]:
     return out
 
 
-def _sizes(fit: FittedLmm) -> tuple[int, int]:
+def _sizes(fit: FittedModel) -> tuple[int, int]:
     probing = probing_of(fit.criterion)
     return probing.probes, probing.deflation
 
 
-def _seed(fit: FittedLmm) -> int:
+def _seed(fit: FittedModel) -> int:
     return int((fit.monte_carlo_error or {}).get("seed", 0))
 
 
-def _estimated_again(fit: FittedLmm, criterion: Criterion) -> FittedLmm:
+def _estimated_again(fit: FittedModel, criterion: Criterion) -> FittedModel:
     now = replace(fit.estimates, objective=criterion.value(fit.theta))
     error = dict(fit.monte_carlo_error or {}) | objective_record(criterion, fit.theta)
     return replace(fit, criterion=criterion, estimates=now, monte_carlo_error=error)
 
 
-def check_comparable(fits: Sequence[FittedLmm]) -> None:
+def check_comparable(fits: Sequence[FittedModel]) -> None:
     """Raise UsageError unless all fits are of the same rows of the same response by the same kind of likelihood."""
     first = fits[0]
     for other in fits[1:]:
@@ -125,7 +121,7 @@ def check_comparable(fits: Sequence[FittedLmm]) -> None:
             )
 
 
-def _check_likelihoods(a: FittedLmm, b: FittedLmm) -> None:
+def _check_likelihoods(a: FittedModel, b: FittedModel) -> None:
     """Likelihoods of other families or links are not nested, and other approximations of the integral not
     comparable."""
     if a.kind != b.kind:
@@ -144,7 +140,7 @@ def _check_likelihoods(a: FittedLmm, b: FittedLmm) -> None:
         )
 
 
-def _same_response(a: FittedLmm, b: FittedLmm) -> bool:
+def _same_response(a: FittedModel, b: FittedModel) -> bool:
     """Compare y'Wy about the mean of y less the offset, which tells two responses apart only under one offset.
 
     Models with different offsets are nested too, as a slope of one written offset(x) in a free slope of x.
@@ -155,24 +151,61 @@ def _same_response(a: FittedLmm, b: FittedLmm) -> bool:
     return math.isclose(first.y_sum_squares_total, second.y_sum_squares_total, rel_tol=SAME_RESPONSE)
 
 
-def _offsets(fit: FittedLmm) -> list[str]:
+def _offsets(fit: FittedModel) -> list[str]:
     """Texts of the offset's parts, however they were given: offset="x" is offset(x)."""
     spec = fit.spec
     column = [] if spec.settings.offset is None else [spec.settings.offset]
     return sorted([unparse(node) for node in spec.parsed.offsets] + column)
 
 
-def _same_weights(a: FittedLmm, b: FittedLmm) -> bool:
+def _same_weights(a: FittedModel, b: FittedModel) -> bool:
     """Compare sums of log weights, whatever the columns are called."""
     first, second = a.criterion.gram.sum_log_w, b.criterion.gram.sum_log_w
     return math.isclose(first, second, rel_tol=SAME_RESPONSE, abs_tol=SAME_RESPONSE)
 
 
-def _weights_of(fit: FittedLmm) -> str:
+def _weights_of(fit: FittedModel) -> str:
     return "none" if fit.weights is None else repr(fit.weights)
 
 
-def lrt_table(fits: Sequence[FittedLmm]) -> pd.DataFrame:
+@strict
+def likelihood_ratio(*models: FitResults) -> pd.DataFrame:
+    """Compare fits of the same rows by likelihood-ratio tests.
+
+    Parameters
+    ----------
+    *models : MixedModelResults
+        Two or more fits of nested models, in any order. REML fits are refitted by maximum likelihood.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model, by number of parameters: npar, AIC, BIC, logLik, deviance, Chisq, Df and its p value. Fits
+        by the iterative solver have columns with the Monte Carlo error of Chisq.
+
+    Raises
+    ------
+    UsageError
+        If two models have the same number of parameters, so that neither is nested in the other, or the rows differ.
+
+    Examples
+    --------
+    >>> data = bigmm.datasets.sleepstudy()
+    >>> small = bigmm.lmm("Reaction ~ Days + (Days || Subject)", data, reml=False)
+    >>> large = bigmm.lmm("Reaction ~ Days + (Days | Subject)", data, reml=False)
+    >>> print(f"{bigmm.lrt(small, large)['Chisq'].iloc[1]:.4f}")
+    0.0639
+    """
+    fits = []
+    for model in models:
+        fitted = model.fitted if isinstance(model, FitResults) else None
+        if not isinstance(fitted, FittedModel):
+            raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
+        fits.append(fitted)
+    return lrt_table(fits)
+
+
+def lrt_table(fits: Sequence[FittedModel]) -> pd.DataFrame:
     """npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq), by increasing number of parameters (lme4's anova).
 
     Where a fit is iterative also MC error, what the probes make Chisq err by, and Probes: whether the two fits have

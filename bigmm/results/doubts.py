@@ -10,12 +10,12 @@ from typing import Any, TypeVar, cast
 from bigmm.arguments import callers_level
 from bigmm.errors import BigmmWarning, ConvergenceWarning, SingularFitWarning
 from bigmm.results.arrays_model import FittedArrays
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 Recipe = TypeVar("Recipe", bound=Callable[..., Any])
 
 
-def doubts(fitted: FittedLmm | FittedArrays) -> list[BigmmWarning]:
+def doubts(fitted: FittedModel | FittedArrays) -> list[BigmmWarning]:
     """What there is to warn about: none, one or two warnings."""
     out: list[BigmmWarning] = []
     outcome = fitted.outcome
@@ -32,7 +32,7 @@ def doubts(fitted: FittedLmm | FittedArrays) -> list[BigmmWarning]:
     return out
 
 
-def warn_of(fitted: FittedLmm | FittedArrays, before: FittedLmm | None = None) -> None:
+def warn_of(fitted: FittedModel | FittedArrays, before: FittedModel | None = None) -> None:
     """Give a warning for each doubt about a fit, at the line of the user that called bigmm.
 
     before: the fit that this one refines; what it was warned about is not said again.

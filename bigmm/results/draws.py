@@ -9,6 +9,7 @@ words per draw and would not do.)
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -25,18 +26,18 @@ def check_seed(seed: int) -> int:
     return int(seed)
 
 
-def stream_key(seed: int, stream: tuple) -> int:
+def stream_key(seed: int, stream: tuple[Any, ...]) -> int:
     """A 128-bit Philox key for a named stream of a seed."""
     digest = hashlib.blake2b(repr((seed, *stream)).encode(), digest_size=16).digest()
     return int.from_bytes(digest, "little")
 
 
-def standard_normal(seed: int, stream: tuple, first: int, count: int) -> np.ndarray:
+def standard_normal(seed: int, stream: tuple[Any, ...], first: int, count: int) -> np.ndarray:
     """(count,) normal draws number first, first + 1, ... of a stream."""
     return ndtri(uniform(seed, stream, first, count))
 
 
-def uniform(seed: int, stream: tuple, first: int, count: int) -> np.ndarray:
+def uniform(seed: int, stream: tuple[Any, ...], first: int, count: int) -> np.ndarray:
     """(count,) draws in (0, 1), number first, first + 1, ...; ``stream`` is a tuple of strings and integers."""
     skip = first % WORDS_PER_COUNT
     bits = np.random.Philox(key=stream_key(seed, stream), counter=first // WORDS_PER_COUNT)

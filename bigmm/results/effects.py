@@ -13,17 +13,17 @@ from bigmm.errors import UsageError
 from bigmm.objective.conditional import level_variances, selected_variances
 from bigmm.objective.covariances import TermCovariance
 from bigmm.objective.factorization import Variances
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.rows import ERROR
 
 VARCORR_COLUMNS = ("group", "name1", "name2", "vcov", "sdcor")
 
 
-def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple]:
+def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple[Any, ...]]:
     """Variances first, then covariances down the columns of the lower triangle, as lme4 lists them."""
     group, names = term.group, term.names
     sd = np.sqrt(np.diag(cov))
-    rows: list[tuple] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
+    rows: list[tuple[Any, ...]] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
     with np.errstate(invalid="ignore", divide="ignore"):
         for j in range(len(names)) if term.covariance.is_correlated else ():
             for i in range(j + 1, len(names)):
@@ -32,15 +32,15 @@ def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple]:
     return rows
 
 
-def term_covariances(fitted: FittedLmm) -> tuple[np.ndarray, ...]:
+def term_covariances(fitted: FittedModel) -> tuple[np.ndarray, ...]:
     """(k, k) covariance matrix sigma^2 lambda lambda' of every term (sigma 1 in a generalized model)."""
     return tuple(fitted.estimates.sigma**2 * lam @ lam.T for lam in fitted.lambdas())
 
 
-def varcorr(fitted: FittedLmm) -> pd.DataFrame:
+def varcorr(fitted: FittedModel) -> pd.DataFrame:
     """Variances and standard deviations (name2 None), covariances and correlations (both names), Residual
     last where the model has one."""
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     for term, cov in zip(fitted.terms, term_covariances(fitted), strict=True):
         rows += _term_rows(term, cov)
     sigma = fitted.residual_sd
@@ -52,7 +52,7 @@ def varcorr(fitted: FittedLmm) -> pd.DataFrame:
     return frame
 
 
-def joint_names(fitted: FittedLmm, number: int) -> dict[int, str]:
+def joint_names(fitted: FittedModel, number: int) -> dict[int, str]:
     """{slot of joint term `number`: covariate name}, in the order the user wrote them."""
     names: dict[int, str] = {}
     for term in fitted.terms:
@@ -62,23 +62,23 @@ def joint_names(fitted: FittedLmm, number: int) -> dict[int, str]:
     return names
 
 
-def random_joints(fitted: FittedLmm) -> list[tuple[int, JointTerm]]:
+def random_joints(fitted: FittedModel) -> list[tuple[int, JointTerm]]:
     """(number, joint term) of every joint term that holds random effects."""
     return [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
 
 
-def level_index(fitted: FittedLmm, number: int, joint: JointTerm) -> pd.Index:
+def level_index(fitted: FittedModel, number: int, joint: JointTerm) -> pd.Index:
     """(q,) labels of the levels that have rows, named after the grouping."""
     return pd.Index(joint.factor.labels[fitted.kept_levels(number)], name=joint.name)
 
 
-def conditional_sd(fitted: FittedLmm) -> tuple[Variances, ...]:
+def conditional_sd(fitted: FittedModel) -> tuple[Variances, ...]:
     """Per joint term (q, k) conditional standard deviations of the modes given theta, sigma and beta."""
     return tuple(variances.roots() for variances in level_variances(fitted.criterion, fitted.theta))
 
 
 def ranef(
-    fitted: FittedLmm, condvar: bool = False, levels: Mapping[str, Sequence] | None = None
+    fitted: FittedModel, condvar: bool = False, levels: Mapping[str, Sequence[Any]] | None = None
 ) -> dict[str, pd.DataFrame]:
     """{grouping: DataFrame by level, a column per covariate, `_sd` columns with condvar, `_sd_mcse` columns where those
     are estimated}; levels: {grouping: labels} of interest."""
@@ -99,7 +99,7 @@ def ranef(
     return frames
 
 
-def _exact_sd(fitted: FittedLmm, number: int, places: Any) -> Variances:
+def _exact_sd(fitted: FittedModel, number: int, places: Any) -> Variances:
     return Variances(selected_variances(fitted.criterion, fitted.theta, number, places), None).roots()
 
 
@@ -110,7 +110,7 @@ def _sd_columns(names: dict[int, str], spread: Variances) -> dict[str, np.ndarra
     return columns
 
 
-def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.ndarray]:
+def _chosen(fitted: FittedModel, levels: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
     """{grouping: positions of the labels among its levels with rows}; UsageError for what the fit does not have."""
     indices = {(index := level_index(fitted, n, joint)).name: index for n, joint in random_joints(fitted)}
     if not isinstance(levels, Mapping):
@@ -126,6 +126,6 @@ def _chosen(fitted: FittedLmm, levels: Mapping[str, Sequence]) -> dict[str, np.n
     return chosen
 
 
-def n_groups(fitted: FittedLmm) -> dict[str, int]:
+def n_groups(fitted: FittedModel) -> dict[str, int]:
     """{grouping: number of levels that have rows}."""
     return {j.name: len(fitted.assembled.kept[n]) for n, j in random_joints(fitted)}

@@ -13,8 +13,8 @@ from bigmm.design.layout import JointTerm, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.families import Family
 from bigmm.families import family as family_named
+from bigmm.objective.covariances import TermCovariance
 from bigmm.objective.criterion import Criterion, Estimates
-from bigmm.objective.templates import Template
 from bigmm.results.estimated import Estimated
 from bigmm.source.partition import Fingerprint, Inventory, Source
 
@@ -22,16 +22,16 @@ GAUSSIAN = family_named("gaussian")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class FittedLmm(Estimated):
-    """Everything a linear mixed model is after fitting; `LmmResults` only asks questions of it.
+class FittedModel(Estimated):
+    """Everything that a model of a formula is after fitting; results only ask questions of it.
 
     theta: (n_theta,) in lme4's order; estimates: in the user's coefficient order, NaN in dropped slots;
     dropped: ((column, rows dropped because of it), ...); seconds: {phase: s}; passes: looks at all rows;
     weights, offset: column names or None; monte_carlo_error: None for the exact solver;
     source: where the rows were read, None once the fit was pickled or saved; saved_at: the directory that the fit was
-    loaded from, None else; inventory: the files the rows came from, None for tables in memory. The class attributes and
-    the properties
-    that `FittedGlmm` has too are how a linear and a generalized model differ, for tables, summary and files alike.
+    loaded from, None else; inventory: the files the rows came from, None for tables in memory.
+
+    `FittedLmm` and `FittedGlmm` say how the two kinds of model differ, for tables, summary and files alike.
     """
 
     formula: str
@@ -72,32 +72,32 @@ class FittedLmm(Estimated):
     @property
     def family(self) -> Family:
         """Response distribution and link."""
-        return GAUSSIAN
+        raise NotImplementedError
 
     @property
     def nagq(self) -> int | None:
-        """Quadrature points; None where there is nothing to integrate numerically."""
-        return None
+        """Number of quadrature points; None where there is nothing to integrate numerically."""
+        raise NotImplementedError
 
     @property
     def weighting(self) -> str | None:
-        """Which working weights log|M| has, where that makes a difference; None else."""
-        return None
+        """The kind of working weights in log|M|, where that makes a difference, else None."""
+        raise NotImplementedError
 
     @property
     def approximation(self) -> str:
-        """How the random effects were integrated out, in words."""
-        return "exact"
+        """The integration over the random effects, in words."""
+        raise NotImplementedError
 
     @property
     def dispersion(self) -> float:
-        """Residual variance."""
-        return self.sigma**2
+        """Residual variance, or the dispersion of the family."""
+        raise NotImplementedError
 
     @property
     def residual_sd(self) -> float | None:
-        """What the Residual row of the variance components holds, None where there is no such row."""
-        return self.sigma
+        """The Residual row of the variance components; None where there is no such row."""
+        raise NotImplementedError
 
     @property
     def remarks(self) -> tuple[tuple[str, str], ...]:
@@ -121,14 +121,49 @@ class FittedLmm(Estimated):
         return tuple(joined[number] for number in self.assembled.term_order)
 
     @property
-    def terms(self) -> tuple[Template, ...]:
+    def terms(self) -> tuple[TermCovariance, ...]:
         """The random-effects terms as the user wrote them, in the order of theta."""
-        return self.criterion.templates.terms
+        return self.criterion.covariances.terms
 
     def lambdas(self) -> tuple[np.ndarray, ...]:
         """One lower-triangular (k, k) relative covariance factor per term."""
-        return self.criterion.templates.lambdas(self.theta)
+        return self.criterion.covariances.lambdas(self.theta)
 
     def kept_levels(self, number: int) -> np.ndarray:
         """(q,) level numbers (into the grouping's labels) of joint term `number`: those that have rows."""
         return np.asarray(self.assembled.kept[number])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class FittedLmm(FittedModel):
+    """A linear mixed model: the random effects are integrated out exactly."""
+
+    @property
+    def family(self) -> Family:
+        """The normal distribution."""
+        return GAUSSIAN
+
+    @property
+    def nagq(self) -> None:
+        """There is nothing to integrate numerically."""
+        return None
+
+    @property
+    def weighting(self) -> None:
+        """There are no working weights."""
+        return None
+
+    @property
+    def approximation(self) -> str:
+        """See `FittedModel.approximation`."""
+        return "exact"
+
+    @property
+    def dispersion(self) -> float:
+        """Residual variance."""
+        return self.sigma**2
+
+    @property
+    def residual_sd(self) -> float:
+        """Residual standard deviation."""
+        return self.sigma

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bigmm.families import Family
-from bigmm.results.fitted import GAUSSIAN, FittedLmm
+from bigmm.results.fitted import GAUSSIAN, FittedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class FittedGlmm(FittedLmm):
-    """`FittedLmm` with a response distribution.
+class FittedGlmm(FittedModel):
+    """A generalized linear mixed model.
 
     criterion: a `laplace.working.WorkingModel`, the blocks at the mode (residual variance 1); estimates.objective: -2
     log L on R's scale, estimates.sigma: 1, so theta is on the scale of the linear predictor; phi: dispersion

@@ -15,7 +15,7 @@ from bigmm.arguments import strict, true_or_false
 from bigmm.errors import UsageError
 from bigmm.results import broom, coefficients, comparison, effects, inference, record, save, simulation, stream
 from bigmm.results.fit_results import FitResults
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.predictor import Variance, check_new_levels, predictor, variance
 from bigmm.results.rows import ERROR, Noise, Predict, RowTask
 from bigmm.results.rows_generalized import Residuals
@@ -34,9 +34,9 @@ class MixedModelResults(FitResults):
     decreasing number of levels). Rows are never read again but by predict, augment, residuals and simulate.
     """
 
-    fitted: FittedLmm
+    fitted: FittedModel
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (replace(self.fitted, source=None),)
 
     # Random effects
@@ -60,7 +60,9 @@ class MixedModelResults(FitResults):
         return self.varcorr
 
     @strict
-    def ranef(self, condvar: bool = False, levels: Mapping[str, Sequence] | None = None) -> dict[str, pd.DataFrame]:
+    def ranef(
+        self, condvar: bool = False, levels: Mapping[str, Sequence[Any]] | None = None
+    ) -> dict[str, pd.DataFrame]:
         """Return the conditional modes of the random effects, level by level.
 
         Parameters
@@ -193,7 +195,7 @@ class MixedModelResults(FitResults):
             for a generalized model df, statistic, p.value of Wald's chi-square test.
         """
         if others:
-            return likelihood_ratio(self, *others)
+            return comparison.likelihood_ratio(self, *others)
         return inference.anova_table(self.fitted, type, ddf)
 
     # Rows
@@ -207,7 +209,7 @@ class MixedModelResults(FitResults):
         type: str = "response",
         se: bool = False,
         *,
-        out: str | os.PathLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         keep: Sequence[str] | None = None,
         overwrite: bool = False,
         client: Any = None,
@@ -278,7 +280,7 @@ class MixedModelResults(FitResults):
     def augment(
         self,
         data: Any = None,
-        out: str | os.PathLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         *,
         keep: Sequence[str] | None = None,
         overwrite: bool = False,
@@ -321,7 +323,7 @@ class MixedModelResults(FitResults):
         *,
         use_modes: bool = False,
         new_levels: str = "population",
-        out: str | os.PathLike | None = None,
+        out: str | os.PathLike[str] | None = None,
         keep: Sequence[str] | None = None,
         overwrite: bool = False,
         client: Any = None,
@@ -416,12 +418,12 @@ class MixedModelResults(FitResults):
 
     def _row_count(self, data: Any) -> int | None:
         """Rows of the data, where a row costs a solve and their number decides; else nobody asks."""
-        return stream.row_count(data) if self.solver == "iterative" else None
+        return None if self.fitted.criterion.solver.is_exact else stream.row_count(data)
 
     # Disk, and what is to come
 
     @strict
-    def save(self, path: str | os.PathLike, overwrite: bool = False) -> Path:
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
         """Write the fit as a versioned directory without pickle. `bigmm.load` reads it.
 
         Parameters
@@ -481,37 +483,3 @@ def _meta(spread: Variance | None) -> pd.DataFrame | pd.Series:
         return _prediction_series({"prediction": np.empty(0)})
     names = ["prediction", "se"] + [f"se{ERROR}"] * (spread.rows.estimator is not None)
     return pd.DataFrame({name: np.empty(0) for name in names})
-
-
-@strict
-def likelihood_ratio(*models: MixedModelResults) -> pd.DataFrame:
-    """Compare fits of the same rows by likelihood-ratio tests.
-
-    Parameters
-    ----------
-    *models : MixedModelResults
-        Two or more fits of nested models, in any order. REML fits are refitted by maximum likelihood.
-
-    Returns
-    -------
-    DataFrame
-        A row for each model, by number of parameters: npar, AIC, BIC, logLik, deviance, Chisq, Df and its p value. Fits
-        by the iterative solver have columns with the Monte Carlo error of Chisq.
-
-    Raises
-    ------
-    UsageError
-        If two models have the same number of parameters, so that neither is nested in the other, or the rows differ.
-
-    Examples
-    --------
-    >>> data = bigmm.datasets.sleepstudy()
-    >>> small = bigmm.lmm("Reaction ~ Days + (Days || Subject)", data, reml=False)
-    >>> large = bigmm.lmm("Reaction ~ Days + (Days | Subject)", data, reml=False)
-    >>> print(f"{bigmm.lrt(small, large)['Chisq'].iloc[1]:.4f}")
-    0.0639
-    """
-    for model in models:
-        if not isinstance(model, MixedModelResults):
-            raise UsageError(f"lrt() compares fitted mixed models of lmm() or glmm(), got {type(model).__name__}")
-    return comparison.lrt_table([model.fitted for model in models])

@@ -13,7 +13,7 @@ from bigmm.design.formula.expression import columns_of
 from bigmm.errors import BigmmWarning, UsageError
 from bigmm.objective.montecarlo import difference_error
 from bigmm.results.broom import information
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 SLACK = 1e-7
 """How far below zero Chisq may lie, relative to 1 + |deviance|: what searches leave."""
@@ -21,7 +21,7 @@ ERRORS = 4.0
 """And how many Monte Carlo standard errors where it is estimated."""
 
 
-def check_numbers_of_parameters(fits: Sequence[FittedLmm]) -> None:
+def check_numbers_of_parameters(fits: Sequence[FittedModel]) -> None:
     """Raise UsageError where two models have as many parameters: neither is nested in the other."""
     for a, b in combinations(fits, 2):
         if a.npar == b.npar:
@@ -33,7 +33,7 @@ def check_numbers_of_parameters(fits: Sequence[FittedLmm]) -> None:
             )
 
 
-def warn_unless_nested(ordered: Sequence[FittedLmm], chisq: np.ndarray) -> None:
+def warn_unless_nested(ordered: Sequence[FittedModel], chisq: np.ndarray) -> None:
     """Give a BigmmWarning for each model that seems not to be nested in the next.
 
     ordered: fits by number of parameters; chisq (n,): falls of the deviance from each to the next, the first NaN.
@@ -54,7 +54,7 @@ def warn_unless_nested(ordered: Sequence[FittedLmm], chisq: np.ndarray) -> None:
         warnings.warn(BigmmWarning(f"{text}; the p value holds only if it is"), stacklevel=callers_level())
 
 
-def _lost_covariates(small: FittedLmm, large: FittedLmm) -> set[str]:
+def _lost_covariates(small: FittedModel, large: FittedModel) -> set[str]:
     """Columns of the smaller one's fixed effects that the larger one lacks; none where it has a further factor, whose
     levels may tell them (a linear trend against a factor of the same values)."""
     small_columns, large_columns = _fixed_columns(small), _fixed_columns(large)
@@ -62,12 +62,12 @@ def _lost_covariates(small: FittedLmm, large: FittedLmm) -> set[str]:
     return set() if factors - small_columns else {repr(name) for name in small_columns - large_columns}
 
 
-def _fixed_columns(fit: FittedLmm) -> set[str]:
+def _fixed_columns(fit: FittedModel) -> set[str]:
     """Columns behind the fixed effects."""
     return {name for node in fit.spec.parsed.fixed.factors for name in columns_of(node)}
 
 
-def _random_columns(fit: FittedLmm) -> set[str]:
+def _random_columns(fit: FittedModel) -> set[str]:
     """What the random effects are made of: groups, and columns by group."""
     names = set()
     for bar in fit.spec.parsed.bars:

@@ -12,7 +12,7 @@ from bigmm.results.model import MixedModelResults
 RESULTS: dict[str, type[MixedModelResults]] = {"lmm": LmmResults, "glmm": GlmmResults}
 
 
-def load(path: str | os.PathLike) -> MixedModelResults:
+def load(path: str | os.PathLike[str]) -> MixedModelResults:
     """Read a fit that `save` wrote.
 
     Parameters

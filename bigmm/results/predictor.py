@@ -17,7 +17,7 @@ from bigmm.design.spec import NEW_DATA, DesignSpec
 from bigmm.errors import DataError, UsageError
 from bigmm.objective.conditional import RowVariance, row_variance
 from bigmm.objective.factorization import Variances
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 BLOCK_BYTES = 32 * 2**20
 
@@ -49,11 +49,18 @@ ALL, NONE = Selection(), Selection((), frozenset())
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The linear predictor of n rows, taken apart: each (n,); eta = fixed + random + offset.
+    """The linear predictor of n rows in its parts: eta = fixed + random + offset, each (n,).
 
-    y: NaN where the response is absent; w: weights (times trials), ones without; has_weights: whether w is all that the
-    fit's rows had;
-    unseen: (n,) True where a level was never seen.
+    Attributes
+    ----------
+    y : array (n,)
+        Response, NaN where it is absent.
+    w : array (n,)
+        Weights (times trials); ones where there are none.
+    has_weights : bool
+        Whether w is all that the rows of the fit had.
+    unseen : array (n,)
+        True where a level is one that the fit has not met.
     """
 
     fixed: np.ndarray
@@ -74,10 +81,19 @@ class Parts:
 class Predictor:
     """What prediction needs of a fit, small enough to travel to workers.
 
-    beta: (p,), zero for dropped columns; modes: per joint term (n_levels + 1, k), None for a factor among the fixed
-    effects. The last row, which is that of level -1, and the rows of levels without data are zero. chosen: the random
-    effects that count; empty: grouping -> (n_levels,) bool, its levels without rows, for groupings that have such
-    levels; of_fit: whether rows are those of the fit. Then rows that the fit could not use have NaN.
+    Attributes
+    ----------
+    beta : array (p,)
+        Coefficients, zero for dropped columns.
+    modes : tuple of array (n_levels + 1, k) or None
+        By joint term; None for a fixed factor. The last row, which is that of level -1, and the rows of levels without
+        data are zero.
+    chosen : Selection
+        The random effects that count.
+    empty : mapping of int to array (n_levels,)
+        True for levels without rows, for groupings that have such levels.
+    of_fit : bool
+        The rows are those of the fit. Rows that the fit could not use have NaN then.
     """
 
     spec: DesignSpec
@@ -89,7 +105,7 @@ class Predictor:
     of_fit: bool = False
 
 
-def predictor(fitted: FittedLmm, chosen: Selection = ALL, of_fit: bool = False) -> Predictor:
+def predictor(fitted: FittedModel, chosen: Selection = ALL, of_fit: bool = False) -> Predictor:
     """The predictor at the estimates, with the chosen random effects; of_fit: for the rows of the fit."""
     beta = np.nan_to_num(fitted.estimates.beta)
     modes = tuple(
@@ -99,7 +115,7 @@ def predictor(fitted: FittedLmm, chosen: Selection = ALL, of_fit: bool = False) 
     return Predictor(fitted.spec, fitted.joints, beta, modes, chosen, empty_levels(fitted), of_fit)
 
 
-def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
+def empty_levels(fitted: FittedModel) -> dict[int, np.ndarray]:
     """Grouping -> (n_levels,) bool, the levels without a row that counts, of the groupings that have such levels."""
     empty = {}
     for number, joint in enumerate(fitted.joints):
@@ -110,14 +126,14 @@ def empty_levels(fitted: FittedLmm) -> dict[int, np.ndarray]:
     return empty
 
 
-def spread_levels(fitted: FittedLmm, number: int, values: np.ndarray) -> np.ndarray:
+def spread_levels(fitted: FittedModel, number: int, values: np.ndarray) -> np.ndarray:
     """(q, k) values of the kept levels as (n_levels + 1, k) over all labels, zero elsewhere."""
     out = np.zeros((fitted.joints[number].n_levels + 1, values.shape[1]))
     out[fitted.kept_levels(number)] = values
     return out
 
 
-def kept_positions(fitted: FittedLmm, number: int) -> np.ndarray:
+def kept_positions(fitted: FittedModel, number: int) -> np.ndarray:
     """(n_levels + 1,) position of every label among the kept levels, -1 when it has no rows (and for level -1)."""
     numbers = fitted.kept_levels(number)
     out = np.full(fitted.joints[number].n_levels + 1, -1, dtype=np.int64)
@@ -303,11 +319,24 @@ def model_rows(layout: Layout, chunk: DesignChunk, rows: slice) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Variance:
-    """Variance of the predictions of a fit; carries the criterion, so it is as big as the Gram.
+    """Variance of the predictions of a fit. It holds the criterion, so it is as big as the Gram.
 
-    rows: how the variance of a row is found; joints: those with random effects; positions: for each (n_levels + 1,)
-    place of each label among the kept levels, -1 without rows; vcov: (p, p), zero for dropped columns; places: for each
-    the places of the chosen random effects among its covariates. A row with missing values gets some number, not NaN.
+    Attributes
+    ----------
+    rows : RowVariance
+        How the variance of a row is computed.
+    joints : tuple of JointTerm
+        Those with random effects.
+    positions : tuple of array (n_levels + 1,)
+        Position of each label among the levels with rows, -1 for the others.
+    vcov : array (p, p)
+        Zero for dropped columns.
+    places : tuple
+        Positions of the chosen random effects among the covariates of each joint term.
+
+    Notes
+    -----
+    A row with missing values gets a number that means nothing.
     """
 
     rows: RowVariance
@@ -349,7 +378,7 @@ class Variance:
         return np.nan_to_num(z)
 
 
-def variance(fitted: FittedLmm, rows: int | None = None, chosen: Selection = ALL) -> Variance:
+def variance(fitted: FittedModel, rows: int | None = None, chosen: Selection = ALL) -> Variance:
     """The variance of predictions with the chosen random effects, for so many rows (None: unknown)."""
     terms = [(number, joint) for number, joint in enumerate(fitted.joints) if joint.fixed_factor is None]
     joints = tuple(joint for _, joint in terms)

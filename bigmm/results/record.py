@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bigmm.results import broom, coefficients, effects, inference
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 
 def plain(value: Any) -> Any:
@@ -27,7 +27,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def optimizer_record(fitted: FittedLmm) -> dict[str, Any]:
+def optimizer_record(fitted: FittedModel) -> dict[str, Any]:
     """How the optimum was found and what certifies it."""
     outcome = fitted.outcome
     names = (
@@ -43,7 +43,7 @@ def optimizer_record(fitted: FittedLmm) -> dict[str, Any]:
     return {name: getattr(outcome, name) for name in names}
 
 
-def files_record(fitted: FittedLmm) -> dict[str, Any] | None:
+def files_record(fitted: FittedModel) -> dict[str, Any] | None:
     """Which files the rows came from, and how many of their rows the filter left out; None for tables in memory."""
     if fitted.inventory is None:
         return None
@@ -51,7 +51,7 @@ def files_record(fitted: FittedLmm) -> dict[str, Any] | None:
     return fitted.inventory.as_record() | {"rows_left_out_by_filter": filtered}
 
 
-def as_record(fitted: FittedLmm) -> dict[str, Any]:
+def as_record(fitted: FittedModel) -> dict[str, Any]:
     """The fields of the command line's --json, ready for json.dumps."""
     names, single = fitted.fixed_names, inference.coefficient_tests(fitted)
     numbers = broom.information(fitted)

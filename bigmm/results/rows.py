@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,7 @@ class RowTask(Protocol):
 class Noise(Protocol):
     """From the parts of the linear predictor to one simulated response per row; ``stream`` names the draws."""
 
-    def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray: ...
+    def __call__(self, parts: Parts, seed: int, stream: tuple[Any, ...], first: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class NormalNoise:
 
     sigma: float
 
-    def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray:
+    def __call__(self, parts: Parts, seed: int, stream: tuple[Any, ...], first: int) -> np.ndarray:
         noise = standard_normal(seed, stream, first, len(parts.y))
         with np.errstate(divide="ignore"):
             return parts.eta + self.sigma * noise / np.sqrt(parts.w)

@@ -4,6 +4,7 @@ responses."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -106,7 +107,7 @@ class FamilyNoise:
     family: Family
     phi: float
 
-    def __call__(self, parts: Parts, seed: int, stream: tuple, first: int) -> np.ndarray:
+    def __call__(self, parts: Parts, seed: int, stream: tuple[Any, ...], first: int) -> np.ndarray:
         check_trials(self.family, parts, "simulate()")
         u = uniform(seed, stream, first, len(parts.y))
         return self.family.distribution.quantile(u, mean(self.family, parts.eta), parts.w, self.phi)

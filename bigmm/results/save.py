@@ -29,7 +29,7 @@ from bigmm.objective.criterion import Criterion, Estimates
 from bigmm.objective.solvers import recorded_solver
 from bigmm.optimize.outcome import Outcome
 from bigmm.results.arrays import REMEDY, read_arrays, write_arrays
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedLmm, FittedModel
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.gramfile import gram_from, gram_parts
 from bigmm.source.partition import Fingerprint, Inventory
@@ -61,7 +61,7 @@ GENERALIZED = ("phi", "nagq", "laplace", "working_weights", "se_method", "penali
 """Plain fields that `FittedGlmm` adds; its family is kept by name and link."""
 
 
-def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Path:
+def save_fit(fitted: FittedModel, path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Write the fit; the directory appears whole or not at all (OutputError), never over the data (UsageError)."""
     read = [*local_inputs(fitted.source), *local_files(mark.path for mark in fitted.fingerprints)]
     check_apart(path, dict.fromkeys(read))
@@ -77,7 +77,7 @@ def save_fit(fitted: FittedLmm, path: str | os.PathLike, overwrite: bool) -> Pat
     return local_path(path)
 
 
-def _body(fitted: FittedLmm) -> dict[str, Any]:
+def _body(fitted: FittedModel) -> dict[str, Any]:
     small = {name: getattr(fitted, name) for name in PLAIN}
     return small | {
         "format": FORMAT,
@@ -92,7 +92,7 @@ def _body(fitted: FittedLmm) -> dict[str, Any]:
         "fingerprints": [asdict(f) | {"path": shown_url(f.path)} for f in fitted.fingerprints],
         "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
-        "templates": listed(covariance_record(fitted.criterion.templates)),
+        "templates": listed(covariance_record(fitted.criterion.covariances)),
     }
 
 
@@ -133,7 +133,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return body
 
 
-def load_fit(path: str | os.PathLike) -> FittedLmm:
+def load_fit(path: str | os.PathLike[str]) -> FittedModel:
     """Read a saved fit, verify every array, and evaluate its objective again (VersionError when it is another)."""
     folder = settled_path(path)
     body = read_manifest(folder)
@@ -169,21 +169,21 @@ class Kind:
     """
 
     parts: Callable[[Any], tuple[dict[str, np.ndarray], dict[str, Any]]]
-    fitted: Callable[[Path, dict[str, Any], dict[str, np.ndarray], dict[str, Any]], FittedLmm]
+    fitted: Callable[[Path, dict[str, Any], dict[str, np.ndarray], dict[str, Any]], FittedModel]
 
 
-def _linear_parts(fitted: FittedLmm) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _linear_parts(fitted: FittedModel) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Nothing: all estimates follow from the Gram and theta."""
     return {}, {}
 
 
-def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]) -> FittedLmm:
+def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]) -> FittedModel:
     gram, error = shared["assembled"].gram, body["monte_carlo_error"]
     tolerance = SAME_OBJECTIVE
     if error:
         # the same probes, but a deflation basis made at this theta: the objective agrees within its error bar
         tolerance += 8.0 * error["objective"] / max(abs(body["objective"]), 1.0)
-    criterion = Criterion(gram, _templates(body["templates"]), body["reml"], recorded_solver(gram, error))
+    criterion = Criterion(gram, _covariances(body["templates"]), body["reml"], recorded_solver(gram, error))
     estimates = criterion.estimates(shared["theta"])
     now = float(estimates.objective)
     check_objective(folder, body["objective"], now, tolerance=tolerance)
@@ -207,7 +207,7 @@ def _generalized_parts(fitted: FittedGlmm) -> tuple[dict[str, np.ndarray], dict[
 def _generalized(
     folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], shared: dict[str, Any]
 ) -> FittedGlmm:
-    working = working_model(shared["assembled"].gram, _templates(body["templates"]), body["monte_carlo_error"])
+    working = working_model(shared["assembled"].gram, _covariances(body["templates"]), body["monte_carlo_error"])
     log_determinant = working.log_determinant(shared["theta"])
     body.setdefault("working_weights", body["laplace"])  # older fits have none of other weights
     # the integral, and log|M| of other weights than the blocks', need the rows; the curvature at the mode does not
@@ -253,7 +253,7 @@ def covariance_record(covariance: ModelCovariance) -> dict[str, Any]:
     return record
 
 
-def _templates(entry: dict[str, Any]) -> ModelCovariance:
+def _covariances(entry: dict[str, Any]) -> ModelCovariance:
     terms: list[dict[str, Any]] = [
         {name: tuple(value) if isinstance(value, list) else value for name, value in term.items()}
         for term in entry["terms"]

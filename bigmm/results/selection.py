@@ -14,11 +14,11 @@ from bigmm.design.formula.expression import unparse
 from bigmm.design.formula.parser import parse
 from bigmm.errors import FormulaError, UsageError
 from bigmm.results.effects import joint_names, random_joints
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.predictor import ALL, NONE, Selection
 
 
-def selection(fitted: FittedLmm, random: Any) -> Selection:
+def selection(fitted: FittedModel, random: Any) -> Selection:
     """The random effects that ``random=`` names.
 
     Parameters
@@ -45,7 +45,7 @@ def selection(fitted: FittedLmm, random: Any) -> Selection:
     return Selection(tuple(tuple(sorted(chosen.get(n, ()))) for n in range(len(fitted.joints))), names)
 
 
-def _known(fitted: FittedLmm) -> list[str]:
+def _known(fitted: FittedModel) -> list[str]:
     """Groups, then terms in the formula's language."""
     groups = [_grouping_name(fitted, number) for number, _ in random_joints(fitted)]
     terms = [f"({' + '.join(_covariate(name) for name in t.names)} | {t.group})" for t in fitted.terms]
@@ -60,11 +60,11 @@ def _is_known(text: str, shown: Sequence[str]) -> bool:
     return text.replace(" ", "") in {name.replace(" ", "") for name in shown}
 
 
-def _grouping_name(fitted: FittedLmm, number: int) -> str:
+def _grouping_name(fitted: FittedModel, number: int) -> str:
     return fitted.joints[number].name
 
 
-def _named(fitted: FittedLmm, name: Any) -> dict[int, set[int]]:
+def _named(fitted: FittedModel, name: Any) -> dict[int, set[int]]:
     """{joint term: places of its covariates} of one group or term."""
     whole = {_grouping_name(fitted, n): (n, set(range(len(joint.covariates)))) for n, joint in random_joints(fitted)}
     if not isinstance(name, str):
@@ -87,7 +87,7 @@ def _named(fitted: FittedLmm, name: Any) -> dict[int, set[int]]:
     return places
 
 
-def _bars(fitted: FittedLmm, text: str, name: str) -> tuple[Bar, ...]:
+def _bars(fitted: FittedModel, text: str, name: str) -> tuple[Bar, ...]:
     """The random terms that a text holds, and nothing else."""
     wrapped = text if text.lstrip().startswith("(") else f"({text})"
     try:
@@ -99,7 +99,7 @@ def _bars(fitted: FittedLmm, text: str, name: str) -> tuple[Bar, ...]:
     return parsed.bars
 
 
-def _slots(fitted: FittedLmm, bar: Bar, number: int, name: str) -> set[int]:
+def _slots(fitted: FittedModel, bar: Bar, number: int, name: str) -> set[int]:
     """Places of a term's covariates among those of the fit's joint term."""
     spec = fitted.spec
     fit_factors = {unparse(node) for fit_bar in spec.parsed.bars for node in fit_bar.lhs.factors}
@@ -117,7 +117,7 @@ def _slots(fitted: FittedLmm, bar: Bar, number: int, name: str) -> set[int]:
     return {places[text] for text in names}
 
 
-def _unknown(fitted: FittedLmm, name: str) -> UsageError:
+def _unknown(fitted: FittedModel, name: str) -> UsageError:
     shown = _known(fitted)
     hint = did_you_mean(name, shown)
     return UsageError(

@@ -9,13 +9,13 @@ import numpy as np
 from bigmm.arguments import true_or_false
 from bigmm.errors import UsageError
 from bigmm.results.draws import check_seed, standard_normal
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.predictor import check_new_levels, predictor
 from bigmm.results.rows import Noise, Simulate
 from bigmm.results.unseen import new_effects
 
 
-def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np.ndarray:
+def drawn_modes(fitted: FittedModel, number: int, seed: int, replicate: int) -> np.ndarray:
     """(n_levels + 1, k) draws b = sigma lambda z for every label of joint term `number`, the last row zero."""
     joint = fitted.joints[number]
     n_levels = joint.n_levels
@@ -28,7 +28,7 @@ def drawn_modes(fitted: FittedLmm, number: int, seed: int, replicate: int) -> np
 
 
 def simulation(
-    fitted: FittedLmm, noise: Noise, seed: int, nsim: int, use_modes: bool, new_levels: str, of_fit: bool = False
+    fitted: FittedModel, noise: Noise, seed: int, nsim: int, use_modes: bool, new_levels: str, of_fit: bool = False
 ) -> Simulate:
     """The row task that simulates `nsim` responses; with use_modes the estimated modes stay and only noise is new;
     of_fit: for the rows of the fit."""
@@ -44,7 +44,7 @@ def simulation(
     return Simulate(models, noise, int(seed), new_levels, drawn)
 
 
-def _modes(fitted: FittedLmm, seed: int, replicate: int) -> tuple[np.ndarray | None, ...]:
+def _modes(fitted: FittedModel, seed: int, replicate: int) -> tuple[np.ndarray | None, ...]:
     return tuple(
         drawn_modes(fitted, number, seed, replicate) if joint.fixed_factor is None else None
         for number, joint in enumerate(fitted.joints)

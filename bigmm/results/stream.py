@@ -105,7 +105,7 @@ def compute(task: RowTask, data: Any, columns: Sequence[str], *, client: Any = N
     return joined(_run(fold, source, data, client))
 
 
-def _run(fold: Callable[[Item], Any], source: Source, data: Any, client: Any) -> list:
+def _run(fold: Callable[[Item], Any], source: Source, data: Any, client: Any) -> list[Any]:
     """One result per partition: files through the executor, tables already in memory in this thread."""
     if isinstance(data, PATH_TYPES) or source is data:
         return list(executor(client).map(fold, items_of(source), label="rows"))
@@ -166,7 +166,7 @@ class Destination:
     keep: columns of the data carried along (None: all).
     """
 
-    out: str | os.PathLike
+    out: str | os.PathLike[str]
     path: Path
     keep: Sequence[str] | None
     overwrite: bool
@@ -194,7 +194,7 @@ def write(
 
 
 def destination(
-    out: str | os.PathLike | None,
+    out: str | os.PathLike[str] | None,
     keep: Sequence[str] | None,
     overwrite: bool,
     data: Any,
@@ -238,13 +238,15 @@ def with_columns(table: pa.Table, columns: dict[str, np.ndarray]) -> pa.Table:
     return table
 
 
-def lazily(task: RowTask, data: Any, columns: Sequence[str], finish: Callable[[dict], Any], meta: Any) -> Any:
+def lazily(task: RowTask, data: Any, columns: Sequence[str], finish: Callable[[dict[str, Any]], Any], meta: Any) -> Any:
     """A Dask frame or series with a row task mapped over the partitions of a Dask DataFrame; nothing is computed."""
     names = [name for name in columns if name in data.columns]
     return data[names].map_partitions(_frame_task, task, columns, finish, meta, meta=meta)
 
 
-def _frame_task(frame: pd.DataFrame, task: RowTask, columns: Sequence[str], finish: Callable, meta: Any) -> Any:
+def _frame_task(
+    frame: pd.DataFrame, task: RowTask, columns: Sequence[str], finish: Callable[..., Any], meta: Any
+) -> Any:
     if not len(frame):
         return meta
     return finish(compute(task, frame, columns)).set_axis(frame.index)

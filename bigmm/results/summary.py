@@ -12,7 +12,7 @@ import numpy as np
 from bigmm.objective.covariances import TermCovariance
 from bigmm.results import broom, coefficients, effects, inference
 from bigmm.results.estimated import Estimated
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 
 MAX_CORRELATIONS = 10
 MAX_COEFFICIENTS = 100
@@ -101,7 +101,7 @@ def p_text(p: float) -> str:
     return f"{p:.4f}" if p >= 1e-4 else f"{p:.2e}"
 
 
-def _heading(fitted: FittedLmm) -> tuple[str, ...]:
+def _heading(fitted: FittedModel) -> tuple[str, ...]:
     lines = [
         f"{fitted.title} fit by {fitted.method} (bigmm {fitted.bigmm_version})",
         f"Formula: {fitted.formula}",
@@ -121,7 +121,7 @@ def criterion_block(fitted: Estimated) -> Block:
     return Block("", (header, tuple(values)), left_columns=0)
 
 
-def _random(fitted: FittedLmm) -> Block:
+def _random(fitted: FittedModel) -> Block:
     """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term.
 
     A structure with one variance has one line, and one with one correlation parameter says this once, with its name.
@@ -151,7 +151,7 @@ def _row_names(term: TermCovariance) -> tuple[str, ...]:
     return term.names
 
 
-def _correlation_cells(fitted: FittedLmm, term: TermCovariance, cov: np.ndarray) -> list[list[str]]:
+def _correlation_cells(fitted: FittedModel, term: TermCovariance, cov: np.ndarray) -> list[list[str]]:
     """Per row of a term the texts of its correlations."""
     count, structure = len(_row_names(term)), term.covariance
     rho = structure.correlation(fitted.theta[term.part])
@@ -191,7 +191,7 @@ def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
     return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 
 
-def _correlations(fitted: FittedLmm) -> Block | None:
+def _correlations(fitted: FittedModel) -> Block | None:
     if not 1 < fitted.rank <= MAX_CORRELATIONS:
         return None
     corr = coefficients.correlations(fitted)
@@ -218,7 +218,7 @@ def levels_note(name: str, labels: Sequence[str]) -> str:
     return f"{len(labels):,} levels of {name} have no complete row and were dropped: {shown}"
 
 
-def notes(fitted: FittedLmm) -> list[str]:
+def notes(fitted: FittedModel) -> list[str]:
     """What a user should know: dropped rows and columns, singular or uncertified fits, passes and seconds."""
     lines = []
     dropped = [(column, count) for column, count in fitted.dropped if count]
@@ -253,7 +253,7 @@ def _probes(error: Mapping[str, Any]) -> str:
     return text + (f", of theta {', '.join(shares)} of its standard error" if shares else "")
 
 
-def _effort(fitted: FittedLmm) -> str:
+def _effort(fitted: FittedModel) -> str:
     phases = {phase: s for phase, s in fitted.seconds.items() if phase != "total"}
     total = fitted.seconds.get("total", sum(phases.values()))
     detail = ", ".join(f"{phase} {s:.2f}" for phase, s in phases.items())
@@ -261,7 +261,7 @@ def _effort(fitted: FittedLmm) -> str:
     return f"{passes} over {fitted.rows_read:,} rows, {total:.2f} s ({detail}), solver {fitted.solver}"
 
 
-def summarize(fitted: FittedLmm, ddf: Any = "auto") -> Summary:
+def summarize(fitted: FittedModel, ddf: Any = "auto") -> Summary:
     """The summary of a fit."""
     blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted, ddf), _correlations(fitted)]
     noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from bigmm.design.layout import DesignChunk
 from bigmm.design.levels.equality import label_strings
 from bigmm.results.draws import standard_normal
-from bigmm.results.fitted import FittedLmm
+from bigmm.results.fitted import FittedModel
 from bigmm.results.predictor import covariate
 
 
@@ -64,7 +64,7 @@ def row_labels(table: pa.Table, variables: tuple[str, ...]) -> pa.Array:
     return pc.binary_join_element_wise(*texts, pa.scalar(":", pa.large_string()))
 
 
-def new_effects(fitted: FittedLmm, seed: int) -> NewEffects:
+def new_effects(fitted: FittedModel, seed: int) -> NewEffects:
     """For all random-effects terms of a fit."""
     terms = []
     for place, (term, lam) in enumerate(zip(fitted.terms, fitted.lambdas(), strict=True)):

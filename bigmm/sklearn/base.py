@@ -44,7 +44,7 @@ class FormulaEstimator:
     weights: str | None = None
     offset: str | None = None
     contrasts: Mapping[str, str] | None = None
-    categories: Mapping[str, list] | None = None
+    categories: Mapping[str, list[Any]] | None = None
     optimizer: str = "auto"
     drop_missing: bool = True
     n_workers: int | None = None

@@ -53,7 +53,7 @@ def as_frame(X: Any, estimator: str) -> Any:
     return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
 
 
-def column_names(frame: Any) -> list:
+def column_names(frame: Any) -> list[Any]:
     """Names of the columns of any table."""
     return list(frame.column_names if isinstance(frame, pa.Table) else frame.columns)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -33,7 +34,7 @@ class FileOrders:
 
     def orders(self, columns: Iterable[str]) -> Orders:
         """See `Source.orders`."""
-        levels: dict[str, tuple] = {}
+        levels: dict[str, tuple[Any, ...]] = {}
         lost: dict[str, str] = {}
         for name in columns:
             if any(self._declares(footer, name) for footer in self.footers):
@@ -47,7 +48,7 @@ class FileOrders:
     def _declares(self, footer: Footer, name: str) -> bool:
         return name in footer.pandas or _is_ordered(footer.schema, name)
 
-    def _order(self, name: str) -> tuple | str | None:
+    def _order(self, name: str) -> tuple[Any, ...] | str | None:
         """The order that all files have; why it cannot be known, where it matters; None where it does not."""
         ordered = any(_must_be_known(footer, name) for footer in self.footers)
         if any(footer.pandas.get(name, (0,))[0] > _MOST_CATEGORIES for footer in self.footers):
@@ -59,9 +60,9 @@ class FileOrders:
             return common
         return f"the files do not agree on the order of the categories of column {name!r}, or do not hold it whole"
 
-    def _common(self, name: str) -> tuple | None:
+    def _common(self, name: str) -> tuple[Any, ...] | None:
         """The order in all files; None, and the rest of them unread, as soon as one has another order or none."""
-        common: tuple | None = None
+        common: tuple[Any, ...] | None = None
         with ThreadPoolExecutor(_THREADS[self.reader.remote]) as pool:
             for number, orders in enumerate(pool.map(lambda footer: self._in_file(footer, name), self.footers)):
                 if orders is None or (number and orders != common):
@@ -70,7 +71,7 @@ class FileOrders:
                 common = orders
         return common
 
-    def _in_file(self, footer: Footer, name: str) -> tuple | None:
+    def _in_file(self, footer: Footer, name: str) -> tuple[Any, ...] | None:
         """The categories of one file in order, or None where its dictionary does not hold them all."""
         if name not in footer.schema.names:
             return None
@@ -87,7 +88,7 @@ class FileOrders:
         count = footer.pandas.get(name, (None,))[0]
         return values if count is None or values is None or len(values) == count else None
 
-    def _in_group(self, footer: Footer, group: int, name: str) -> tuple | None:
+    def _in_group(self, footer: Footer, group: int, name: str) -> tuple[Any, ...] | None:
         mark = Fingerprint(footer.path, footer.size, footer.stamp, (group,), footer.rows[group], 0, footer.digest)
 
         def first() -> pa.Table:
@@ -113,7 +114,7 @@ def _must_be_known(footer: Footer, name: str) -> bool:
     return footer.pandas.get(name, (0, False))[1] or _is_ordered(footer.schema, name)
 
 
-def _polars_values(noted: bytes) -> tuple | None:
+def _polars_values(noted: bytes) -> tuple[Any, ...] | None:
     """The values of polars' note: for each its length in bytes, a semicolon, and its text."""
     values: list[str] = []
     place = 0
@@ -130,7 +131,7 @@ def _polars_values(noted: bytes) -> tuple | None:
 
 def table_orders(table: pa.Table, noted: dict[str, tuple[int, bool]], description: str) -> Orders:
     """Orders of categories of a table in memory: of ordered dictionaries, and of categoricals that pandas noted."""
-    levels: dict[str, tuple] = {}
+    levels: dict[str, tuple[Any, ...]] = {}
     lost: dict[str, str] = {}
     for name, count in _unique(table.column_names):
         if count > 1:
@@ -152,6 +153,6 @@ def _unique(names: Sequence[str]) -> list[tuple[str, int]]:
     return [(name, names.count(name)) for name in dict.fromkeys(names)]
 
 
-def _dictionary(column: pa.ChunkedArray) -> tuple:
+def _dictionary(column: pa.ChunkedArray) -> tuple[Any, ...]:
     chunks = column.unify_dictionaries().chunks
     return tuple(chunks[0].dictionary.to_pylist()) if chunks else ()

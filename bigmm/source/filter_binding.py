@@ -320,7 +320,7 @@ class _Binder:
         if not (is_number(kind) or pt.is_boolean(kind) or pt.is_null(kind)):
             raise self.mismatch(f"{operand.name} holds {spoken(kind)} and cannot be computed with", operand.node)
 
-    def folded(self, node: Arithmetic, values: list) -> Any:
+    def folded(self, node: Arithmetic, values: list[Any]) -> Any:
         """Arithmetic of constants, which stays a number of 64 bits."""
         if node.operator == "negative":
             result = -values[0]
@@ -431,7 +431,7 @@ _TOGETHER: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.DataType, pa.
 )
 
 
-def tree_of_tuples(filters: Sequence) -> Tree:
+def tree_of_tuples(filters: Sequence[Any]) -> Tree:
     """The tree of [(column, operator, value), ...], all of which hold, or of a list of such lists, one of which holds.
 
     Raises ValueError for another shape.
@@ -446,12 +446,12 @@ def tree_of_tuples(filters: Sequence) -> Tree:
     raise ValueError("it is neither a list of tuples nor a list of lists of tuples")
 
 
-def _all_of(filters: Sequence[tuple]) -> Tree:
+def _all_of(filters: Sequence[tuple[Any, ...]]) -> Tree:
     parts = tuple(_one_tuple(item) for item in filters)
     return parts[0] if len(parts) == 1 else Joined("and", parts)
 
 
-def _one_tuple(item: tuple) -> Tree:
+def _one_tuple(item: tuple[Any, ...]) -> Tree:
     if len(item) != 3 or not isinstance(item[0], str):
         raise ValueError(f"{item!r} is not (column, operator, value)")
     name, operator, value = item

@@ -48,12 +48,22 @@ INT96 = {"coerce_int96_timestamp_unit": "us"}  # nanoseconds end in 2262, and Sp
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """One file: rows and decoded bytes of each row group (`schema.row_bytes`), and values of columns the file does not
-    hold itself.
+    """What the footer of one file says, and the values of columns that the file does not hold itself.
 
-    ``digest``: of the footer's bytes; ``checksums``: how many of the row groups that were looked at have page
-    checksums, and how many were looked at; ``pandas``: columns that were pandas categories, with how many there were
-    and whether they were ordered; ``text``: bytes of the largest chunk of each column of text whose chunks are large.
+    Attributes
+    ----------
+    digest : str
+        Of the footer's bytes.
+    rows, nbytes : tuple of int
+        Rows and decoded bytes of each row group (`schema.row_bytes`).
+    keys : tuple of (str, value)
+        Columns that the names of folders, or a dataset, give.
+    checksums : tuple of two int
+        Number of row groups with page checksums, and number of those that were looked at.
+    pandas : mapping of str to (int, bool)
+        Number of categories of columns that were pandas categories, and whether they have an order.
+    text : mapping of str to int
+        Bytes of the largest chunk of each column of text whose chunks are large.
     """
 
     path: str

@@ -11,7 +11,7 @@ import pyarrow as pa
 from bigmm.errors import UsageError
 from bigmm.source.categories import table_orders
 from bigmm.source.footers import pandas_categories
-from bigmm.source.held import HeldPartition, HeldSource, hold_table
+from bigmm.source.in_memory import InMemoryPartition, InMemorySource, in_memory_table
 from bigmm.source.partition import Fingerprint
 from bigmm.source.predicate import make_predicate
 from bigmm.source.schema import Unified, duplicates, unify
@@ -19,15 +19,15 @@ from bigmm.source.schema import Unified, duplicates, unify
 
 def open_table(
     table: pa.Table, given_filter: Any, partition_bytes: int, description: str = "pyarrow table"
-) -> HeldSource:
+) -> InMemorySource:
     """A pyarrow Table; ordered dictionaries, and categoricals that pandas noted, declare the order of their levels."""
     orders = table_orders(table, pandas_categories(table.schema), description)
     table = table.replace_schema_metadata(None)
     unified = unify([(description, table.schema)])
-    return hold_table(table, unified, orders.levels, description, given_filter, partition_bytes, orders.lost)
+    return in_memory_table(table, unified, orders.levels, description, given_filter, partition_bytes, orders.lost)
 
 
-def open_pandas(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
+def open_pandas(frame: Any, given_filter: Any, partition_bytes: int) -> InMemorySource:
     """A pandas DataFrame; Categoricals declare their levels. A column Arrow cannot hold is refused when it is read."""
     names = [str(name) for name in frame.columns]
     columns, refused, levels = {}, duplicates(names, "pandas DataFrame"), {}
@@ -39,7 +39,7 @@ def open_pandas(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSour
             levels[name] = tuple(series.cat.categories.tolist())
     table = pa.table(columns)
     unified = Unified(unify([("pandas DataFrame", table.schema)]).schema, refused)
-    return hold_table(table, unified, levels, "pandas DataFrame", given_filter, partition_bytes)
+    return in_memory_table(table, unified, levels, "pandas DataFrame", given_filter, partition_bytes)
 
 
 def _pandas_column(series: Any) -> tuple[pa.Array | pa.ChunkedArray, str]:
@@ -49,7 +49,7 @@ def _pandas_column(series: Any) -> tuple[pa.Array | pa.ChunkedArray, str]:
         return pa.nulls(len(series)), " ".join(str(error).split())
 
 
-def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
+def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> InMemorySource:
     """A polars DataFrame or LazyFrame (collected); Enum columns declare their levels."""
     import polars as pl
 
@@ -66,7 +66,7 @@ def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSour
     unified = Unified(unify([("polars DataFrame", table.schema)]).schema, refused)
     enums = {name: kind for name, kind in frame.schema.items() if isinstance(kind, pl.Enum)}
     levels = {name: tuple(kind.categories.to_list()) for name, kind in enums.items()}
-    return hold_table(table, unified, levels, "polars DataFrame", given_filter, partition_bytes)
+    return in_memory_table(table, unified, levels, "polars DataFrame", given_filter, partition_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Persisted:
 
     future: Any
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Persisted, (None,)
 
 
@@ -87,15 +87,15 @@ class DaskPart:
     ``supplied`` with their results.
     """
 
-    graph: dict
+    graph: dict[str, Any]
     key: Any
 
     @property
-    def futures(self) -> tuple:
+    def futures(self) -> tuple[Any, ...]:
         """Persisted results that this partition needs."""
         return tuple(task.future for task in self.graph.values() if isinstance(task, Persisted))
 
-    def supplied(self, results: Sequence) -> DaskPart:
+    def supplied(self, results: Sequence[Any]) -> DaskPart:
         """The same part with the results of ``futures`` in place."""
         following = iter(results)
         graph = {key: next(following) if isinstance(task, Persisted) else task for key, task in self.graph.items()}
@@ -112,7 +112,7 @@ class DaskPart:
         return pa.Table.from_pandas(chosen, preserve_index=False).replace_schema_metadata(None)
 
 
-def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource:
+def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> InMemorySource:
     """A Dask DataFrame: its partitions stay as they are; their rows are unknown (0) until they are read."""
     meta = frame._meta_nonempty
     names = [str(name) for name in meta.columns]
@@ -132,10 +132,10 @@ def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> HeldSource
     if not parts:
         raise UsageError("the Dask DataFrame has no partitions")
     partitions = tuple(
-        HeldPartition(i, Fingerprint(name, 0, "", (i,), 0), 0, partition_bytes, f"{name}, partition {i}", part)
+        InMemoryPartition(i, Fingerprint(name, 0, "", (i,), 0), 0, partition_bytes, f"{name}, partition {i}", part)
         for i, part in enumerate(parts)
     )
-    return HeldSource(unified, predicate, partitions, name, levels)
+    return InMemorySource(unified, predicate, partitions, name, levels)
 
 
 def is_future(task: Any) -> bool:

@@ -17,9 +17,16 @@ from bigmm.source.names import Pattern
 class Entry:
     """One name in a folder.
 
-    ``folder``: whether it is one; ``stamp``: times of writing and of change of a local file, of writing of a remote
-    one, in nanoseconds; ``inode``: (device, number) of a local file, None else; ``problem``: why it can be neither read
-    nor entered, "" where it can.
+    Attributes
+    ----------
+    folder : bool
+        The name is a folder's.
+    stamp : str
+        Times of writing and of change of a local file, of writing of a remote one, in nanoseconds.
+    inode : tuple of two int or None
+        Device and number of a local file.
+    problem : str
+        Why it can be neither read nor entered; "" where it can.
     """
 
     path: str

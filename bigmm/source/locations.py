@@ -140,7 +140,7 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     return filesystem, f"{match[1]}://", path.rstrip("/"), pattern
 
 
-def _cut_pattern(path: str, wild: re.Pattern) -> tuple[str, str]:
+def _cut_pattern(path: str, wild: re.Pattern[str]) -> tuple[str, str]:
     segments = path.split("/")
     first = next((i for i, segment in enumerate(segments) if wild.search(segment)), len(segments))
     return "/".join(segments[:first]), "/".join(segments[first:])

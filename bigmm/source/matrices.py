@@ -65,7 +65,7 @@ class Slice:
     def __call__(self) -> Any:
         return self.values[self.start : self.stop]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Slice, (self(), 0, self.stop - self.start)
 
 
@@ -145,15 +145,15 @@ class DaskRows:
 class DaskChunk:
     """One chunk: the part of the graph it needs, computed in the thread that reads it; see `frames.DaskPart`."""
 
-    graph: dict
+    graph: dict[str, Any]
     key: Any
 
     @property
-    def futures(self) -> tuple:
+    def futures(self) -> tuple[Any, ...]:
         """Persisted results that this chunk needs."""
         return tuple(task.future for task in self.graph.values() if isinstance(task, Persisted))
 
-    def supplied(self, results: Sequence) -> DaskChunk:
+    def supplied(self, results: Sequence[Any]) -> DaskChunk:
         """The same chunk with the results of ``futures`` in place."""
         following = iter(results)
         graph = {key: next(following) if isinstance(task, Persisted) else task for key, task in self.graph.items()}
@@ -178,11 +178,11 @@ class MatrixPartition:
     loads: Mapping[str, Load]
 
     @property
-    def futures(self) -> tuple:
+    def futures(self) -> tuple[Any, ...]:
         """Results on a cluster that must be there before the rows can be read on a worker."""
         return tuple(future for load in self.loads.values() for future in getattr(load, "futures", ()))
 
-    def supplied(self, results: Sequence) -> MatrixPartition:
+    def supplied(self, results: Sequence[Any]) -> MatrixPartition:
         """The same partition with the results of ``futures`` in place."""
         following = iter(results)
         loads = {}

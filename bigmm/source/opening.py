@@ -47,7 +47,7 @@ def open_source(
     )
 
 
-def _open_places(places: Sequence, options: Options) -> Source:
+def _open_places(places: Sequence[Any], options: Options) -> Source:
     wrong = [place for place in places if not isinstance(place, str) and not hasattr(place, "__fspath__")]
     if wrong:
         raise UsageError(f"a list of data must hold paths, but one is a {type(wrong[0]).__name__}")

@@ -53,7 +53,7 @@ class ParquetSource:
         """Rows before any filter."""
         return sum(partition.rows for partition in self.partitions)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return ParquetSource, (self.reader, self.unified, self.predicate, self.description)
 
     def orders(self, columns: Iterable[str]) -> Orders:

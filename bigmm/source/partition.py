@@ -33,12 +33,22 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """Which files a lake was found to consist of, for summaries, records and plans.
+    """The files that a lake consists of, for summaries, records and plans.
 
-    ``n_files``: number of files read; ``left_out``: names of hidden files and folders and of side files such as
-    checksums; ``rows``: number in the files taken; ``rows_skipped``: number of them in row groups that the filter rules
-    out unread; ``row_groups``: number in the files taken; ``checked``: number of row groups that were looked at for
-    page checksums; ``without_checksums``: number of those without.
+    Attributes
+    ----------
+    n_files : int
+        Number of files that are read.
+    left_out : tuple of str
+        Names of hidden files and folders, and of side files such as checksums.
+    rows : int
+        Number of rows in the files.
+    rows_skipped : int
+        Number of rows in row groups that the filter rules out unread.
+    row_groups : int
+        Number of row groups in the files.
+    checked, without_checksums : int
+        Number of row groups that were looked at for page checksums, and of those that have none.
     """
 
     n_files: int
@@ -107,7 +117,7 @@ class Orders:
     ``levels``: column -> its levels in order; ``lost``: column -> why its order cannot be known.
     """
 
-    levels: Mapping[str, tuple]
+    levels: Mapping[str, tuple[Any, ...]]
     lost: Mapping[str, str]
 
 

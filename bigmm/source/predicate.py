@@ -86,7 +86,7 @@ def _from_text(source: str, schema: pa.Schema) -> Predicate:
     return _checked(Predicate(condition.expression, columns, _shown(source), condition.bounds), schema)
 
 
-def _from_tuples(filters: list | tuple, schema: pa.Schema) -> Predicate:
+def _from_tuples(filters: list[Any] | tuple[Any, ...], schema: pa.Schema) -> Predicate:
     try:
         tree = tree_of_tuples(filters)
     except (ValueError, TypeError, pa.ArrowException) as error:

@@ -108,7 +108,7 @@ def checked(table: pa.Table) -> pa.Table:
 class Cursor:
     """A row group that is being read in parts: the stream, what is still to come, and the number of the next row."""
 
-    key: tuple
+    key: tuple[Any, ...]
     stream: Any
     following: Iterator[pa.Table]
     row: int = 0

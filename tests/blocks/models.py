@@ -24,16 +24,16 @@ def dense_z(rows: Rows) -> np.ndarray:
 
 
 def dense_lambda(rows: Rows, theta: np.ndarray) -> np.ndarray:
-    return relative_factor(list(rows.templates.lambdas(theta)), [q for q, _, _ in rows.shape.terms])
+    return relative_factor(list(rows.covariances.lambdas(theta)), [q for q, _, _ in rows.shape.terms])
 
 
 def theta_of(rows: Rows, seed: int = 5) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=rows.templates.n_theta)
+    return np.random.default_rng(seed).normal(size=rows.covariances.n_theta)
 
 
 def factor_of(rows: Rows, theta: np.ndarray) -> Factor:
     gram = rows.gram
-    return factorize(Refill(gram)(gram), rows.templates.joint(theta))
+    return factorize(Refill(gram)(gram), rows.covariances.joint(theta))
 
 
 def starts(rows: Rows) -> np.ndarray:

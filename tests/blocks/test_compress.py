@@ -6,7 +6,7 @@ import pytest
 from bigmm.blocks import Gram, TermBlock, compress
 from bigmm.blocks.compress import classes
 from bigmm.objective import Criterion, ModelCovariance, TermCovariance
-from bigmm.solver import minimize_criterion
+from bigmm.search.linear import minimize_criterion
 from tests.oracle import SHAPES, Rows
 
 
@@ -55,19 +55,19 @@ def models():
     yield "weights that are not", *grouped(rng, [np.ones((2, 1))] * 400, weights=(0.5, 1.25))
 
 
-MODELS = {name: (gram, templates) for name, gram, templates in models()}
+MODELS = {name: (gram, covariances) for name, gram, covariances in models()}
 
 
 @pytest.mark.parametrize("reml", [False, True])
 @pytest.mark.parametrize("name", MODELS)
 def test_same_criterion_with_fewer_rows(name, reml):
-    gram, templates = MODELS[name]
+    gram, covariances = MODELS[name]
     small = compress(gram)
     assert len(small.terms[0].diagonal) * 4 <= len(gram.terms[0].diagonal)
     assert small.terms[0].multiplicity.sum() == pytest.approx(gram.terms[0].n_levels)
-    whole, few = Criterion(gram, templates, reml), Criterion(small, templates, reml)
+    whole, few = Criterion(gram, covariances, reml), Criterion(small, covariances, reml)
     rng = np.random.default_rng(0)
-    for theta in [*rng.normal(size=(3, templates.n_theta)), np.zeros(templates.n_theta)]:
+    for theta in [*rng.normal(size=(3, covariances.n_theta)), np.zeros(covariances.n_theta)]:
         a, b = whole.evaluate(theta), few.evaluate(theta)
         assert b.value == pytest.approx(a.value, rel=1e-12)
         scale = max(1.0, np.abs(a.hessian).max())
@@ -77,8 +77,8 @@ def test_same_criterion_with_fewer_rows(name, reml):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_same_minimum(name):
-    gram, templates = MODELS[name]
-    whole, few = (minimize_criterion(Criterion(g, templates, True), "newton") for g in (gram, compress(gram)))
+    gram, covariances = MODELS[name]
+    whole, few = (minimize_criterion(Criterion(g, covariances, True), "newton") for g in (gram, compress(gram)))
     assert whole.converged
     np.testing.assert_allclose(few.theta, whole.theta, rtol=1e-7, atol=1e-9)
     assert few.value == pytest.approx(whole.value, rel=1e-12)

@@ -21,7 +21,7 @@ class Whole:
     def __init__(self, model, theta):
         self.model, gram = model, model.gram
         self.gram = gram
-        self.lams = model.templates.working(gram, theta)
+        self.lams = model.covariances.working(gram, theta)
         sizes = [t.n_levels * t.width for t in gram.terms]
         self.starts = np.concatenate([[0], np.cumsum(sizes)])
         n, m = self.starts[-1], len(gram.xy)
@@ -75,7 +75,7 @@ def every(test):
 
 def drawn(kind, data):
     model = Rows.draw(SHAPES[kind], data.draw(st.integers(0, 2**31)))
-    return Whole(model, data.draw(thetas(model.templates)))
+    return Whole(model, data.draw(thetas(model.covariances)))
 
 
 @every
@@ -193,7 +193,7 @@ def test_not_positive_definite_is_an_error():
     gram = model.gram
     gram.xy[-1, -1] = 0.0
     with pytest.raises(NotPositiveDefiniteError, match=r"pivot \d+ of \d+ is not positive"):
-        factorize(analyse(gram), model.templates.working(gram, np.ones(2)))
+        factorize(analyse(gram), model.covariances.working(gram, np.ones(2)))
 
 
 @pytest.mark.parametrize("size", [1e9, 1e200])

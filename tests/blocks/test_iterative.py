@@ -38,9 +38,9 @@ class Both:
 
     def __init__(self, shape, seed=5):
         rows = Rows.draw(shape, seed)
-        self.gram, templates = rows.gram, rows.templates
-        theta = np.where(templates.lower == 0, 0.6, 0.2)
-        self.lams = templates.working(self.gram, theta)
+        self.gram, covariances = rows.gram, rows.covariances
+        theta = np.where(covariances.lower == 0, 0.6, 0.2)
+        self.lams = covariances.working(self.gram, theta)
         self.exact = factorize(analyse(self.gram), self.lams)
         factor = iterative.factorize_iteratively(analyse_iterative(self.gram), self.lams, PRECISION, with_y=True)
         self.operator = factor.operator

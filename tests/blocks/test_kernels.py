@@ -51,7 +51,7 @@ def beside_twins(monkeypatch):
 @pytest.mark.parametrize("kind", sorted(SHAPES))
 def test_kernels_equal_their_twins(kind, beside_twins):
     model = Rows.draw(SHAPES[kind], 5)
-    model_criterion = Criterion(model.gram, model.templates, True)
+    model_criterion = Criterion(model.gram, model.covariances, True)
     rng = np.random.default_rng(1)
     for theta in (rng.normal(size=model_criterion.n_theta), np.zeros(model_criterion.n_theta)):
         model_criterion.evaluate(theta)
@@ -133,10 +133,10 @@ def test_ranges_cover_everything_once():
 
 def test_ranges_change_nothing_but_rounding_and_threads_not_a_bit(monkeypatch):
     model = Rows.draw(SHAPES["nested and crossed"], 2)
-    theta = np.linspace(0.3, 1.1, model.templates.n_theta)
+    theta = np.linspace(0.3, 1.1, model.covariances.n_theta)
 
     def evaluate():
-        return Criterion(model.gram, model.templates, True).evaluate(theta)
+        return Criterion(model.gram, model.covariances, True).evaluate(theta)
 
     whole = evaluate()
     for module in (factor, solve, inverse):
@@ -160,7 +160,7 @@ def test_compressed_blocks_use_the_same_kernels(beside_twins):
     rng = np.random.default_rng(0)
     from tests.blocks.test_compress import random_intercepts
 
-    gram, templates = random_intercepts(rng, levels=400, sizes=(2, 3))
+    gram, covariances = random_intercepts(rng, levels=400, sizes=(2, 3))
     small = compress(gram)
     assert small is not gram
-    Criterion(small, templates, True).evaluate(np.array([0.7]))
+    Criterion(small, covariances, True).evaluate(np.array([0.7]))

@@ -30,7 +30,7 @@ class Tail:
     def __init__(self, name: str, theta=(0.6, 0.2)):
         rows = Rows.draw(SHAPES[name], 5)
         gram = rows.gram
-        lams = rows.templates.working(gram, np.where(rows.templates.lower == 0, *theta))
+        lams = rows.covariances.working(gram, np.where(rows.covariances.lower == 0, *theta))
         self.analysed = analyse_iterative(gram, ORDERS[name])
         whole = self.analysed.whole
         self.operator = tail_operator(self.analysed, lams, eliminate_stages(whole, lams)[0])
@@ -137,7 +137,7 @@ def test_a_tree_that_is_not_positive_leaves_the_diagonal_blocks(monkeypatch):
 
 def test_conjugate_gradients_need_fewer_iterations():
     rows = Rows.draw(Shape(((700, 1, True), (300, 1, False), (250, 1, True), (8, 1, False)), n=20_000), 5)
-    gram, lams = rows.gram, rows.templates.working(rows.gram, np.full(4, 0.3))
+    gram, lams = rows.gram, rows.covariances.working(rows.gram, np.full(4, 0.3))
     analysed = analyse_iterative(gram)
     lone = tuple(TailChain((t,), row_structure._alone(gram, [t.term])) for t in analysed.whole.tail)
     stages, iterations = eliminate_stages(analysed.whole, lams)[0], []

@@ -49,7 +49,7 @@ def test_the_basis_is_taken_out():
 
 def test_enlarging_solves_the_new_probes_only(monkeypatch):
     rows = Rows.draw(Shape(((60, 1, False), (40, 2, False)), n=900), 5)
-    lams = rows.templates.working(rows.gram, np.where(rows.templates.lower == 0, 0.6, 0.2))
+    lams = rows.covariances.working(rows.gram, np.where(rows.covariances.lower == 0, 0.6, 0.2))
     factor = iterative.factorize_iteratively(analyse_iterative(rows.gram), lams, PRECISION, with_y=True)
     operator, keys = factor.operator, keys_of(factor.structure)
     basis = deflation_basis(operator, 6, 1, keys=keys)
@@ -72,7 +72,7 @@ def test_enlarging_solves_the_new_probes_only(monkeypatch):
 def test_terms_of_few_columns_are_in_the_basis_with_all_of_them():
     """So they are traced exactly; what is left of the basis goes to the largest eigenvalues of the others."""
     rows = Rows.draw(Shape(((80, 1, False), (60, 1, False), (5, 1, False)), n=900), 5)
-    lams = rows.templates.working(rows.gram, np.full(rows.templates.n_theta, 0.6))
+    lams = rows.covariances.working(rows.gram, np.full(rows.covariances.n_theta, 0.6))
     factor = iterative.factorize_iteratively(analyse_iterative(rows.gram), lams, PRECISION, with_y=True)
     assert [t.n_levels for t in factor.structure.tail] == [60, 5]
     basis = deflation_basis(factor.operator, 12, 1, keys=keys_of(factor.structure))

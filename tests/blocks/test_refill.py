@@ -37,7 +37,7 @@ def test_refilled_structure_is_the_analysed_one(shape):
 def test_factors_agree(shape):
     rows = Rows.draw(shape, 2)
     changed = replace(rows, w=np.random.default_rng(3).uniform(0.1, 3.0, len(rows.y)))
-    lams = rows.templates.joint(theta_of(rows))
+    lams = rows.covariances.joint(theta_of(rows))
     found = factorize(Refill(rows.gram)(changed.gram), lams)
     expected = factorize(analyse(changed.gram), lams)
     assert found.logdet_z == expected.logdet_z
@@ -49,6 +49,6 @@ def test_an_entry_that_is_zero_now_keeps_its_place():
     rows = Rows.draw(GENERAL["crossed"], 3)
     with np.errstate(divide="ignore"):
         refill = Refill(replace(rows, w=np.where(np.arange(60) < 20, 0.0, 1.0)).gram)
-    lams = rows.templates.joint(theta_of(rows))
+    lams = rows.covariances.joint(theta_of(rows))
     found, expected = factorize(refill(rows.gram), lams), factorize(analyse(rows.gram), lams)
     assert found.logdet_z == pytest.approx(expected.logdet_z, rel=1e-13)

@@ -57,6 +57,6 @@ def test_random_effects_only(shape):
 def test_without_variance_nothing_moves(shape):
     rows = Rows.draw(shape, 6)
     rhs, rhs_x = right_hand_side(rows)
-    found, tau = solve_for(factor_of(rows, np.zeros(rows.templates.n_theta)), rhs, rhs_x)
+    found, tau = solve_for(factor_of(rows, np.zeros(rows.covariances.n_theta)), rhs, rhs_x)
     assert np.all(flat(found) == 0.0)
     assert tau == pytest.approx(np.linalg.solve(rows.x.T @ (rows.w[:, None] * rows.x), rhs_x), rel=1e-9)

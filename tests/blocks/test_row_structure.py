@@ -43,7 +43,7 @@ def test_two_crossed_intercepts_cost_no_memory():
 
 def test_conjugate_gradients_converge_fast_beside_nested_factors():
     rows = Rows.draw(NESTED_TAIL, 1)
-    lams = rows.templates.working(rows.gram, np.array([0.6, 20.0, 30.0]))  # nearly flat priors: nesting hurts most
+    lams = rows.covariances.working(rows.gram, np.array([0.6, 20.0, 30.0]))  # nearly flat priors: nesting hurts most
     iterations = []
     for order in (None, ([0], [1, 2])):
         structure = analyse_iterative(rows.gram, order)

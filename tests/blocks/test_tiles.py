@@ -26,8 +26,8 @@ class Case:
 
     def __init__(self, name):
         self.rows = Rows.draw(SHAPES[name], 5)
-        templates, self.gram = self.rows.templates, self.rows.gram
-        self.lams = templates.working(self.gram, np.where(templates.lower == 0, 0.6, 0.2))
+        covariances, self.gram = self.rows.covariances, self.rows.gram
+        self.lams = covariances.working(self.gram, np.where(covariances.lower == 0, 0.6, 0.2))
         self.reduced = tiles.reduce(analyse(self.gram, dense_tail=False), self.lams)
 
     def dense(self):
@@ -152,7 +152,7 @@ def test_no_more_tiles_live_than_predicted(n):
 def test_factors_of_the_fixed_effects_are_refused():
     rows = Rows.draw(Shape(((12, 1, False), (5, 1, False)), fixed=4), 5)
     with pytest.raises(ValueError, match="random effects only"):
-        tiles.reduce(analyse(rows.gram, dense_tail=False), rows.templates.working(rows.gram, np.array([0.5, 0.5])))
+        tiles.reduce(analyse(rows.gram, dense_tail=False), rows.covariances.working(rows.gram, np.array([0.5, 0.5])))
 
 
 def test_default_tiles():

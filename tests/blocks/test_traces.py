@@ -24,7 +24,7 @@ CHAINS = {
 
 def factor_of(shape: Shape):
     rows = Rows.draw(shape, 5)
-    lams = rows.templates.working(rows.gram, np.where(rows.templates.lower == 0, 0.6, 0.2))
+    lams = rows.covariances.working(rows.gram, np.where(rows.covariances.lower == 0, 0.6, 0.2))
     return rows.gram, factorize_iteratively(analyse_iterative(rows.gram), lams, PRECISION, with_y=True)
 
 

@@ -2,13 +2,20 @@
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from bigmm.families import family, rows, simulate
 from tests.families.lme4_rows import LME4_RESIDUALS, SHAPE
 from tests.families.pairs import PAIRS, PHI, sample_rows
 
-# R's densities in scipy's words; w divides phi in the last three, multiplies the rest (binomial: trials)
+
+def truncated_poisson(y, mean):
+    """Log mass of a Poisson count that is not 0, by the mean of those counts."""
+    rate = np.array([optimize.brentq(lambda r, m=m: r / -np.expm1(-r) - m, 1e-12, m, xtol=1e-15) for m in mean])
+    return stats.poisson.logpmf(y, rate) - np.log(-np.expm1(-rate))
+
+
+# R's densities in scipy's words; w divides phi of a scale, multiplies the rest (binomial: trials)
 LOG_DENSITIES = {
     "bernoulli": lambda y, w, mu: w * stats.bernoulli.logpmf(y, mu),
     "binomial": lambda y, w, mu: stats.binom.logpmf(np.round(w * y), w, mu),
@@ -17,6 +24,8 @@ LOG_DENSITIES = {
     "gaussian": lambda y, w, mu: stats.norm.logpdf(y, mu, np.sqrt(PHI / w)),
     "gamma": lambda y, w, mu: stats.gamma.logpdf(y, w / PHI, scale=mu * PHI / w),
     "inverse_gaussian": lambda y, w, mu: stats.invgauss.logpdf(y, mu * PHI / w, scale=w / PHI),
+    "beta": lambda y, w, mu: w * stats.beta.logpdf(y, mu * PHI, (1.0 - mu) * PHI),
+    "truncated_poisson": lambda y, w, mu: w * truncated_poisson(y, mu),
 }
 
 
@@ -57,8 +66,8 @@ def test_residuals_are_lme4_s(name):
 
 @pytest.mark.parametrize("name", LOG_DENSITIES)
 def test_simulated_responses_have_the_family_s_mean_and_variance(name):
-    n, mu, w, phi = 40_000, 0.6, 3.0, 0.4
-    kind = family(name)
+    n, w, phi = 40_000, 3.0, 0.4
+    kind, mu = family(name), 1.6 if name == "truncated_poisson" else 0.6
     y = simulate(kind, np.random.default_rng(5), np.full(n, mu), w, phi)
     variance = float(rows.variance(kind, mu, phi))
     # weights divide the variance of a mean of trials and of what has phi / w; counts have none

@@ -12,6 +12,7 @@ EXTREME = np.array(
 )
 BOTH_WAYS = np.concatenate([-EXTREME[::-1], [-0.0, 0.0], EXTREME])
 RESPONSES = {"bernoulli": (0.0, 1.0), "binomial": (0.0, 0.25, 1.0), "poisson": (0.0, 3.0, 1e6)}
+RESPONSES |= {"beta": (1e-12, 0.3, 1.0 - 1e-12), "truncated_poisson": (1.0, 2.0, 1e6)}
 
 
 @pytest.mark.parametrize("kind", PAIRS, ids=str)

@@ -23,6 +23,8 @@ from tests.families.pairs import PAIRS, sample_rows
         ("NegativeBinomial", "negative_binomial"),
         ("nbinom2", "negative_binomial"),
         ("normal", "gaussian"),
+        ("beta_family", "beta"),
+        ("truncatedPoisson", "truncated_poisson"),
     ],
 )
 def test_spellings_of_other_packages_are_understood(spelling, name):
@@ -39,6 +41,8 @@ def test_default_links():
         "gaussian": "identity",
         "gamma": "inverse",
         "inverse_gaussian": "log",
+        "beta": "logit",
+        "truncated_poisson": "log",
     }
 
 
@@ -58,7 +62,7 @@ def test_a_family_is_a_frozen_value():
 
 def test_who_has_a_dispersion():
     dispersed = {name for name in FAMILIES if family(name).has_dispersion}
-    assert dispersed == {"negative_binomial", "gaussian", "gamma", "inverse_gaussian"}
+    assert dispersed == {"negative_binomial", "gaussian", "gamma", "inverse_gaussian", "beta"}
 
 
 @pytest.mark.parametrize("kind", PAIRS, ids=str)

@@ -26,12 +26,17 @@ def test_what_a_family_gives_it_also_takes(kind):
         ("negative_binomial", -3.0, "response -3: a negative_binomial response is a count"),
         ("gamma", 0.0, "response 0: a gamma response is greater than 0; drop the row, or model the zeros apart"),
         ("inverse_gaussian", -2.0, "response -2: an inverse_gaussian response is greater than 0"),
+        ("beta", 0.0, "response 0: a beta response lies strictly between 0 and 1; use family='binomial' for successes"),
+        ("beta", 1.0, "response 1: a beta response lies strictly between 0 and 1"),
+        ("truncated_poisson", 0.0, "response 0: a truncated_poisson response is a count 1, 2, 3, ...; use family="),
+        ("truncated_poisson", 1.5, "response 1.5: a truncated_poisson response is a count 1, 2, 3, ..."),
         ("gaussian", np.inf, "response inf is not a finite number: drop or mend the row"),
         ("poisson", np.nan, "response nan is not a finite number"),
     ],
 )
 def test_a_response_outside_the_range_is_named(name, value, message):
-    y = np.array([1.0, 1.0, value, value])
+    fine = 0.5 if name == "beta" else 1.0
+    y = np.array([fine, fine, value, value])
     row, text = check_response(family(name), y, None)
     assert row == 2 and text.startswith(message)
 

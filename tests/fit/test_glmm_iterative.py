@@ -10,9 +10,9 @@ import pytest
 
 import bigmm
 from bigmm.errors import DataError, MemoryLimitError
-from bigmm.fit import probed
 from bigmm.objective import krylov
 from bigmm.planning import solver_choice
+from bigmm.search import stochastic
 
 BERNOULLI = "y ~ 1 + x + (1 | user) + (1 | movie)"
 COUNTS = "c ~ 1 + x + (1 + x | user) + (1 | movie) + (1 | month)"
@@ -137,7 +137,8 @@ def test_probes_grow_until_the_tolerance_is_met(frame, monkeypatch):
     monkeypatch.setattr("bigmm.objective.solvers.FIRST_DEFLATION", 1)
     found = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative", mc_tol=(0.001, 0.0005))
     assert found.monte_carlo_error["probes"] > 2 and found.monte_carlo_error["objective"] <= 0.0005
-    monkeypatch.setattr(probed, "MOST_PROBES", 2)
+    monkeypatch.setattr(stochastic, "MOST_PROBES", 2)
+    monkeypatch.setattr("bigmm.laplace.montecarlo.MOST_PROBES", 2)
     few = bigmm.glmm(BERNOULLI, frame, family="bernoulli", solver="iterative", mc_tol=(1e-9, 1e-9))
     assert few.monte_carlo_error["probes"] == 2
     assert "Monte Carlo error of the objective is still" in few.fitted.outcome.advice

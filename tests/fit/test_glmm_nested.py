@@ -9,7 +9,6 @@ import pytest
 
 import bigmm
 from bigmm.execute.threads.shards import ThreadShards
-from bigmm.fit import engines
 from bigmm.laplace import nested
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
@@ -216,7 +215,7 @@ def test_one_factor_with_few_levels_goes_tree_by_tree(made, monkeypatch):
     rows = table()
     one = fit(rows, "y ~ x + z + (1 + x | school)")
     assert isinstance(made[-1], NestedFactors)
-    monkeypatch.setattr(engines, "FEW_LEVELS", 0)
+    monkeypatch.setattr(placement, "FEW_LEVELS", 0)
     other = fit(rows, "y ~ x + z + (1 + x | school)")
     assert len(made) == 1, "level by level"
     agree(one, other)

@@ -260,7 +260,7 @@ def test_quadrature_needs_one_scalar_term(frame, terms, shown):
             "laplace='expected' is no likelihood for gamma, .*: use 'observed'",
         ),
         ({"se": "robust"}, "se must be 'hessian' or 'rx', got 'robust'"),
-        ({"theta0": [1.0, 2.0]}, r"theta0 must have 1 finite elements \(g\.\S+\)"),
+        ({"theta0": [1.0, 2.0]}, r"theta0 must have 1 elements \(g\.\S+\), got \(2,\)"),
         ({"store": "s.zarr"}, "store= is not available"),
     ],
 )

@@ -123,7 +123,7 @@ def test_dense_oracle(frame, lake, reml, weights, offset):
     w = frame["w"].to_numpy() if weights else np.ones(len(frame))
 
     def dense(theta):
-        lambdas = list(model.fitted.criterion.templates.lambdas(theta))
+        lambdas = list(model.fitted.criterion.covariances.lambdas(theta))
         return Dense(y, x, z, relative_factor(lambdas, [15, 6]), w, reml)
 
     for theta in (model.theta, np.array([1.0, 0.3, 0.2, 0.0]), np.zeros(4)):

@@ -14,7 +14,7 @@ from bigmm.design import learn
 from bigmm.execute import executor
 from bigmm.execute.clock import Clock
 from bigmm.fit.lmm import accumulate
-from bigmm.fit.settings import settings
+from bigmm.fit.options import settings
 from bigmm.planning.memory import has_many_pairs
 from bigmm.source import open_source
 

@@ -15,10 +15,10 @@ from bigmm.design.layout import Grouping, Layout, RandomTerm
 from bigmm.errors import MemoryLimitError, UsageError
 from bigmm.execute import executor
 from bigmm.execute.clock import Clock
-from bigmm.fit.engines import ENGINES
 from bigmm.fit.inputs import InputOptions, open_inputs
-from bigmm.fit.settings import settings
+from bigmm.fit.options import settings
 from bigmm.laplace.crossed import CrossedLaplace
+from bigmm.laplace.engines import ENGINES
 from bigmm.planning import memory, placement, sharding, solver_choice
 from bigmm.planning.block_bounds import block_bounds, bounds_of_order, entries
 from bigmm.planning.forecast import LOOKS
@@ -233,7 +233,7 @@ def test_a_crossed_generalized_model_is_refused_with_the_figure_of_the_plan(lake
     formula, ask = "y ~ x + (1 | pupil) + (1 | item)", {"solver": "iterative", "family": "bernoulli", "n_workers": 1}
     needed = bigmm.plan(formula, lake, **ask).solver_bytes
     assert bigmm.glmm(formula, lake, nagq=0, memory_limit=needed + 1, **ask).solver == "iterative"
-    monkeypatch.setattr(generalized, "held_model", None)
+    monkeypatch.setattr(generalized, "glmm_data", None)
     with pytest.raises(MemoryLimitError, match="iterative solver needs at least .* drop a grouping factor"):
         bigmm.glmm(formula, lake, memory_limit=needed // 2, **ask)
 

@@ -3,7 +3,7 @@ import pytest
 
 import bigmm
 from bigmm.errors import UsageError
-from bigmm.fit.settings import memory_bytes, progress_callback, settings
+from bigmm.fit.options import memory_bytes, progress_callback, settings
 
 
 @pytest.mark.parametrize(

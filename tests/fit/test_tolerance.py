@@ -7,7 +7,7 @@ import pytest
 
 import bigmm
 from bigmm.errors import UsageError
-from bigmm.solver import checked_tolerance
+from bigmm.search.options import checked_tolerance
 from tests.fit.conftest import FORMULA
 
 

@@ -16,7 +16,6 @@ from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
-from bigmm.laplace import shards
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import EnginePoint, Parameters
@@ -27,6 +26,7 @@ from bigmm.objective import ModelCovariance, TermCovariance
 from bigmm.objective.cholesky import CholeskySolver
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.factorization import WorkingSolver
+from bigmm.shards import shard as shards
 from tests.oracle import all_levels, cross_block, nested_levels, term_block
 from tests.results.oracle import indicator, relative_factor
 
@@ -88,7 +88,7 @@ class Rows:
         return cls(family, terms, x, tuple(refs), y, w, offset, psi)
 
     @property
-    def templates(self) -> ModelCovariance:
+    def covariances(self) -> ModelCovariance:
         found, start = [], 0
         for j, (_, covariates, _) in enumerate(self.terms):
             k = len(covariates)
@@ -161,7 +161,7 @@ class Rows:
     @property
     def roots(self) -> RootElements:
         """The engine's parameters: the elements of theta."""
-        return self.templates.root_elements
+        return self.covariances.root_elements
 
     @property
     def pattern(self) -> Gram:
@@ -201,7 +201,7 @@ class Rows:
     def point(self) -> EnginePoint:
         """psi as engines have it."""
         beta, theta, phi = self.parameters().split(self.psi)
-        return EnginePoint(self.psi, beta, self.templates.joint(theta), phi)
+        return EnginePoint(self.psi, beta, self.covariances.joint(theta), phi)
 
     @property
     def z(self) -> np.ndarray:
@@ -228,7 +228,7 @@ def mapped(held: list):
 def dense_laplace(model: Rows, psi: np.ndarray, observed: bool) -> float:
     """The Laplace deviance by Newton's method on dense matrices."""
     beta, theta, phi = model.parameters().split(psi)
-    zl = model.z @ relative_factor(list(model.templates.lambdas(theta)), [q for q, _, _ in model.terms])
+    zl = model.z @ relative_factor(list(model.covariances.lambdas(theta)), [q for q, _, _ in model.terms])
     fixed = model.x @ beta + (0.0 if model.offset is None else model.offset)
     u = np.zeros(zl.shape[1])
 

@@ -15,8 +15,7 @@ import pytest
 import bigmm
 from bigmm.errors import DataError
 from bigmm.execute.dask.shards import ClusterShards
-from bigmm.fit import engines
-from bigmm.laplace import crossed, nested, single
+from bigmm.laplace import crossed, engines, nested, single
 from bigmm.planning import sharding
 
 pytest.importorskip("distributed")

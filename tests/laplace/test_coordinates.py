@@ -19,9 +19,9 @@ class Square(Rows):
 
     @property
     def roots(self) -> RootElements:
-        joints = [(t.joint, t.slots) for t in self.templates.terms]
+        joints = [(t.joint, t.slots) for t in self.covariances.terms]
         elements = [(joint, row, column) for joint, slots in joints for column in slots for row in slots]
-        return RootElements(tuple(elements), self.templates.widths)
+        return RootElements(tuple(elements), self.covariances.widths)
 
 
 def drawn(kind: str) -> tuple[Rows, Square]:
@@ -34,7 +34,7 @@ def turned(rows: Rows, square: Square) -> np.ndarray:
     angle = 0.7
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     beta, theta, _ = rows.parameters().split(rows.psi)
-    matrices = [lam @ turn if len(lam) == 2 else lam for lam in rows.templates.lambdas(theta)]
+    matrices = [lam @ turn if len(lam) == 2 else lam for lam in rows.covariances.lambdas(theta)]
     return np.concatenate([beta, square.roots.values(matrices)])
 
 
@@ -56,7 +56,7 @@ def coordinates(kind: str, engine: str) -> tuple[Rows, Coordinates]:
     rows, square = drawn(kind)
     made = getattr(square, engine)(False)
     root = np.linalg.qr(rows.x, mode="r") / np.sqrt(len(rows.y))
-    frame = row_frame(rows.templates, [covariates for _, covariates, _ in rows.terms], root)
+    frame = row_frame(rows.covariances, [covariates for _, covariates, _ in rows.terms], root)
     information = rows.x.T @ (rows.x * np.linspace(0.1, 0.3, len(rows.y))[:, None])
     return rows, Coordinates(made.value, made.evaluate, information, rows.parameters(), frame)
 
@@ -81,7 +81,7 @@ def test_the_rotation_leads_to_the_users_template(kind, engine):
     rows, found = coordinates(kind, engine)
     beta, theta, _ = rows.parameters().split(rows.psi)
     point = found.inward(beta, theta, 0.0)
-    joint = rows.templates.joint(rows.parameters().split(rows.psi)[1])
+    joint = rows.covariances.joint(rows.parameters().split(rows.psi)[1])
     for root, rotation, lam in zip(found.square_roots(point), found.rotations(point), joint, strict=True):
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(len(lam)), atol=1e-12)
         np.testing.assert_allclose(lam @ rotation, root, atol=1e-12)
@@ -89,13 +89,13 @@ def test_the_rotation_leads_to_the_users_template(kind, engine):
 
 def test_the_rotation_of_a_singular_template():
     """A column of zeros leaves a row of the rotation free: it stays orthogonal, and the product right."""
-    templates = ModelCovariance((TermCovariance("g", ("1", "x"), 0, (0, 1), 0),), (2,))
-    frame = row_frame(templates, [(0, 1)], np.array([[1.0, 3.0], [0.0, 2.0]]))
+    covariances = ModelCovariance((TermCovariance("g", ("1", "x"), 0, (0, 1), 0),), (2,))
+    frame = row_frame(covariances, [(0, 1)], np.array([[1.0, 3.0], [0.0, 2.0]]))
     found = Coordinates(None, None, np.zeros((0, 0)), Parameters(0, 3, False, True, 9), frame)
     point = np.array([0.0, 0.0, 0.7])
     root, rotation = found.square_roots(point)[0], found.rotations(point)[0]
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(2), atol=1e-14)
-    lam = templates.joint(found.outward(point))[0]
+    lam = covariances.joint(found.outward(point))[0]
     np.testing.assert_allclose(lam @ lam.T, root @ root.T, atol=1e-14)
     np.testing.assert_allclose(lower_factor(root), lam, atol=1e-14)
 
@@ -106,14 +106,14 @@ def test_working_columns_are_the_same_model(slots):
     independent ones, which in working columns are not."""
     starts = np.cumsum([0, *(len(own) * (len(own) + 1) // 2 for own in slots)])
     terms = [TermCovariance("g", tuple(map(str, own)), 0, own, int(at)) for own, at in zip(slots, starts, strict=False)]
-    templates, basis = ModelCovariance(tuple(terms), (2,)), np.array([[1.0, 100.0], [0.0, 1.0]])
-    rows = row_frame(templates, [(0, 1)], np.diag([1.0, 2.0]), [basis])
+    covariances, basis = ModelCovariance(tuple(terms), (2,)), np.array([[1.0, 100.0], [0.0, 1.0]])
+    rows = row_frame(covariances, [(0, 1)], np.diag([1.0, 2.0]), [basis])
     assert rows.roots.elements == ((0, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1))
-    theta = np.array([0.5, 0.2, 0.3])[: templates.n_theta]
+    theta = np.array([0.5, 0.2, 0.3])[: covariances.n_theta]
     eta = rows.frame.inward(theta)
     assert rows.frame.outward(eta) == pytest.approx(theta, rel=1e-9)
     found = Coordinates(None, None, np.zeros((0, 0)), Parameters(0, len(theta), False, True, 9), rows)
-    root, lam = found.square_roots(eta)[0], basis @ templates.joint(theta)[0]
+    root, lam = found.square_roots(eta)[0], basis @ covariances.joint(theta)[0]
     np.testing.assert_allclose(root @ root.T, lam @ lam.T, rtol=1e-9)
     np.testing.assert_allclose(lam @ found.rotations(eta)[0], root, rtol=1e-9, atol=1e-9)
     assert np.array_equal(rows.roots.joint(found.engine(eta))[0], root)
@@ -123,7 +123,7 @@ def test_coefficients_are_searched_where_the_information_is_the_identity():
     rng = np.random.default_rng(1)
     x = np.column_stack([np.ones(50), 1e6 * rng.normal(size=50), 1e4 + rng.normal(size=50)])
     information, calls = x.T @ x, []
-    templates = ModelCovariance(
+    covariances = ModelCovariance(
         (TermCovariance("g", ("1",), 0, (0,), 0), TermCovariance("h", ("1",), 1, (0,), 1)), (1, 1)
     )
     found = Coordinates(
@@ -131,7 +131,7 @@ def test_coefficients_are_searched_where_the_information_is_the_identity():
         None,
         information,
         Parameters(3, 2, False, False, 50),
-        row_frame(templates, [(0,), (0,)], x[:1, :1]),
+        row_frame(covariances, [(0,), (0,)], x[:1, :1]),
     )
     psi = np.array([0.3, 2e-6, 0.1, 0.7, 0.2])
     point = found.inward(psi[:3], psi[3:], 0.0)

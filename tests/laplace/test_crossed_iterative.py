@@ -117,7 +117,7 @@ def test_error_bars_are_those_of_other_seeds():
     noise = np.cov(np.array(values).T)
     inverse = np.linalg.inv(engine.evaluate(model.psi).hessian)
     actual = np.sqrt(np.diagonal(inverse @ noise @ inverse))
-    claimed = np.sqrt(np.mean([error.psi**2 for error in stated], axis=0))
+    claimed = np.sqrt(np.mean([error.parameters**2 for error in stated], axis=0))
     np.testing.assert_allclose(claimed, actual, rtol=0.4)
 
 

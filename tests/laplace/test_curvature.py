@@ -10,7 +10,7 @@ from tests.families.pairs import PAIRS
 from tests.laplace.models import Rows
 from tests.laplace.test_gradient import CASES
 
-#: kind of rows, engine, and which diagonal of the templates is set to 0.
+#: kind of rows, engine, and which diagonal of the covariances is set to 0.
 BOUNDARIES = [
     ("one slope", "single", 1),
     ("one slope", "nested", 1),
@@ -34,7 +34,7 @@ def by_differences(engine, psi, i, step=3e-3):
 def test_the_curvature_of_a_variance_at_zero_is_exact(family, observed, kind, engine, which):
     model = Rows.draw(family, kind)
     psi = model.psi.copy()
-    i = int(np.flatnonzero(model.templates.lower == 0)[which]) + 3
+    i = int(np.flatnonzero(model.covariances.lower == 0)[which]) + 3
     psi[i] = 0.0
     chosen = getattr(model, engine)(observed)
     found = chosen.evaluate(psi).hessian[i, i]

@@ -93,7 +93,7 @@ def test_theta_zero_is_stationary_and_the_model_without_effects(kind):
     found = (model.single(False) if kind in SINGLE else model.crossed(False)).evaluate(psi)
     eta = model.x @ psi[:3] + model.offset
     assert found.value == pytest.approx(-2.0 * rows.log_density(family, model.y, model.w, eta).sum(), rel=1e-12)
-    scales = np.flatnonzero(model.templates.lower == 0) + 3
+    scales = np.flatnonzero(model.covariances.lower == 0) + 3
     assert found.gradient[scales] == pytest.approx(0.0, abs=1e-9)
 
 

@@ -150,7 +150,7 @@ def test_blocks_at_the_mode_are_those_of_a_look_at_all_rows(kind):
     found, engine = model.nested(True, 3).at_optimum(model.point, True), model.crossed(True)
     mode = engine.mode(model.psi)
     beta, theta, phi = model.parameters().split(model.psi)
-    effects = tuple(u @ lam.T for u, lam in zip(mode.u, model.templates.joint(theta), strict=True))
+    effects = tuple(u @ lam.T for u, lam in zip(mode.u, model.covariances.joint(theta), strict=True))
     sums = engine.sums(beta, effects, phi, True, True)
     gram = gram_of(engine.wiring, sums.diagonal, sums.dense, sums.cross, sums.xy)
     assert found.ll == pytest.approx(sums.ll, rel=1e-9)
@@ -171,7 +171,7 @@ def test_one_factor_has_the_blocks_of_the_other_engine():
     engine = model.nested(False)
     found = engine.at_optimum(model.point, engine.observed)
     beta, theta, phi = model.parameters().split(model.psi)
-    shard, lam = model.shards(model.edges(1))[0], model.templates.joint(theta)[0]
+    shard, lam = model.shards(model.edges(1))[0], model.covariances.joint(theta)[0]
     z = np.array(model.terms[0][1])
     diagonal, dense, _, ll, _ = working_blocks(shard, found.u[0], np.arange(3), z, LOGIT, beta, lam, phi, False)
     assert np.allclose(found.diagonal[0], diagonal) and np.allclose(found.dense[0], dense)

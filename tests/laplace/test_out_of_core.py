@@ -17,7 +17,7 @@ import pytest
 import bigmm
 from bigmm.errors import OutputError
 from bigmm.execute import spill
-from bigmm.fit import held_model
+from bigmm.fit import glmm_data
 from bigmm.planning import sharding
 
 FORMULAS = [
@@ -56,8 +56,8 @@ def spill_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shuffles(monkeypatch):
-    made, plain = [], held_model.ShardFiles
-    monkeypatch.setattr(held_model, "ShardFiles", lambda *args, **how: made.append(plain(*args, **how)) or made[-1])
+    made, plain = [], glmm_data.ShardFiles
+    monkeypatch.setattr(glmm_data, "ShardFiles", lambda *args, **how: made.append(plain(*args, **how)) or made[-1])
     return made
 
 

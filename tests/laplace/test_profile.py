@@ -28,7 +28,7 @@ def test_coefficients_and_effects_solve_the_penalized_equations(family):
     mode = engine.mode(model.psi[3:])
     assert mode.settled
     _, theta, phi = model.parameters(profile=True).split(model.psi[3:])
-    lams = model.templates.joint(theta)
+    lams = model.covariances.joint(theta)
     b = np.concatenate([(u @ lam.T).ravel() for u, lam in zip(mode.u, lams, strict=True)])
     eta = model.x @ mode.beta + model.offset + model.z @ b
     ll, d1 = rows.score_full(family, model.y, model.weights, eta, phi)[:2]

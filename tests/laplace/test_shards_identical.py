@@ -10,9 +10,9 @@ import bigmm
 from bigmm.design.layout import DesignChunk
 from bigmm.errors import UsageError
 from bigmm.families import family
-from bigmm.laplace import shards
 from bigmm.laplace.identical import counted
 from bigmm.planning import sharding
+from bigmm.shards import shard as shards
 
 
 def shard(n, kinds, weighted=False, seed=0):

@@ -10,8 +10,9 @@ from scipy.linalg import block_diag
 
 from bigmm.design.layout import DesignChunk
 from bigmm.errors import DataError
-from bigmm.laplace import shards, tree_kernels
+from bigmm.laplace import tree_kernels
 from bigmm.laplace.tree import grow
+from bigmm.shards import shard as shards
 
 
 def nested_refs(rng, n, sizes):

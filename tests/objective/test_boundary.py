@@ -13,8 +13,8 @@ CROSSED = Shape(((60, 2, False), (40, 1, False), (8, 1, False)), n=2000, weighte
 
 def both(theta, reml):
     model = Rows.draw(CROSSED, 4)
-    exact = Criterion(model.gram, model.templates, reml)
-    ours = Criterion(model.gram, model.templates, reml, KrylovSolver(model.gram, 24, 8, 1))
+    exact = Criterion(model.gram, model.covariances, reml)
+    ours = Criterion(model.gram, model.covariances, reml, KrylovSolver(model.gram, 24, 8, 1))
     return exact, ours, np.array(theta)
 
 

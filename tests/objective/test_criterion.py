@@ -22,9 +22,9 @@ def every(test):
 
 def drawn(kind, data):
     model = Rows.draw(SHAPES[kind], data.draw(st.integers(0, 2**31)))
-    theta = data.draw(thetas(model.templates))
+    theta = data.draw(thetas(model.covariances))
     reml = data.draw(st.booleans())
-    return model, theta, Criterion(model.gram, model.templates, reml), model.dense(theta, reml)
+    return model, theta, Criterion(model.gram, model.covariances, reml), model.dense(theta, reml)
 
 
 def finite_differences(function, theta, step=1e-6):
@@ -98,7 +98,7 @@ def test_prediction_variance(kind, data):
     found = criterion.prediction_variance(theta, np.where(model.kept, model.x_user, 0.0), tuple(refs), model.z)
     z = np.hstack([indicator(r, z, q) for (q, _, _), r, z in zip(model.shape.terms, refs, model.z, strict=True)])
     expected = dense.error_variance(dense.x, z)
-    for r, z_j, lam in zip(refs, model.z, model.templates.joint(theta), strict=True):
+    for r, z_j, lam in zip(refs, model.z, model.covariances.joint(theta), strict=True):
         expected = expected + np.where(r < 0, dense.sigma**2 * ((z_j @ lam) ** 2).sum(axis=1), 0.0)
     np.testing.assert_allclose(found, expected, **CLOSE)
 
@@ -121,10 +121,10 @@ def finite_hessian(criterion, theta):
 @pytest.mark.parametrize("kind", ["one", "crossed", "nested", "one slope"])
 def test_curvature_is_average_information_near_the_minimum(kind, reml):
     model = Rows.draw(SHAPES[kind], 11)
-    criterion = Criterion(model.gram, model.templates, reml)
+    criterion = Criterion(model.gram, model.covariances, reml)
     start = np.where(criterion.lower == 0, 1.0, 0.0)
     outcome = minimize(
-        Problem(criterion.value, criterion.evaluate, criterion.lower, (start,), model.templates.rectified), "newton"
+        Problem(criterion.value, criterion.evaluate, criterion.lower, (start,), model.covariances.rectified), "newton"
     )
     found = criterion.evaluate(outcome.theta).hessian
     exact = finite_hessian(criterion, outcome.theta)
@@ -138,7 +138,7 @@ def test_curvature_is_average_information_near_the_minimum(kind, reml):
 def test_curvature_at_zero_is_exact(kind):
     """There the covariance's first derivatives vanish, and what is left is the exact curvature of the template."""
     model = Rows.draw(SHAPES[kind], 3)
-    criterion = Criterion(model.gram, model.templates, True)
+    criterion = Criterion(model.gram, model.covariances, True)
     zero = np.zeros(criterion.n_theta)
     found, exact = criterion.evaluate(zero).hessian, finite_hessian(criterion, zero)
     assert not criterion.evaluate(zero).gradient.any()
@@ -149,14 +149,14 @@ def test_curvature_at_zero_is_exact(kind):
 @given(st.data())
 def test_signs_of_template_columns_do_not_matter(kind, data):
     model, theta, criterion, _ = drawn(kind, data)
-    flipped = model.templates.rectified(theta)
+    flipped = model.covariances.rectified(theta)
     assert np.all(flipped[criterion.lower == 0] >= 0)
     assert criterion.value(flipped) == pytest.approx(criterion.value(theta), rel=1e-12, abs=1e-12)
 
 
 def test_a_pickled_criterion_is_the_same():
     model = Rows.draw(SHAPES["nested and crossed"], 0)
-    criterion = Criterion(model.gram, model.templates, True)
+    criterion = Criterion(model.gram, model.covariances, True)
     theta = np.linspace(0.2, 1.0, criterion.n_theta)
     again = pickle.loads(pickle.dumps(criterion))
     assert again.value(theta) == criterion.value(theta)
@@ -174,4 +174,4 @@ def test_a_perfect_fit_has_no_value():
     )
     gram = exact.gram
     gram.xy[-1, -1] *= 1 - 1e-12  # rounding may leave the residual sum of squares at or below zero
-    assert Criterion(gram, model.templates, False).value(np.array([0.5])) == np.inf
+    assert Criterion(gram, model.covariances, False).value(np.array([0.5])) == np.inf

@@ -13,23 +13,23 @@ from tests.oracle import SHAPES, Rows
 WIDE = ("crossed slope", "one wide", "nested")
 
 
-def frame_for(gram: Gram, templates: ModelCovariance) -> Frame:
-    return frame_of(templates, [t.basis for t in gram.terms if t.penalized], level_squares(gram))
+def frame_for(gram: Gram, covariances: ModelCovariance) -> Frame:
+    return frame_of(covariances, [t.basis for t in gram.terms if t.penalized], level_squares(gram))
 
 
 def framed_criterion(kind: str, reml: bool = True) -> Framed:
     model = Rows.draw(SHAPES[kind], 1)
-    return Framed(Criterion(model.gram, model.templates, reml), frame_for(model.gram, model.templates))
+    return Framed(Criterion(model.gram, model.covariances, reml), frame_for(model.gram, model.covariances))
 
 
-def some_theta(templates: ModelCovariance) -> np.ndarray:
-    return templates.rectified(np.random.default_rng(3).normal(0.6, 0.3, templates.n_theta))
+def some_theta(covariances: ModelCovariance) -> np.ndarray:
+    return covariances.rectified(np.random.default_rng(3).normal(0.6, 0.3, covariances.n_theta))
 
 
 @pytest.mark.parametrize("kind", WIDE)
 def test_there_and_back(kind):
     framed = framed_criterion(kind)
-    theta = some_theta(framed.frame.templates)
+    theta = some_theta(framed.frame.covariances)
     assert not framed.frame.is_trivial
     np.testing.assert_allclose(framed.frame.outward(framed.frame.inward(theta)), theta, rtol=1e-10)
 
@@ -38,7 +38,7 @@ def test_there_and_back(kind):
 @pytest.mark.parametrize("kind", WIDE)
 def test_gradient_and_values(kind, reml):
     framed = framed_criterion(kind, reml)
-    eta = framed.frame.inward(some_theta(framed.frame.templates))
+    eta = framed.frame.inward(some_theta(framed.frame.covariances))
     model = framed.evaluate(eta)
     assert model.value == pytest.approx(framed.criterion.value(framed.frame.outward(eta)), abs=1e-9)
     for i in range(len(eta)):
@@ -51,7 +51,7 @@ def test_gradient_and_values(kind, reml):
 def test_curvature_follows_the_change_of_coordinates():
     """At a stationary point of a quadratic model J'HJ; average information alone transforms so anywhere."""
     framed = framed_criterion("crossed slope")
-    theta = some_theta(framed.frame.templates)
+    theta = some_theta(framed.frame.covariances)
     eta = framed.frame.inward(theta)
     jacobian = framed.frame.jacobian(eta)
     np.testing.assert_allclose(
@@ -61,10 +61,10 @@ def test_curvature_follows_the_change_of_coordinates():
 
 @pytest.mark.parametrize("mean", [0.0, 1e3, 1e8])
 def test_columns_are_orthonormal(mean):
-    templates = ModelCovariance((TermCovariance("g", ("1", "x"), 0, (0, 1), 0),), (2,))
+    covariances = ModelCovariance((TermCovariance("g", ("1", "x"), 0, (0, 1), 0),), (2,))
     basis = np.array([[1.0, mean], [0.0, 1.0]])
     square = np.array([[20.0, 0.03], [0.03, 4e-4]])
-    found = frame_of(templates, [basis], [square])
+    found = frame_of(covariances, [basis], [square])
     columns = basis @ found.factors[0]
     np.testing.assert_allclose(columns.T @ square @ columns, np.eye(2), atol=1e-13 * (1.0 + mean / 4e-3))
     assert found.unidentified == ()
@@ -73,9 +73,9 @@ def test_columns_are_orthonormal(mean):
 @pytest.mark.parametrize("column", [1.0, 7.0, 0.1])
 def test_a_constant_column_gets_nothing(column):
     """Its shift leaves zeros, or what rounding leaves of them."""
-    templates = ModelCovariance((TermCovariance("g", ("1", "one"), 0, (0, 1), 0),), (2,))
+    covariances = ModelCovariance((TermCovariance("g", ("1", "one"), 0, (0, 1), 0),), (2,))
     left = 1e-17
-    found = frame_of(templates, [np.array([[1.0, column], [0.0, 1.0]])], [np.array([[20.0, 0.0], [0.0, left**2]])])
+    found = frame_of(covariances, [np.array([[1.0, column], [0.0, 1.0]])], [np.array([[20.0, 0.0], [0.0, left**2]])])
     assert [name for _, name in found.unidentified] == ["one"]
     assert found.outward(np.array([2.0, 0.5, 0.7]))[1:].tolist() == [0.0, 0.0]
     # what is identified stays: the variance of intercept + column * slope
@@ -86,8 +86,8 @@ def test_a_constant_column_gets_nothing(column):
 
 @pytest.mark.parametrize(("size", "unit"), [(1.0, 1.0), (100.0, 1.0), (3e9, 2.0**31), (1e-12, 2.0**-40)])
 def test_a_scalar_term_is_searched_for_in_units_of_its_covariate(size, unit):
-    templates = ModelCovariance((TermCovariance("g", ("x",), 0, (0,), 0),), (1,))
-    found = frame_of(templates, [np.eye(1)], [np.array([[20.0 * size**2]])], [20.0])
+    covariances = ModelCovariance((TermCovariance("g", ("x",), 0, (0,), 0),), (1,))
+    found = frame_of(covariances, [np.eye(1)], [np.array([[20.0 * size**2]])], [20.0])
     assert found.is_trivial == (unit == 1.0)
     near = np.array([0.5 * unit])
     np.testing.assert_array_equal(found.inward(np.array([0.5])), near)  # a power of two: exact

@@ -85,8 +85,8 @@ def test_a_factor_kept_as_levels():
     """A factor among the fixed effects that is no block of dummy columns."""
     shape = next(shape for shape in SHAPES.values() if shape.fixed)
     drawn = Rows.draw(shape, 1)
-    criterion = Criterion(drawn.gram, drawn.templates, True)
+    criterion = Criterion(drawn.gram, drawn.covariances, True)
     assert criterion.rank > shape.fixed
-    from bigmm.solver import minimize_criterion
+    from bigmm.search.linear import minimize_criterion
 
     assert minimize_criterion(criterion, "auto").converged

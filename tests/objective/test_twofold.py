@@ -53,8 +53,8 @@ def test_gradient_has_the_digits_that_rational_arithmetic_has(terms, reml):
     # sums of integers are exact, so the blocks are those of the rows
     object.__setattr__(rows, "x", np.round(8 * rows.x))
     object.__setattr__(rows, "y", np.round(8 * rows.y))
-    criterion = Criterion(rows.gram, rows.templates, reml)
-    frames, widths = tuple(map(np.eye, rows.templates.widths)), len(terms)
+    criterion = Criterion(rows.gram, rows.covariances, reml)
+    frames, widths = tuple(map(np.eye, rows.covariances.widths)), len(terms)
     # traces of several terms are those of the factor, in float64
     for size in (0.7, 30.0, 3000.0) if widths == 1 else (0.7, 30.0):
         theta = size * np.array([1.0, 0.5][:widths])
@@ -66,14 +66,14 @@ def test_gradient_has_the_digits_that_rational_arithmetic_has(terms, reml):
 def test_exact_gradient_is_the_gradient(kind):
     rows = Rows.draw(SHAPES[kind], 2)
     for reml in (True, False):
-        criterion = Criterion(rows.gram, rows.templates, reml)
+        criterion = Criterion(rows.gram, rows.covariances, reml)
         theta = np.where(criterion.lower == 0, 0.8, 0.1)
         assert is_affordable(rows.gram)
-        frames = tuple(map(np.eye, rows.templates.widths))
+        frames = tuple(map(np.eye, rows.covariances.widths))
         found, expected = exact_gradient(criterion, theta, frames, theta), criterion.evaluate(theta).gradient
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
         framed = Framed(
-            criterion, frame_of(rows.templates, [t.basis for t in rows.gram.terms], criterion.solver.squares())
+            criterion, frame_of(rows.covariances, [t.basis for t in rows.gram.terms], criterion.solver.squares())
         )
         eta = framed.frame.inward(theta)
         expected = framed.evaluate(eta).gradient
@@ -82,7 +82,7 @@ def test_exact_gradient_is_the_gradient(kind):
 
 def test_a_scale_of_zero_is_no_obstacle():
     rows = Rows.draw(Shape(((6, 1, False), (4, 1, False)), weighted=False), 1)
-    criterion, theta = Criterion(rows.gram, rows.templates, True), np.array([0.7, 0.0])
+    criterion, theta = Criterion(rows.gram, rows.covariances, True), np.array([0.7, 0.0])
     found = exact_gradient(criterion, theta, tuple(map(np.eye, (1, 1))), theta)
     np.testing.assert_allclose(found, criterion.evaluate(theta).gradient, rtol=1e-10, atol=1e-10)
     assert found[1] == 0.0

@@ -77,8 +77,8 @@ def saddle(*starts) -> Problem:
 
 def criterion_problem(kind: str, seed: int = 1, reml: bool = True, cheap: bool = False) -> Problem:
     model = Rows.draw(SHAPES[kind], seed)
-    criterion = Criterion(model.gram, model.templates, reml)
+    criterion = Criterion(model.gram, model.covariances, reml)
     start = np.where(criterion.lower == 0, 1.0, 0.0)
     return Problem(
-        criterion.value, criterion.evaluate, criterion.lower, (start, 0.2 * start), model.templates.rectified, cheap
+        criterion.value, criterion.evaluate, criterion.lower, (start, 0.2 * start), model.covariances.rectified, cheap
     )

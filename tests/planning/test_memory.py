@@ -15,13 +15,13 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.blocks.structure import elimination_order
 from bigmm.design.layout import DesignChunk, Grouping, Layout, RandomTerm
 from bigmm.families import family
-from bigmm.laplace import shards
 from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.objective import Criterion
 from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.planning import memory
 from bigmm.planning.block_bounds import bounds_of_order
 from bigmm.planning.solver_choice import sizes_of, solver_bytes
+from bigmm.shards import shard as shards
 from tests.laplace.models import Rows as GeneralizedRows
 from tests.oracle import SHAPES, Rows, Shape
 
@@ -111,7 +111,7 @@ def test_sizes_of_blocks(name):
 def test_the_exact_solver(name):
     """Three dense blocks of the tail in a factor; per stage the factor, and what it has of [X y]."""
     rows = Rows.draw(SHAPES[name], 1)
-    factor = Criterion(rows.gram, rows.templates, True).factor(np.full(rows.templates.n_theta, 0.5)).blocks
+    factor = Criterion(rows.gram, rows.covariances, True).factor(np.full(rows.covariances.n_theta, 0.5)).blocks
     structure, sizes = factor.structure, sizes_of(rows.gram)
     dense = memory.tail_bytes(sizes.dense_columns, 1)
     assert [nbytes(a) for a in (structure.base, factor.schur, factor.tail)] == [dense] * 3
@@ -126,8 +126,8 @@ def test_the_iterative_solver():
     """What a factor with probes has beside A is within the model, and the model is not far above it."""
     rows = Rows.draw(Shape(((120, 1, False), (90, 1, False)), n=600), 1)
     gram = rows.gram
-    criterion = Criterion(gram, rows.templates, True, LINEAR_SOLVERS["iterative"](gram, 0))
-    sizes, sample = sizes_of(gram), criterion.factor(np.full(rows.templates.n_theta, 0.5)).sample
+    criterion = Criterion(gram, rows.covariances, True, LINEAR_SOLVERS["iterative"](gram, 0))
+    sizes, sample = sizes_of(gram), criterion.factor(np.full(rows.covariances.n_theta, 0.5)).sample
     found = nbytes(sample) - nbytes(gram)
     assert found <= memory.iterative_bytes(sizes.sparse, 210, sizes.dense) <= 12 * found
 
@@ -141,6 +141,14 @@ def test_levels_with_the_workers(name):
     assert sums.sizes == tuple(term.n_levels for term in layout.joint)
     expected = nbytes(sums.records, sums.levels, sums.parents) + 4 * layout.joint[-1].n_levels
     assert memory.level_sums_bytes(layout) == expected
+
+
+def test_levels_that_are_gathered():
+    """The blocks of nested factors, from two shards and joined, are within the model, and not far below it."""
+    gram = Rows.draw(SHAPES["nested chain"], 1).gram
+    blocks = nbytes([(t.diagonal, t.dense) for t in gram.terms], [(b.data, b.indices) for b in gram.cross.values()])
+    model = memory.gathered_bytes([t.n_levels for t in gram.terms], [t.width for t in gram.terms], len(gram.xy))
+    assert 2 * blocks <= model <= 5 * blocks
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -38,7 +38,7 @@ def test_residuals_by_hand():
     assert residuals(model, "working", y, w, eta, 1.0)[0] == pytest.approx(0.25 / 0.25)
 
 
-CASES = {"bernoulli": 0.3, "binomial": 0.3, "poisson": 2.5, "negative_binomial": 2.5}
+CASES = {"bernoulli": 0.3, "binomial": 0.3, "poisson": 2.5, "negative_binomial": 2.5, "beta": 0.3}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -22,12 +22,24 @@ from bigmm.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """The rule of a design.
+    """The rule that decides which rows of a table count.
 
-    columns: the used columns, in the order in which a missing value is charged; weights: the column of weights;
-    drop_missing: whether incomplete rows are left out (else they are an error); trees: the expressions of the model;
-    arguments: expressions inside of transforms that are not learned yet, where infinite counts as missing;
-    response: None leaves the response's expression out; binomial: whether the response may be successes of trials.
+    Attributes
+    ----------
+    columns : tuple of str
+        The used columns. A missing value is charged to the first of them that lacks it.
+    weights : str or None
+        The column of weights.
+    drop_missing : bool
+        Leave incomplete rows out. Otherwise such a row is an error.
+    trees : tuple of Node
+        The expressions of the model, which have to be finite.
+    arguments : tuple of Node
+        Expressions inside of transforms that are not learned yet, where an infinite value counts as a missing one.
+    response : Response or None
+        None leaves the expression of the response out.
+    binomial : bool
+        The response may be successes of trials.
     """
 
     columns: tuple[str, ...]

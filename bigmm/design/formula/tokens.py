@@ -28,8 +28,11 @@ MOST_OPERATORS = 150
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """``kind``: number, name, string, operator, open or close; ``text`` without quotes; ``start``: its place;
-    ``quoted``: whether a name was in backticks."""
+    """A piece of a formula that knows its position.
+
+    `kind` is number, name, string, operator, open or close. `text` is without quotes. `quoted` tells a name that stood
+    in backticks.
+    """
 
     kind: str
     text: str

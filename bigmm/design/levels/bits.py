@@ -79,7 +79,7 @@ def are_compact(low: int, high: int, rows: int) -> bool:
 
 
 @numba.njit(cache=True, nogil=True)
-def set_bits(keys, low, words):
+def set_bits(keys: np.ndarray, low: int, words: np.ndarray) -> None:
     """words[(key - low) / 64] gets the key's bit; keys (n,) integers."""
     for i in range(keys.shape[0]):
         place = np.int64(keys[i]) - low
@@ -87,7 +87,7 @@ def set_bits(keys, low, words):
 
 
 @numba.njit(inline="always")
-def count_bits(word):
+def count_bits(word: np.uint64) -> np.int64:
     """Number of ones in a uint64 (Hacker's Delight, figure 5-2)."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
     word = (word & np.uint64(0x3333333333333333)) + ((word >> np.uint64(2)) & np.uint64(0x3333333333333333))
@@ -96,7 +96,7 @@ def count_bits(word):
 
 
 @numba.njit(cache=True, nogil=True)
-def ranks(words):
+def ranks(words: np.ndarray) -> np.ndarray:
     """(w + 1,) int32 members before each word, and in all."""
     out = np.zeros(words.shape[0] + 1, np.int32)
     for i in range(words.shape[0]):
@@ -105,7 +105,7 @@ def ranks(words):
 
 
 @numba.njit(cache=True, nogil=True)
-def members(words, low, out):
+def members(words: np.ndarray, low: int, out: np.ndarray) -> None:
     """The integers whose bits are set, increasing."""
     position = 0
     for i in range(words.shape[0]):
@@ -117,7 +117,7 @@ def members(words, low, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def number_by_rank(keys, low, words, before, out):
+def number_by_rank(keys: np.ndarray, low: int, words: np.ndarray, before: np.ndarray, out: np.ndarray) -> None:
     """out[i] = how many members are smaller than keys[i], -1 where it is none itself; before: `ranks`."""
     size = words.shape[0] * 64
     one = np.uint64(1)
@@ -131,7 +131,7 @@ def number_by_rank(keys, low, words, before, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def is_increasing(keys):
+def is_increasing(keys: np.ndarray) -> bool:
     """Strictly, so without repetition."""
     for i in range(1, keys.shape[0]):  # noqa: SIM110  compiled: a loop
         if keys[i] <= keys[i - 1]:

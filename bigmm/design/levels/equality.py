@@ -254,8 +254,10 @@ def _decoded(value: bytes | None) -> str | None:
         return None
 
 
+Test = Callable[[pa.DataType], bool]
+
 #: Canonical types, from and to, and how values of the one become those of the other; the first line that fits decides.
-_CONVERSIONS: tuple[tuple[Callable, Callable, Callable[[pa.Array, pa.DataType], list[pa.Array]]], ...] = (
+_CONVERSIONS: tuple[tuple[Test, Test, Callable[[pa.Array, pa.DataType], list[pa.Array]]], ...] = (
     (lambda k: _is_whole(k) or pt.is_floating(k), _is_whole, _integers),
     (_is_whole, pt.is_floating, _floats_of_integers),
     (pt.is_float64, pt.is_float32, _narrowed),

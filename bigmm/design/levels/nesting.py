@@ -140,7 +140,7 @@ def _unknown(layout: Layout, grouping: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def note_parents(fine, coarse, parents):
+def note_parents(fine: np.ndarray, coarse: np.ndarray, parents: np.ndarray) -> bool:
     """parents[fine[i]] <- coarse[i] for the rows that have both; False at the first level that has another already."""
     for i in range(len(fine)):
         f, c = fine[i], coarse[i]

@@ -55,10 +55,10 @@ class Levels:
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getstate__(self) -> tuple:
+    def __getstate__(self) -> tuple[Any, ...]:
         return self.column, self.values
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.column, self.values = state
 
     @cached_property
@@ -183,7 +183,7 @@ class Combinations:
         self.sizes = tuple(len(levels) for levels in members)
         self._index = IntegerIndex(combined(codes.T, self.sizes))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return Combinations, (self.members, self.codes)
 
     def __len__(self) -> int:
@@ -289,7 +289,7 @@ def distinct_codes(codes: Sequence[np.ndarray], sizes: Sequence[int]) -> np.ndar
     return out
 
 
-def declared_values(column: str, levels: Sequence, kind: pa.DataType) -> pa.Array:
+def declared_values(column: str, levels: Sequence[Any], kind: pa.DataType) -> pa.Array:
     """Declared levels as an Arrow array of the column's canonical type, each the same level as declared.
 
     Missing values are left out. Raises DataError for a level that is declared twice and for one that no value of the
@@ -307,7 +307,7 @@ def declared_values(column: str, levels: Sequence, kind: pa.DataType) -> pa.Arra
     return array
 
 
-def _given(levels: Sequence, kind: pa.DataType) -> pa.Array:
+def _given(levels: Sequence[Any], kind: pa.DataType) -> pa.Array:
     present = [level for level in levels if level is not None]
     try:
         return pa.array(present)

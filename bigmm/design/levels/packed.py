@@ -80,7 +80,7 @@ def _keys(columns: Sequence[np.ndarray], lows: Sequence[int], highs: Sequence[in
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_sorted(a, b, out):
+def merge_sorted(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> int:
     """The union of two increasing arrays -> out; returns its length."""
     i = j = position = 0
     while i < a.shape[0] and j < b.shape[0]:

@@ -35,7 +35,7 @@ def fold_summaries(
     lane: Lane,
     tick: Callable[[int], None],
     complete: Completeness | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Fold the partitions of a lane, in order, into every requested summary.
 
     complete: leaves out rows that do not count, for which all used columns are read; None: all rows.
@@ -53,7 +53,7 @@ def fold_summaries(
     return state
 
 
-def merge_summaries(first: dict, second: dict) -> dict:
+def merge_summaries(first: dict[Any, Any], second: dict[Any, Any]) -> dict[Any, Any]:
     """Merge the summaries of two lanes key by key."""
     return {key: summary.merge(second[key]) for key, summary in first.items()}
 
@@ -64,7 +64,7 @@ def summarize(
     requests: Requests,
     progress: Any = None,
     complete: Completeness | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """One pass over the columns that the requests name, or with `complete` over all used columns of the rows that
     count; no pass when there is no request."""
     if not requests:

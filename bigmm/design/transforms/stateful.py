@@ -65,7 +65,9 @@ def _literal(node: Node, formula: str) -> Any:
     return float(evaluate(node, {}))
 
 
-def _check_settings(name: str, options: dict, arguments: Mapping[str, Node], formula: str, node: Node) -> None:
+def _check_settings(
+    name: str, options: dict[str, Any], arguments: Mapping[str, Node], formula: str, node: Node
+) -> None:
     for key in ("degree", "df"):
         value = options.get(key)
         if value is not None and not _is_count(value, int(name != "bs")):
@@ -146,7 +148,7 @@ def absorb(node: Node, state: State | None, summary: Any) -> State:
     return _knots(node.function, options, summary, text)
 
 
-def _standard(node: Node, options: dict, summary: ColumnMoments, text: str) -> State:
+def _standard(node: Node, options: dict[str, Any], summary: ColumnMoments, text: str) -> State:
     scaled = node.function == "scale" and options["scale"]
     center = summary.mean if node.function == "center" or options["center"] is True else float(options["center"] or 0.0)
     squares = summary.squares + summary.n * ((summary.mean - center) + summary.remainder) ** 2
@@ -171,7 +173,7 @@ def _orthonormal(products: np.ndarray | None, text: str) -> list[list[float]]:
     return np.linalg.inv(factor).T.tolist()
 
 
-def _knots(name: str, options: dict, summary: Any, text: str) -> State:
+def _knots(name: str, options: dict[str, Any], summary: Any, text: str) -> State:
     low, high = options["bounds"] or (summary.low, summary.high)
     low, high = float(options.get("lower_bound", low)), float(options.get("upper_bound", high))
     inner = options["knots"] or []
@@ -184,10 +186,10 @@ def _knots(name: str, options: dict, summary: Any, text: str) -> State:
     return {"low": low, "high": high, "knots": [float(knot) for knot in inner]}
 
 
-Replay = Callable[[np.ndarray, dict, State], np.ndarray]
+Replay = Callable[[np.ndarray, dict[str, Any], State], np.ndarray]
 
 
-def _poly(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+def _poly(x: np.ndarray, options: dict[str, Any], state: State) -> np.ndarray:
     degree = options["degree"]
     if options["raw"]:
         return np.column_stack([x**power for power in range(1, degree + 1)])
@@ -195,24 +197,24 @@ def _poly(x: np.ndarray, options: dict, state: State) -> np.ndarray:
     return np.polynomial.chebyshev.chebvander(scaled, degree) @ np.asarray(state["coefficients"])[:, 1:]
 
 
-def _scale(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+def _scale(x: np.ndarray, options: dict[str, Any], state: State) -> np.ndarray:
     return (x - state["center"]) / state["scale"]
 
 
-def _center(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+def _center(x: np.ndarray, options: dict[str, Any], state: State) -> np.ndarray:
     return x - state["center"]
 
 
-def _bs(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+def _bs(x: np.ndarray, options: dict[str, Any], state: State) -> np.ndarray:
     inner = np.array(state["knots"])
     return b_spline(x, state["low"], state["high"], inner, options["degree"], bool(options["intercept"]))
 
 
-def _ns(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+def _ns(x: np.ndarray, options: dict[str, Any], state: State) -> np.ndarray:
     return natural_spline(x, state["low"], state["high"], np.array(state["knots"]), bool(options["intercept"]))
 
 
-def _cr(x: np.ndarray, options: dict, state: State) -> np.ndarray:
+def _cr(x: np.ndarray, options: dict[str, Any], state: State) -> np.ndarray:
     return regression_spline(x, state["low"], state["high"], np.array(state["knots"]))
 
 
