@@ -20,8 +20,8 @@ from scipy.optimize import minimize
 
 from bigmm.blocks.gram import Gram
 from bigmm.errors import UsageError
-from bigmm.objective.criterion import Criterion, fixed_map
 from bigmm.objective.covariances import TermCovariance, lower_factor
+from bigmm.objective.criterion import Criterion, fixed_map
 
 Deviance = Callable[[float], float]
 
@@ -88,7 +88,9 @@ def limit(parameter: Parameter, minimum: float, quantile: float) -> float:
     return value
 
 
-def _next(near: float, near_zeta: float, far: float, far_zeta: float, quantile: float, parameter: Parameter, bound: float):
+def _next(
+    near: float, near_zeta: float, far: float, far_zeta: float, quantile: float, parameter: Parameter, bound: float
+):
     """The next value: by the secant where both sides are known, else by proportion."""
     if np.isfinite(far_zeta):
         share = (quantile - near_zeta) / (far_zeta - near_zeta)
@@ -117,7 +119,7 @@ def coefficient(criterion: Criterion, theta: np.ndarray, name: str, position: in
         fixed = direction * ((value - moved) / size)
         change = np.zeros((len(direction) + 1, len(direction)))
         change[:-1, :-1], change[:-1, -1], change[-1, -1] = kept, -fixed, 1.0
-        own = Criterion(congruent(gram, change), criterion.templates, False)
+        own = Criterion(congruent(gram, change), criterion.covariances, False)
         least, start[:] = minimum(own, start)
         return least
 
@@ -172,7 +174,8 @@ def _descent(both: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.n
         value, gradient = both(x * units)
         return (value, gradient * units) if np.isfinite(value) else (1e300, np.zeros(len(x)))
 
-    result = minimize(scaled, start / units, jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 200})
+    with np.errstate(invalid="ignore"):  # a step may leave the range of a correlation: its value is not finite
+        result = minimize(scaled, start / units, jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 200})
     return float(result.fun), result.x * units
 
 
@@ -190,14 +193,14 @@ class GivenScale:
 
 def given_scale(criterion: Criterion, theta: np.ndarray, log_sigma: float) -> GivenScale:
     """The deviance where sigma is not profiled out: log|M| + m log(2 pi sigma^2) + r^2 / sigma^2."""
-    templates, variance, m = criterion.templates, float(np.exp(2.0 * log_sigma)), criterion.dof
+    covariances, variance, m = criterion.covariances, float(np.exp(2.0 * log_sigma)), criterion.dof
     factor = criterion.factor(theta)
     value = factor.logdet_z + m * (np.log(2.0 * np.pi) + 2.0 * log_sigma) + factor.pwrss / variance
-    lams, bases = templates.working(criterion.gram, theta), [term.basis for term in criterion.gram.terms]
-    halves = [(j, bases[j] @ along @ lams[j].T) for j, along in templates.directions(theta)]
+    lams, bases = covariances.working(criterion.gram, theta), [term.basis for term in criterion.gram.terms]
+    halves = [(j, bases[j] @ along @ lams[j].T) for j, along in covariances.directions(theta)]
     changes = [(j, half + half.T) for j, half in halves]
     levels = factor.moments(factor.solution(), lams, changes, criterion.reml)
-    frames = tuple(map(np.eye, templates.widths))
+    frames = tuple(map(np.eye, covariances.widths))
     gradient = criterion.gradient_of(frames, theta, levels.projected, levels.outer, variance)
     return GivenScale(value - criterion.gram.sum_log_w, gradient, 2.0 * (m - factor.pwrss / variance))
 
@@ -221,17 +224,17 @@ def sigma_parameter(criterion: Criterion, theta: np.ndarray, sigma: float) -> Pa
 def term_parameters(criterion: Criterion, theta: np.ndarray, sigma: float, term: TermCovariance) -> list[Parameter]:
     """Standard deviations and correlations of a term, column by column of its lower triangle."""
     structure, out = term.covariance, []
-    lam = structure.lam(theta[term.part])
     single = structure.correlation(theta[term.part]) is not None
     distinct = {columns[0] for columns in structure.columns}
     for column in range(term.width):
         if column in distinct or not single:
             out.append(_deviation(criterion, theta, sigma, term, column))
         if single:
-            continue
-        for row in range(column + 1, term.width):
-            if abs(float(lam[row] @ lam[column])) > 0.0 or structure.is_invariant:
-                out.append(_correlation(criterion, theta, term, row, column))
+            continue  # the structure has one correlation for all pairs
+        if structure.is_invariant:
+            out += [_correlation(criterion, theta, term, row, column) for row in range(column + 1, term.width)]
+    if single:
+        out.append(_common_correlation(criterion, theta, term))
     return out
 
 
@@ -290,7 +293,7 @@ def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, 
     structure, k = term.covariance, term.width
     order = [column, row, *(c for c in range(k) if c not in (column, row))]
     turn = np.eye(k)[:, order]  # columns of the term from the reordered ones
-    frames = [np.eye(width) for width in criterion.templates.widths]
+    frames = [np.eye(width) for width in criterion.covariances.widths]
     frames[term.joint][term.block] = turn
     lam = structure.lam(theta[term.part])
     start = np.array(theta)
@@ -323,6 +326,25 @@ def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, 
     return Parameter(name, float(estimate), max((1.0 - estimate**2) / np.sqrt(levels), 1e-3), deviance, -1.0, 1.0)
 
 
+def _common_correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance) -> Parameter:
+    """The one correlation of a structure, its last parameter."""
+    held = term.start + term.size - 1
+    free = np.delete(np.arange(len(theta)), held)
+
+    def deviance(value: float) -> float:
+        def both(x: np.ndarray) -> tuple[float, np.ndarray]:
+            point = np.insert(x, held, value)
+            evaluation = criterion.evaluate(point)
+            return evaluation.value, evaluation.gradient[free]
+
+        return _search(both, np.array(theta)[free])[0]
+
+    estimate, structure = float(theta[held]), term.covariance
+    error = max((1.0 - estimate**2) / np.sqrt(criterion.gram.terms[term.joint].n_levels), 1e-3)
+    bounds = float(structure.lower[-1]), float(structure.upper[-1])
+    return Parameter(f"cor|{label(term)}", estimate, error, deviance, *bounds)
+
+
 def label(term: TermCovariance) -> str:
     """The grouping factor of a term, without the number that tells terms of one factor apart."""
     return re.sub(r"\.\d+$", "", term.group)
@@ -332,7 +354,7 @@ def parameters_of(
     criterion: Criterion, theta: np.ndarray, sigma: float, names: Any, beta: np.ndarray, errors: np.ndarray
 ) -> list[Parameter]:
     """All parameters in lme4's order: terms, sigma, coefficients."""
-    out = [p for term in criterion.templates.terms for p in term_parameters(criterion, theta, sigma, term)]
+    out = [p for term in criterion.covariances.terms for p in term_parameters(criterion, theta, sigma, term)]
     out.append(sigma_parameter(criterion, theta, sigma))
     for position, name in enumerate(names):
         if np.isfinite(beta[position]):
