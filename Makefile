@@ -1,4 +1,4 @@
-# make demo | test | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+# make demo | test | interpreted | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,11 +14,12 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test kernels check check-slow format lint types contracts dials bench bench-large constraints clean
+.PHONY: help demo test interpreted kernels check check-slow format lint types contracts dials bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
+	@echo 'make interpreted the tests of kernels without compilation: the interpreter checks every index'
 	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
 	@echo 'make dials       how the package is written, in figures, with the limits that the tests hold'
 	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
@@ -51,6 +52,9 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --record-durations build/durations.txt
+
+interpreted: $(VENV)/.dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -p no:xdist -m 'interpreted and not slow'
 
 kernels: $(VENV)/.dev
 	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
