@@ -10,13 +10,13 @@ import numpy as np
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fixedpart import (
     ROUNDING_SQUARED,
-    FixedPart,
+    FixedEffectsPart,
     fixed_part,
     original_squares,
     response_squares,
     x_basis,
 )
-from bigmm.accumulate.overflow import OUTWEIGHED, are_outweighed, check_size
+from bigmm.accumulate.overflow import check_size, check_weights
 from bigmm.accumulate.shift import Shift
 from bigmm.blocks.gram import CrossBlock, Gram, TermBlock
 from bigmm.blocks.structure import transposed
@@ -95,12 +95,8 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
     y = len(cross.shift) - 1
     spread = response_squares(cross)
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
+        check_weights(cross, 0.0)
         mean = float(cross.gram[0] @ cross.shift.back[:, y]) / cross.gram[0, 0]
-        if are_outweighed(cross, OUTWEIGHED):
-            raise DataError(
-                f"nearly all of the weight is on so few of the {cross.n} rows that the others do not count, and on "
-                f"these the response {layout.response!r} does not vary: check the largest weights"
-            )
         raise DataError(
             f"the response is constant: '{layout.response}' (less any offset) is {mean:.15g} in all {cross.n} rows, "
             "so there is no variance to explain; check the response column and the filter"
@@ -126,7 +122,7 @@ def _term_block(
     j: int,
     levels: np.ndarray,
     picked: np.ndarray,
-    fixed: FixedPart,
+    fixed: FixedEffectsPart,
     active: np.ndarray,
     name: str,
 ) -> TermBlock:

@@ -116,7 +116,7 @@ def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift
     shift, gram = cross.shift, cross.gram
     if cross.n < 2 or not np.all(np.diagonal(gram) <= LARGEST):
         return None
-    check_weights(cross)
+    check_weights(cross, float(gram[-1, -1] - gram[0, -1] ** 2 / gram[0, 0]))
     mean = gram[0] / gram[0, 0]
     deviations = np.sqrt(np.maximum(np.diagonal(gram) / gram[0, 0] - mean**2, 0.0))
     base = np.append(np.arange(1, len(layout.columns)), len(mean) - 1)

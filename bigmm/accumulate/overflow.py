@@ -10,12 +10,9 @@ from bigmm.errors import DataError
 
 LARGEST = 1e150
 """Sum of squares whose own square is still a number."""
-OUTWEIGHED = 1e8
-"""Limit of the ratio of the arithmetic to the geometric mean of the weights. Above it, few rows may be all that
-counts."""
 LOST = 1e10
-"""Limit of the same ratio. Above it, and where the heavy rows are few, sums in float64 give estimates to fewer than
-four digits of their standard errors."""
+"""Limit of the ratio of the arithmetic to the geometric mean of the weights. Above it, and where the heavy rows are
+few, sums in float64 give estimates to fewer than four digits of their standard errors."""
 SAME = 1e-6
 """Limit of the weighted variation of the response, as a share of its sum of squares about the mean of the first rows.
 Few heavy rows agree on the response to within this share; many do not."""
@@ -47,13 +44,23 @@ def amount(total: float) -> str:
     return f"add up to {total:.3g}" if np.isfinite(total) else "add up to more than 1.8e308"
 
 
-def check_weights(cross: CrossProducts) -> None:
-    """Raises DataError where few rows have so much of the weight that the others are lost in rounding.
+def check_weights(cross: CrossProducts, variation: float) -> None:
+    """Refuse weights of which few rows have so much that the others are lost in rounding.
 
-    cross: of a first pass, whose response is summed about the mean of the first rows, whatever they weigh.
+    The rule is asked after a first pass, where the response is summed about the mean of the first rows whatever they
+    weigh, and where the response turns out to be constant.
+
+    Parameters
+    ----------
+    cross: sums of the pass.
+    variation: weighted sum of squares of the response about its mean.
+
+    Raises
+    ------
+    DataError
     """
-    spread = cross.gram[-1, -1] - cross.gram[0, -1] ** 2 / cross.gram[0, 0]
-    if are_outweighed(cross, LOST) and spread <= SAME * cross.gram[-1, -1]:
+    ratio = np.log(cross.gram[0, 0] / cross.n) - cross.sum_log_w / cross.n
+    if ratio > np.log(LOST) and variation <= SAME * cross.gram[-1, -1]:
         raise DataError(
             f"nearly all of the weight is on so few of the {cross.n} rows that the others are lost in rounding: check "
             "the largest weights"
@@ -64,8 +71,3 @@ def fits(head: DesignChunk) -> bool:
     """Can the columns of these rows be computed with? A pass over all rows tells which of them cannot."""
     rows = [*head.columns, head.y, *([] if head.offset is None else [head.offset])]
     return all(float(np.max(np.abs(row), initial=0.0)) <= np.sqrt(LARGEST) for row in rows)
-
-
-def are_outweighed(cross: CrossProducts, limit: float) -> bool:
-    """Do so few rows have nearly all of the weight that the others do not count?"""
-    return bool(np.log(cross.gram[0, 0] / cross.n) - cross.sum_log_w / cross.n > np.log(limit))

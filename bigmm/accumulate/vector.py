@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
@@ -110,6 +110,27 @@ def _prefetch(typingctx, array, index):
     return types.void(array, types.int64), codegen
 
 
+def _add_four_rows_in_python(records, starts, step, right, place, block, covariates, row):
+    """`add_four_rows` where numba is switched off (NUMBA_DISABLE_JIT=1)."""
+    into, source = records.reshape(-1), right.reshape(-1)
+    for r, start in enumerate(starts):
+        for a, covariate in enumerate(covariates):
+            for c in range(4):
+                into[start + a * step + c] += block[covariate, row + r] * source[place + c * STRIDE + r]
+
+
+def _prefetch_nothing(array, index):
+    """`prefetch` where numba is switched off."""
+
+
 # Numba calls these without the typing context; type checkers see the functions above.
-add_four_rows, add_four_rows_once, add_four_rows_twice = _adder(0), _adder(1), _adder(2)
-prefetch: Any = intrinsic(_prefetch)
+add_four_rows: Any
+add_four_rows_once: Any
+add_four_rows_twice: Any
+prefetch: Any
+if vars(config)["DISABLE_JIT"]:
+    add_four_rows = add_four_rows_once = add_four_rows_twice = _add_four_rows_in_python
+    prefetch = _prefetch_nothing
+else:
+    add_four_rows, add_four_rows_once, add_four_rows_twice = _adder(0), _adder(1), _adder(2)
+    prefetch = intrinsic(_prefetch)

@@ -80,7 +80,7 @@ class Covariance(ABC):
 
     def pullback(self, theta: Array, dlam: Array) -> Array:
         """(n,) gradient with respect to theta, from the gradient dlam (k, k) with respect to the elements of lambda."""
-        return np.einsum("nij,ij->n", self.directions(theta), dlam)
+        return np.asarray(np.einsum("nij,ij->n", self.directions(theta), dlam))
 
     @abstractmethod
     def second_order(self, theta: Array, dcov: Array, dlam: Array) -> Array:

@@ -41,7 +41,7 @@ class ScaledCorrelation(Covariance):
     @property
     def n_scales(self) -> int:
         """The number m of scales."""
-        return self.selection.shape[1]
+        return int(self.selection.shape[1])
 
     @property
     def columns(self) -> tuple[tuple[int, ...], ...]:
@@ -120,7 +120,7 @@ class ScaledCorrelation(Covariance):
 
     def _units(self, units: Array) -> Array:
         """(m,) sizes of the columns of each scale."""
-        return np.exp(self.selection.T @ np.log(units) / self.selection.sum(axis=0))
+        return np.asarray(np.exp(self.selection.T @ np.log(units) / self.selection.sum(axis=0)))
 
     def to_search(self, theta: Array, units: Array) -> Array:
         """See `Covariance.to_search`."""

@@ -25,7 +25,8 @@ def square_root(square: np.ndarray) -> np.ndarray:
     scale = np.sqrt(np.maximum(np.diagonal(square), 0.0))
     scale[scale == 0.0] = 1.0
     values, vectors = np.linalg.eigh(square / scale[:, None] / scale)
-    return np.sqrt(np.where(values > ROUNDING * len(values), values, 0.0))[:, None] * vectors.T * scale
+    root: np.ndarray = np.sqrt(np.where(values > ROUNDING * len(values), values, 0.0))[:, None] * vectors.T * scale
+    return root
 
 
 @dataclass(frozen=True, slots=True)

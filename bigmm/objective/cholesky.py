@@ -15,7 +15,7 @@ from bigmm.blocks.exact.rhs import solve_for
 from bigmm.blocks.exact.rows import row_quadratics
 from bigmm.blocks.exact.solve import Solution, quadratic, solve
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.numeric_update import Refill
+from bigmm.blocks.numeric_update import NumericUpdate
 from bigmm.blocks.structure import Structure, elimination_order
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels, ExactFactor
 from bigmm.objective.factorization import Lams, Leverages, Terms
@@ -31,23 +31,13 @@ class CholeskyFactor(DriverFactor, ExactFactor):
     """A `WorkingFactorization` by `blocks.factor`; it needs a dense block of the size of the tail."""
 
     def __init__(self, blocks: Factor):
-        self.blocks = blocks
+        self.blocks, self.structure, self.gram = blocks, blocks.structure, blocks.structure.gram
         self.lams, self.logdet_z, self.logdet_x, self.pwrss = (
             blocks.lams,
             blocks.logdet_z,
             blocks.logdet_x,
             blocks.pwrss,
         )
-
-    @property
-    def structure(self) -> Structure:
-        """The blocks in their order of elimination."""
-        return self.blocks.structure
-
-    @property
-    def gram(self) -> Gram:
-        """The blocks A."""
-        return self.structure.gram
 
     def solution(self) -> Solution:
         """See `blocks.solve.solve`."""
@@ -70,7 +60,7 @@ class CholeskyFactor(DriverFactor, ExactFactor):
         n = len(self.blocks.tail) - 1
         return np.tril(self.blocks.tail[self.blocks.n_random : n, self.blocks.n_random : n])
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]) -> np.ndarray:
         """See `blocks.rows.row_quadratics`."""
         return row_quadratics(self.blocks, x, refs, z)
 
@@ -104,7 +94,7 @@ class CholeskySolver(DriverLevels):
 
     def __init__(self, gram: Gram):
         self.gram = gram
-        self._updates: dict[int, Refill] = {}
+        self._updates: dict[int, NumericUpdate] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CholeskySolver, (self.gram,)  # the analysis costs less than its transport
@@ -128,7 +118,7 @@ class CholeskySolver(DriverLevels):
     def _updated(self, gram: Gram) -> Structure:
         m = len(gram.xy)  # Newton's steps of the modes have no columns of X
         if m not in self._updates:
-            self._updates[m] = Refill(gram)
+            self._updates[m] = NumericUpdate(gram)
         return self._updates[m](gram)
 
     def enlarged(self, probes: int, deflation: int, factor: Any = None) -> Self:

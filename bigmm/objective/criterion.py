@@ -15,6 +15,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from bigmm.blocks.exact.factor import NotPositiveDefiniteError
+from bigmm.blocks.exact.solve import Solution
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.iterative.probes import standard_error
 from bigmm.blocks.structure import Structure
@@ -24,6 +25,8 @@ from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Factorization, Solver
 
 Matrices = tuple[np.ndarray, ...]
+Blocks = Sequence[np.ndarray | None]
+"""One matrix for each term, None for terms without random effects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +62,11 @@ class Criterion:
         self._last: tuple[bytes, Factorization] | None = None
         self._evaluated: tuple[bytes, Evaluation] | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         solver = self.solver.gathered()
         return {"gram": solver.gram, "covariances": self.covariances, "reml": self.reml, "solver": solver}
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         Criterion.__init__(self, state["gram"], state["covariances"], state["reml"], state["solver"])
 
     @property
@@ -114,7 +117,7 @@ class Criterion:
         if not factor.pwrss > 0:
             return np.inf
         logdet = factor.logdet_z + (factor.logdet_x if self.reml else 0.0)
-        return logdet + m * (1.0 + np.log(2.0 * np.pi * factor.pwrss / m)) - self.gram.sum_log_w
+        return float(logdet + m * (1.0 + np.log(2.0 * np.pi * factor.pwrss / m)) - self.gram.sum_log_w)
 
     def evaluate(self, theta: np.ndarray) -> Evaluation:
         """Value, gradient and curvature at theta, for one factor, one selected inverse and n_theta solves."""
@@ -156,7 +159,9 @@ class Criterion:
         hessian = hessian + self.covariances.second_order(point, slopes, along_roots)
         return Evaluation(value, gradient, hessian)
 
-    def gradient_of(self, frames: Matrices, point: np.ndarray, projected, outer, sigma2: float) -> np.ndarray:
+    def gradient_of(
+        self, frames: Matrices, point: np.ndarray, projected: Blocks, outer: Sequence[np.ndarray], sigma2: float
+    ) -> np.ndarray:
         """(n_theta,) gradient as in `evaluate_along`, from the (k, k) sums of `LevelMoments`."""
         slopes = self._covariance_slopes(self._bases(frames), projected, outer, sigma2)
         return self._pulled_back(point, self.covariances.joint(point), slopes)
@@ -165,9 +170,12 @@ class Criterion:
         """Per joint term (k, k) T F."""
         return [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
 
-    def _covariance_slopes(self, bases: Sequence[np.ndarray], projected, outer, sigma2: float) -> list[np.ndarray]:
+    def _covariance_slopes(
+        self, bases: Sequence[np.ndarray], projected: Blocks, outer: Sequence[np.ndarray], sigma2: float
+    ) -> list[np.ndarray]:
         """Per joint term (k, k) G = sum_l (Z'PZ)_ll - s_l s_l' / sigma^2, the derivative by R R', in the bases T F."""
-        return [b.T @ (projected[j] - outer[j] / sigma2) @ b for j, b in enumerate(bases)]
+        pairs = zip(bases, projected, outer, strict=False)
+        return [b.T @ (sums - products / sigma2) @ b for b, sums, products in pairs if sums is not None]
 
     def _pulled_back(self, point: np.ndarray, roots: Matrices, slopes: Sequence[np.ndarray]) -> np.ndarray:
         """(n_theta,) derivative by the point, from derivatives (k, k) by R R'."""
@@ -195,7 +203,7 @@ class Criterion:
             modes.b,
         )
 
-    def _fixed_effects(self, factor: Any, solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
+    def _fixed_effects(self, factor: Any, solution: Solution, sigma2: float) -> tuple[np.ndarray, np.ndarray]:
         """(p,) coefficients and (p, p) covariance in the user's order and basis, NaN where a column was dropped."""
         gram = self.gram
         lower = factor.fixed_root()
@@ -234,7 +242,9 @@ class Criterion:
         ]
         return standard_error(np.array(each)) if each else None
 
-    def prediction_variance(self, theta, x, refs, z) -> np.ndarray:
+    def prediction_variance(
+        self, theta: np.ndarray, x: np.ndarray, refs: Sequence[np.ndarray], z: Sequence[np.ndarray]
+    ) -> np.ndarray:
         """Variance of x'beta_hat + z'b_hat - (x'beta + z'b), per row, at theta (Henderson 1975, eq. 12).
 
         x: (n, p) in the user's order; refs: per joint term (n,) level or -1, for which the prior covariance is used;
@@ -243,9 +253,11 @@ class Criterion:
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
         forms = factor.rows(*self.working_rows(x, refs, z))
-        return self.residual_variance(factor) * (forms + self.unseen_variance(theta, refs, z))
+        return np.asarray(self.residual_variance(factor) * (forms + self.unseen_variance(theta, refs, z)))
 
-    def working_rows(self, x, refs, z) -> tuple[np.ndarray, tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
+    def working_rows(
+        self, x: np.ndarray, refs: Sequence[np.ndarray], z: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, Matrices, Matrices]:
         """(x, refs, z) of `prediction_variance` in the working basis, factor columns of x first."""
         user = np.zeros((len(x), len(self.gram.active)))
         user[:, self.gram.fixed_order] = x
@@ -253,7 +265,7 @@ class Criterion:
         z_working = [np.linalg.solve(t.basis.T, zj.T).T for t, zj in zip(random_terms, z, strict=True)]
         return user @ fixed_map(self.gram), tuple(refs), tuple(z_working)
 
-    def unseen_variance(self, theta: np.ndarray, refs, z) -> np.ndarray:
+    def unseen_variance(self, theta: np.ndarray, refs: Sequence[np.ndarray], z: Sequence[np.ndarray]) -> np.ndarray:
         """(n,) prior variance over sigma^2 of the effects of levels that were never seen (-1)."""
         out = np.zeros(len(refs[0]) if refs else 0)
         for joint, ref, zj in zip(self.covariances.joint(theta), refs, z, strict=False):

@@ -19,15 +19,11 @@ from bigmm.objective.start import level_squares, moment_start
 
 
 class ExactFactor:
-    """The part of a `Factorization` that follows from exact blocks of the inverse."""
+    """The part of a `Factorization` that follows from exact blocks of the inverse; gram: for the bases of its terms."""
 
+    gram: Gram
     logdet_error = 0.0
     logdet_each = np.zeros(0)
-
-    @property
-    def gram(self) -> Gram:
-        """The blocks; only names, bases and widths of the terms are asked here."""
-        raise NotImplementedError
 
     def covariances(self) -> tuple[np.ndarray | None, ...]:
         """Per term (q, k, k) Lambda (M^-1)_ll Lambda', working basis; None for unpenalized terms."""
@@ -65,12 +61,10 @@ class ExactFactor:
 
 
 class DriverFactor:
-    """The part of a `Factorization` that needs the rows of A of every level."""
+    """The part of a `Factorization` that needs the rows of A of every level; structure: the blocks in their order of
+    elimination."""
 
-    @property
-    def structure(self) -> Structure:
-        """The blocks in their order of elimination."""
-        raise NotImplementedError
+    structure: Structure
 
     def quadratic(self, rhs: Terms, rhs_x: np.ndarray) -> np.ndarray:
         """See `WorkingFactorization.quadratic`."""

@@ -149,7 +149,7 @@ class Factorization(Protocol):
         """(rank, rank) lower Cholesky factor of X'V^-1X, the factors' columns first."""
         ...
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]) -> np.ndarray:
         """(n,) [Lambda'z; x]'Omega^-1 [Lambda'z; x] of each row, exact."""
         ...
 

@@ -20,7 +20,7 @@ import numpy as np
 from bigmm.covariance.protocol import NEAR
 from bigmm.objective.boundary import square_root
 from bigmm.objective.covariances import ModelCovariance, TermCovariance, lower_factor
-from bigmm.objective.criterion import Criterion
+from bigmm.objective.criterion import Blocks, Criterion
 from bigmm.objective.evaluation import Evaluation
 from bigmm.objective.twofold import exact_gradient
 
@@ -240,13 +240,15 @@ class Framed:
         hessian = first[:, None] * model.hessian * first + np.diag(second * model.gradient)
         return Evaluation(model.value, first * model.gradient, hessian)
 
-    def gradient_of(self, point: np.ndarray, projected, outer, sigma2: float) -> np.ndarray:
+    def gradient_of(
+        self, point: np.ndarray, projected: Blocks, outer: Sequence[np.ndarray], sigma2: float
+    ) -> np.ndarray:
         """See `Criterion.gradient_of`; with respect to the point."""
         gradient = self.criterion.gradient_of(self.frame.joint, self.frame.parameters(point), projected, outer, sigma2)
-        return self.frame.slopes(point)[0] * gradient
+        return np.asarray(self.frame.slopes(point)[0] * gradient)
 
     def exact_gradient(self, point: np.ndarray) -> np.ndarray:
         """See `twofold.exact_gradient`; with respect to the point."""
         frame, parameters = self.frame, self.frame.parameters(point)
         gradient = exact_gradient(self.criterion, frame.outward(point), frame.joint, parameters)
-        return frame.slopes(point)[0] * gradient
+        return np.asarray(frame.slopes(point)[0] * gradient)

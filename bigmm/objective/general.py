@@ -133,7 +133,7 @@ class GeneralCriterion:
     def conditional_sd(self, theta: np.ndarray) -> np.ndarray:
         """(q,) sd of b given y at theta, sigma and beta: sigma sqrt(diag(Lambda M^-1 Lambda'))."""
         at = self.eliminate(theta)
-        return np.sqrt(at.pwrss / self.dof * np.maximum(inverse_products(at.factor, at.lam), 0.0))
+        return np.asarray(np.sqrt(at.pwrss / self.dof * np.maximum(inverse_products(at.factor, at.lam), 0.0)))
 
     def effective_df(self, theta: np.ndarray) -> tuple[float, float, float]:
         """(total, fixed, random): trace of the map from y to fitted values, its fixed part and the rest.

@@ -48,4 +48,4 @@ def average_information(
             flat = directions[j].reshape(-1, nt)
             rhs_x += tall_product(t.dense.reshape(-1, n_dense + 1), flat)[:-1]
             total += tall_product(flat, image[j].reshape(-1, nt))
-    return total - quadratic(image, rhs_x)
+    return np.asarray(total - quadratic(image, rhs_x))

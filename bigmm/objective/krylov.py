@@ -22,7 +22,7 @@ from bigmm.blocks.iterative.probes import Probes, draw_probes, keys_of, make_pro
 from bigmm.blocks.iterative.sampled import SampledFactor
 from bigmm.blocks.iterative.structure import IterativeStructure, Order, analyse_iterative
 from bigmm.blocks.iterative.traces import EstimatedCovariances, Inverse, inverse, summed_covariances
-from bigmm.blocks.numeric_update import RowRefill
+from bigmm.blocks.numeric_update import RowUpdate
 from bigmm.blocks.structure import Structure
 from bigmm.objective.boundary import Projections, extrapolated
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels
@@ -69,6 +69,7 @@ class KrylovFactor(DriverFactor):
 
     def __init__(self, solver: KrylovSolver, blocks: IterativeFactor, sample: SampledFactor | None = None):
         self.solver, self.blocks, self._sample = solver, blocks, sample
+        self.structure = blocks.structure
         self._projections: dict[bool, Projections] = {}
 
     @property
@@ -82,11 +83,6 @@ class KrylovFactor(DriverFactor):
     def lams(self) -> Lams:
         """(k, k) per term, working basis."""
         return self.blocks.lams
-
-    @property
-    def structure(self) -> Structure:
-        """The blocks in their order of elimination, without a dense tail."""
-        return self.blocks.structure
 
     @property
     def logdet_z(self) -> float:
@@ -157,7 +153,7 @@ class KrylovFactor(DriverFactor):
         n = self.blocks.n_dense
         return fixed_part(self.blocks).root[:n, :n]
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[np.ndarray, ...], z: tuple[np.ndarray, ...]) -> np.ndarray:
         """See `blocks.conditional.exact_rows`."""
         return conditional.exact_rows(self.blocks, x, refs, z)
 
@@ -271,9 +267,9 @@ class KrylovSolver(DriverLevels):
         return analyse_iterative(self.gram, self.order)
 
     @cached_property
-    def update(self) -> RowRefill:
+    def update(self) -> RowUpdate:
         """What puts other numbers in the pattern."""
-        return RowRefill(self.gram)
+        return RowUpdate(self.gram)
 
     @property
     def structure(self) -> Structure:
@@ -281,9 +277,10 @@ class KrylovSolver(DriverLevels):
         return self.analysed.whole
 
     @property
-    def dtype(self) -> np.dtype:
+    def dtype(self) -> np.dtype[Any]:
         """Type of the numbers in cross blocks, and of the vectors of the tail."""
-        return np.dtype(self.accuracy.precision.data)
+        dtype: np.dtype[Any] = np.dtype(self.accuracy.precision.data)
+        return dtype
 
     @property
     def probing(self) -> Probing:
@@ -365,4 +362,4 @@ def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:
     sizes[sizes == 0.0] = 1.0
     inverse = np.linalg.pinv(lam / sizes[:, None], rcond=1e-8) / sizes
     keep = inverse @ lam
-    return inverse.T @ (n_levels * keep @ keep.T - inverse @ total @ inverse.T) @ inverse
+    return np.asarray(inverse.T @ (n_levels * keep @ keep.T - inverse @ total @ inverse.T) @ inverse)

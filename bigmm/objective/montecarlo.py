@@ -59,7 +59,7 @@ class MonteCarloError:
     probed: tuple[str, ...]
     tolerance: tuple[float, float]
 
-    def as_record(self) -> dict:
+    def as_record(self) -> dict[str, Any]:
         """Plain values."""
         return {
             "objective": self.objective,

@@ -112,7 +112,7 @@ def _reproduced(left: np.ndarray, whole: np.ndarray, inward: np.ndarray) -> np.n
     values, vectors = np.linalg.eigh(left / size[:, None] / size)
     outside = vectors[:, values > NOTHING].T @ (size[:, None] * inward)
     remainder = size * np.diagonal(inward)  # 0 for what depends on other covariates
-    return (np.linalg.norm(outside, axis=0) <= APART * remainder) & (remainder > 0.0)
+    return np.asarray((np.linalg.norm(outside, axis=0) <= APART * remainder) & (remainder > 0.0))
 
 
 def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
@@ -142,4 +142,5 @@ def _explained(criterion: Criterion, joint: int) -> np.ndarray:
     values, vectors = np.linalg.eigh(squares / scale[:, None] / scale)
     positive = values > 0.0
     half = (rows / scale) @ (vectors[:, positive] / np.sqrt(values[positive]))
-    return np.einsum("lap,lbp->ab", half, half)  # rows that stand for several levels have the sums of their squares
+    # rows that stand for several levels have the sums of their squares
+    return np.asarray(np.einsum("lap,lbp->ab", half, half))

@@ -51,7 +51,7 @@ def moment_start(gram: Gram, covariances: ModelCovariance) -> np.ndarray:
 
 def fixed_coefficients(gram: Gram) -> np.ndarray:
     """(p,) least squares without random effects, working basis."""
-    return np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0]
+    return np.asarray(np.linalg.lstsq(gram.xy[:-1, :-1], gram.xy[:-1, -1], rcond=None)[0])
 
 
 def start_from(sums: MomentSums, gram: Gram, covariances: ModelCovariance) -> np.ndarray:

@@ -65,4 +65,4 @@ def _fixed_part(weighted: np.ndarray, root: np.ndarray) -> np.ndarray:
     q, k, _ = weighted.shape
     half = triangular(np.ascontiguousarray(root), np.asfortranarray(weighted[:, :, :-1].reshape(q * k, -1).T))
     rows = half.reshape(len(root), q, k)
-    return np.einsum("pla,plb->ab", rows, rows)
+    return np.asarray(np.einsum("pla,plb->ab", rows, rows))

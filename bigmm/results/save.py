@@ -183,7 +183,12 @@ def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], s
     if error:
         # the same probes, but a deflation basis made at this theta: the objective agrees within its error bar
         tolerance += 8.0 * error["objective"] / max(abs(body["objective"]), 1.0)
-    criterion = Criterion(gram, _covariances(body["templates"]), body["reml"], recorded_solver(gram, error))
+    criterion = Criterion(
+        gram,
+        _covariances(body["templates"]),
+        body["reml"],
+        recorded_solver(gram, error if body["solver"] == "iterative" else None),
+    )
     estimates = criterion.estimates(shared["theta"])
     now = float(estimates.objective)
     check_objective(folder, body["objective"], now, tolerance=tolerance)

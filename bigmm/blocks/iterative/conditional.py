@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.blocks.exact.rows import sweep_rows
+from bigmm.blocks.exact.scatter_kernels import TailRows
 from bigmm.blocks.exact.sweeps import ROWS
 from bigmm.blocks.iterative import conditional_kernels as kernels
 from bigmm.blocks.iterative.factor import IterativeFactor, fixed_effects_of_levels, fixed_part
@@ -200,8 +201,9 @@ def chain_and_norm(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.nda
     tail_refs = np.stack([refs[t.term] for t in places]).astype(np.int64)
     tail_z = np.concatenate([z[t.term] for t in places], axis=1)
     out = np.empty(n)
-    own = (level, w, stage.tail_start, stage.indptr, stage.columns, part.f)
-    run(kernels.row_norms, n, ROWS, *own, tail_refs, tail_z, first, width, start, into, whole.r_raw, out)
+    rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
+    effects = kernels.TailEffects(tail_refs, tail_z, first, width, start, into)
+    run(kernels.row_norms, n, ROWS, level, w, rows, effects, whole.r_raw, out)
     return (w**2).sum(axis=1), out
 
 

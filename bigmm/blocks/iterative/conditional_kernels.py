@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 
+class TailEffects(NamedTuple):
+    """What rows of data have to do with the T terms of the tail, and the terms' factors.
+
+    refs: (T, n) level of each term or -1.
+    z: (n, sum of widths) covariates.
+    first, width: (T,) first column of a term in the tail, and its covariates.
+    blocks, start: the (q, k, k) blocks M of all terms laid out flat, each term's from start on.
+    """
+
+    refs: np.ndarray
+    z: np.ndarray
+    first: np.ndarray
+    width: np.ndarray
+    start: np.ndarray
+    blocks: np.ndarray
+
+
 @njit(cache=True, nogil=True)
-def row_norms(lo, hi, level, w, tail_start, indptr, columns, f, refs, z, first, width, start, into, size, out):
+def row_norms(lo, hi, level, w, rows, effects, size, out):
     """out[i] = squared norm of the row M'(z_tail - f'w), which touches the row's own tail levels and the columns that
     its level of the stage meets.
 
-    level (n,) of the stage or -1; w (n, k) = h z; refs (T, n) level of each tail term or -1; z (n, sum of widths);
-    first, width, start (T,): a term's first column, its width and where its blocks begin in ``into``, the (q, k, k)
-    blocks M of all terms laid out flat; size: number of tail columns.
+    Parameters
+    ----------
+    level: (n,) level of the stage, or -1.
+    w: (n, k) h z.
+    rows: `TailRows` of the stage.
+    effects: `TailEffects`.
+    size: number of tail columns.
+    out: (n,), written.
     """
+    tail_start, indptr, columns, f = rows
+    refs, z, first, width, start, into = effects
     k, n_terms = w.shape[1], len(first)
-    raw, seen = np.zeros(size), np.full(size, -1)
+    raw, last_row = np.zeros(size), np.full(size, -1)
     block, owner = np.empty(size, np.int64), np.empty(size, np.int64)
     for i in range(lo, hi):
         count, at = 0, 0
@@ -25,7 +51,7 @@ def row_norms(lo, hi, level, w, tail_start, indptr, columns, f, refs, z, first, 
                 c = first[t] + refs[t, i] * width[t]
                 for a in range(width[t]):
                     raw[c + a] = z[i, at + a]
-                seen[c] = i
+                last_row[c] = i
                 block[count], owner[count] = c, t
                 count += 1
             at += width[t]
@@ -39,8 +65,8 @@ def row_norms(lo, hi, level, w, tail_start, indptr, columns, f, refs, z, first, 
                     t -= 1
                 for a in range(k):
                     raw[c] -= f[e, a] * w[i, a]
-                if (c - first[t]) % width[t] == 0 and seen[c] != i:
-                    seen[c] = i
+                if (c - first[t]) % width[t] == 0 and last_row[c] != i:
+                    last_row[c] = i
                     block[count], owner[count] = c, t
                     count += 1
         total = 0.0

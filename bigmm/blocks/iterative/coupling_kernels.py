@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils, config
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
@@ -57,6 +57,9 @@ def _everywhere(context: Any, builder: Any, kind: Any, f: Any, e: Any, a: Any, v
 
 
 def _gather(width: int) -> Any:
+    if vars(config)["DISABLE_JIT"]:
+        return _gather_in_python(width)
+
     @intrinsic
     def gather(typing_context, columns, f, a, lo, hi, x, first, w):
         """w[a, first:first + width] = sum over entries e in lo..hi of f[e, a] x[columns[e], first:first + width]."""
@@ -81,7 +84,20 @@ def _gather(width: int) -> Any:
     return gather
 
 
+def _gather_in_python(width: int) -> Any:
+    """`gather` where numba is switched off (NUMBA_DISABLE_JIT=1)."""
+
+    def gather(columns, f, a, lo, hi, x, first, w):
+        part, dtype = slice(first, first + width), w.dtype
+        w[a, part] = f[lo:hi, a].astype(dtype) @ x[columns[lo:hi], part]
+
+    return gather
+
+
 def _scatter(width: int) -> Any:
+    if vars(config)["DISABLE_JIT"]:
+        return _scatter_in_python(width)
+
     @intrinsic
     def scatter(typing_context, columns, f, a, lo, hi, w, first, out):
         """out[columns[e], first:first + width] -= f[e, a] w[a, first:first + width] for entries e in lo..hi."""
@@ -100,6 +116,16 @@ def _scatter(width: int) -> Any:
             return context.get_dummy_value()
 
         return signature, generate
+
+    return scatter
+
+
+def _scatter_in_python(width: int) -> Any:
+    """`scatter` where numba is switched off."""
+
+    def scatter(columns, f, a, lo, hi, w, first, out):
+        part, dtype = slice(first, first + width), out.dtype
+        np.subtract.at(out[:, part], columns[lo:hi], np.outer(f[lo:hi, a].astype(dtype), w[a, part]))
 
     return scatter
 

@@ -17,8 +17,10 @@ from bigmm.blocks.exact import scatter_kernels, solve_kernels
 from bigmm.blocks.exact.factor import GRAIN, Factor, NotPositiveDefiniteError, StageFactor, eliminate_stages
 from bigmm.blocks.exact.inverse import SelectedInverse, selected_inverse
 from bigmm.blocks.exact.scatter import scattered
+from bigmm.blocks.exact.scatter_kernels import TailRows, TermColumns
 from bigmm.blocks.exact.sweeps import ROWS, back_substitute
 from bigmm.blocks.iterative import krylov_kernels, preconditioner_kernels
+from bigmm.blocks.iterative.preconditioner_kernels import FlatTree
 from bigmm.blocks.iterative.structure import TailChain
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Structure, TailTerm, cross
@@ -85,12 +87,12 @@ def factor_chain(
     taken = []
     for t in chain.places:
         shape = t.n_levels, t.width, t.width
-        taken.append(_taken(scatter_kernels.scatter_own, structure, stages, shape, t.offset, t.stop, t.width))
+        taken.append(_taken(scatter_kernels.scatter_own, structure, stages, shape, _columns(t)))
     between = {}
     for child, stage in zip(chain.places, chain.alone.stages, strict=True):
         for parent in stage.parents:
             above = chain.places[parent.stage]
-            where = (child.offset, child.stop, child.width, above.offset, above.stop, above.width, parent.level)
+            where = (_columns(child), _columns(above), parent.level)
             shape = child.n_levels, child.width, above.width
             own = _taken(preconditioner_kernels.scatter_nested, structure, stages, shape, *where)
             between[child.term, above.term] = own
@@ -113,9 +115,13 @@ def _taken(
     """Sum over the stages of what a kernel adds up from their rows in the tail."""
     out = np.zeros(shape)
     for stage, part in zip(structure.stages, stages, strict=True):
-        rows = stage.tail_start, stage.indptr, stage.columns, part.f
-        out += scattered(kernel, stage.indptr, shape, np.float64, *rows, *where)
+        rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
+        out += scattered(kernel, stage.indptr, shape, np.float64, rows, *where)
     return out
+
+
+def _columns(t: TailTerm) -> TermColumns:
+    return TermColumns(t.offset, t.stop, t.width)
 
 
 def _with_numbers(chain: TailChain, diagonals: list[np.ndarray], pairs: Pairs) -> Structure:
@@ -146,18 +152,17 @@ def first_moment(structure: Structure, stages: tuple[StageFactor, ...], chain: C
         total += 2.0 * float((block * chain.between[chain.places[a].term, chain.places[b].term]).sum())
     tree = _flat_tree(chain)
     for stage, part in zip(structure.stages, stages, strict=True):
-        rows = stage.tail_start, stage.indptr, stage.columns, part.f
-        total -= sum(run(preconditioner_kernels.tree_norms, stage.n_levels, ROWS, *rows, *tree, structure.r_raw))
+        rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
+        total -= sum(run(preconditioner_kernels.tree_norms, stage.n_levels, ROWS, rows, tree, structure.r_raw))
     return total
 
 
-def _flat_tree(chain: ChainFactor) -> tuple[np.ndarray, ...]:
-    """What `tree_norms` reads of a chain."""
+def _flat_tree(chain: ChainFactor) -> FlatTree:
     alone, parts, places = chain.factor.structure, chain.factor.stages, chain.places
     column = np.concatenate([np.arange(t.offset, t.stop) for t in places])  # the chain's columns in the tail
     widest = max(t.width for t in places)
     above = [len(stage.columns) // stage.n_levels for stage in alone.stages]
-    return (
+    return FlatTree(
         np.array([t.offset for t in places]),
         np.array([t.stop for t in places]),
         np.array([t.width for t in places]),

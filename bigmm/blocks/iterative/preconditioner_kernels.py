@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 
+class FlatTree(NamedTuple):
+    """The factor of P on one chain of T nested terms of the tail, finer terms first, in flat arrays.
+
+    first, stop, width: (T,) columns of each term in the tail, first .. stop, and its covariates.
+    h, h_start: (q, width, width) of each term from h_start on.
+    above: (T,) number of columns that contain a level.
+    link, f, f_start: (.,) these columns in the tail, and (., widest) the factor there, of each term from f_start on.
+    """
+
+    first: np.ndarray
+    stop: np.ndarray
+    width: np.ndarray
+    h_start: np.ndarray
+    h: np.ndarray
+    above: np.ndarray
+    f_start: np.ndarray
+    link: np.ndarray
+    f: np.ndarray
+
+
 @njit(cache=True, nogil=True)
-def scatter_nested(lo, hi, first, indptr, columns, f, offset, stop, width, above, above_stop, above_width, level, out):
-    """out[m] += f_m f_p' for each level m of one tail term and the level p = level[m] that contains it; out (n_levels,
-    width, above_width). Rows that meet m meet p."""
+def scatter_nested(lo, hi, rows, term, container, level, out):
+    """out[m] += f_m f_p' for each level m of one tail term and the level p = level[m] that contains it; rows:
+    `TailRows`; term, container: `TermColumns`; out (n_levels, width, container's width). Rows that meet m meet p."""
+    first, indptr, columns, f = rows
+    offset, stop, width = term
+    above, above_stop, above_width = container
     k = f.shape[1]
     entry = np.zeros((above_stop - above) // above_width, np.int64)
     for i in range(lo, hi):
@@ -40,13 +65,13 @@ def scatter_nested(lo, hi, first, indptr, columns, f, offset, stop, width, above
 
 
 @njit(cache=True, nogil=True)
-def tree_norms(lo, hi, start, indptr, columns, f, first, stop, width, h_start, h, above, f_start, link, tree_f, size):
-    """Sum over rows lo..hi of |L^-1 Lambda'f'|^2, L of the tree whose terms t have the tail's columns first .. stop,
-    finer terms first.
+def tree_norms(lo, hi, rows, tree, size):
+    """Sum over rows lo..hi of |L^-1 Lambda'f'|^2 for the factor L of a tree.
 
-    f (nnz, k); h: flat, (q, width, width) of each term from h_start on; above (T,): columns that contain a level, from
-    f_start on in link, the tail's columns, and tree_f (., widest).
+    rows: `TailRows`; tree: `FlatTree`; size: number of tail columns.
     """
+    start, indptr, columns, f = rows
+    first, stop, width, h_start, h, above, f_start, link, tree_f = tree
     k = f.shape[1]
     y = np.zeros((size, k))
     total = 0.0

@@ -16,6 +16,7 @@ import numpy as np
 from bigmm.blocks.exact import scatter_kernels
 from bigmm.blocks.exact.factor import GRAIN, Factor, StageFactor
 from bigmm.blocks.exact.inverse import selected_inverse
+from bigmm.blocks.exact.scatter_kernels import TailRows, TermColumns
 from bigmm.blocks.exact.sweeps import ROWS
 from bigmm.blocks.iterative import krylov_kernels
 from bigmm.blocks.iterative.factor import IterativeFactor, effects, fixed_effects_of_levels, fixed_part
@@ -107,15 +108,15 @@ def _identity_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.
     known: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
     known[stage.term] = own = part.h.transpose(0, 2, 1) @ part.h
     pairs: Pairs = {}
-    rows = stage.tail_start, stage.indptr, stage.columns, part.h, part.f
+    rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
     own_blocks = operator.known()
     for place in structure.tail:
         known[place.term] = product = own_blocks[place.term]
         block = structure.gram.cross[stage.term, place.term] if with_pairs else None
         first = np.zeros(stage.n_levels, np.int64) if block is None else block.indptr
         cross = np.empty((0 if block is None else len(block.indices), stage.width, place.width), part.f.dtype)
-        columns = place.offset, place.stop, place.width
-        run(scatter_kernels.identity_blocks, stage.n_levels, GRAIN, *rows, *columns, product, own, cross, first)
+        columns = TermColumns(place.offset, place.stop, place.width)
+        run(scatter_kernels.identity_blocks, stage.n_levels, GRAIN, rows, part.h, columns, product, own, cross, first)
         if with_pairs:
             pairs[stage.term, place.term] = cross
     return tuple(known), pairs
