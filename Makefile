@@ -1,4 +1,4 @@
-# make demo | test | kernels | interpreted | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+# make demo | test | interpreted | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -7,8 +7,6 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 PYTEST := $(BIN)/python -m pytest --numprocesses $(or $(JOBS),2) --dist loadfile
 NUMERICAL := tests/fit/test_nist.py tests/objective/test_twofold.py tests/objective/test_saturation.py \
 	$(addprefix tests/test_reference.py::test_,objective fixed_effects variance_components conditional_modes)
-INTERPRETED := tests/accumulate/test_kernels.py $(addprefix tests/blocks/test_,kernels.py coupling_kernels.py factor.py rhs.py) \
-	tests/design/test_bits.py tests/design/test_packed.py
 SOURCES := bigmm tests examples .ci/dials .ci/kernels $(wildcard benchmarks)
 
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
@@ -16,15 +14,15 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test kernels interpreted check check-slow format lint types contracts dials bench bench-large constraints clean
+.PHONY: help demo test interpreted kernels check check-slow format lint types contracts dials bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
+	@echo 'make interpreted the tests of kernels without compilation: the interpreter checks every index'
 	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
-	@echo 'make interpreted  the tests of kernels on tiny data with the kernels as plain Python: indices are checked'
 	@echo 'make dials       how the package is written, in figures, with the limits that the tests hold'
-	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
+	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels both ways'
 	@echo 'make check-slow  the same with the slow tests'
 	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
 	@echo 'make bench-large the same at the size of their claims: hours, 12 GiB, 20 GB of disk'
@@ -55,13 +53,13 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --record-durations build/durations.txt
 
+interpreted: $(VENV)/.dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -p no:xdist -m 'interpreted and not slow'
+
 kernels: $(VENV)/.dev
 	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
 
-interpreted: $(VENV)/.dev
-	NUMBA_DISABLE_JIT=1 $(PYTEST) $(INTERPRETED) -k 'not rounding_errors and not every_kernel'  # those are about the compiler
-
-check: format lint types contracts test kernels interpreted
+check: format lint types contracts test interpreted kernels
 
 check-slow: format lint types contracts kernels
 	$(PYTEST) --record-durations build/durations-slow.txt

@@ -7,6 +7,8 @@ from numba.core.errors import TypingError
 
 from bigmm.blocks.iterative import coupling_kernels as kernels
 
+pytestmark = pytest.mark.interpreted
+
 LEVELS, COLUMNS = 40, 30
 
 

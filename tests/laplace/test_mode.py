@@ -12,6 +12,8 @@ from tests.laplace.models import Rows
 
 NOTHING = np.empty(0)
 
+pytestmark = pytest.mark.interpreted
+
 
 def run(kind, y, z, eta, lam, start, w=NOTHING, phi=1.0):
     """One level: (u (k,), value, failures)."""

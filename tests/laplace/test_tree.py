@@ -15,6 +15,8 @@ from bigmm.laplace.records import TreeFactor, TreeNodes
 from bigmm.laplace.tree import grow
 from bigmm.shards import shard as shards
 
+pytestmark = pytest.mark.interpreted
+
 
 def nested_refs(rng, n, sizes):
     """Levels of a chain, finest first, in no order; some levels have no rows."""
