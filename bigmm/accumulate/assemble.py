@@ -10,7 +10,7 @@ import numpy as np
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fixedpart import (
     ROUNDING_SQUARED,
-    FixedPart,
+    FixedEffectsPart,
     fixed_part,
     original_squares,
     response_squares,
@@ -122,7 +122,7 @@ def _term_block(
     j: int,
     levels: np.ndarray,
     picked: np.ndarray,
-    fixed: FixedPart,
+    fixed: FixedEffectsPart,
     active: np.ndarray,
     name: str,
 ) -> TermBlock:

@@ -1,4 +1,4 @@
-"""The rows of whole trees of a chain of nested factors -> `ChainSums`."""
+"""The rows of whole trees of a chain of nested factors -> `NestedSums`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from bigmm.accumulate.fold import Accumulator, without_zero_weights
 from bigmm.accumulate.shift import Shift
-from bigmm.blocks.nested import ChainSums, tree_order
+from bigmm.blocks.nested import NestedSums, tree_order
 from bigmm.design.layout import DesignChunk, Layout
 
 
 def chain_sums(
     layout: Layout, chain: Sequence[int], shift: Shift | np.ndarray, pieces: Sequence[DesignChunk]
-) -> ChainSums:
+) -> NestedSums:
     """Sum the rows of ``pieces``, which hold whole trees, in order; chain: the joint terms, finest first.
 
     Levels are numbered by the rows that are here, so the records are as large as these trees, not as the model.
@@ -38,7 +38,7 @@ def chain_sums(
     products, m = accumulator.freeze(), len(shift)
     records = [products.records[j][:, :, :m] for j in chain]
     nothing = np.zeros(0, np.int32)
-    return ChainSums(
+    return NestedSums(
         tuple(len(found) for found in order.levels),
         tuple(joined[j].width for j in chain),
         np.concatenate([nothing, *order.levels]),

@@ -32,7 +32,7 @@ def original_squares(cross: CrossProducts, column: int) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class FixedPart:
+class FixedEffectsPart:
     """Coefficients in working order: dense ones first, then those of each fixed factor.
 
     dense: (p_dense,) columns of the dense coefficients; factors: {joint term: (FixedFactor, (m,) working positions)};
@@ -45,7 +45,9 @@ class FixedPart:
     rank: Rank
 
 
-def fixed_part(cross: CrossProducts, layout: Layout, joint: tuple[JointTerm, ...], order: Sequence[int]) -> FixedPart:
+def fixed_part(
+    cross: CrossProducts, layout: Layout, joint: tuple[JointTerm, ...], order: Sequence[int]
+) -> FixedEffectsPart:
     """Gather the coefficients (fixed factors in the order of `order`) and find the dependent ones."""
     columns = np.array(layout.fixed_columns, np.int64)
     dense = columns[columns >= 0]
@@ -65,7 +67,7 @@ def fixed_part(cross: CrossProducts, layout: Layout, joint: tuple[JointTerm, ...
     sequence = sequence_of(layout, cross.shift)
     taken = position[sequence]
     rank = sequential_rank(gram[np.ix_(taken, taken)], spread[taken], floor[taken], tolerance[taken])
-    return FixedPart(dense, factors, position, in_order(sequence, rank))
+    return FixedEffectsPart(dense, factors, position, in_order(sequence, rank))
 
 
 def _fixed_gram(cross: CrossProducts, dense: np.ndarray, factors: dict) -> np.ndarray:
@@ -128,7 +130,7 @@ def _rounded_squares(cross: CrossProducts, dense: np.ndarray) -> np.ndarray:
     return np.maximum(squares_of(cross.gram, back), np.diagonal(cross.gram) @ back**2)
 
 
-def x_basis(shift: Shift, layout: Layout, fixed: FixedPart) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+def x_basis(shift: Shift, layout: Layout, fixed: FixedEffectsPart) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """(p, p) B with X = X_working B, (p,) c with X c = 1 or None, and (p,) c_y in y = y_working + X c_y; all in
     working order, using kept columns only.
 

@@ -17,14 +17,20 @@ from bigmm.blocks.structure import Parent, Stage, Structure, pointers
 
 
 @dataclass(frozen=True, slots=True)
-class ChainSums:
-    """Sums over the rows of some trees; v = [1, columns..., y] - shift has m numbers, T factors are finest first.
+class NestedSums:
+    """Sums over the rows of some trees, with v = [1, columns..., y] - shift of m numbers and T factors, finest first.
 
-    sizes, widths (T,): levels and covariates of each factor; levels (sum of sizes,) int32: their numbers in the whole
-    model, factor after factor, children of one parent side by side; parents (sum of sizes but the last,) int32:
-    place of each level's parent among its factor's levels here; records: (sum of q k m,), per factor (q, k, m), sum of
-    w v[covariates] v'; gram (m, m): sum of w v v'; n, rows_read, dropped, sum_log_w: as in `CrossProducts`.
-    Flat arrays, so that they can be kept in a file.
+    All arrays are flat, so that they can be kept in a file.
+
+    Attributes
+    ----------
+    sizes, widths: (T,) levels and covariates of each factor.
+    levels: (sum of sizes,) int32 numbers of the levels in the whole model, factor after factor, children of one parent
+        side by side.
+    parents: (sum of sizes but the last,) int32 position of each level's parent among its factor's levels here.
+    records: (sum of q k m,) per factor (q, k, m), sum of w v[covariates] v'.
+    gram: (m, m) sum of w v v'.
+    n, rows_read, dropped, sum_log_w: as in `CrossProducts`.
     """
 
     sizes: tuple[int, ...]
@@ -63,7 +69,7 @@ class ChainSums:
             yield above, place
 
 
-def groves(sums: ChainSums, levels: int) -> Iterator[ChainSums]:
+def batches_of_trees(sums: NestedSums, levels: int) -> Iterator[NestedSums]:
     """The same trees, some after others, with about so many levels of the finest factor at a time.
 
     Only levels, parents and records are cut: gram and the counts of rows are zero.
@@ -73,17 +79,17 @@ def groves(sums: ChainSums, levels: int) -> Iterator[ChainSums]:
     cuts = [np.arange(sums.sizes[-1] + 1)]
     for t in range(depth - 2, -1, -1):
         cuts.insert(0, np.searchsorted(sums.parents_of(t), cuts[0]))
-    at = 0
-    while at < sums.sizes[-1]:
-        stop = int(np.searchsorted(cuts[0], cuts[0][at] + levels, side="left"))
-        stop = min(max(stop, at + 1), sums.sizes[-1])
-        yield _grove(sums, [slice(int(cut[at]), int(cut[stop])) for cut in cuts])
-        at = stop
+    start = 0
+    while start < sums.sizes[-1]:
+        stop = int(np.searchsorted(cuts[0], cuts[0][start] + levels, side="left"))
+        stop = min(max(stop, start + 1), sums.sizes[-1])
+        yield _batch_of_trees(sums, [slice(int(cut[start]), int(cut[stop])) for cut in cuts])
+        start = stop
 
 
-def _grove(sums: ChainSums, ranges: list[slice]) -> ChainSums:
+def _batch_of_trees(sums: NestedSums, ranges: list[slice]) -> NestedSums:
     depth = len(ranges)
-    return ChainSums(
+    return NestedSums(
         tuple(own.stop - own.start for own in ranges),
         sums.widths,
         np.concatenate([sums.levels_of(t)[ranges[t]] for t in range(depth)]),
@@ -98,18 +104,24 @@ def _grove(sums: ChainSums, ranges: list[slice]) -> ChainSums:
 
 @dataclass(frozen=True, slots=True)
 class ChainColumns:
-    """What of the sums a model uses: shell, its Gram without any level (the dense part is of all rows); covariates: per
-    factor (k,) columns of v that are its Z; picked (p + 1,): columns of v that are X and y."""
+    """The columns of the sums that a model uses.
 
-    shell: Gram
+    Attributes
+    ----------
+    fixed_part_gram: `Gram` without any level, whose dense part is of all rows.
+    covariates: per factor (k,) columns of v that are its Z.
+    picked: (p + 1,) columns of v that are X and y.
+    """
+
+    fixed_part_gram: Gram
     covariates: tuple[np.ndarray, ...]
     picked: np.ndarray
 
 
-def chain_gram(sums: ChainSums, columns: ChainColumns) -> Gram:
+def chain_gram(sums: NestedSums, columns: ChainColumns) -> Gram:
     """The blocks of A that these trees' rows make."""
     terms, cross = [], {}
-    for number, term in enumerate(columns.shell.terms):
+    for number, term in enumerate(columns.fixed_part_gram.terms):
         record = sums.records_of(number)
         diagonal = np.ascontiguousarray(record[:, :, columns.covariates[number]])
         terms.append(TermBlock(term.name, diagonal, np.ascontiguousarray(record[:, :, columns.picked]), term.basis))
@@ -118,7 +130,7 @@ def chain_gram(sums: ChainSums, columns: ChainColumns) -> Gram:
             data = np.ascontiguousarray(record[:, :, columns.covariates[above]])
             cross[number, above] = CrossBlock(indptr, place.astype(np.int32), data)
     xy = sums.gram[np.ix_(columns.picked, columns.picked)]
-    return replace(columns.shell, terms=tuple(terms), cross=cross, xy=xy, n=sums.n, sum_log_w=sums.sum_log_w)
+    return replace(columns.fixed_part_gram, terms=tuple(terms), cross=cross, xy=xy, n=sums.n, sum_log_w=sums.sum_log_w)
 
 
 def chain_structure(gram: Gram) -> Structure:
@@ -127,8 +139,8 @@ def chain_structure(gram: Gram) -> Structure:
     widths = [term.width for term in terms]
     starts = np.cumsum([0, *(term.n_levels * term.width for term in terms)])  # global scalar columns; no tail
     stages = tuple(_stage(gram, number, widths, starts) for number in range(depth))
-    turned = {(j, k): _turned(block, terms[k].n_levels) for (j, k), block in gram.cross.items()}
-    return Structure(gram, stages, (), gram.xy.copy(), 0, turned)
+    transposed = {(j, k): _transposed(block, terms[k].n_levels) for (j, k), block in gram.cross.items()}
+    return Structure(gram, stages, (), gram.xy.copy(), 0, transposed)
 
 
 def _stage(gram: Gram, number: int, widths: list[int], starts: np.ndarray) -> Stage:
@@ -157,7 +169,7 @@ def _stage(gram: Gram, number: int, widths: list[int], starts: np.ndarray) -> St
     return Stage(number, term.diagonal, term.dense, indptr, *flat, ends, *nothing, tuple(parents), np.ones(q))
 
 
-def _turned(block: CrossBlock, n_parents: int) -> CrossBlock:
+def _transposed(block: CrossBlock, n_parents: int) -> CrossBlock:
     order = np.arange(len(block.indices), dtype=np.int32)
     return CrossBlock(pointers(block.indices, n_parents), order, np.ascontiguousarray(block.data.transpose(0, 2, 1)))
 

@@ -8,17 +8,17 @@ import numpy as np
 
 from bigmm.blocks.analysis import analyse
 from bigmm.blocks.gram import CrossBlock, Gram
-from bigmm.blocks.iterative.structure import IterativeStructure, analyse_iterative, elimination_order
+from bigmm.blocks.iterative.structure import IterativeStructure, analyse_iterative, iterative_order
 from bigmm.blocks.structure import Structure
 
 
-class Refill:
+class NumericUpdate:
     """Analyses a pattern once, with every number replaced by its place, so that later blocks are only gathered."""
 
     def __init__(self, pattern: Gram):
         self.structure = analyse(_numbered(pattern))
         self.data = [stage.data.astype(np.int64) for stage in self.structure.stages]
-        self.turned = {pair: block.data.astype(np.int64) for pair, block in self.structure.turned.items()}
+        self.transposed = {pair: block.data.astype(np.int64) for pair, block in self.structure.transposed.items()}
         self.rows, self.columns = np.nonzero(self.structure.base)
         self.base = self.structure.base[self.rows, self.columns].astype(np.int64)
 
@@ -32,12 +32,12 @@ class Refill:
             for stage, places in zip(self.structure.stages, self.data, strict=True)
         )
         turned = {
-            pair: CrossBlock(block.indptr, block.indices, values[self.turned[pair]])
-            for pair, block in self.structure.turned.items()
+            pair: CrossBlock(block.indptr, block.indices, values[self.transposed[pair]])
+            for pair, block in self.structure.transposed.items()
         }
         base = np.zeros_like(self.structure.base)
         base[self.rows, self.columns] = values[self.base]
-        return replace(self.structure, gram=gram, stages=stages, turned=turned, base=base)
+        return replace(self.structure, gram=gram, stages=stages, transposed=turned, base=base)
 
 
 def _arrays(gram: Gram) -> list[np.ndarray]:
@@ -62,7 +62,7 @@ def _numbered(gram: Gram) -> Gram:
     return replace(gram, terms=terms, cross=cross, xy=numbers(gram.xy))
 
 
-class RowRefill:
+class RowUpdate:
     """The same for `analyse_iterative`: stages hold their rows only.
 
     One tail term of scalar effects, the usual case of two large crossed factors, costs nothing: its cross block is the
@@ -71,7 +71,7 @@ class RowRefill:
 
     def __init__(self, pattern: Gram):
         self.places: list[np.ndarray] | None = None
-        chain, rest = elimination_order(pattern)
+        chain, rest = iterative_order(pattern)
         if len(chain) == 1 and len(rest) == 1 and pattern.terms[rest[0]].width == 1:
             self.structure = analyse_iterative(pattern)
             return

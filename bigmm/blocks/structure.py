@@ -117,7 +117,7 @@ class Structure:
     """Everything about A that does not depend on theta.
 
     base: (r_raw + m, r_raw + m) float64, the tail's part of A before elimination, full symmetric, C order; r_raw raw
-    columns of the tail terms (penalized first), then the p dense columns of X and y; turned: every cross block seen
+    columns of the tail terms (penalized first), then the p dense columns of X and y; transposed: every cross block seen
     from its second term.
 
     Global scalar columns are numbered 0..r_raw for the tail and from r_raw on for the stages, in their order.
@@ -128,7 +128,7 @@ class Structure:
     tail: tuple[TailTerm, ...]
     base: np.ndarray
     r_raw: int
-    turned: dict[tuple[int, int], CrossBlock]
+    transposed: dict[tuple[int, int], CrossBlock]
 
     @property
     def m(self) -> int:

@@ -15,7 +15,7 @@ from bigmm.blocks.exact.rhs import solve_for
 from bigmm.blocks.exact.rows import row_quadratics
 from bigmm.blocks.exact.solve import Solution, quadratic, solve
 from bigmm.blocks.gram import Gram
-from bigmm.blocks.numeric_update import Refill
+from bigmm.blocks.numeric_update import NumericUpdate
 from bigmm.blocks.structure import Structure, elimination_order
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels, ExactFactor
 from bigmm.objective.factorization import Lams, Leverages, Terms
@@ -94,7 +94,7 @@ class CholeskySolver(DriverLevels):
 
     def __init__(self, gram: Gram):
         self.gram = gram
-        self._updates: dict[int, Refill] = {}
+        self._updates: dict[int, NumericUpdate] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CholeskySolver, (self.gram,)  # the analysis costs less than its transport
@@ -118,7 +118,7 @@ class CholeskySolver(DriverLevels):
     def _updated(self, gram: Gram) -> Structure:
         m = len(gram.xy)  # Newton's steps of the modes have no columns of X
         if m not in self._updates:
-            self._updates[m] = Refill(gram)
+            self._updates[m] = NumericUpdate(gram)
         return self._updates[m](gram)
 
     def enlarged(self, probes: int, deflation: int, factor: Any = None) -> Self:

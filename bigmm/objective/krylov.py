@@ -22,7 +22,7 @@ from bigmm.blocks.iterative.probes import Probes, draw_probes, keys_of, make_pro
 from bigmm.blocks.iterative.sampled import SampledFactor
 from bigmm.blocks.iterative.structure import IterativeStructure, Order, analyse_iterative
 from bigmm.blocks.iterative.traces import EstimatedCovariances, Inverse, inverse, summed_covariances
-from bigmm.blocks.numeric_update import RowRefill
+from bigmm.blocks.numeric_update import RowUpdate
 from bigmm.blocks.structure import Structure
 from bigmm.objective.boundary import Projections, extrapolated
 from bigmm.objective.driver_levels import DriverFactor, DriverLevels
@@ -267,9 +267,9 @@ class KrylovSolver(DriverLevels):
         return analyse_iterative(self.gram, self.order)
 
     @cached_property
-    def update(self) -> RowRefill:
+    def update(self) -> RowUpdate:
         """What puts other numbers in the pattern."""
-        return RowRefill(self.gram)
+        return RowUpdate(self.gram)
 
     @property
     def structure(self) -> Structure:

@@ -102,7 +102,7 @@ def _remainders(structure: Structure, effects: Matrices) -> list[np.ndarray]:
         subtract_blocks(levels, levels[:-1].astype(np.int32), term.diagonal, effect, remainder)
     for (j, k), block in gram.cross.items():
         subtract_blocks(block.indptr, block.indices, block.data, effects[k], out[j])
-        turned = structure.turned[j, k]
+        turned = structure.transposed[j, k]
         subtract_blocks(turned.indptr, turned.indices, turned.data, effects[j], out[k])
     return out
 

@@ -83,7 +83,7 @@ def newton_step(model: LocalModel, correction: np.ndarray, radius: float) -> tup
     size = np.maximum(np.abs(values), 1e-6)
 
     def damped(damping: float) -> np.ndarray:
-        return -g / (size + damping)
+        return np.asarray(-g / (size + damping))
 
     damping = 0.0
     if np.linalg.norm(damped(0.0)) > radius:

@@ -17,7 +17,7 @@ from bigmm.accumulate import MORE_PASSES, Assembled, CrossProducts, Shift, assem
 from bigmm.accumulate.assemble import term_basis
 from bigmm.accumulate.chains import chain_sums
 from bigmm.blocks.gram import CrossBlock, TermBlock
-from bigmm.blocks.nested import ChainColumns, ChainSums
+from bigmm.blocks.nested import ChainColumns, NestedSums
 from bigmm.design import DesignSpec
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.execute import Executor, Sharded
@@ -33,7 +33,7 @@ from bigmm.shards.sharding import Recipe, shard
 from bigmm.shards.solver import LevelNumbers, ShardedLevels, ShardedSolver
 from bigmm.source import Partition, Source
 
-Sum = Callable[[Sequence[DesignChunk]], ChainSums]
+Sum = Callable[[Sequence[DesignChunk]], NestedSums]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,15 @@ def level_model(sums: LevelSums, how: Settings) -> LevelModel:
     assembled, columns = _fixed_part(sums)
     covariances = covariances_for(layout, chain)
     for number, j in enumerate(chain):
-        name, width, size = columns.shell.terms[number].name, widest(covariances, number), int(facts.sizes[number])
+        name, width, size = (
+            columns.fixed_part_gram.terms[number].name,
+            widest(covariances, number),
+            int(facts.sizes[number]),
+        )
         check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return LevelModel(ShardedSolver(levels), replace(assembled, gram=columns.shell, kept=kept), facts)
+    return LevelModel(ShardedSolver(levels), replace(assembled, gram=columns.fixed_part_gram, kept=kept), facts)
 
 
 def without_labels(layout: Layout) -> Layout:
@@ -127,7 +131,7 @@ def _recipe(
     )
 
 
-def _summed(total: Sum, pieces: list[DesignChunk], first_level: int, n_levels: int) -> ChainSums:
+def _summed(total: Sum, pieces: list[DesignChunk], first_level: int, n_levels: int) -> NestedSums:
     """A shard from its pieces; a pure task."""
     return total(pieces)
 

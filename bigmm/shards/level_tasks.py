@@ -1,4 +1,4 @@
-"""What one shard of whole trees answers to an `shards.solver.ShardedSolver`: pure tasks of (ChainSums, arguments).
+"""What one shard of whole trees answers to an `shards.solver.ShardedSolver`: pure tasks of (NestedSums, arguments).
 
 The kernels are those of the driver: a shard is a model of its own, whose dense tail is the fixed effects' alone.
 """
@@ -14,14 +14,14 @@ from bigmm.blocks.compress import Classes, classes
 from bigmm.blocks.exact.factor import Factor, StageFactor, eliminate_stages
 from bigmm.blocks.exact.inverse import invert_stages
 from bigmm.blocks.exact.solve import Solution, backward, forward, residual_products, tall_product
-from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure, groves
+from bigmm.blocks.nested import ChainColumns, NestedSums, batches_of_trees, chain_gram, chain_structure
 from bigmm.blocks.structure import Structure
 from bigmm.objective.information import Changes, average_information
 from bigmm.objective.start import MomentSums, moment_sums, summed_diagonal
 
 Lams = tuple[np.ndarray, ...]
 
-GROVE = 1 << 17
+BATCH = 1 << 17
 """Levels of the finest factor that are looked at together: what that takes is bounded, however large a shard is."""
 
 
@@ -37,15 +37,15 @@ class Eliminated:
         return Eliminated(self.logdet + other.logdet, self.vv + other.vv)
 
 
-def eliminated(sums: ChainSums, columns: ChainColumns, lams: Lams) -> Eliminated:
+def eliminated(sums: NestedSums, columns: ChainColumns, lams: Lams) -> Eliminated:
     """The shard's levels eliminated: the first round of an evaluation."""
 
-    def part(grove: ChainSums) -> Eliminated:
-        _, logdet, vv = eliminate_stages(chain_structure(chain_gram(grove, columns)), lams)
+    def part(batch: NestedSums) -> Eliminated:
+        _, logdet, vv = eliminate_stages(chain_structure(chain_gram(batch, columns)), lams)
         return Eliminated(logdet, vv)
 
     m = len(columns.picked)
-    return reduce(Eliminated.merge, map(part, groves(sums, GROVE)), Eliminated(0.0, np.zeros((m, m))))
+    return reduce(Eliminated.merge, map(part, batches_of_trees(sums, BATCH)), Eliminated(0.0, np.zeros((m, m))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +66,18 @@ class PartMoments:
 
 
 def part_moments(
-    sums: ChainSums, columns: ChainColumns, lams: Lams, beta: np.ndarray, inverse: np.ndarray, changes: Changes
+    sums: NestedSums, columns: ChainColumns, lams: Lams, beta: np.ndarray, inverse: np.ndarray, changes: Changes
 ) -> PartMoments:
     """The second round: beta (p,) working basis; inverse (p, p) of X'V^-1X, or (0, 0) when P does not project X out."""
     nothing = tuple(np.zeros((len(lam), len(lam))) for lam in lams)
     zero = PartMoments(nothing, nothing, np.zeros((len(changes),) * 2), np.zeros((len(beta), len(changes))))
-    parts = (_grove_moments(_factor(grove, columns, lams), beta, inverse, changes) for grove in groves(sums, GROVE))
+    parts = (
+        _batch_moments(_factor(batch, columns, lams), beta, inverse, changes) for batch in batches_of_trees(sums, BATCH)
+    )
     return reduce(PartMoments.merge, parts, zero)
 
 
-def _grove_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, changes: Changes) -> PartMoments:
+def _batch_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, changes: Changes) -> PartMoments:
     structure, score = factor.structure, _scores(factor, beta)
     projected = _projected(factor, inverse)
     through: list[np.ndarray] = []
@@ -89,9 +91,9 @@ def _grove_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, change
     return PartMoments(tuple(tall_product(s, s) for s in score), projected, information, through[0])
 
 
-def projected(sums: ChainSums, columns: ChainColumns, lams: Lams, inverse: np.ndarray) -> tuple[np.ndarray, ...]:
+def projected(sums: NestedSums, columns: ChainColumns, lams: Lams, inverse: np.ndarray) -> tuple[np.ndarray, ...]:
     """Per term (k, k) sum over the shard's levels of (Z'PZ)_ll."""
-    parts = [_projected(_factor(grove, columns, lams), inverse) for grove in groves(sums, GROVE)]
+    parts = [_projected(_factor(batch, columns, lams), inverse) for batch in batches_of_trees(sums, BATCH)]
     return tuple(sum((own[t] for own in parts), np.zeros_like(lam)) for t, lam in enumerate(lams))
 
 
@@ -101,12 +103,14 @@ def _projected(factor: Factor, inverse: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
-def scores(sums: ChainSums, columns: ChainColumns, lams: Lams, beta: np.ndarray) -> tuple[np.ndarray, ...]:
+def scores(sums: NestedSums, columns: ChainColumns, lams: Lams, beta: np.ndarray) -> tuple[np.ndarray, ...]:
     """Per term (q, k) Z'W(y - X beta - Z b), working basis."""
-    return _side_by_side(sums, [_scores(_factor(grove, columns, lams), beta) for grove in groves(sums, GROVE)])
+    return _side_by_side(
+        sums, [_scores(_factor(batch, columns, lams), beta) for batch in batches_of_trees(sums, BATCH)]
+    )
 
 
-def covariances(sums: ChainSums, columns: ChainColumns, lams: Lams) -> tuple[np.ndarray, ...]:
+def covariances(sums: NestedSums, columns: ChainColumns, lams: Lams) -> tuple[np.ndarray, ...]:
     """Per term (q, k, k) Lambda (M^-1)_ll Lambda'."""
 
     def part(factor: Factor) -> tuple[np.ndarray, ...]:
@@ -114,27 +118,29 @@ def covariances(sums: ChainSums, columns: ChainColumns, lams: Lams) -> tuple[np.
         invert_stages(factor, 0, np.zeros((0, 0)), (True, False), [None] * len(lams), blocks)
         return tuple(blocks)
 
-    square = [part(_factor(grove, columns, lams)) for grove in groves(sums, GROVE)]
+    square = [part(_factor(batch, columns, lams)) for batch in batches_of_trees(sums, BATCH)]
     return _side_by_side(sums, square, square=True)
 
 
-def _side_by_side(sums: ChainSums, parts: list[tuple[np.ndarray, ...]], square: bool = False) -> tuple[np.ndarray, ...]:
-    """Per term the groves' arrays, which follow each other as the levels do."""
+def _side_by_side(
+    sums: NestedSums, parts: list[tuple[np.ndarray, ...]], square: bool = False
+) -> tuple[np.ndarray, ...]:
+    """Per term the batches' arrays, which follow each other as the levels do."""
     empty = [np.zeros((0, k, k) if square else (0, k)) for k in sums.widths]
     return tuple(np.concatenate([empty[t], *(own[t] for own in parts)]) for t in range(len(empty)))
 
 
-def start_sums(sums: ChainSums, columns: ChainColumns, coefficients: np.ndarray) -> MomentSums:
+def start_sums(sums: NestedSums, columns: ChainColumns, coefficients: np.ndarray) -> MomentSums:
     """Of the shard's levels."""
     return moment_sums(chain_gram(sums, columns), coefficients)
 
 
-def summed_squares(sums: ChainSums, columns: ChainColumns) -> tuple[np.ndarray, ...]:
+def summed_squares(sums: NestedSums, columns: ChainColumns) -> tuple[np.ndarray, ...]:
     """Per term (k, k) Z'WZ summed over the shard's levels."""
     return tuple(summed_diagonal(term) for term in chain_gram(sums, columns).terms)
 
 
-def shard_classes(sums: ChainSums, columns: ChainColumns) -> Classes | None:
+def shard_classes(sums: NestedSums, columns: ChainColumns) -> Classes | None:
     """Levels with identical diagonal blocks, together; None where too few are."""
     return classes(chain_gram(sums, columns).terms[0])
 
@@ -142,7 +148,7 @@ def shard_classes(sums: ChainSums, columns: ChainColumns) -> Classes | None:
 @dataclass(frozen=True, slots=True)
 class ChainFacts:
     """What is known of the rows without any theta. sizes (T,): levels with rows; gram, n, rows_read, dropped,
-    sum_log_w: as in `ChainSums`; within (T,): sum over levels of (Z'Wy)^2 / Z'WZ of each term's first covariate, about
+    sum_log_w: as in `NestedSums`; within (T,): sum over levels of (Z'Wy)^2 / Z'WZ of each term's first covariate, about
     the shift."""
 
     sizes: np.ndarray
@@ -161,7 +167,7 @@ class ChainFacts:
         return ChainFacts(**added, dropped=dropped)
 
 
-def chain_facts(sums: ChainSums, covariates: tuple[np.ndarray, ...]) -> ChainFacts:
+def chain_facts(sums: NestedSums, covariates: tuple[np.ndarray, ...]) -> ChainFacts:
     """See `ChainFacts`."""
     within = []
     for number, own in enumerate(covariates):
@@ -173,7 +179,7 @@ def chain_facts(sums: ChainSums, covariates: tuple[np.ndarray, ...]) -> ChainFac
     return ChainFacts(np.array(sums.sizes), sums.gram, *plain, np.array(within))
 
 
-def _factor(sums: ChainSums, columns: ChainColumns, lams: Lams) -> Factor:
+def _factor(sums: NestedSums, columns: ChainColumns, lams: Lams) -> Factor:
     structure = chain_structure(chain_gram(sums, columns))
     stages, logdet, _ = eliminate_stages(structure, lams)
     return _local(structure, lams, stages, logdet)

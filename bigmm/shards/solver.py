@@ -21,7 +21,7 @@ from bigmm.blocks.exact.factor import Factor, eliminate_stages, factor_tail, tri
 from bigmm.blocks.exact.inverse import inverse_from_cholesky
 from bigmm.blocks.exact.solve import Solution, solve
 from bigmm.blocks.gram import CrossBlock, Gram
-from bigmm.blocks.nested import ChainColumns, ChainSums, chain_gram, chain_structure
+from bigmm.blocks.nested import ChainColumns, NestedSums, chain_gram, chain_structure
 from bigmm.errors import MemoryLimitError
 from bigmm.execute import Sharded
 from bigmm.objective.cholesky import CholeskyFactor, CholeskySolver
@@ -40,7 +40,7 @@ T = TypeVar("T")
 class ShardedLevels:
     """Where the levels are, and how arrays per level come to the driver.
 
-    shards: each a `ChainSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
+    shards: each a `NestedSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
     that a gathered Gram may take.
     """
 
@@ -71,7 +71,7 @@ class ShardedLevels:
             )
         parts = self.shards.map(chain_gram, self.columns)
         numbers = [np.concatenate(self.shards.map(_levels_of, term)) for term in range(len(self.sizes))]
-        return joined_gram(parts, numbers, self.columns.shell)
+        return joined_gram(parts, numbers, self.columns.fixed_part_gram)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +91,11 @@ class LevelNumbers:
         return np.asarray, (np.asarray(self),)
 
 
-def _levels_of(sums: ChainSums, term: int) -> np.ndarray:
+def _levels_of(sums: NestedSums, term: int) -> np.ndarray:
     return sums.levels_of(term)
 
 
-def _picked(sums: ChainSums, term: int, task: Callable[..., tuple], columns: ChainColumns, args: tuple) -> np.ndarray:
+def _picked(sums: NestedSums, term: int, task: Callable[..., tuple], columns: ChainColumns, args: tuple) -> np.ndarray:
     return task(sums, columns, *args)[term]
 
 
@@ -220,7 +220,7 @@ class ShardedSolver:
 
     def __init__(self, levels: ShardedLevels):
         self.levels, self.shards, self.columns = levels, levels.shards, levels.columns
-        self.gram = levels.columns.shell
+        self.gram = levels.columns.fixed_part_gram
         self.structure = chain_structure(self.gram)
         self._driver: CholeskySolver | None = None
         self._lock = Lock()

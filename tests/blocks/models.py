@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bigmm.blocks.exact.factor import Factor, factorize
-from bigmm.blocks.numeric_update import Refill
+from bigmm.blocks.numeric_update import NumericUpdate
 from tests.oracle import SHAPES, Rows, Shape
 from tests.results.oracle import indicator, relative_factor
 
@@ -33,7 +33,7 @@ def theta_of(rows: Rows, seed: int = 5) -> np.ndarray:
 
 def factor_of(rows: Rows, theta: np.ndarray) -> Factor:
     gram = rows.gram
-    return factorize(Refill(gram)(gram), rows.covariances.joint(theta))
+    return factorize(NumericUpdate(gram)(gram), rows.covariances.joint(theta))
 
 
 def starts(rows: Rows) -> np.ndarray:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from bigmm.blocks import Gram, TermBlock, analyse
 from bigmm.blocks.nested import (
     ChainColumns,
-    ChainSums,
+    NestedSums,
+    batches_of_trees,
     chain_gram,
     chain_structure,
     distinct_places,
-    groves,
     tree_order,
 )
 
@@ -53,7 +53,7 @@ def test_places_of_numbers_far_apart_and_of_none():
 
 
 def sums_of(seed, depth, widths):
-    """`ChainSums` of rows v = [1, x, t, y], one record a row at a time."""
+    """`NestedSums` of rows v = [1, x, t, y], one record a row at a time."""
     rng = np.random.default_rng(seed)
     refs, _ = forest(seed, depth)
     order = tree_order(refs)
@@ -64,7 +64,7 @@ def sums_of(seed, depth, widths):
             records[t][order.rows[t][row]] += np.outer(own[: widths[t]], own)
     flat = (np.concatenate([np.zeros(0, np.int32), *part]) for part in (order.levels, order.parents))
     sizes = tuple(len(found) for found in order.levels)
-    sums = ChainSums(
+    sums = NestedSums(
         sizes, widths, *flat, np.concatenate([r.ravel() for r in records]), v.T @ v, len(v), len(v), (), 0.0
     )
     return sums, order, v
@@ -113,8 +113,8 @@ def test_the_structure_is_that_of_the_general_analysis(widths):
         same(one, other)
         for parent, expected_parent in zip(one.parents, other.parents, strict=True):
             same(parent, expected_parent)
-    for pair, block in expected.turned.items():
-        same(found.turned[pair], block)
+    for pair, block in expected.transposed.items():
+        same(found.transposed[pair], block)
 
 
 def same(found, expected):
@@ -130,9 +130,11 @@ def same(found, expected):
 
 def test_no_level_at_all():
     sums, _, _ = sums_of(5, 3, (2, 1, 1))
-    shell = columns_for(sums).shell
-    empty = ChainSums((0, 0, 0), (2, 1, 1), *(np.zeros(0, np.int32),) * 2, np.zeros(0), np.zeros((4, 4)), 0, 0, (), 0.0)
-    structure = chain_structure(chain_gram(empty, replace(columns_for(sums), shell=shell)))
+    shell = columns_for(sums).fixed_part_gram
+    empty = NestedSums(
+        (0, 0, 0), (2, 1, 1), *(np.zeros(0, np.int32),) * 2, np.zeros(0), np.zeros((4, 4)), 0, 0, (), 0.0
+    )
+    structure = chain_structure(chain_gram(empty, replace(columns_for(sums), fixed_part_gram=shell)))
     assert [stage.n_levels for stage in structure.stages] == [0, 0, 0]
 
 
@@ -140,7 +142,7 @@ def test_no_level_at_all():
 @pytest.mark.parametrize("levels", [1, 7, 1000])
 def test_groves_are_whole_trees_one_after_the_other(widths, levels):
     sums, order, _ = sums_of(8, len(widths), widths)
-    parts = list(groves(sums, levels))
+    parts = list(batches_of_trees(sums, levels))
     assert (len(parts) > 1) == (levels < 1000)
     for term in range(len(widths)):
         np.testing.assert_array_equal(np.concatenate([part.levels_of(term) for part in parts]), order.levels[term])

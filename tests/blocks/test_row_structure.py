@@ -6,7 +6,7 @@ import pytest
 from bigmm.blocks import analyse
 from bigmm.blocks.exact.factor import eliminate_stages
 from bigmm.blocks.iterative.krylov import conjugate_gradients, tail_operator
-from bigmm.blocks.iterative.structure import analyse_iterative, elimination_order, row_structure
+from bigmm.blocks.iterative.structure import analyse_iterative, iterative_order, row_structure
 from tests.oracle import Rows, Shape
 
 CROSSED = Shape(((60, 1, False), (40, 2, False), (20, 1, False)), n=900)
@@ -20,7 +20,7 @@ NESTED_FIRST = Shape(((90, 1, True), (30, 2, False), (25, 1, False)), n=900)
     ids=["crossed", "nested tail", "nested first"],
 )
 def test_nested_terms_are_eliminated(shape, chain, tail):
-    assert elimination_order(Rows.draw(shape, 1).gram) == (chain, tail)
+    assert iterative_order(Rows.draw(shape, 1).gram) == (chain, tail)
 
 
 def test_rows_are_those_of_the_full_analysis():
@@ -31,7 +31,7 @@ def test_rows_are_those_of_the_full_analysis():
     np.testing.assert_array_equal(stage.indptr, expected.indptr)
     np.testing.assert_array_equal(stage.columns, expected.columns)
     np.testing.assert_array_equal(stage.data, expected.data)
-    assert stage.columns.dtype == np.int32 and ours.turned == {}
+    assert stage.columns.dtype == np.int32 and ours.transposed == {}
 
 
 def test_two_crossed_intercepts_cost_no_memory():

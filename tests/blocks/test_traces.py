@@ -8,7 +8,7 @@ from bigmm.blocks.exact.factor import factorize
 from bigmm.blocks.exact.inverse import selected_inverse
 from bigmm.blocks.iterative import traces
 from bigmm.blocks.iterative.factor import factorize_iteratively
-from bigmm.blocks.iterative.structure import analyse_iterative, chain_gram
+from bigmm.blocks.iterative.structure import analyse_iterative, gram_of_terms
 from bigmm.objective.krylov import PRECISION
 from tests.oracle import Rows, Shape
 
@@ -65,7 +65,7 @@ def test_the_identity_part_of_one_stage_is_exact_entry_by_entry(shape):
 def test_the_chains_own_inverse_is_read_off_the_whole_factor(shape):
     gram, factor = factor_of(shape)
     chosen = [stage.term for stage in factor.structure.stages]
-    own = factorize(analyse(chain_gram(gram, chosen)), tuple(factor.lams[j] for j in chosen))
+    own = factorize(analyse(gram_of_terms(gram, chosen)), tuple(factor.lams[j] for j in chosen))
     expected = selected_inverse(own, with_fixed=False, pattern=True)
     known, pairs = traces._chain_part(factor, with_pairs=True)
     for number, j in enumerate(chosen):

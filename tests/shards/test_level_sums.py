@@ -78,7 +78,7 @@ def stays(model):
 def test_the_fit_is_that_of_the_driver(lake, name, monkeypatch):
     here = fit(lake, name)
     monkeypatch.setattr(placement, "SHARE", 10**9)
-    monkeypatch.setattr(tasks, "GROVE", 20)
+    monkeypatch.setattr(tasks, "BATCH", 20)
     there = fit(lake, name)
     assert stays(there) and not stays(here)
     assert there.converged

@@ -127,10 +127,10 @@ def _from_others(structure: Structure, x: tuple[np.ndarray, ...], with_fixed: bo
     gram = structure.gram
     out = tuple(np.zeros(x_j.shape) for x_j in x)
     for (j, k), block in gram.cross.items():
-        if (j, k) not in structure.turned:  # rows only: all terms are random
+        if (j, k) not in structure.transposed:  # rows only: all terms are random
             out[k][:] += both_ways(block, x[j], x[k], out[j])
             continue
-        for source, target, b in ((k, j, block), (j, k, structure.turned[j, k])):
+        for source, target, b in ((k, j, block), (j, k, structure.transposed[j, k])):
             if gram.terms[source].penalized or with_fixed:
                 n = gram.terms[target].n_levels
                 run(kernels.multiply, n, GRAIN, b.indptr, b.indices, b.data, x[source], out[target])

@@ -22,7 +22,7 @@ from bigmm.blocks.structure import Stage, Structure, TailTerm, containing_chain,
 Order = tuple[list[int], list[int]]
 
 
-def elimination_order(gram: Gram) -> Order:
+def iterative_order(gram: Gram) -> Order:
     """(terms eliminated level by level, terms of the tail): of all chains of nested terms the one that leaves the
     fewest nested pairs to the tail, then the one with most levels."""
     penalized = [i for i, t in enumerate(gram.terms) if t.penalized]
@@ -67,7 +67,7 @@ class IterativeStructure:
 def analyse_iterative(gram: Gram, order: Order | None = None) -> IterativeStructure:
     """Symbolic analysis for the iterative solver; order: see `row_structure`."""
     whole = row_structure(gram, order)
-    chain = analyse(chain_gram(gram, [stage.term for stage in whole.stages]))
+    chain = analyse(gram_of_terms(gram, [stage.term for stage in whole.stages]))
     left, chains = {t.term: t for t in whole.tail}, []
     while left:
         terms = containing_chain(list(left), lambda j, k: (j, k) in gram.cross and is_nested(gram.cross[j, k]))
@@ -76,7 +76,7 @@ def analyse_iterative(gram: Gram, order: Order | None = None) -> IterativeStruct
 
 
 def _alone(gram: Gram, terms: Sequence[int]) -> Structure:
-    own = chain_gram(gram, terms)
+    own = gram_of_terms(gram, terms)
     blocks = (replace(t, dense=np.zeros((t.n_levels, t.width, 1))) for t in own.terms)
     return analyse(replace(own, terms=tuple(blocks), xy=np.zeros((1, 1))))
 
@@ -86,7 +86,7 @@ def row_structure(gram: Gram, order: Order | None = None) -> Structure:
 
     order: where it is not the best one for the model, but that of another model it is compared with.
     """
-    chain, rest = order or elimination_order(gram)
+    chain, rest = order or iterative_order(gram)
     none = np.zeros(0, np.int64)
     if len(chain) == 1:
         tail = place_tail(gram, rest)
@@ -95,10 +95,10 @@ def row_structure(gram: Gram, order: Order | None = None) -> Structure:
         )
     whole = analyse(gram, dense_tail=False, order=(chain, rest))
     stages = (replace(s, colptr=none, entry=none, level=none.astype(np.int32)) for s in whole.stages)
-    return replace(whole, stages=tuple(stages), turned={})
+    return replace(whole, stages=tuple(stages), transposed={})
 
 
-def chain_gram(gram: Gram, chosen: Sequence[int]) -> Gram:
+def gram_of_terms(gram: Gram, chosen: Sequence[int]) -> Gram:
     """The model of these terms alone, in this order."""
     place = {term: number for number, term in enumerate(chosen)}
     pairs = {(place[j], place[k]): b for (j, k), b in gram.cross.items() if j in place and k in place}

@@ -126,7 +126,7 @@ class Reduced:
         laid_out = sum(
             s.columns.nbytes + s.data.nbytes + s.entry.nbytes + s.level.nbytes for s in self.structure.stages
         )
-        turned = sum(pair.indices.nbytes + pair.data.nbytes for pair in self.structure.turned.values())
+        turned = sum(pair.indices.nbytes + pair.data.nbytes for pair in self.structure.transposed.values())
         return 12 * self.base.nnz + made + laid_out + turned
 
     @property
