@@ -15,7 +15,7 @@ class Parser:
     """Precedence climbing over tokens: comparison, sum, product, sign, power, atom."""
 
     def __init__(self, formula: str, tokens: Sequence[Token]):
-        self.formula, self.tokens, self.index = formula, tokens, 0
+        self.formula, self.tokens, self.at = formula, tokens, 0
         self.end = tokens[-1].start + max(1, len(tokens[-1].text)) if tokens else len(formula)
 
     def fail(self, message: str, position: int) -> NoReturn:
@@ -29,22 +29,22 @@ class Parser:
         return node
 
     def peek(self) -> Token | None:
-        return self.tokens[self.index] if self.index < len(self.tokens) else None
+        return self.tokens[self.at] if self.at < len(self.tokens) else None
 
     def operator(self, texts: Sequence[str]) -> Token | None:
         token = self.peek()
         if token is None or token.kind != "operator" or token.text not in texts:
             return None
-        self.index += 1
+        self.at += 1
         return token
 
     def level(self, rank: int) -> Node:
         if rank == len(LEVELS):
             return self.sign()
-        node = self.level(rank + 1)
+        lhs = self.level(rank + 1)
         while token := self.operator(LEVELS[rank]):
-            node = Node("binary", token.text, token.start, (node, self.level(rank + 1)))
-        return node
+            lhs = Node("binary", token.text, token.start, (lhs, self.level(rank + 1)))
+        return lhs
 
     def sign(self) -> Node:
         if token := self.operator("-"):
@@ -60,7 +60,7 @@ class Parser:
         token = self.peek()
         if token is None:
             self.fail("something is missing here", self.end)
-        self.index += 1
+        self.at += 1
         following = self.peek()
         called = following is not None and following.text == "(" and following.kind == "open"
         if token.kind == "string" and called:
@@ -80,9 +80,9 @@ class Parser:
         self.fail(f"expected a column, a number or a function, not {token.text!r}", token.start)
 
     def bracket(self, token: Token) -> Node:
-        end = closing(self.tokens, self.index - 1)
-        inner = self.tokens[self.index : end]
-        self.index = end + 1
+        end = closing(self.tokens, self.at - 1)
+        inner = self.tokens[self.at : end]
+        self.at = end + 1
         if token.text == "[":
             return Node("list", None, token.start, tuple(self.items(inner, token)[0]))
         if not inner:
@@ -90,8 +90,8 @@ class Parser:
         return Parser(self.formula, inner).whole()
 
     def call(self, token: Token) -> Node:
-        end = closing(self.tokens, self.index)
-        inner, self.index = self.tokens[self.index + 1 : end], end + 1
+        end = closing(self.tokens, self.at)
+        inner, self.at = self.tokens[self.at + 1 : end], end + 1
         arguments, keywords = self.items(inner, token)
         if token.text == "c":
             return Node("list", None, token.start, arguments)
