@@ -38,10 +38,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ShardedLevels:
-    """Where the levels are, and how arrays per level come to the driver.
+    """Levels in shards, and the way of their arrays to the driver.
 
-    shards: each a `NestedSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
-    that a gathered Gram may take.
+    Parameters
+    ----------
+    shards
+        Each a `NestedSums`.
+    columns
+        See `ChainColumns`.
+    sizes
+        (T,) number of levels with rows, per factor.
+    memory_limit
+        Bytes that a gathered Gram may take.
     """
 
     shards: Sharded
@@ -101,7 +109,7 @@ def _picked(sums: NestedSums, term: int, task: Callable[..., tuple], columns: Ch
 
 def joined_gram(parts: Sequence[Gram], numbers: Sequence[np.ndarray], shell: Gram) -> Gram:
     """One Gram from those of shards; numbers: per term (q,) the levels' numbers, shard after shard."""
-    orders = [np.argsort(own, kind="stable") for own in numbers]
+    orders = [np.argsort(level_numbers, kind="stable") for level_numbers in numbers]
     places = []
     for order in orders:
         place = np.empty(len(order), np.int32)
@@ -118,7 +126,7 @@ def joined_gram(parts: Sequence[Gram], numbers: Sequence[np.ndarray], shell: Gra
     cross = {}
     for j, k in shell.cross:
         before = np.cumsum([0, *(part.terms[k].n_levels for part in parts)])
-        level = np.concatenate([part.cross[j, k].indices + at for part, at in zip(parts, before, strict=False)])
+        level = np.concatenate([part.cross[j, k].indices + first for part, first in zip(parts, before, strict=False)])
         data = np.concatenate([part.cross[j, k].data for part in parts])[orders[j]]
         cross[j, k] = CrossBlock(np.arange(len(level) + 1), places[k][level[orders[j]]], data)
     return replace(shell, terms=terms, cross=cross)
@@ -158,18 +166,18 @@ class ShardedFactor(ExactFactor):
 
     def solution(self) -> Solution:
         """See `blocks.solve.solve`; the levels' part is empty."""
-        return solve(self.rest)
+        return solve(self.tail)
 
     def fixed_root(self) -> np.ndarray:
         """See `Factorization.fixed_root`."""
-        return np.tril(self.rest.tail[:-1, :-1])
+        return np.tril(self.tail.tail[:-1, :-1])
 
     def moments(self, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool) -> LevelMoments:
         """Round two."""
         beta, inverse = solution.beta, self._fixed_inverse(with_fixed)
         task, merge = level_tasks.part_moments, level_tasks.PartMoments.merge
         sums = self.solver.shards.fold(merge, task, self.solver.columns, lams, beta, inverse, changes)
-        through = triangular(self.rest.tail[:-1, :-1], np.asfortranarray(sums.through))
+        through = triangular(self.tail.tail[:-1, :-1], np.asfortranarray(sums.through))
         return LevelMoments(sums.outer, sums.projected, sums.information - through.T @ through)
 
     def projected(self, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
@@ -182,7 +190,7 @@ class ShardedFactor(ExactFactor):
         """(p, p) inverse of X'V^-1X, (0, 0) where X is not projected out."""
         if not with_fixed:
             return np.zeros((0, 0))
-        lower = inverse_from_cholesky(self.rest.tail[:-1, :-1])
+        lower = inverse_from_cholesky(self.tail.tail[:-1, :-1])
         return np.tril(lower) + np.tril(lower, -1).T
 
     def modes(self, solution: Solution, lams: Lams, joint: Lams) -> Modes:
