@@ -22,7 +22,7 @@ help:
 	@echo 'make interpreted the tests of kernels without compilation: the interpreter checks every index'
 	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
 	@echo 'make dials       how the package is written, in figures, with the limits that the tests hold'
-	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
+	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels both ways'
 	@echo 'make check-slow  the same with the slow tests'
 	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
 	@echo 'make bench-large the same at the size of their claims: hours, 12 GiB, 20 GB of disk'
@@ -59,7 +59,7 @@ interpreted: $(VENV)/.dev
 kernels: $(VENV)/.dev
 	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
 
-check: format lint types contracts test kernels
+check: format lint types contracts test interpreted kernels
 
 check-slow: format lint types contracts kernels
 	$(PYTEST) --record-durations build/durations-slow.txt

@@ -97,8 +97,8 @@ class InMemorySource:
         """See `Source.read`."""
         assert isinstance(partition, InMemoryPartition)
         self.unified.check(columns)
-        loaded = list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
-        table = conform(partition.load(loaded), self.schema, partition.where)
+        names = list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
+        table = conform(partition.load(names), self.schema, partition.where)
         if self.predicate is not None:
             table = self.predicate.apply(table, partition.where)
         return table.select(list(columns))
