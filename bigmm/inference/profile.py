@@ -75,13 +75,13 @@ def limit(parameter: Parameter, minimum: float, quantile: float) -> float:
     if np.isfinite(bound) and sign * (value - bound) >= 0:
         value = 0.5 * (parameter.estimate + bound)
     for _ in range(STEPS):
-        here = zeta(parameter, value, minimum)
-        if abs(here - quantile) <= EXACT * abs(quantile):
+        reached = zeta(parameter, value, minimum)
+        if abs(reached - quantile) <= EXACT * abs(quantile):
             return value
-        if abs(here) > abs(quantile):
-            far, far_zeta = value, here
+        if abs(reached) > abs(quantile):
+            far, far_zeta = value, reached
         else:
-            near, near_zeta = value, here
+            near, near_zeta = value, reached
         if np.isfinite(far) and abs(far - near) <= 1e-10 * max(abs(far), abs(far - parameter.estimate)):
             break
         value = _next(near, near_zeta, far, far_zeta, quantile, parameter, bound)
@@ -112,15 +112,15 @@ def coefficient(criterion: Criterion, theta: np.ndarray, name: str, position: in
     direction = fixed_map(gram)[gram.fixed_order][position]
     moved = 0.0 if gram.one is None else float((gram.y_shift * gram.one)[gram.fixed_order][position])
     size = float(direction @ direction)
-    kept = np.linalg.svd(direction[None])[2][1:].T  # (p, p - 1), the columns that the coefficient is not in
+    basis = np.linalg.svd(direction[None])[2][1:].T  # (p, p - 1), the columns that the coefficient is not in
     start = np.array(theta)
 
     def deviance(value: float) -> float:
         fixed = direction * ((value - moved) / size)
         change = np.zeros((len(direction) + 1, len(direction)))
-        change[:-1, :-1], change[:-1, -1], change[-1, -1] = kept, -fixed, 1.0
-        own = Criterion(congruent(gram, change), criterion.covariances, False)
-        least, start[:] = minimum(own, start)
+        change[:-1, :-1], change[:-1, -1], change[-1, -1] = basis, -fixed, 1.0
+        reduced = Criterion(congruent(gram, change), criterion.covariances, False)
+        least, start[:] = minimum(reduced, start)
         return least
 
     return Parameter(name, estimate, error, deviance)
@@ -247,13 +247,13 @@ def _deviation(criterion: Criterion, theta: np.ndarray, sigma: float, term: Term
             return _without(criterion, theta, term, column)
 
         def both(point: np.ndarray) -> tuple[float, np.ndarray]:
-            own = structure.lam(point[term.part])[column]
-            size = float(np.linalg.norm(own))
+            row = structure.lam(point[term.part])[column]
+            size = float(np.linalg.norm(row))
             if size == 0.0:
                 return np.inf, np.zeros(len(point))
             scale = given_scale(criterion, point, float(np.log(value / size)))
             gradient = np.array(scale.theta)
-            slopes = structure.directions(point[term.part])[:, column] @ own / size**2
+            slopes = structure.directions(point[term.part])[:, column] @ row / size**2
             gradient[term.part] -= scale.log_sigma * slopes
             return scale.value, gradient
 
@@ -271,10 +271,10 @@ def _without(criterion: Criterion, theta: np.ndarray, term: TermCovariance, colu
     """The least deviance where the standard deviation of one column is zero."""
     structure = term.covariance
     rows = np.abs(structure.directions(theta[term.part])).sum(axis=2) > 0.0  # (n, k): rows that a parameter moves
-    own = np.flatnonzero(rows[:, column] & (rows.sum(axis=1) == 1)) + term.start
-    free = np.setdiff1d(np.arange(len(theta)), own)
+    zeroed = np.flatnonzero(rows[:, column] & (rows.sum(axis=1) == 1)) + term.start
+    free = np.setdiff1d(np.arange(len(theta)), zeroed)
     start = np.array(theta)
-    start[own] = 0.0
+    start[zeroed] = 0.0
 
     def both(values: np.ndarray) -> tuple[float, np.ndarray]:
         point = np.array(start)
@@ -305,18 +305,18 @@ def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, 
     free = np.delete(np.arange(len(theta)), third)
 
     def deviance(value: float) -> float:
-        rest = np.sqrt(max(1.0 - value**2, 0.0))
+        complement = np.sqrt(max(1.0 - value**2, 0.0))
 
         def both(x: np.ndarray) -> tuple[float, np.ndarray]:
             point = np.zeros(len(theta))
             point[free] = x
             side = 1.0 if x[second] * x[term.start] >= 0.0 else -1.0  # the correlation has the sign of a b
-            point[second], point[third] = side * value * x[second], rest * x[second]
+            point[second], point[third] = side * value * x[second], complement * x[second]
             moved = np.array(point)
             moved[term.part] = structure.start(lower_factor(turn @ structure.lam(point[term.part])))
             evaluation = criterion.evaluate_along(moved, tuple(frames), point)
             gradient = evaluation.gradient[free]
-            gradient[second] = side * value * evaluation.gradient[second] + rest * evaluation.gradient[third]
+            gradient[second] = side * value * evaluation.gradient[second] + complement * evaluation.gradient[third]
             return evaluation.value, gradient
 
         return _search(both, start[free])[0]
@@ -328,18 +328,18 @@ def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, 
 
 def _common_correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance) -> Parameter:
     """The one correlation of a structure, its last parameter."""
-    held = term.start + term.size - 1
-    free = np.delete(np.arange(len(theta)), held)
+    fixed_position = term.start + term.size - 1
+    free = np.delete(np.arange(len(theta)), fixed_position)
 
     def deviance(value: float) -> float:
         def both(x: np.ndarray) -> tuple[float, np.ndarray]:
-            point = np.insert(x, held, value)
+            point = np.insert(x, fixed_position, value)
             evaluation = criterion.evaluate(point)
             return evaluation.value, evaluation.gradient[free]
 
         return _search(both, np.array(theta)[free])[0]
 
-    estimate, structure = float(theta[held]), term.covariance
+    estimate, structure = float(theta[fixed_position]), term.covariance
     error = max((1.0 - estimate**2) / np.sqrt(criterion.gram.terms[term.joint].n_levels), 1e-3)
     bounds = float(structure.lower[-1]), float(structure.upper[-1])
     return Parameter(f"cor|{label(term)}", estimate, error, deviance, *bounds)

@@ -85,15 +85,15 @@ def _chosen(every: Sequence[Parameter], chosen: Any, coefficients: Sequence[str]
     if isinstance(chosen, str) and chosen in kinds:
         return [parameter for parameter in every if kinds[chosen](parameter.name)]
     names = [chosen] if isinstance(chosen, str) else list(chosen)
-    known = {parameter.name: parameter for parameter in every}
+    by_name = {parameter.name: parameter for parameter in every}
     for name in names:
-        if name not in known:
-            hint = did_you_mean(str(name), list(known))
+        if name not in by_name:
+            hint = did_you_mean(str(name), list(by_name))
             raise UsageError(
-                f"parameters={name!r}: choose 'beta', 'theta', 'all', or among {', '.join(known)}"
+                f"parameters={name!r}: choose 'beta', 'theta', 'all', or among {', '.join(by_name)}"
                 + (f"; {hint}" * bool(hint))
             )
-    return [known[name] for name in names]
+    return [by_name[name] for name in names]
 
 
 def intervals(fitted: Any, level: float, chosen: Any) -> pd.DataFrame:
