@@ -1,4 +1,4 @@
-# make demo | test | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
+# make demo | test | interpreted | kernels | dials | check | check-slow | bench | clean.  Everything happens in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -14,14 +14,15 @@ export PIP_NO_INPUT := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test kernels check check-slow format lint types contracts dials bench bench-large constraints clean
+.PHONY: help demo test interpreted kernels check check-slow format lint types contracts dials bench bench-large constraints clean
 
 help:
 	@echo 'make demo        fit a mixed model to 73,421 real ratings in a Parquet lake, and show what comes out'
 	@echo 'make test        the tests (two processes; JOBS=4 for more)'
+	@echo 'make interpreted the tests of kernels without compilation: the interpreter checks every index'
 	@echo 'make kernels     the numerical tests under every OpenBLAS kernel that this processor runs'
 	@echo 'make dials       how the package is written, in figures, with the limits that the tests hold'
-	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels'
+	@echo 'make check       what CI runs: format, lint, types, import contracts, tests, README examples, kernels both ways'
 	@echo 'make check-slow  the same with the slow tests'
 	@echo 'make bench       the benchmarks behind the README, small enough for some minutes'
 	@echo 'make bench-large the same at the size of their claims: hours, 12 GiB, 20 GB of disk'
@@ -52,10 +53,13 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev
 	$(PYTEST) -m 'not slow' --record-durations build/durations.txt
 
+interpreted: $(VENV)/.dev
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest -q -p no:xdist -m 'interpreted and not slow'
+
 kernels: $(VENV)/.dev
 	@$(BIN)/python .ci/kernels $(BIN)/python $(NUMERICAL)
 
-check: format lint types contracts test kernels
+check: format lint types contracts test interpreted kernels
 
 check-slow: format lint types contracts kernels
 	$(PYTEST) --record-durations build/durations-slow.txt

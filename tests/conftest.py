@@ -44,6 +44,17 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
     terminalreporter.write_line(f"{lines[0]}; the slowest {len(slowest)} are in {target}")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: Any) -> Any:
+    """Skip tests of LLVM intrinsics where kernels run as plain Python (NUMBA_DISABLE_JIT=1)."""
+    try:
+        return (yield)
+    except NotImplementedError as error:
+        if os.environ.get("NUMBA_DISABLE_JIT") != "1" or "not usable in pure-python" not in str(error):
+            raise
+        pytest.skip(f"needs the compiler: {error}")
+
+
 @pytest.fixture(scope="session")
 def project() -> Path:
     """The root of the checkout."""

@@ -127,7 +127,7 @@ def test_the_changelog_knows_this_version(project):
     assert headings[0] == bigmm.__version__
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "dials", "check", "check-slow", "bench", "clean"])
+@pytest.mark.parametrize("target", ["demo", "test", "interpreted", "dials", "check", "check-slow", "bench", "clean"])
 def test_make_knows_its_targets(project, target):
     done = subprocess.run(["make", "--dry-run", target], cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

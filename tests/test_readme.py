@@ -22,7 +22,7 @@ def without_times(text: str) -> str:
     return TIMES.sub(", ... s (...)", text).rstrip()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/iterative.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/iterative.md", "docs/extending/statistic.md"])
 def test_examples_print_what_the_page_says(project, page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = BLOCK.findall((project / page).read_text())

@@ -14,7 +14,7 @@ from bigmm.design.formula.linear import LinearPart
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnProduct:
     """One coefficient's column as a product.
 
     Parameters
@@ -65,7 +65,7 @@ class FixedPart:
     """
 
     terms: tuple[Term, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[ColumnProduct, ...]
     levels: Mapping[str, int]
 
 
@@ -73,7 +73,7 @@ def fixed_part_of(builder: Builder, part: LinearPart) -> FixedPart:
     """The terms of a learned design, in the order of its coefficients."""
     nodes = part.factors
     levels: dict[str, int] = {}
-    columns: list[Column] = []
+    columns: list[ColumnProduct] = []
     parts: dict[int, list[tuple[list[int], list[tuple[str, bool, bool]]]]] = {}
     for scoped, fields in builder.fixed_terms():
         start = len(columns)
@@ -89,14 +89,14 @@ def fixed_part_of(builder: Builder, part: LinearPart) -> FixedPart:
     return FixedPart(tuple(_term(products) for products in parts.values()), tuple(columns), levels)
 
 
-def _columns(fields: Sequence[Any]) -> list[Column]:
+def _columns(fields: Sequence[Any]) -> list[ColumnProduct]:
     """The columns of a product of factors, in the order of their names: the first factor varies fastest."""
     out = []
     for atoms in product(*(field.atoms for field in reversed(fields))):
         numbers = [atom for atom in reversed(atoms) if isinstance(atom, Numeric)]
         numeric = tuple(f"{atom.text}[{atom.component}]" for atom in numbers)
         codings = {atom.column: atom.coding for atom in atoms if not isinstance(atom, Numeric)}
-        out.append(Column(numeric, codings))
+        out.append(ColumnProduct(numeric, codings))
     return out
 
 

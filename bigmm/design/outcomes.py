@@ -73,8 +73,7 @@ def level_number(levels: Levels, label: str) -> int:
         word = {"True": "1", "False": "0"}.get(label, label)
         with suppress(InvalidOperation, pa.ArrowInvalid):
             candidates.append(pa.array([Decimal(word)]))
-    found = [int(levels.numbers(pa.chunked_array([values]))[0]) for values in candidates]
-    return max(found)
+    return max(int(levels.numbers(pa.chunked_array([values]))[0]) for values in candidates)
 
 
 def outcomes(levels: Levels, success: Sequence[str] | None) -> Outcomes:
@@ -109,10 +108,10 @@ def check_outcomes(
         raise DataError(f"the response {name!r} has one level{rows} ({shown(labels)}): there is nothing to model")
     if success is None:
         if len(labels) > 2 and complete:
-            rest = f"[{', '.join(labels[1:])}]" if len(labels) <= MOST_SHOWN else "[...]"
+            others = f"[{', '.join(labels[1:])}]" if len(labels) <= MOST_SHOWN else "[...]"
             raise UsageError(
                 f"the response {name!r} has {len(labels)} levels ({shown(labels)}), and a binomial response has two: "
-                f"say which count as 1, such as success={labels[-1]}; success={rest} is R's rule, all but the first "
+                f"say which count as 1, such as success={labels[-1]}; success={others} is R's rule, all but the first "
                 f"level (on the command line --success, once for each level)"
             )
         return

@@ -72,26 +72,26 @@ def _pieces(x: float, log_x: float) -> tuple[float, float, float]:
 
 
 @device
-def _log_likelihood(y: float, log_mu: float, log_rest: float, phi: float) -> float:
+def _log_likelihood(y: float, log_mu: float, log_failure: float, phi: float) -> float:
     """Log density of y without -log y - log(1 - y): about -phi KL(mu, y), so that a large phi cancels nothing."""
-    log_phi, mu, rest = math.log(phi), math.exp(log_mu), math.exp(log_rest)
+    log_phi, mu, failure = math.log(phi), math.exp(log_mu), math.exp(log_failure)
     gammas = (
         _log_gamma_piece(phi * mu, log_phi + log_mu)
-        + _log_gamma_piece(phi * rest, log_phi + log_rest)
+        + _log_gamma_piece(phi * failure, log_phi + log_failure)
         - _log_gamma_piece(phi, log_phi)
     )
-    divergence = relative_entropy(mu, y) + relative_entropy(rest, 1.0 - y)
+    divergence = relative_entropy(mu, y) + relative_entropy(failure, 1.0 - y)
     return gammas - HALF_LOG_TWO_PI - phi * divergence
 
 
 @device
 def _score(link_id: int, y: float, w: float, eta: float, phi: float) -> tuple[float, float, float, float, float, float]:
-    log_mu, log_rest, a, b, ga, gb, g_slope = unit_tails(link_id, eta)
+    log_mu, log_failure, a, b, ga, gb, g_slope = unit_tails(link_id, eta)
     log_phi = math.log(phi)
     ea, ma, na = _pieces(math.exp(log_phi + log_mu), log_phi + log_mu)
-    eb, mb, nb = _pieces(math.exp(log_phi + log_rest), log_phi + log_rest)
+    eb, mb, nb = _pieces(math.exp(log_phi + log_failure), log_phi + log_failure)
     g = ga + a
-    pull = phi * a * math.exp(log_mu) * (math.log(y) - math.log1p(-y) - log_mu + log_rest)
+    pull = phi * a * math.exp(log_mu) * (math.log(y) - math.log1p(-y) - log_mu + log_failure)
     d1 = pull + a * ea - b * eb
     fisher = a * a * (ea - ma) + b * b * (eb - mb)
     observed = b * (gb * eb - b * mb) - a * (ga * ea + a * ma) - pull * g
@@ -101,18 +101,18 @@ def _score(link_id: int, y: float, w: float, eta: float, phi: float) -> tuple[fl
         - a * (ea * (ga * ga + (g_slope - a * ga)) + 3.0 * a * ga * ma + a * a * (ma - na))
         - pull * (g * g + g_slope)
     )
-    ll = _log_likelihood(y, log_mu, log_rest, phi)
+    ll = _log_likelihood(y, log_mu, log_failure, phi)
     return w * ll, w * d1, w * fisher, w * observed, w * fisher_slope, w * observed_slope
 
 
 @device
 def _dispersion_derivatives(link_id: int, y: float, w: float, eta: float, phi: float) -> tuple[float, float, float]:
-    log_mu, log_rest, a, b, ga, gb, _ = unit_tails(link_id, eta)
-    log_phi, mu, rest = math.log(phi), math.exp(log_mu), math.exp(log_rest)
+    log_mu, log_failure, a, b, ga, gb, _ = unit_tails(link_id, eta)
+    log_phi, mu, failure = math.log(phi), math.exp(log_mu), math.exp(log_failure)
     ea, ma, na = _pieces(phi * mu, log_phi + log_mu)
-    eb, mb, nb = _pieces(phi * rest, log_phi + log_rest)
-    pull = phi * a * mu * (math.log(y) - math.log1p(-y) - log_mu + log_rest)
-    divergence = relative_entropy(mu, y) + relative_entropy(rest, 1.0 - y)
+    eb, mb, nb = _pieces(phi * failure, log_phi + log_failure)
+    pull = phi * a * mu * (math.log(y) - math.log1p(-y) - log_mu + log_failure)
+    divergence = relative_entropy(mu, y) + relative_entropy(failure, 1.0 - y)
     observed = b * (gb * mb - b * (mb - nb)) - a * (ga * ma + a * (ma - na)) - pull * (ga + a)
     return (
         w * (ea + eb - _pieces(phi, log_phi)[0] - phi * divergence),
@@ -142,8 +142,8 @@ def _deviance(y: float, w: float, mu: float, phi: float) -> float:
         eta += step
         if abs(step) < 1e-12 * (1.0 + abs(eta)):
             break
-    log_mu, log_rest, _a, _b, _ga, _gb, _slope = unit_tails(LOGIT, eta)
-    best = _log_likelihood(y, log_mu, log_rest, phi)
+    log_mu, log_failure, _a, _b, _ga, _gb, _slope = unit_tails(LOGIT, eta)
+    best = _log_likelihood(y, log_mu, log_failure, phi)
     return 2.0 * w * max(best - _log_likelihood(y, math.log(mu), math.log1p(-mu), phi), 0.0)
 
 

@@ -21,10 +21,17 @@ LINK_SPELLINGS = {
 
 
 def family(name: str | Family, link: str | None = None) -> Family:
-    """The family of that name; ``link`` None takes its default (logit, log; inverse for gamma as in R).
+    """The family of a name and a link.
 
-    Spellings of other packages are understood ("Gamma", "inverse.gaussian", "nb"); raises UsageError for unknown names
-    and for pairs whose mean cannot be of that family.
+    Parameters
+    ----------
+    name : a name of the registry, another package's spelling of it ("Gamma", "inverse.gaussian", "nb"), or a family.
+    link : name of the link. None takes the family's default.
+
+    Raises
+    ------
+    UsageError
+        The name is unknown, or the link does not go with the family.
     """
     if isinstance(name, Family):
         return name if link is None else family(name.name, link)
@@ -42,15 +49,14 @@ CALL = re.compile(r"([A-Za-z][\w.]*)\s*\(\s*(?:link\s*=\s*)?['\"]?([\w./^]+)['\"
 
 _NOT_HERE = "it is not available"
 _BY_LINK = "it is a link: write family='bernoulli', link={0!r}"
-_ELSEWHERE = {
+FAMILIES_ELSEWHERE = {
     "logistic": "write family='bernoulli', whose link is the logit",
     **{link: _BY_LINK.format(link) for link in SIGMOID_LINKS},
     **dict.fromkeys(("quasi", "quasipoisson", "quasibinomial", "quasibinom"), f"{_NOT_HERE}, for it has no likelihood"),
-    **dict.fromkeys(("beta", "betafamily", "betabinomial", "tweedie", "nbinom1", "nb1", "student", "t"), _NOT_HERE),
-    **dict.fromkeys(("zip", "zinb", "zipoisson", "truncatedpoisson", "hurdle"), _NOT_HERE),
+    **dict.fromkeys(("betabinomial", "tweedie", "nbinom1", "nb1", "student", "t", "zip", "zinb"), _NOT_HERE),
+    **dict.fromkeys(("zipoisson", "hurdle", "truncatednbinom1", "truncatednbinom2"), _NOT_HERE),
     **dict.fromkeys(("lognormal", "ordinal", "cumulative", "multinomial", "categorical"), _NOT_HERE),
 }
-FAMILIES_ELSEWHERE = {folded: hint for folded, hint in _ELSEWHERE.items() if folded not in FAMILY_SPELLINGS}
 """Folded names of other packages' families, and what to say of them."""
 
 LINKS_ELSEWHERE = {

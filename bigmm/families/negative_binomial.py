@@ -50,8 +50,8 @@ def _log_likelihood(y: float, mu: float, log_mu: float, phi: float) -> float:
         return gammas - y * math.log1p(phi / mu) - phi * math.log1p(mu / phi)
     # About the Poisson log-likelihood, its limit: the gamma functions by Stirling, no difference of large numbers.
     poisson = y * log_mu - mu
-    rest = stirling_error(phi + y) - stirling_error(phi) - 0.5 * math.log1p(y / phi)
-    return poisson + (y - mu) * x + (y + phi) * log1p_minus(x) + rest
+    remainder = stirling_error(phi + y) - stirling_error(phi) - 0.5 * math.log1p(y / phi)
+    return poisson + (y - mu) * x + (y + phi) * log1p_minus(x) + remainder
 
 
 @device

@@ -27,28 +27,25 @@ OUTSIDE = -math.inf
 compiled = njit(nogil=True, error_model="numpy")
 
 
-@compiled
-def _unknown(*arguments):  # type: ignore[no-untyped-def]
-    raise ValueError("no family has this number")
-
-
 def branches(functions: Sequence[Device], first: int = 0) -> Any:
     """Compile a function (family_id, *arguments) that calls the function of the family with that number.
+
+    Four families at a time, which is less to compile than a function for each of them.
 
     Parameters
     ----------
     functions : one device function for each family, in the order of the numbers.
     first : number of the first of these families.
     """
-    if not functions:
-        return _unknown
-    # Four families at a time, which is less to compile than a function for each family.
-    padded: list[Device] = [*functions[:4], *[_unknown] * 3]
-    a, b, c, d = padded[:4]
-    others = branches(functions[4:], first + 4)
+    end = first + len(functions)
+    # Numbers from `end` on raise, so what fills the places is never called. It has the type of the others: numba takes
+    # a function that only raises for one that returns None, and would not know the type of what is returned.
+    a, b, c, d = [*functions[:4], *[functions[-1]] * 3][:4]
+    others = branches(functions[4:], first + 4) if len(functions) > 4 else None
 
     @compiled
-    def _choose(family_id, *arguments):  # type: ignore[no-untyped-def]
+    def choose(family_id, *arguments):  # type: ignore[no-untyped-def]
+        """The function of one of four families, or the branches of the others."""
         if family_id == first:
             return a(*arguments)
         if family_id == first + 1:
@@ -57,9 +54,22 @@ def branches(functions: Sequence[Device], first: int = 0) -> Any:
             return c(*arguments)
         if family_id == first + 3:
             return d(*arguments)
-        return others(family_id, *arguments)
+        return others(family_id, *arguments)  # type: ignore[misc]
 
-    return _choose
+    @compiled
+    def choose_last(family_id, *arguments):  # type: ignore[no-untyped-def]
+        """The function of one of the last families."""
+        if family_id < first or family_id >= end:
+            raise ValueError("no family has this number")
+        if family_id == first:
+            return a(*arguments)
+        if family_id == first + 1:
+            return b(*arguments)
+        if family_id == first + 2:
+            return c(*arguments)
+        return d(*arguments)
+
+    return choose_last if others is None else choose
 
 
 _records = tuple(FAMILIES.values())

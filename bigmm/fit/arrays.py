@@ -14,9 +14,9 @@ from bigmm.blocks.matrices import MatrixGram
 from bigmm.errors import DataError, MemoryLimitError, UsageError
 from bigmm.execute import Executor, cut_lanes, executor
 from bigmm.execute.clock import Clock
-from bigmm.fit.lambda_fn import checked, start_and_bounds
 from bigmm.fit.options import Settings, settings
 from bigmm.objective.general import GeneralCriterion, factor_kind
+from bigmm.objective.lambda_function import checked_lambda, start_and_bounds
 from bigmm.optimize import Problem, minimize
 from bigmm.optimize.nlopt_methods import algorithm
 from bigmm.planning import memory
@@ -106,7 +106,7 @@ def lmm_from_arrays(
     with clock("open"):
         arrays = _open({"Z": Z, "X": X, "y": y, "weights": weights, "offset": offset})
         names = _names(arrays["X"], x_names)
-        function = checked(lambda_fn, arrays["Z"].shape[1])
+        function = checked_lambda(lambda_fn, arrays["Z"].shape[1])
         function(start)
         rows = partition_matrices(arrays, partition_bytes=partition_bytes, chunk_rows=_chunk_rows(chunk_rows))
     with clock("accumulate"):
@@ -144,9 +144,9 @@ def _accumulate(
     n, q, p = arrays["y"].shape[0], arrays["Z"].shape[1], arrays["X"].shape[1]
     one = memory.matrix_accumulator_bytes(q, p, arrays["Z"].nbytes // 8)
     largest = max(part.nbytes for part in rows)
-    needed = memory.matrix_pass_bytes(q, p, largest, len(rows), workers.n_workers)
-    if needed > how.memory_limit:
-        sizes = (needed / 2**30, largest / 2**20, how.memory_limit / 2**30)
+    nbytes = memory.matrix_pass_bytes(q, p, largest, len(rows), workers.n_workers)
+    if nbytes > how.memory_limit:
+        sizes = (nbytes / 2**30, largest / 2**20, how.memory_limit / 2**30)
         raise MemoryLimitError(
             f"the pass over the rows needs about {sizes[0]:.1f} GiB with {workers.n_workers} workers and chunks of "
             f"{sizes[1]:.0f} MiB but the limit is {sizes[2]:.1f} GiB: raise memory_limit, use smaller chunks "
@@ -160,21 +160,21 @@ def _accumulate(
     return assemble_matrices(sums, shift)
 
 
-def _open(given: Mapping[str, Any]) -> dict[str, MatrixRows]:
+def _open(arguments: Mapping[str, Any]) -> dict[str, MatrixRows]:
     """The arrays that were given, their shapes checked against each other."""
-    arrays = {name: open_matrix(values, name) for name, values in given.items() if values is not None}
+    arrays = {name: open_matrix(values, name) for name, values in arguments.items() if values is not None}
     for name in ("y", "X", "Z"):
         if name not in arrays:
             raise UsageError(f"{name} is missing: lmm_from_arrays needs y (n,), X (n, p) and Z (n, q)")
     n = arrays["y"].shape[0] if arrays["y"].shape else 0
     for name, array in arrays.items():
-        wanted = 2 if name in ("X", "Z") else 1
-        if len(array.shape) != wanted:
-            shape = "(n, columns)" if wanted == 2 else "(n,)"
+        dimensions = 2 if name in ("X", "Z") else 1
+        if len(array.shape) != dimensions:
+            shape = "(n, columns)" if dimensions == 2 else "(n,)"
             raise UsageError(f"{name} must have shape {shape}, got {array.shape}")
         if array.shape[0] != n:
             raise UsageError(f"{name} has {array.shape[0]} rows but y has {n}")
-        if wanted == 2 and array.shape[1] == 0:
+        if dimensions == 2 and array.shape[1] == 0:
             raise UsageError(f"{name} has no columns")
     if n == 0:
         raise DataError("y has no rows")
@@ -213,9 +213,9 @@ def _check_start(criterion: GeneralCriterion, start: np.ndarray) -> None:
 
 def _check_memory(kind: str, factor_bytes: int, q: int, limit: int) -> None:
     """Raises MemoryLimitError when a factor of M, M itself and the products that make it do not fit."""
-    needed = memory.matrix_solver_bytes(factor_bytes)
-    if needed > limit:
+    nbytes = memory.matrix_solver_bytes(factor_bytes)
+    if nbytes > limit:
         raise MemoryLimitError(
-            f"the {kind} Cholesky factor of {q} random effects needs about {needed / 2**30:.1f} GiB "
+            f"the {kind} Cholesky factor of {q} random effects needs about {nbytes / 2**30:.1f} GiB "
             f"but the limit is {limit / 2**30:.1f} GiB: raise memory_limit, or use fewer random effects"
         )

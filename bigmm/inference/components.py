@@ -64,18 +64,18 @@ def component_labels(gram: Gram) -> tuple[np.ndarray, ...]:
 def largest_component(gram: Gram) -> int:
     """Columns of Z in the largest component."""
     labels = component_labels(gram)
-    size = np.zeros(max(int(own.max(initial=0)) for own in labels) + 1, np.int64)
-    for term, own in zip(gram.terms, labels, strict=True):
-        size += term.width * np.bincount(own, minlength=len(size))
+    size = np.zeros(max(int(labels_of_term.max(initial=0)) for labels_of_term in labels) + 1, np.int64)
+    for term, labels_of_term in zip(gram.terms, labels, strict=True):
+        size += term.width * np.bincount(labels_of_term, minlength=len(size))
     return int(size.max(initial=0))
 
 
 def batches(gram: Gram) -> Iterator[Batch]:
     """All components of a Gram whose terms are penalized, in batches of one shape."""
     labels = component_labels(gram)
-    n_components = max(int(own.max(initial=-1)) for own in labels) + 1
-    counts = np.stack([np.bincount(own, minlength=n_components) for own in labels], axis=1)
-    ranks = [_ranks(own, n_components) for own in labels]
+    n_components = max(int(labels_of_term.max(initial=-1)) for labels_of_term in labels) + 1
+    counts = np.stack([np.bincount(labels_of_term, minlength=n_components) for labels_of_term in labels], axis=1)
+    ranks = [_ranks(labels_of_term, n_components) for labels_of_term in labels]
     shapes, shape_of = np.unique(counts, axis=0, return_inverse=True)
     widths = tuple(term.width for term in gram.terms)
     order = np.argsort(shape_of, kind="stable")
@@ -100,7 +100,7 @@ def _ranks(labels: np.ndarray, n_components: int) -> np.ndarray:
 
 
 def _batch(gram: Gram, labels, ranks, members: np.ndarray, counts: tuple[int, ...], widths: tuple[int, ...]) -> Batch:
-    n_components = max(int(own.max(initial=-1)) for own in labels) + 1
+    n_components = max(int(labels_of_term.max(initial=-1)) for labels_of_term in labels) + 1
     slot = np.full(n_components, -1, np.int64)
     slot[members] = np.arange(len(members))
     starts = np.concatenate([[0], np.cumsum([c * w for c, w in zip(counts, widths, strict=True)])]).astype(np.int64)

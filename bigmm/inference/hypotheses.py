@@ -95,9 +95,9 @@ def _from_texts(texts: Sequence[str], names: tuple[str, ...]) -> Hypotheses:
             forms = [_linear(side, text, names) for side in sides] or [(np.zeros(len(names)), 0.0)]
             if len(forms) == 1:
                 forms.append((np.zeros(len(names)), 0.0))
-            for left, right in pairwise(forms):
-                rows.append(left[0] - right[0])
-                values.append(right[1] - left[1])
+            for first, second in pairwise(forms):
+                rows.append(first[0] - second[0])
+                values.append(second[1] - first[1])
                 labels.append(
                     _restored(single.strip(), names) if len(forms) == 2 else _label(rows[-1], values[-1], names)
                 )

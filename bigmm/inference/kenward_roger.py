@@ -135,8 +135,8 @@ def _add(total: _Totals, batch: Batch, lams: Sequence[np.ndarray], directions: S
         total.slopes[i] += ((b_block * weighted).transpose(0, 2, 1) @ moved[i]).sum(axis=0)
         total.mixed[i] += ((b2 * weighted).transpose(0, 2, 1) @ moved[i]).sum(axis=0)
         part = batch.slices[direction.term]
-        own = _levels(n2[:, part, part], batch.counts[direction.term], batch.widths[direction.term])
-        total.mixed_traces[i] += float(np.einsum("n,nlalb,ab->", weight, own, direction.matrix, optimize=True))
+        block = _levels(n2[:, part, part], batch.counts[direction.term], batch.widths[direction.term])
+        total.mixed_traces[i] += float(np.einsum("n,nlalb,ab->", weight, block, direction.matrix, optimize=True))
         image = (n_block @ moved[i]) * weighted
         for j in range(i + 1):
             added = (image.transpose(0, 2, 1) @ moved[j]).sum(axis=0)

@@ -156,5 +156,5 @@ def fixed_squares(gram: Gram) -> np.ndarray:
             pairs = sparse.csr_array((block.data[:, 0, 0], block.indices, block.indptr), shape=shape)
             row.append(maps[a].T @ ((pairs if j < k else pairs.T) @ maps[b]))
         rows.append(np.concatenate(row, axis=1))
-    own = np.concatenate(rows)
-    return np.block([[own, dense], [dense.T, gram.xy[:-1, :-1]]])
+    squares = np.concatenate(rows)
+    return np.block([[squares, dense], [dense.T, gram.xy[:-1, :-1]]])

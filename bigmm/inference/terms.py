@@ -13,7 +13,7 @@ from itertools import product
 
 import numpy as np
 
-from bigmm.design.fixed_terms import Column, FixedPart, Term
+from bigmm.design.fixed_terms import ColumnProduct, FixedPart, Term
 
 TYPES = ("I", "II", "III")
 
@@ -45,7 +45,7 @@ def _averages(part: FixedPart, term: Term, factor: str) -> list[np.ndarray]:
     return list(np.eye(levels))
 
 
-def _weighted(column: Column, chosen: Mapping[str, np.ndarray], levels: Mapping[str, int]) -> float:
+def _weighted(column: ColumnProduct, chosen: Mapping[str, np.ndarray], levels: Mapping[str, int]) -> float:
     value = 1.0
     for factor, weights in chosen.items():
         value *= float(weights @ column.codings[factor]) if factor in column.codings else float(weights.sum())
@@ -76,10 +76,10 @@ def type_one_or_two(part: FixedPart, term: Term, root: np.ndarray, positions: Se
     root : see `sequential`, of the estimable columns. positions : (p_estimable,) their coefficients.
     """
     place = {position: number for number, position in enumerate(positions)}
-    own = [place[position] for position in term.positions if position in place]
+    tested = [place[position] for position in term.positions if position in place]
     if kind == "I":
-        return sequential(root, range(len(positions)))[own]
+        return sequential(root, range(len(positions)))[tested]
     after = {position for other in part.terms if other.holds(term) for position in other.positions}
     last = [place[position] for position in positions if position in after]
-    first = [number for number in range(len(positions)) if number not in own and number not in last]
-    return sequential(root, [*first, *own, *last])[len(first) : len(first) + len(own)]
+    first = [number for number in range(len(positions)) if number not in tested and number not in last]
+    return sequential(root, [*first, *tested, *last])[len(first) : len(first) + len(tested)]

@@ -98,9 +98,9 @@ def _independent(inference: LinearInference, matrix: np.ndarray, values: np.ndar
     values = np.broadcast_to(np.asarray(values, float), (len(rows),))
     if not len(rows):
         return rows, values
-    left, sizes, directions = np.linalg.svd(rows, full_matrices=False)
+    combinations, sizes, directions = np.linalg.svd(rows, full_matrices=False)
     large = sizes > 1e-8 * sizes.max(initial=0.0)
-    reduced = (left[:, large].T @ values) / sizes[large]
+    reduced = (combinations[:, large].T @ values) / sizes[large]
     if not np.allclose(rows @ (directions[large].T @ reduced), values, atol=1e-8 * (1.0 + np.abs(values).max())):
         raise UsageError("the hypotheses contradict each other: no coefficients fulfil all of them")
     span = directions[large]

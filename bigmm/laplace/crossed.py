@@ -18,7 +18,7 @@ from bigmm.families import Family
 from bigmm.laplace.leverages import third_order_sums
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters, ProbedEngine
 from bigmm.laplace.totals import Sums, summed, working_part
-from bigmm.laplace.wiring import Rows, Wiring, gram_of
+from bigmm.laplace.wiring import Predictor, Rows, Wiring, gram_of
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
@@ -97,7 +97,7 @@ class CrossedLaplace:
         """One look at all rows."""
         self.passes += 1
         m = (len(beta) if with_x else 0) + 1
-        task = working_part, self.rules, beta, effects, phi, observed, with_x, self.solver.dtype
+        task = working_part, self.rules, Predictor(beta, effects, phi, observed), with_x, self.solver.dtype
         return summed(self.held.fold, self.wiring, m, self.solver.dtype, *task)
 
     def gram(self, sums: Sums) -> Gram:
@@ -240,7 +240,7 @@ class CrossedLaplace:
     def _gradient(self, at: AtMode, found: Leverages) -> tuple[np.ndarray, Terms]:
         """The gradient, and Z' times that of log|M| in the linear predictor."""
         parameters, score, u = self.parameters, at.sums.score, at.mode.u
-        point = (at.mode.beta, at.effects, at.phi, self.observed)
+        point = Predictor(at.mode.beta, at.effects, at.phi, self.observed)
         third = third_order_sums(
             self.held.fold, self.wiring, self.rules, self.windows, point, parameters.with_phi, found
         )

@@ -88,7 +88,7 @@ def _groups(indptr, columns, refs, offset, look, hopeless):
     while size < 2 * widest:
         size *= 2
     slots, stamps = np.empty(size, np.int64), np.full(size, -1, np.int64)
-    member, first, found = np.empty(n, np.int64), np.empty(n, np.int64), 0
+    member, first, count = np.empty(n, np.int64), np.empty(n, np.int64), 0
     for level in range(len(indptr) - 1):
         rows = indptr[level + 1] - indptr[level]
         part = np.int64(2)
@@ -96,13 +96,13 @@ def _groups(indptr, columns, refs, offset, look, hopeless):
             part *= 2
         mask = part - 1
         for i in range(indptr[level], indptr[level + 1]):
-            at = np.int64(_hash(columns, refs, offset, i) & np.uint64(mask))
-            while stamps[at] == level and not _same(columns, refs, offset, i, first[slots[at]]):
-                at = (at + 1) & mask
-            if stamps[at] != level:
-                stamps[at], slots[at], first[found] = level, found, i
-                found += 1
-            member[i] = slots[at]
-            if i + 1 == look and found > hopeless * look:
+            slot = np.int64(_hash(columns, refs, offset, i) & np.uint64(mask))
+            while stamps[slot] == level and not _same(columns, refs, offset, i, first[slots[slot]]):
+                slot = (slot + 1) & mask
+            if stamps[slot] != level:
+                stamps[slot], slots[slot], first[count] = level, count, i
+                count += 1
+            member[i] = slots[slot]
+            if i + 1 == look and count > hopeless * look:
                 return member[:0], first[:0]
-    return member, first[:found]
+    return member, first[:count]

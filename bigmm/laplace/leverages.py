@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from bigmm.laplace import third_order
+from bigmm.laplace.records import FlatThirdOrder
 from bigmm.laplace.totals import add_windows, each_in_order
-from bigmm.laplace.wiring import Rows, Rules, Wiring, local
+from bigmm.laplace.wiring import Predictor, Rows, Rules, Wiring, local
 from bigmm.objective.factorization import Leverages
 
 
@@ -26,21 +27,18 @@ class ThirdOrder:
     z_phi: tuple[np.ndarray, ...]
 
 
-def third_order_part(
-    rows: Rows, j_cross, rules: Rules, beta, effects, phi, observed, with_phi, known, sampled
-) -> tuple:
+def third_order_part(rows: Rows, j_cross, rules: Rules, predictor: Predictor, with_phi, known, sampled) -> tuple:
     """One shard's third-order sums; j_cross: its known blocks between levels, flat; a pure task."""
-    h, model, arrays = np.empty(len(rows.y)), rules.model(rows, 1), rows.arrays()
-    third_order.known_leverages(arrays, model, local(rows, known), j_cross, h)
+    h, model, record = np.empty(len(rows.y)), rules.record(rows, 1), rows.record()
+    third_order.known_leverages(record, model, local(rows, known), j_cross, h)
     if sampled is not None:
         start, rest, weight = sampled
         left, right = (lanes(local(rows, terms, (-1, len(weight)))) for terms in (start, rest))
         left *= lanes(weight)
-        third_order.sampled_leverages(arrays, model, left, right, h)
-    p, q = len(beta), int((rows.windows[:, 1] * rules.width).sum())
-    out = (np.zeros(p), np.zeros(p), np.zeros(q), np.zeros(2 + p), np.zeros(q if with_phi else 0))
-    b = local(rows, effects)
-    third_order.third_order_sums(arrays, model, beta, b, phi, observed, with_phi, h, *out)
+        third_order.sampled_leverages(record, model, left, right, h)
+    p, q = len(predictor.beta), int((rows.windows[:, 1] * rules.width).sum())
+    out = FlatThirdOrder(np.zeros(p), np.zeros(p), np.zeros(q), np.zeros(2 + p), np.zeros(q if with_phi else 0))
+    third_order.third_order_sums(record, model, predictor.record(rows), with_phi, h, out)
     return rows.windows, *out
 
 
@@ -51,26 +49,34 @@ def lanes(x: np.ndarray) -> np.ndarray:
 
 
 def third_order_sums(
-    fold: Callable, wiring: Wiring, rules: Rules, entry_windows: list, at: tuple, with_phi: bool, found: Leverages
+    fold: Callable,
+    wiring: Wiring,
+    rules: Rules,
+    entry_windows: list,
+    predictor: Predictor,
+    with_phi: bool,
+    leverages: Leverages,
 ) -> ThirdOrder:
-    """One look at all rows; at = (beta, effects per term, phi, observed)."""
-    p = len(at[0])
+    """One look at all rows; entry_windows: per shard, those of `Rows`."""
+    p = len(predictor.beta)
     z_c, z_phi = np.zeros(wiring.q), np.zeros(wiring.q)
     out = ThirdOrder(np.zeros(p), np.zeros(p), wiring.terms(z_c), np.zeros(2 + p), wiring.terms(z_phi))
     sizes = wiring.width * wiring.n_levels
 
     def add(part: tuple) -> None:
-        windows, xs, x_c, own_z_c, own_phi, own_z_phi = part
+        windows, xs, x_c, z_c_part, phi_part, z_phi_part = part
         out.xs += xs
         out.x_c += x_c
-        out.phi += own_phi
-        add_windows(z_c, sizes, wiring.width, windows, own_z_c)
+        out.phi += phi_part
+        add_windows(z_c, sizes, wiring.width, windows, z_c_part)
         if with_phi:
-            add_windows(z_phi, sizes, wiring.width, windows, own_z_phi)
+            add_windows(z_phi, sizes, wiring.width, windows, z_phi_part)
 
-    sampled = None if found.start is None else (found.start, found.rest, found.weight)
-    own = [cross_slices(wiring, found.pairs, windows) for windows in entry_windows]
-    each_in_order(fold, add, third_order_part, rules, *at, with_phi, found.known, sampled, per_shard=own)
+    exact = leverages.start is None
+    sampled = None if exact else (leverages.start, leverages.rest, leverages.weight)
+    slices = [cross_slices(wiring, leverages.pairs, windows) for windows in entry_windows]
+    task = third_order_part, rules, predictor, with_phi, leverages.known, sampled
+    each_in_order(fold, add, *task, per_shard=slices)
     return out
 
 
@@ -87,17 +93,14 @@ def cross_slices(wiring: Wiring, pairs: dict, windows: np.ndarray) -> np.ndarray
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
-def spread_part(rows: Rows, rules: Rules, beta, effects, phi, observed, with_phi, start, rest, along_x, along_z) -> Any:
+def spread_part(rows: Rows, rules: Rules, predictor: Predictor, with_phi, start, rest, along_x, along_z) -> Any:
     """(nv, P) of one shard: see `third_order.sampled_spread`; a pure task."""
     nv, n_psi = start[0].shape[-1], along_x.shape[1]
     out, shape = np.zeros((nv, n_psi)), (-1, nv)
     third_order.sampled_spread(
-        rows.arrays(),
-        rules.model(rows, 1),
-        beta,
-        local(rows, effects),
-        phi,
-        observed,
+        rows.record(),
+        rules.record(rows, 1),
+        predictor.record(rows),
         with_phi,
         local(rows, start, shape),
         local(rows, rest, shape),

@@ -1,4 +1,4 @@
-"""The mode of one level's random effects by Newton's method."""
+"""The mode of one level's random effects by Newton's method (docs/theory/laplace.md, "The mode")."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from bigmm.families.scores import score
+from bigmm.laplace.records import LevelSums, NewtonScratch
 from bigmm.laplace.small import column, copy, factor_scaled, multiply, multiply_transposed, solve
 
 MAX_LOOKS = 200
@@ -17,12 +18,32 @@ CLOSE = 1e-3
 
 
 @njit(cache=True, nogil=True)
-def modes(lo, hi, family, link, indptr, columns, xc, zc, y, w, offset, beta, lam, phi, u, eta0, values):
-    """Modes of levels lo..hi: u (q, k) in and out; eta0 (rows of the block,) X beta + offset; values (hi - lo,) the sum
-    of ll less |u|^2 / 2. Returns the number of levels without a mode."""
-    k = len(zc)
-    zs, step, b, ul, old = np.empty(k), np.empty(k), np.empty(k), np.empty(k), np.empty(k)
-    observed, expected, low, h = np.empty((k, k)), np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
+def modes(block, rows, model, point, u, eta0, value):
+    """Modes of the levels of a block.
+
+    Parameters
+    ----------
+    block, rows, model, point : `records.Block`, `LevelRows`, `LevelModel`, `Point`.
+    u : (q, k) starts, replaced by the modes.
+    eta0 : (rows of the block,) receives X beta + offset.
+    value : (levels of the block,) receives sum ll - |u|^2 / 2.
+
+    Returns
+    -------
+    int : number of levels without a mode.
+    """
+    columns, offset, indptr, xc, beta = rows.columns, rows.offset, rows.indptr, model.xc, point.beta
+    k, (lo, hi) = len(model.zc), block
+    scratch = NewtonScratch(
+        LevelSums(np.empty(k), np.empty((k, k)), np.empty((k, k))),
+        np.empty((k, k)),
+        np.empty((k, k)),
+        np.empty(k),
+        np.empty(k),
+        np.empty(k),
+        np.empty(k),
+    )
+    ul = scratch.u
     start, failures = indptr[lo], 0
     for level in range(lo, hi):
         first, last = indptr[level], indptr[level + 1]
@@ -33,52 +54,32 @@ def modes(lo, hi, family, link, indptr, columns, xc, zc, y, w, offset, beta, lam
             eta0[i - start] = t
         for a in range(k):
             ul[a] = u[level, a] if first < last else 0.0
-        found = False
-        for attempt in range(2):  # from where it was, then from zero
-            values[level - lo], found = find_mode(
-                family,
-                link,
-                columns,
-                zc,
-                y,
-                w,
-                first,
-                last,
-                eta0,
-                start,
-                lam,
-                phi,
-                ul,
-                zs,
-                observed,
-                expected,
-                low,
-                h,
-                step,
-                b,
-                old,
-            )
-            if found:
+        settled = False
+        for attempt in range(2):  # from the start, then from zero
+            value[level - lo], settled = find_mode(level, start, rows, model, point, eta0, scratch)
+            if settled:
                 break
             if attempt == 0:
                 ul[:] = 0.0
-        failures += 0 if found else 1
+        failures += 0 if settled else 1
         for a in range(k):
             u[level, a] = ul[a]
     return failures
 
 
 @njit(cache=True, nogil=True)
-def find_mode(
-    family, link, columns, zc, y, w, first, last, eta0, start, lam, phi, u, zs, observed, expected, low, h, step, b, old
-):
-    """Newton's method for rows first..last, u in and out; returns (sum ll - |u|^2 / 2, converged). The rest:
-    scratch."""
-    k = len(u)
+def find_mode(level, start, rows, model, point, eta0, scratch):
+    """Newton's method for the rows of one level, scratch.u in and out; eta0 begins at row ``start``.
+
+    Returns (sum ll - |u|^2 / 2, converged).
+    """
+    lam, u, old, b, step = point.lam, scratch.u, scratch.old, scratch.effects, scratch.step
+    sums, chol, h = scratch.sums, scratch.chol, scratch.h
+    first, last, k = rows.indptr[level], rows.indptr[level + 1], len(u)
     best, gain, halvings = -np.inf, np.inf, 0
     for _ in range(MAX_LOOKS):
         multiply(lam, u, b)
-        value = level_sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected)
+        value = level_sums(first, last, start, rows, model, point.phi, eta0, b, sums)
         for a in range(k):
             value -= 0.5 * u[a] * u[a]
         if not value > -np.inf and best == -np.inf:
@@ -92,13 +93,14 @@ def find_mode(
             halvings += 1
             continue
         # observed weights where they make H positive definite, expected ones elsewhere
-        if not factor_scaled(observed, lam, low, step, h) and not factor_scaled(expected, lam, low, step, h):
+        good = factor_scaled(sums.observed, lam, chol, step, h) or factor_scaled(sums.expected, lam, chol, step, h)
+        if not good:
             return value, False
-        multiply_transposed(lam, zs, step)
+        multiply_transposed(lam, sums.score, step)
         for a in range(k):
             step[a] -= u[a]
             b[a] = step[a]
-        solve(low, step)
+        solve(chol, step)
         gain = 0.0
         for a in range(k):
             gain += step[a] * b[a]
@@ -111,8 +113,14 @@ def find_mode(
 
 
 @njit(cache=True, nogil=True)
-def level_sums(family, link, columns, zc, y, w, first, last, eta0, start, b, phi, zs, observed, expected):
-    """Sum of ll at eta0 + z'b; Z's, Z'WoZ and Z'WeZ (lower triangles) into the buffers."""
+def level_sums(first, last, start, rows, model, phi, eta0, b, sums):
+    """Sum of ll at eta0 + z'b over rows first .. last.
+
+    sums : `records.LevelSums`, receives Z's, Z'WoZ and Z'WeZ (lower triangles).
+    """
+    columns, y, w = rows.columns, rows.y, rows.w
+    family, link, zc = model.family, model.link, model.zc
+    zs, observed, expected = sums.score, sums.observed, sums.expected
     k = len(zc)
     zs[:] = 0.0
     observed[:] = 0.0

@@ -6,6 +6,7 @@ import numpy as np
 
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
+from bigmm.laplace.wiring import Predictor
 from bigmm.objective.factorization import Probing, Terms
 from bigmm.objective.krylov import MOST_PROBES
 from bigmm.objective.montecarlo import ProbeError, parameter_errors
@@ -73,13 +74,13 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     t = len(found.spread)
     places = engine.roots.elements
     traces = [[2.0 * (own[j] @ at.lams[j])[row, column] for j, row, column in places] for own in found.spread]
-    point = (at.mode.beta, at.effects, at.phi, engine.observed)
+    point = Predictor(at.mode.beta, at.effects, at.phi, engine.observed)
     third = None
     if parameters.with_phi:
         third = third_order_sums(engine.held.fold, engine.wiring, engine.rules, engine.windows, point, True, found)
     along_x, along_z = directions(engine, at, third)
     start, rest = (tuple(x[:, :, :t] for x in terms) for terms in (found.start, found.rest))
-    own = engine.rules, *point, parameters.with_phi, start, rest, along_x, along_z
+    own = engine.rules, point, parameters.with_phi, start, rest, along_x, along_z
     out = sum(engine.held.map(spread_part, *own))
     engine.passes += 1 + parameters.with_phi
     n = parameters.n_beta

@@ -15,34 +15,21 @@ from bigmm.families import Family
 from bigmm.laplace import nested_kernels
 from bigmm.laplace.nested_blocks import blocks_of_shard, joined
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
+from bigmm.laplace.records import LevelModel, LevelRows, Point, Trees
 from bigmm.laplace.tree import Forest
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation, no_evaluation
 
 
-def evaluate_shard(
-    forest: Forest, u, model: tuple, beta, lam, phi, places, with_phi: bool, want_gradient: bool
-) -> tuple:
-    """(value and gradient (1 + P,), products (p + n_theta)^2 and pull (D, D) for the curvature, modes (N, K), trees
-    without a mode) of one shard; u: starts, or empty for zeros. Pure."""
-    at, size = model[4], len(beta) + len(places)
-    u = np.array(u) if len(u) else np.zeros((len(forest.parent), int(np.diff(at).max())))
-    out, gram, pull = np.zeros(1 + size + with_phi), np.zeros((size, size)), np.zeros(lam.shape)
-    failures = nested_kernels.trees(
-        (forest.columns, forest.y, forest.w, forest.offset, forest.indptr),
-        (forest.leaves, forest.first, forest.parent),
-        model,
-        beta,
-        lam,
-        phi,
-        places,
-        with_phi,
-        want_gradient,
-        u,
-        out,
-        gram,
-        pull,
-    )
+def evaluate_shard(forest: Forest, u, model: LevelModel, point: Point, want_gradient: bool) -> tuple:
+    """(value and gradient (1 + P,), products (p + m)^2 and pull (D, D) for the curvature, modes (N, K), trees without a
+    mode) of one shard, m elements of lambda; u: starts, or empty for zeros. Pure."""
+    size = len(model.xc) + len(model.elements)
+    u = np.array(u) if len(u) else np.zeros((len(forest.parent), int(np.diff(model.depths).max())))
+    out, gram, pull = np.zeros(1 + model.size), np.zeros((size, size)), np.zeros(point.lam.shape)
+    rows = LevelRows(forest.columns, forest.y, forest.w, forest.offset, forest.indptr)
+    trees = Trees(forest.leaves, forest.first, forest.parent)
+    failures = nested_kernels.tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull)
     return out, gram, pull, u, failures
 
 
@@ -78,10 +65,12 @@ class NestedFactors:
         self.passes = 0
 
     @property
-    def model(self) -> tuple:
-        """What the kernels take, see `nested_kernels.trees`."""
-        same = self.observed or self.family.canonical
-        return self.family.family_id, self.family.link_id, self.xc, self.zc, self.at, self.observed, same
+    def model(self) -> LevelModel:
+        """What the kernels take."""
+        observed, with_phi = bool(self.observed), bool(self.parameters.with_phi)
+        same = bool(observed or self.family.canonical)
+        numbers = self.family.family_id, self.family.link_id
+        return LevelModel(*numbers, self.xc, self.zc, observed, same, with_phi, self.at, self.places)
 
     def lam(self, theta: np.ndarray) -> np.ndarray:
         """(D, D) Lambda's blocks over the slots of a path."""
@@ -89,9 +78,8 @@ class NestedFactors:
 
     def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         beta, theta, phi = self.parameters.split(psi)
-        with_phi = self.parameters.with_phi
-        arguments = self.model, beta, self.lam(theta), phi, self.places, with_phi, want_gradient
-        parts = self.map_shards(evaluate_shard, *arguments, per_shard=self.u)
+        task = evaluate_shard, self.model, Point(beta, self.lam(theta), phi), want_gradient
+        parts = self.map_shards(*task, per_shard=self.u)
         self.passes += 1
         out, gram, pull = (sum(part[i] for part in parts) for i in range(3))
         if any(part[4] for part in parts):
@@ -130,7 +118,7 @@ class NestedFactors:
         """See `LaplaceObjective.at_optimum`."""
         self.value(point.psi)
         beta, theta, phi = self.parameters.split(point.psi)
-        model = (*self.model[:5], observed, self.model[6])
-        parts = self.map_shards(blocks_of_shard, model, beta, self.lam(theta), phi, per_shard=self.u)
+        model = self.model._replace(observed=bool(observed))
+        parts = self.map_shards(blocks_of_shard, model, Point(beta, self.lam(theta), phi), per_shard=self.u)
         self.passes += 1
         return joined(parts, point.beta)

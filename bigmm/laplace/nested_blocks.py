@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from bigmm.blocks import CrossBlock
-from bigmm.laplace import passes
+from bigmm.laplace import working_kernels
 from bigmm.laplace.objective import ModeBlocks
+from bigmm.laplace.records import FlatSums, KernelModel, KernelPoint, KernelRows, LevelModel, Point
 from bigmm.laplace.tree import Forest
 
 
@@ -29,9 +30,9 @@ class ShardBlocks:
     ll: float
 
 
-def blocks_of_shard(forest: Forest, u, model: tuple, beta, lam, phi) -> ShardBlocks:
-    """One shard's blocks at the modes u (N, K); pure. model: as in `nested_kernels.trees`, lam (D, D)."""
-    family, link, xc, zc, at, observed, _ = model
+def blocks_of_shard(forest: Forest, u, model: LevelModel, point: Point) -> ShardBlocks:
+    """One shard's blocks at the modes u (N, K); pure."""
+    xc, at, lam = model.xc, model.depths, point.lam
     width, m, depths = np.diff(at), len(xc) + 1, range(forest.depth)
     nodes = [forest.nodes(t) for t in depths]
     n_levels = np.array([len(own) for own in nodes], np.int64)
@@ -43,15 +44,19 @@ def blocks_of_shard(forest: Forest, u, model: tuple, beta, lam, phi) -> ShardBlo
     first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
     sizes = width * width * n_levels, width * n_levels * m, width[first] * width[second] * n_levels[first]
     starts = [_starts(size) for size in (width * n_levels, *sizes)]
-    wired = (family, link, xc, zc, width, *starts[:3], first, second, starts[3])
+    columns = model.family, model.link, xc, model.zc
+    layout = KernelModel(*columns, width, starts[0], starts[1], starts[2], first, second, starts[3])
     # a level of i meets one of j: the entry of a row is its level of i
-    rows = (forest.columns, forest.y, forest.w, forest.offset, refs.astype(np.int32), refs[first])
+    refs = refs.astype(np.int32)
+    rows = KernelRows(forest.columns, forest.y, forest.w, forest.offset, refs, refs[first])
     modes = [u[own, :k] for own, k in zip(nodes, width, strict=True)]
     b = [mode @ lam[at[t] : at[t + 1], at[t] : at[t + 1]].T for t, mode in enumerate(modes)]
-    total, vectors, xy = np.zeros(1), np.zeros(int((width * n_levels).sum())), np.zeros((m, m))
+    vectors, xy = np.zeros(int((width * n_levels).sum())), np.zeros((m, m))
     diagonal, dense, cross = (np.zeros(int(size.sum())) for size in sizes)
-    flat_b = np.concatenate([x.ravel() for x in b])
-    passes.working_sums(rows, wired, beta, flat_b, phi, observed, True, total, vectors, diagonal, dense, cross, xy)
+    sums = FlatSums(np.zeros(1), vectors, diagonal, dense, cross, xy)
+    effects = np.concatenate([x.ravel() for x in b])
+    predictor = KernelPoint(point.beta, effects, point.phi, model.observed)
+    working_kernels.add_working_sums(rows, layout, predictor, True, sums)
     return ShardBlocks(
         tuple(forest.level[own] for own in nodes),
         tuple(_cut(diagonal, starts[1], [(q, k, k) for q, k in zip(n_levels, width, strict=True)])),
@@ -60,7 +65,7 @@ def blocks_of_shard(forest: Forest, u, model: tuple, beta, lam, phi) -> ShardBlo
         {(i, j): forest.level[_ancestors(forest, nodes[i], j - i)] for i, j in pairs},
         dict(zip(pairs, _cut(cross, starts[3], [(n_levels[i], width[i], width[j]) for i, j in pairs]), strict=True)),
         xy,
-        float(total[0]),
+        float(sums.ll[0]),
     )
 
 
@@ -95,6 +100,6 @@ def joined(parts: Sequence[ShardBlocks], beta: np.ndarray) -> ModeBlocks:
         indices = np.searchsorted(kept[j], above).astype(np.int32)
         cross[i, j] = CrossBlock(np.arange(len(above) + 1, dtype=np.int64), indices, data)
     xy = np.sum([part.xy for part in parts], axis=0)
-    xy[-1, -1] = passes.LAST_CORNER
+    xy[-1, -1] = working_kernels.LAST_CORNER
     ll = float(sum(part.ll for part in parts))
     return ModeBlocks(kept, all_of("diagonal"), all_of("dense"), cross, xy, beta, all_of("u"), ll)

@@ -3,7 +3,7 @@
     d_l = -2 log sum_q w_q tau exp(sum ll_i(u_q) - u_q^2 / 2 + x_q^2 / 2),   u_q = u + tau x_q,  tau = 1 / sqrt(H)
 
 with nodes x_q and weights w_q for a standard normal (Pinheiro and Bates 1995); the gradient follows the nodes as they
-move with the mode and with H (Stringer 2024, arXiv:2202.07864).
+move with the mode and with H (Stringer 2024, arXiv:2202.07864). See docs/theory/laplace.md, "Quadrature".
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import numpy as np
 from numba import njit
 
 from bigmm.families.scores import dispersion_derivatives, score
+from bigmm.laplace.records import Quadrature
 from bigmm.laplace.small import column
 
 
@@ -26,25 +27,32 @@ def gauss_hermite(n: int) -> tuple[np.ndarray, np.ndarray]:
     return nodes, np.log(weights) - 0.5 * np.log(2.0 * np.pi)
 
 
-@njit(cache=True, nogil=True)
-def quadrature_sums(
-    lo, hi, family, link, indptr, columns, zc, y, w, eta0, lam, phi, modes, low, nodes, log_weights, shares
-):
-    """Sum of d_l over levels lo..hi; shares (hi - lo, Q) receives each node's part of its integral.
+def quadrature_rule(n: int) -> Quadrature | None:
+    """The rule of n nodes; None where there is one, for then the approximation is Laplace's."""
+    return Quadrature(*gauss_hermite(n)) if n > 1 else None
 
-    eta0 (rows of the block,); modes (q, 1); low (hi - lo, 1, 1): sqrt(H), which scales the nodes.
+
+@njit(cache=True, nogil=True)
+def quadrature_sums(block, rows, model, point, quadrature, u, by_row, by_level):
+    """Sum of d_l over the levels of a block; by_level.shares receives each node's part of its integral.
+
+    by_level.chol holds sqrt(H), which scales the nodes; u (q, 1) are the modes.
     """
+    indptr, columns, y, w, eta0 = rows.indptr, rows.columns, rows.y, rows.w, by_row.eta0
+    family, link, zc, lam, phi = model.family, model.link, model.zc, point.lam[0, 0], point.phi
+    nodes, log_weights, shares, chol = quadrature.nodes, quadrature.log_weights, by_level.shares, by_level.chol
+    lo, hi = block
     deviance = 0.0
     for level in range(lo, hi):
-        s, root = level - lo, low[level - lo, 0, 0]
+        s, root = level - lo, chol[level - lo, 0, 0]
         top = -np.inf
         for q in range(len(nodes)):
-            u = modes[level, 0] + nodes[q] / root
+            u_q = u[level, 0] + nodes[q] / root
             ll = 0.0
             for i in range(indptr[level], indptr[level + 1]):
-                eta = eta0[i - indptr[lo]] + column(columns, zc[0], i) * lam * u
+                eta = eta0[i - indptr[lo]] + column(columns, zc[0], i) * lam * u_q
                 ll += score(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)[0]
-            shares[s, q] = ll - 0.5 * u * u + 0.5 * nodes[q] * nodes[q] + log_weights[q]
+            shares[s, q] = ll - 0.5 * u_q * u_q + 0.5 * nodes[q] * nodes[q] + log_weights[q]
             top = max(top, shares[s, q])
         total = 0.0
         for q in range(len(nodes)):
@@ -57,93 +65,54 @@ def quadrature_sums(
 
 
 @njit(cache=True, nogil=True)
-def quadrature_gradient(
-    lo,
-    hi,
-    family,
-    link,
-    indptr,
-    columns,
-    xc,
-    zc,
-    y,
-    w,
-    eta0,
-    lam,
-    phi,
-    with_phi,
-    modes,
-    low,
-    low_o,
-    nodes,
-    shares,
-    wos,
-    logdet_g,
-    du,
-    g,
-):
-    """g (hi - lo, P) <- gradients of d_l.
+def quadrature_gradient(block, rows, model, point, quadrature, u, by_row, by_level, gradients):
+    """gradients.deviance (., P) <- gradients of d_l of the levels of a block.
 
-    low_o: sqrt of the observed H; wos: observed weights at the mode, by row; logdet_g: total derivative of log H, so
-    that du_q = du - x_q / (2 root) d log H; du (P,): scratch.
+    gradients.logdet holds the total derivative of log H, so that du_q = du - x_q / (2 root) d log H.
     """
-    p, n_par = len(xc), g.shape[1]
+    indptr, columns, y, w, eta0 = rows.indptr, rows.columns, rows.y, rows.w, by_row.eta0
+    family, link, xc, zc, with_phi = model.family, model.link, model.xc, model.zc, model.with_phi
+    lam, phi, nodes, shares = point.lam[0, 0], point.phi, quadrature.nodes, by_level.shares
+    g, logdet, chol, chol_obs = gradients.deviance, gradients.logdet, by_level.chol, by_level.chol_obs
+    (lo, hi), p, n_par = block, len(xc), g.shape[1]
+    du = np.empty(n_par)
     for level in range(lo, hi):
-        s, root, mode = level - lo, low[level - lo, 0, 0], modes[level, 0]
-        _mode_gradient(
-            indptr[lo],
-            indptr[level],
-            indptr[level + 1],
-            family,
-            link,
-            columns,
-            xc,
-            zc,
-            y,
-            w,
-            eta0,
-            lam,
-            phi,
-            with_phi,
-            mode,
-            low_o[s, 0, 0],
-            wos,
-            du,
-        )
+        s, root, mode = level - lo, chol[level - lo, 0, 0], u[level, 0]
+        _mode_gradient(level, indptr[lo], rows, model, point, by_row, mode, chol_obs[s, 0, 0], du)
         for m in range(n_par):
-            g[s, m] = logdet_g[s, m]  # -2 d log tau = d log H
+            g[s, m] = logdet[s, m]  # -2 d log tau = d log H
         for q in range(len(nodes)):
             share = 2.0 * shares[s, q]
-            u = mode + nodes[q] / root
-            slope = -u
+            u_q = mode + nodes[q] / root
+            slope = -u_q
             for i in range(indptr[level], indptr[level + 1]):
                 z = column(columns, zc[0], i)
-                eta = eta0[i - indptr[lo]] + z * lam * u
+                eta = eta0[i - indptr[lo]] + z * lam * u_q
                 weight = w[i] if len(w) else 1.0
                 d1 = score(family, link, y[i], weight, eta, phi)[1]
                 slope += lam * z * d1
                 for j in range(p):
                     g[s, j] -= share * d1 * column(columns, xc[j], i)
-                g[s, p] -= share * d1 * z * u
+                g[s, p] -= share * d1 * z * u_q
                 if with_phi:
                     g[s, p + 1] -= share * dispersion_derivatives(family, link, y[i], weight, eta, phi)[0]
             for m in range(n_par):
-                g[s, m] -= share * slope * (du[m] - 0.5 * nodes[q] / root * logdet_g[s, m])
+                g[s, m] -= share * slope * (du[m] - 0.5 * nodes[q] / root * logdet[s, m])
 
 
 @njit(cache=True, nogil=True)
-def _mode_gradient(
-    start, first, last, family, link, columns, xc, zc, y, w, eta0, lam, phi, with_phi, mode, root_o, wos, du
-):
-    """du <- d mode / d psi, from Ho du = d(lam Z's - u)."""
-    p = len(xc)
+def _mode_gradient(level, start, rows, model, point, by_row, mode, root_obs, du):
+    """du (P,) <- d mode / d psi, from Ho du = d(lam Z's - u); by_row begins at row ``start``."""
+    indptr, columns, y, w, eta0, wo = rows.indptr, rows.columns, rows.y, rows.w, by_row.eta0, by_row.weight_obs
+    family, link, xc, zc, with_phi = model.family, model.link, model.xc, model.zc, model.with_phi
+    lam, phi, p = point.lam[0, 0], point.phi, len(xc)
     du[:] = 0.0
-    scale = 1.0 / (root_o * root_o)
-    for i in range(first, last):
+    scale = 1.0 / (root_obs * root_obs)
+    for i in range(indptr[level], indptr[level + 1]):
         z = column(columns, zc[0], i)
         weight = w[i] if len(w) else 1.0
         eta = eta0[i - start] + z * lam * mode
-        pull = lam * z * wos[i - start]
+        pull = lam * z * wo[i - start]
         for j in range(p):
             du[j] -= scale * pull * column(columns, xc[j], i)
         du[p] += scale * (z * score(family, link, y[i], weight, eta, phi)[1] - pull * z * mode)

@@ -7,59 +7,31 @@ from collections.abc import Callable
 import numpy as np
 
 from bigmm.families import Family
-from bigmm.laplace import levelwise, passes
+from bigmm.laplace import levelwise, working_kernels
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters
-from bigmm.laplace.quadrature import gauss_hermite
+from bigmm.laplace.quadrature import quadrature_rule
+from bigmm.laplace.records import (
+    FlatSums,
+    KernelModel,
+    KernelPoint,
+    KernelRows,
+    LevelModel,
+    LevelRows,
+    Point,
+    Quadrature,
+)
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation
 from bigmm.shards.shard import Shard
 
 
 def evaluate_shard(
-    shard: Shard,
-    u,
-    family_id,
-    link_id,
-    observed,
-    nodes,
-    log_weights,
-    xc,
-    zc,
-    beta,
-    lam,
-    places,
-    phi,
-    with_phi,
-    want_gradient,
+    shard: Shard, u, model: LevelModel, point: Point, quadrature: Quadrature | None, want_gradient: bool
 ) -> tuple:
     """(value and gradient (1 + P,), outer products (P, P), modes (q, k), levels without a mode) of one shard; pure."""
-    size = len(beta) + len(places) + with_phi
-    out, outer, u = np.zeros(1 + size), np.zeros((size, size)), np.array(u)
-    failures = levelwise.levels(
-        0,
-        shard.n_levels,
-        family_id,
-        link_id,
-        observed,
-        nodes,
-        log_weights,
-        shard.indptr,
-        shard.columns,
-        xc,
-        zc,
-        shard.y,
-        shard.w,
-        shard.offset,
-        beta,
-        lam,
-        places,
-        phi,
-        with_phi,
-        want_gradient,
-        u,
-        out,
-        outer,
-    )
+    out, outer, u = np.zeros(1 + model.size), np.zeros((model.size, model.size)), np.array(u)
+    rows = LevelRows(shard.columns, shard.y, shard.w, shard.offset, shard.indptr)
+    failures = levelwise.level_deviance(rows, model, point, quadrature, want_gradient, u, out, outer)
     return out, outer, u, failures
 
 
@@ -88,8 +60,18 @@ class SingleFactor:
         self.map_shards, self.edges, self.family, self.roots = map_shards, edges, family, roots
         self.parameters, self.observed, self.constant = parameters, observed, constant
         self.xc, self.zc = np.asarray(xc, np.int64), np.asarray(zc, np.int64)
-        self.nodes, self.log_weights = gauss_hermite(nagq)
-        self.places = np.array([[row, column] for _, row, column in roots.elements], np.int64).reshape(-1, 2)
+        self.quadrature = quadrature_rule(nagq)
+        self.model = LevelModel(
+            family.family_id,
+            family.link_id,
+            self.xc,
+            self.zc,
+            bool(observed),
+            bool(observed or family.canonical),
+            bool(parameters.with_phi),
+            np.array([0, len(self.zc)], np.int64),
+            np.array([[row, column] for _, row, column in roots.elements], np.int64).reshape(-1, 2),
+        )
         self.u = np.zeros((int(edges[-1]), len(self.zc)))
         self.passes = 0
         self._last: tuple[bytes, float] | None = None
@@ -98,23 +80,8 @@ class SingleFactor:
         beta, theta, phi = self.parameters.split(psi)
         lam = np.ascontiguousarray(self.roots.joint(theta)[0])
         starts = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
-        parts = self.map_shards(
-            evaluate_shard,
-            self.family.family_id,
-            self.family.link_id,
-            self.observed,
-            self.nodes,
-            self.log_weights,
-            self.xc,
-            self.zc,
-            beta,
-            lam,
-            self.places,
-            phi,
-            self.parameters.with_phi,
-            want_gradient,
-            per_shard=starts,
-        )
+        task = evaluate_shard, self.model, Point(beta, lam, phi), self.quadrature, want_gradient
+        parts = self.map_shards(*task, per_shard=starts)
         self.passes += 1
         out, outer = sum(part[0] for part in parts), sum(part[1] for part in parts)
         if np.isfinite(out[0]) and not any(part[3] for part in parts):
@@ -150,15 +117,16 @@ def working_blocks(shard: Shard, u, xc, zc, family: Family, beta, lam, phi, obse
     """A shard's blocks at the modes: (Z'WZ (q, k, k), Z'W[X y*] (q, k, p + 1), [X y*]'W[X y*], sum ll, rows per
     level)."""
     q, k, p = shard.n_levels, len(zc), len(xc)
-    width = np.array([k], np.int64)
-    none = np.zeros(0, np.int64)
-    zero = np.zeros(1, np.int64)
-    model = (family.family_id, family.link_id, xc, zc, width, zero, zero, zero, none, none, none)
+    none, zero = np.zeros(0, np.int64), np.zeros(1, np.int64)
+    numbers = family.family_id, family.link_id
+    model = KernelModel(*numbers, xc, zc, np.array([k], np.int64), zero, zero, zero, none, none, none)
     refs = np.repeat(np.arange(q, dtype=np.int32), np.diff(shard.indptr))[None]
-    rows = (shard.columns, shard.y, shard.w, shard.offset, refs, np.zeros((0, shard.rows), np.int64))
-    total, vectors, diagonal = np.zeros(1), np.zeros(q * k), np.zeros(q * k * k)
+    entries = np.zeros((0, shard.rows), np.int32)
+    rows = KernelRows(shard.columns, shard.y, shard.w, shard.offset, refs, entries)
     dense, xy = np.zeros(q * k * (p + 1)), np.zeros((p + 1, p + 1))
-    b = (np.asarray(u) @ lam.T).ravel()
-    passes.working_sums(rows, model, beta, b, phi, observed, True, total, vectors, diagonal, dense, np.zeros(0), xy)
-    xy[-1, -1] = passes.LAST_CORNER
-    return diagonal.reshape(q, k, k), dense.reshape(q, k, p + 1), xy, float(total[0]), np.diff(shard.indptr)
+    sums = FlatSums(np.zeros(1), np.zeros(q * k), np.zeros(q * k * k), dense, np.zeros(0), xy)
+    point = KernelPoint(beta, (np.asarray(u) @ lam.T).ravel(), phi, bool(observed))
+    working_kernels.add_working_sums(rows, model, point, True, sums)
+    xy[-1, -1] = working_kernels.LAST_CORNER
+    diagonal = sums.diagonal.reshape(q, k, k)
+    return diagonal, dense.reshape(q, k, p + 1), xy, float(sums.ll[0]), np.diff(shard.indptr)

@@ -14,7 +14,7 @@ def column(columns, c, i):
 
 @njit(cache=True, nogil=True)
 def copy(x, out):
-    """out <- x, without the checks of slices."""
+    """out <- x (k,): numba compiles the checks of a slice for seconds."""
     for a in range(len(x)):
         out[a] = x[a]
 
@@ -40,41 +40,42 @@ def multiply_transposed(lam, x, out):
 
 
 @njit(cache=True, nogil=True)
-def cholesky(h, low):
-    """low low' = h for a small matrix, in its lower triangle; returns False where h is not positive definite."""
-    for a in range(h.shape[0]):
+def cholesky(h, k, chol):
+    """chol chol' = h for the leading (k, k) part of h, in its lower triangle; returns False where it is not positive
+    definite."""
+    for a in range(k):
         for b in range(a + 1):
             t = h[a, b]
             for c in range(b):
-                t -= low[a, c] * low[b, c]
+                t -= chol[a, c] * chol[b, c]
             if a == b:
                 if not t > 0.0:
                     return False
-                low[a, a] = np.sqrt(t)
+                chol[a, a] = np.sqrt(t)
             else:
-                low[a, b] = t / low[b, b]
+                chol[a, b] = t / chol[b, b]
     return True
 
 
 @njit(cache=True, nogil=True)
-def solve(low, x):
-    """x <- (low low')^-1 x."""
+def solve(chol, x):
+    """x <- (chol chol')^-1 x."""
     k = len(x)
     for a in range(k):
         t = x[a]
         for c in range(a):
-            t -= low[a, c] * x[c]
-        x[a] = t / low[a, a]
+            t -= chol[a, c] * x[c]
+        x[a] = t / chol[a, a]
     for a in range(k - 1, -1, -1):
         t = x[a]
         for c in range(a + 1, k):
-            t -= low[c, a] * x[c]
-        x[a] = t / low[a, a]
+            t -= chol[c, a] * x[c]
+        x[a] = t / chol[a, a]
 
 
 @njit(cache=True, nogil=True)
-def factor_scaled(zwz, lam, low, row, h):
-    """low <- Cholesky factor of lam'zwz lam + I from the lower triangle of zwz (k, k); row (k,), h (k, k): scratch."""
+def factor_scaled(zwz, lam, chol, row, h):
+    """chol <- Cholesky factor of lam'zwz lam + I from the lower triangle of zwz (k, k); row (k,), h (k, k): scratch."""
     k = lam.shape[0]
     for a in range(k):
         for d in range(k):
@@ -87,4 +88,4 @@ def factor_scaled(zwz, lam, low, row, h):
             for d in range(k):
                 t += lam[d, b] * row[d]
             h[b, a] = t
-    return cholesky(h, low)
+    return cholesky(h, k, chol)

@@ -22,9 +22,20 @@ SETTLED = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """beta (p,), phi, information X'WX (p, p) at beta, log-likelihood without random effects, passes used,
-    eta: mean size of the linear predictor; spread (p,): standard errors of beta at the family's starting means;
-    constant, ones (p,): coefficients nearest to one mean for all rows, and to a linear predictor of 1."""
+    """Where the search starts: the model without random effects.
+
+    Attributes
+    ----------
+    beta : (p,) coefficients.
+    phi : dispersion, 1 without.
+    information : (p, p) X'WX at beta.
+    ll : log-likelihood.
+    passes : looks at all rows.
+    eta : mean size of the linear predictor.
+    spread : (p,) standard errors of beta at the family's starting means.
+    constant : (p,) coefficients nearest to one mean for all rows.
+    ones : (p,) coefficients nearest to a linear predictor of 1.
+    """
 
     beta: np.ndarray
     phi: float
@@ -39,8 +50,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """xwx (p, p) X'WX; xwz (p,) X'(W eta + s) with eta free of the offset; totals (5,): log-likelihood, Pearson's
-    statistic, the two moments of a shape, sum of |eta|."""
+    """Sums over rows of one step of iteratively reweighted least squares.
+
+    Attributes
+    ----------
+    xwx : (p, p) X'WX.
+    xwz : (p,) X'(W eta + s), eta without the offset and s the slopes of the log-likelihood.
+    totals : (5,) log-likelihood, Pearson's statistic, the two moments of a shape, sum of |eta|.
+    """
 
     xwx: np.ndarray
     xwz: np.ndarray
@@ -56,8 +73,15 @@ class Sums:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """What a constant mean needs: squares (p, p) X'wX, ones (p,) X'w, offset (p,) X'w offset; response, weight: sums of
-    w y and of w."""
+    """Sums over rows for one mean of all rows.
+
+    Attributes
+    ----------
+    squares : (p, p) X'wX.
+    ones : (p,) X'w.
+    offset : (p,) X'w offset.
+    response, weight : sums of w y and of w.
+    """
 
     squares: np.ndarray
     ones: np.ndarray
@@ -84,7 +108,7 @@ def _blocks(shard: Shard, xc: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, betas: tuple[np.ndarray, ...], phi: float) -> tuple:
-    """`Sums` at every beta (p,); pure."""
+    """`Sums` at every beta (p,); a pure task."""
     out = [_empty(len(xc)) for _ in betas]
     for x, y, w, offset in _blocks(shard, xc):
         out = [sums + _sums_of(family, x, y, w, offset, x @ beta + offset, phi) for sums, beta in zip(out, betas)]
@@ -92,7 +116,7 @@ def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, betas: tuple[np.nda
 
 
 def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[Sums, Level]:
-    """`Sums` at the family's starting means, and what a constant mean needs; pure."""
+    """`Sums` at the family's starting means, and the sums for one mean of all rows; a pure task."""
     p = len(xc)
     sums, level = _empty(p), Level(np.zeros((p, p)), np.zeros(p), np.zeros(p), 0.0, 0.0)
     for x, y, w, offset in _blocks(shard, xc):
@@ -124,13 +148,13 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
     all rows, whichever is more likely: responses next to zero have no link, and a line through the links of responses
     may leave the domain. From there on, what is less likely or out of the domain is halved.
     """
-    known = map_shards(first_sums, family, xc)
-    first, level = (_added([part[i] for part in known]) for i in range(2))
+    parts = map_shards(first_sums, family, xc)
+    first, level = (_added([part[i] for part in parts]) for i in range(2))
     shaped = family.distribution.dispersion == "shape"
     phi = _dispersion(family, first.totals, rows - len(xc)) if shaped else 1.0
 
     def sums_at(*betas: np.ndarray) -> list[Sums]:
-        return [_added(list(each)) for each in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
+        return [_added(list(parts)) for parts in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
 
     candidates = (_least_squares(first.xwx, first.xwz), _constant(family, level))
     both = list(zip(candidates, sums_at(*candidates), strict=True))

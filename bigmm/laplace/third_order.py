@@ -1,8 +1,8 @@
 """Kernels over the rows of a shard for the gradient: leverages, and sums of leverage times slope of the weight.
 
 The leverage of row i on the linear predictor is h_i = z_i'J z_i, J = Lambda M^-1 Lambda'. J is known on the pattern of
-pairs, or estimated there: J = known + sum over v of weight_v start_v rest_v' (`blocks.traces`). Layouts of ``rows``
-and ``model`` are those of `passes`.
+pairs, or estimated there: J = known + sum over v of weight_v start_v rest_v' (`blocks.traces`). Records and symbols are
+those of `bigmm.laplace.records`; the sums are those of docs/theory/laplace.md, "Gradient".
 """
 
 from __future__ import annotations
@@ -11,21 +11,17 @@ import numpy as np
 from numba import njit
 
 from bigmm.families.scores import dispersion_derivatives, score_full
+from bigmm.laplace.small import column
 
 LANES = 8
 
 
 @njit(cache=True, nogil=True)
-def _column(columns, c, i):
-    return columns[c - 1, i] if c > 0 else 1.0
-
-
-@njit(cache=True, nogil=True)
 def known_leverages(rows, model, j_diagonal, j_cross, h):
     """h (n,) = z_i'J z_i from blocks flat like Z'WZ: j_diagonal per level, j_cross per entry of each pair."""
-    columns, refs, entries = rows[0], rows[4], rows[5]
-    zc, width, diagonal_start = model[3], model[4], model[6]
-    first_of, second_of, cross_start = model[8], model[9], model[10]
+    columns, refs, entries = rows.columns, rows.refs, rows.entries
+    zc, width, diagonal_start = model.zc, model.width, model.diagonal_start
+    first_of, second_of, cross_start = model.pair_first, model.pair_second, model.cross_start
     z = np.empty(len(zc))
     first = np.zeros(len(width), np.int64)
     for t in range(1, len(width)):
@@ -34,30 +30,28 @@ def known_leverages(rows, model, j_diagonal, j_cross, h):
         total = 0.0
         for t in range(len(width)):
             k = width[t]
-            at = diagonal_start[t] + refs[t, i] * k * k
+            position = diagonal_start[t] + refs[t, i] * k * k
             for a in range(k):
-                z[first[t] + a] = _column(columns, zc[first[t] + a], i)
+                z[first[t] + a] = column(columns, zc[first[t] + a], i)
             for a in range(k):
                 for c in range(k):
-                    total += z[first[t] + a] * z[first[t] + c] * j_diagonal[at + a * k + c]
+                    total += z[first[t] + a] * z[first[t] + c] * j_diagonal[position + a * k + c]
         for q in range(len(first_of)):
             t1, t2 = first_of[q], second_of[q]
-            at = cross_start[q] + entries[q, i] * width[t1] * width[t2]
+            position = cross_start[q] + entries[q, i] * width[t1] * width[t2]
             for a in range(width[t1]):
                 for c in range(width[t2]):
-                    total += 2.0 * z[first[t1] + a] * z[first[t2] + c] * j_cross[at + a * width[t2] + c]
+                    total += 2.0 * z[first[t1] + a] * z[first[t2] + c] * j_cross[position + a * width[t2] + c]
         h[i] = total
 
 
 @njit(cache=True, nogil=True)
 def sampled_leverages(rows, model, start_v, rest_v, h):
     """h (n,) += sum over v of (z_i'start_v)(z_i'rest_v); start_v, rest_v (q, nv), nv a multiple of `LANES`."""
-    columns, refs = rows[0], rows[4]
-    zc, width, start = model[3], model[4], model[5]
-    nv = start_v.shape[1]
+    columns, refs, slots, nv = rows.columns, rows.refs, _slots(model), start_v.shape[1]
     left, right, lanes = np.empty(nv, start_v.dtype), np.empty(nv, start_v.dtype), np.empty(LANES, start_v.dtype)
     for i in range(len(h)):
-        _gathered(columns, refs, zc, width, start, start_v, rest_v, i, left, right)
+        _gather(columns, refs, slots, start_v, rest_v, i, left, right)
         for lane in range(LANES):
             lanes[lane] = 0.0
         for block in range(0, nv, LANES):
@@ -70,36 +64,43 @@ def sampled_leverages(rows, model, start_v, rest_v, h):
 
 
 @njit(cache=True, nogil=True)
-def _gathered(columns, refs, zc, width, start, start_v, rest_v, i, left, right):
-    """left (nv,) = z_i'start_v, right = z_i'rest_v."""
-    nv, at_z = len(left), 0
-    for t in range(len(width)):
-        at = start[t] + refs[t, i] * width[t]
-        for a in range(width[t]):
-            z = _column(columns, zc[at_z], i)
-            za = left.dtype.type(z)
-            if at_z == 0:
-                for v in range(nv):
-                    left[v] = za * start_v[at + a, v]
-                for v in range(nv):
-                    right[v] = za * rest_v[at + a, v]
-            else:
-                for v in range(nv):
-                    left[v] += za * start_v[at + a, v]
-                for v in range(nv):
-                    right[v] += za * rest_v[at + a, v]
-            at_z += 1
+def _slots(model):
+    """(n_z, 4) by random covariate: column number, term, where its first level's number lies, numbers per level."""
+    out, s = np.empty((len(model.zc), 4), np.int64), 0
+    for t in range(len(model.width)):
+        for a in range(model.width[t]):
+            out[s, 0], out[s, 1], out[s, 2], out[s, 3] = model.zc[s], t, model.start[t] + a, model.width[t]
+            s += 1
+    return out
 
 
 @njit(cache=True, nogil=True)
-def third_order_sums(rows, model, beta, b, phi, observed, with_phi, h, xs, xc_sum, zc_sum, phi_sums, z_phi):
-    """Sums with c_i = h_i dW_i / d eta.
+def _gather(columns, refs, slots, start_v, rest_v, i, left, right):
+    """left (nv,) = z_i'start_v, right = z_i'rest_v."""
+    nv = len(left)
+    for s in range(len(slots)):
+        z = column(columns, slots[s, 0], i)
+        za = left.dtype.type(z)
+        position = slots[s, 2] + refs[slots[s, 1], i] * slots[s, 3]
+        if s == 0:
+            for v in range(nv):
+                left[v] = za * start_v[position, v]
+            for v in range(nv):
+                right[v] = za * rest_v[position, v]
+        else:
+            for v in range(nv):
+                left[v] += za * start_v[position, v]
+            for v in range(nv):
+                right[v] += za * rest_v[position, v]
 
-    Out: xs (p,) += X's; xc_sum (p,) += X'c; zc_sum (q,) += Z'c; with_phi: phi_sums (2 + p,) += [sum d ll, sum h dW,
-    X' d s] / d log phi and z_phi (q,) += Z' d s / d log phi.
-    """
+
+@njit(cache=True, nogil=True)
+def third_order_sums(rows, model, point, with_phi, h, sums):
+    """Add one shard's sums with c_i = h_i dW_i / d eta to sums, a `records.FlatThirdOrder`; h (n,) leverages."""
     columns, y, w, offset, refs, _ = rows
-    family, link, xc, zc, width, start = model[0], model[1], model[2], model[3], model[4], model[5]
+    family, link, xc, zc, width, start = model.family, model.link, model.xc, model.zc, model.width, model.start
+    beta, b, phi, observed = point
+    xs, x_c, z_c, phi_sums, z_phi = sums
     p, n_terms = len(xc), len(width)
     x, z = np.empty(p), np.empty(len(zc))
     first = np.zeros(n_terms, np.int64)
@@ -108,41 +109,43 @@ def third_order_sums(rows, model, beta, b, phi, observed, with_phi, h, xs, xc_su
     for i in range(len(y)):
         eta = offset[i] if len(offset) else 0.0
         for j in range(p):
-            x[j] = _column(columns, xc[j], i)
+            x[j] = column(columns, xc[j], i)
             eta += x[j] * beta[j]
         for t in range(n_terms):
-            at = start[t] + refs[t, i] * width[t]
+            position = start[t] + refs[t, i] * width[t]
             for a in range(width[t]):
-                z[first[t] + a] = _column(columns, zc[first[t] + a], i)
-                eta += z[first[t] + a] * b[at + a]
+                z[first[t] + a] = column(columns, zc[first[t] + a], i)
+                eta += z[first[t] + a] * b[position + a]
         weight = w[i] if len(w) else 1.0
-        _, s, _, _, dwe, dwo = score_full(family, link, y[i], weight, eta, phi)
+        _, s, _, _, dwe, dwo = score_full(family, link, float(y[i]), weight, eta, phi)
         c_i = h[i] * (dwo if observed else dwe)
         for j in range(p):
             xs[j] += x[j] * s
-            xc_sum[j] += x[j] * c_i
+            x_c[j] += x[j] * c_i
         ds = 0.0
         if with_phi:
-            dll, ds, dw = dispersion_derivatives(family, link, y[i], weight, eta, phi)
+            dll, ds, dw = dispersion_derivatives(family, link, float(y[i]), weight, eta, phi)
             phi_sums[0] += dll
             phi_sums[1] += h[i] * dw
             for j in range(p):
                 phi_sums[2 + j] += x[j] * ds
         for t in range(n_terms):
-            at = start[t] + refs[t, i] * width[t]
+            position = start[t] + refs[t, i] * width[t]
             for a in range(width[t]):
-                zc_sum[at + a] += z[first[t] + a] * c_i
+                z_c[position + a] += z[first[t] + a] * c_i
                 if with_phi:
-                    z_phi[at + a] += z[first[t] + a] * ds
+                    z_phi[position + a] += z[first[t] + a] * ds
 
 
 @njit(cache=True, nogil=True)
-def sampled_spread(rows, model, beta, b, phi, observed, with_phi, start_v, rest_v, along_x, along_z, out):
+def sampled_spread(rows, model, point, with_phi, start_v, rest_v, along_x, along_z, out):
     """out (nv, P) += (z_i'start_v)(z_i'rest_v) dW_i / d psi: what each v adds to the gradient of log|M| by way of the
     weights. along_x (p, P), along_z (q, P): derivatives of beta and of Z's effects, so that d eta_i = x_i'along_x +
     z_i'along_z; with_phi the last parameter moves the weight directly too."""
     columns, y, w, offset, refs, _ = rows
-    family, link, xc, zc, width, start = model[0], model[1], model[2], model[3], model[4], model[5]
+    family, link, xc, zc, width, start = model.family, model.link, model.xc, model.zc, model.width, model.start
+    beta, b, phi, observed = point
+    slots = _slots(model)
     nv, n_psi = out.shape
     left, right = np.empty(nv, start_v.dtype), np.empty(nv, start_v.dtype)
     moved = np.empty(n_psi)
@@ -150,27 +153,28 @@ def sampled_spread(rows, model, beta, b, phi, observed, with_phi, start_v, rest_
         eta = offset[i] if len(offset) else 0.0
         moved[:] = 0.0
         for j in range(len(xc)):
-            x = _column(columns, xc[j], i)
+            x = column(columns, xc[j], i)
             eta += x * beta[j]
             for q in range(n_psi):
                 moved[q] += x * along_x[j, q]
-        at_z = 0
+        z_number = 0
         for t in range(len(width)):
-            at = start[t] + refs[t, i] * width[t]
+            position = start[t] + refs[t, i] * width[t]
             for a in range(width[t]):
-                z = _column(columns, zc[at_z], i)
-                eta += z * b[at + a]
+                z = column(columns, zc[z_number], i)
+                eta += z * b[position + a]
                 for q in range(n_psi):
-                    moved[q] += z * along_z[at + a, q]
-                at_z += 1
+                    moved[q] += z * along_z[position + a, q]
+                z_number += 1
         weight = w[i] if len(w) else 1.0
-        _, _, _, _, dwe, dwo = score_full(family, link, y[i], weight, eta, phi)
+        _, _, _, _, dwe, dwo = score_full(family, link, float(y[i]), weight, eta, phi)
         slope = dwo if observed else dwe
         for q in range(n_psi):
             moved[q] *= slope
         if with_phi:
-            moved[n_psi - 1] += dispersion_derivatives(family, link, y[i], weight, eta, phi)[2]
-        _gathered(columns, refs, zc, width, start, start_v, rest_v, i, left, right)
+            _, _, dw = dispersion_derivatives(family, link, float(y[i]), weight, eta, phi)
+            moved[n_psi - 1] += dw
+        _gather(columns, refs, slots, start_v, rest_v, i, left, right)
         for v in range(nv):
             t = left[v] * right[v]
             for q in range(n_psi):

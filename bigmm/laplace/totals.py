@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from bigmm.laplace import passes
-from bigmm.laplace.wiring import Rows, Rules, Wiring, local
+from bigmm.laplace import working_kernels
+from bigmm.laplace.records import FlatSums
+from bigmm.laplace.wiring import Predictor, Rows, Rules, Wiring
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +28,15 @@ class Part:
     xy: np.ndarray
 
 
-def working_part(rows: Rows, rules: Rules, beta, effects, phi: float, observed: bool, with_x: bool, kind: Any) -> Part:
-    """One shard's working sums at eta = X beta + Z effects; kind: type of the cross blocks. A pure task."""
-    m = (len(beta) if with_x else 0) + 1
+def working_part(rows: Rows, rules: Rules, predictor: Predictor, with_x: bool, kind: Any) -> Part:
+    """One shard's working sums at a linear predictor; kind: type of the cross blocks. A pure task."""
+    m = (len(predictor.beta) if with_x else 0) + 1
     count, k = rows.windows[:, 1], rows.entry_windows[:, 1] * rules.width[rules.first] * rules.width[rules.second]
     sizes = [int((count * size).sum()) for size in (rules.width, rules.width**2, rules.width * m)]
     vectors, diagonal, dense = (np.zeros(size) for size in sizes)
-    total, cross, xy = np.zeros(1), np.zeros(int(k.sum()), kind), np.zeros((m, m))
-    b, model = local(rows, effects), rules.model(rows, m)
-    passes.working_sums(
-        rows.arrays(), model, beta, b, phi, observed, with_x, total, vectors, diagonal, dense, cross, xy
-    )
-    return Part(rows.windows, rows.entry_windows, float(total[0]), vectors, diagonal, dense, cross, xy)
+    sums = FlatSums(np.zeros(1), vectors, diagonal, dense, np.zeros(int(k.sum()), kind), np.zeros((m, m)))
+    working_kernels.add_working_sums(rows.record(), rules.record(rows, m), predictor.record(rows), with_x, sums)
+    return Part(rows.windows, rows.entry_windows, float(sums.ll[0]), *sums[1:])
 
 
 @dataclass(slots=True)
@@ -77,7 +75,7 @@ def summed(fold: Callable, wiring: Wiring, m: int, kind: Any, task: Callable, *a
         add_windows(out.cross, blocks, each, part.entry_windows, part.cross)
 
     each_in_order(fold, add, task, *args)
-    out.xy[-1, -1] = passes.LAST_CORNER
+    out.xy[-1, -1] = working_kernels.LAST_CORNER
     return out
 
 

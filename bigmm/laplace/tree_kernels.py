@@ -1,12 +1,12 @@
 """The multifrontal factor of one tree of nested levels: elimination, solves and the inverse along paths to the root.
 
 A node's *front* is its part of the Schur complement over the covariates of itself and of all levels above it, in the
-slots of one path vector z = (leaf's covariates, ..., root's): slots at[t] .. at[t + 1] are those of depth t. As rows
-meet only the levels of one path, everything they have to say stands in the fronts of the leaves (Duff and Reid 1983;
-without fill, because the trees are). Fronts are unscaled: Lambda is applied to whole Schur complements.
+slots of one path vector z = (leaf's covariates, ..., root's): slots depths[t] .. depths[t + 1] are those of depth t. As
+rows meet only the levels of one path, everything they have to say stands in the fronts of the leaves (Duff and Reid
+1983; without fill, because the trees are). Fronts are unscaled: Lambda is applied to whole Schur complements.
 
-Arguments everywhere: first (T + 1,) the tree's nodes by depth; parent: flat numbers; arrays over nodes begin with node
-first[0]; lam (D, D) = blockdiag(lambda_t) over the slots of a path.
+Arguments everywhere: nodes, a `records.TreeNodes`; factor, a `records.TreeFactor`; lam (D, D) = blockdiag(lambda_t)
+over the slots of a path. Arrays over nodes begin with node nodes.first[0].
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from bigmm.laplace.small import cholesky
 
 
 @njit(cache=True, nogil=True)
-def spread(first, parent, at, lam, u, b):
+def spread(nodes, lam, u, b):
     """b (n, D) <- the unscaled effects Lambda u on each node's path; u (n, K) by node."""
-    base, n_depths = first[0], len(at) - 1
+    first, parent, depths = nodes
+    base, n_depths = first[0], len(depths) - 1
     for t in range(n_depths - 1, -1, -1):
-        o, e = at[t], at[t + 1]
+        o, e = depths[t], depths[t + 1]
         for i in range(first[t] - base, first[t + 1] - base):
             for a in range(o, e):
                 s = 0.0
@@ -31,57 +32,60 @@ def spread(first, parent, at, lam, u, b):
                 b[i, a] = s
             if t + 1 < n_depths:
                 p = parent[base + i] - base
-                for a in range(e, at[n_depths]):
+                for a in range(e, depths[n_depths]):
                     b[i, a] = b[p, a]
 
 
 @njit(cache=True, nogil=True)
-def gather(first, parent, at, u, path):
+def gather(nodes, u, path):
     """path (n, D) <- u (n, K) on each node's path, as it is."""
-    base, n_depths = first[0], len(at) - 1
+    first, parent, depths = nodes
+    base, n_depths = first[0], len(depths) - 1
     for t in range(n_depths - 1, -1, -1):
-        o, e = at[t], at[t + 1]
+        o, e = depths[t], depths[t + 1]
         for i in range(first[t] - base, first[t + 1] - base):
             for a in range(o, e):
                 path[i, a] = u[i, a - o]
             if t + 1 < n_depths:
                 p = parent[base + i] - base
-                for a in range(e, at[n_depths]):
+                for a in range(e, depths[n_depths]):
                     path[i, a] = path[p, a]
 
 
 @njit(cache=True, nogil=True)
-def sums_on_paths(first, parent, at, sums):
+def sums_on_paths(nodes, sums):
     """sums (n, D): in, the leaves' sums over their rows (others 0); out, on each path every node's sums over all its
     rows."""
-    base, n_depths = first[0], len(at) - 1
+    first, parent, depths = nodes
+    base, n_depths = first[0], len(depths) - 1
     for t in range(n_depths - 1):
         for i in range(first[t] - base, first[t + 1] - base):
             p = parent[base + i] - base
-            for a in range(at[t + 1], at[n_depths]):
+            for a in range(depths[t + 1], depths[n_depths]):
                 sums[p, a] += sums[i, a]
     for t in range(n_depths - 2, -1, -1):
         for i in range(first[t] - base, first[t + 1] - base):
             p = parent[base + i] - base
-            for a in range(at[t + 1], at[n_depths]):
+            for a in range(depths[t + 1], depths[n_depths]):
                 sums[i, a] = sums[p, a]
 
 
 @njit(cache=True, nogil=True)
-def eliminate(first, parent, at, lam, front, low, half, dense, gram):
+def eliminate(nodes, lam, front, factor, dense, gram):
     """Leaves to root. Returns log|M|, or nan where M is not positive definite.
 
     front (n, D, D), dense (n, D, R): in, the leaves' Z'WZ and Z'W[R columns], 0 elsewhere; out, before each node's own
-    elimination; gram (R, R): in, the columns' products; out, less what the random effects explain;
-    low (n, K, K): L L' = lambda'front lambda + I; half (n, K, D) = L^-1 lambda'front in the slots above the node's own.
+    elimination; gram (R, R): in, the columns' products; out, less what the random effects explain; factor: out.
     """
-    base, n_depths, n_dense = first[0], len(at) - 1, dense.shape[2]
-    d, widest = at[n_depths], low.shape[1]
+    first, parent, depths = nodes
+    chol, half = factor
+    base, n_depths, n_dense = first[0], len(depths) - 1, dense.shape[2]
+    d, widest = depths[n_depths], chol.shape[1]
     scaled, h = np.empty((widest, widest)), np.empty((widest, widest))
     right = np.empty((widest, n_dense))
     logdet = 0.0
     for t in range(n_depths):
-        o, e = at[t], at[t + 1]
+        o, e = depths[t], depths[t + 1]
         k = e - o
         for i in range(first[t] - base, first[t + 1] - base):
             for a in range(k):
@@ -96,26 +100,26 @@ def eliminate(first, parent, at, lam, front, low, half, dense, gram):
                     for m in range(k):
                         s += lam[o + m, o + a] * scaled[m, c]
                     h[a, c] = s
-            if not cholesky(h[:k, :k], low[i]):
+            if not cholesky(h, k, chol[i]):
                 return np.nan
             for a in range(k):
-                logdet += 2.0 * np.log(low[i, a, a])
+                logdet += 2.0 * np.log(chol[i, a, a])
             for c in range(e, d):
                 for a in range(k):
                     s = 0.0
                     for m in range(k):
                         s += lam[o + m, o + a] * front[i, o + m, c]
                     for m in range(a):
-                        s -= low[i, a, m] * half[i, m, c]
-                    half[i, a, c] = s / low[i, a, a]
+                        s -= chol[i, a, m] * half[i, m, c]
+                    half[i, a, c] = s / chol[i, a, a]
             for r in range(n_dense):
                 for a in range(k):
                     s = 0.0
                     for m in range(k):
                         s += lam[o + m, o + a] * dense[i, o + m, r]
                     for m in range(a):
-                        s -= low[i, a, m] * right[m, r]
-                    right[a, r] = s / low[i, a, a]
+                        s -= chol[i, a, m] * right[m, r]
+                    right[a, r] = s / chol[i, a, a]
             for r in range(n_dense):
                 for r2 in range(n_dense):
                     for a in range(k):
@@ -137,15 +141,17 @@ def eliminate(first, parent, at, lam, front, low, half, dense, gram):
 
 
 @njit(cache=True, nogil=True)
-def solve_tree(first, parent, at, lam, low, half, rhs, x):
+def solve_tree(nodes, lam, factor, rhs, x):
     """x <- M^-1 (Lambda'r + x) by node (n, K), r the sum of the leaves' path vectors rhs (n, D; overwritten).
 
     Returns the squared length of L^-1 times the right-hand side.
     """
-    base, n_depths = first[0], len(at) - 1
-    d, length = at[n_depths], 0.0
+    first, parent, depths = nodes
+    chol, half = factor
+    base, n_depths = first[0], len(depths) - 1
+    d, length = depths[n_depths], 0.0
     for t in range(n_depths):
-        o, e = at[t], at[t + 1]
+        o, e = depths[t], depths[t + 1]
         k = e - o
         for i in range(first[t] - base, first[t + 1] - base):
             for a in range(k):
@@ -153,8 +159,8 @@ def solve_tree(first, parent, at, lam, low, half, rhs, x):
                 for m in range(k):
                     s += lam[o + m, o + a] * rhs[i, o + m]
                 for m in range(a):
-                    s -= low[i, a, m] * x[i, m]
-                x[i, a] = s / low[i, a, a]
+                    s -= chol[i, a, m] * x[i, m]
+                x[i, a] = s / chol[i, a, a]
                 length += x[i, a] * x[i, a]
             if e < d:
                 p = parent[base + i] - base
@@ -165,7 +171,7 @@ def solve_tree(first, parent, at, lam, low, half, rhs, x):
                     rhs[p, c] += s
     # rhs now receives the unscaled solution on each path
     for t in range(n_depths - 1, -1, -1):
-        o, e = at[t], at[t + 1]
+        o, e = depths[t], depths[t + 1]
         k = e - o
         for i in range(first[t] - base, first[t + 1] - base):
             if e < d:
@@ -177,8 +183,8 @@ def solve_tree(first, parent, at, lam, low, half, rhs, x):
                 for c in range(e, d):
                     s -= half[i, a, c] * rhs[i, c]
                 for m in range(a + 1, k):
-                    s -= low[i, m, a] * x[i, m]
-                x[i, a] = s / low[i, a, a]
+                    s -= chol[i, m, a] * x[i, m]
+                x[i, a] = s / chol[i, a, a]
             for a in range(k):
                 s = 0.0
                 for m in range(k):
@@ -188,22 +194,24 @@ def solve_tree(first, parent, at, lam, low, half, rhs, x):
 
 
 @njit(cache=True, nogil=True)
-def invert(first, parent, at, lam, low, half, front, inverse, projected):
+def invert(nodes, lam, factor, front, inverse, projected):
     """inverse (n, D, D) <- Lambda M^-1 Lambda' on the slots of each node and those above it (Takahashi's recursion,
     root to leaves); projected (D, D) += sum over the nodes of each depth of Z_l'V^-1 Z_l."""
-    base, n_depths, widest = first[0], len(at) - 1, low.shape[1]
-    d = at[n_depths]
+    first, parent, depths = nodes
+    chol, half = factor
+    base, n_depths, widest = first[0], len(depths) - 1, chol.shape[1]
+    d = depths[n_depths]
     y, b, row = np.empty((widest, widest)), np.empty((widest, d)), np.empty(d)
     for t in range(n_depths - 1, -1, -1):
-        o, e = at[t], at[t + 1]
+        o, e = depths[t], depths[t + 1]
         k = e - o
         for i in range(first[t] - base, first[t + 1] - base):
             for c in range(k):  # y = L^-1 lambda'
                 for a in range(k):
                     s = lam[o + c, o + a]
                     for m in range(a):
-                        s -= low[i, a, m] * y[m, c]
-                    y[a, c] = s / low[i, a, a]
+                        s -= chol[i, a, m] * y[m, c]
+                    y[a, c] = s / chol[i, a, a]
             for a in range(k):
                 for c in range(e, d):
                     s = 0.0

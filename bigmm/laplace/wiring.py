@@ -10,6 +10,7 @@ from numba import njit
 
 from bigmm.blocks import CrossBlock, Gram
 from bigmm.families import Family
+from bigmm.laplace.records import KernelModel, KernelPoint, KernelRows
 from bigmm.shards.shard import Shard
 
 
@@ -112,8 +113,9 @@ class Rows:
     windows: np.ndarray
     entry_windows: np.ndarray
 
-    def arrays(self) -> tuple:
-        return self.columns, self.y, self.w, self.offset, self.refs, self.entries
+    def record(self) -> KernelRows:
+        """What the row kernels take."""
+        return KernelRows(self.columns, self.y, self.w, self.offset, self.refs, self.entries)
 
 
 def ready_rows(shard: Shard, wiring: Wiring, groupings: list[int], places: list[np.ndarray]) -> Rows:
@@ -170,12 +172,27 @@ class Rules:
     first: np.ndarray
     second: np.ndarray
 
-    def model(self, rows: Rows, m: int) -> tuple:
-        """The tuple that the row kernels take, in coordinates of the shard's windows alone."""
+    def record(self, rows: Rows, m: int) -> KernelModel:
+        """What the row kernels take, in coordinates of the shard's windows alone; m: columns of [X y*]."""
         count, begin, k = rows.windows[:, 1], rows.windows[:, 0], self.width
-        starts = [_starts(count * size) - begin * size for size in (k, k * k, k * m)]
+        start, diagonal, dense = (_starts(count * size) - begin * size for size in (k, k * k, k * m))
         cross = _starts(rows.entry_windows[:, 1] * k[self.first] * k[self.second])
-        return (self.family, self.link, self.xc, self.zc, k, *starts, self.first, self.second, cross)
+        columns = self.family, self.link, self.xc, self.zc
+        return KernelModel(*columns, k, start, diagonal, dense, self.first, self.second, cross)
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """A linear predictor X beta + Z effects: beta (p,), effects per term (q, k); phi, and which weights."""
+
+    beta: np.ndarray
+    effects: Sequence[np.ndarray]
+    phi: float
+    observed: bool
+
+    def record(self, rows: Rows) -> KernelPoint:
+        """What the row kernels take, effects of the shard's windows alone."""
+        return KernelPoint(self.beta, local(rows, self.effects), float(self.phi), bool(self.observed))
 
 
 def local(rows: Rows, terms: Sequence[np.ndarray], shape: tuple[int, ...] = (-1,)) -> np.ndarray:

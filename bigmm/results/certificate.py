@@ -123,11 +123,11 @@ def certify(
     progress: Any = None,
 ) -> Certificate:
     """The exact objective at the fit's theta; raises MemoryLimitError before it starts when it does not fit."""
-    begun, report = time.perf_counter(), progress_callback(progress)
+    start, report = time.perf_counter(), progress_callback(progress)
     limit = None if memory_limit is None else memory_bytes(memory_limit)
     workers = executor(client, n_workers)
     if fitted.criterion.solver.is_exact:
-        return _again(fitted, begun)
+        return _again(fitted, start)
     reduced = _reduced(fitted)
     tiling = tiles.Tiling(reduced.size, _tile(reduced.size, tile))
     cost = predicted_cost(reduced, tiling, workers)
@@ -135,23 +135,23 @@ def certify(
     graph = cholesky_tasks(reduced, tiling)
     ahead = (workers.n_workers + 1) * (tiling.n + 3)  # so many chains of updates can be under way
     try:
-        found = workers.run_graph(graph, label="certify", ahead=ahead, memory=memory, progress=report)
+        results = workers.run_graph(graph, label="certify", ahead=ahead, memory=memory, progress=report)
     except NotPositiveDefiniteError as error:
         raise DataError(
             f"the exact Schur complement at theta = {fitted.theta} is not positive definite ({error}): the effects "
             "reproduce the response almost exactly, or covariates are of very different size; scale the covariates"
         ) from error
-    diagonal = np.concatenate([found["pivots", j] for j in range(tiling.n)])
+    diagonal = np.concatenate([results["pivots", j] for j in range(tiling.n)])
     exact = fitted.criterion.value_of(tiles.read_pivots(reduced, diagonal))
-    return _certificate(fitted, exact, reduced.size, tiling, cost, begun, repr(workers))
+    return _certificate(fitted, exact, reduced.size, tiling, cost, start, repr(workers))
 
 
-def _again(fitted: FittedModel, begun: float) -> Certificate:
+def _again(fitted: FittedModel, start: float) -> Certificate:
     """The exact solver's own objective, evaluated once more."""
     criterion = fitted.criterion
     exact = criterion.value_of(criterion.solver.factor(criterion.covariances.working(criterion.gram, fitted.theta)))
     none = Cost(0, 0, 0, 0.0)
-    return _certificate(fitted, exact, 0, tiles.Tiling(0, 1), none, begun, "this process")
+    return _certificate(fitted, exact, 0, tiles.Tiling(0, 1), none, start, "this process")
 
 
 def _certificate(
@@ -160,7 +160,7 @@ def _certificate(
     columns: int,
     tiling: tiles.Tiling,
     cost: Cost,
-    begun: float,
+    start: float,
     where: str,
 ) -> Certificate:
     objective, exact = float(fitted.estimates.objective), float(exact)
@@ -187,7 +187,7 @@ def _certificate(
         tiling.n_tiles,
         cost.bytes,
         cost.flops,
-        time.perf_counter() - begun,
+        time.perf_counter() - start,
         where,
     )
 
@@ -199,30 +199,30 @@ def _reduced(fitted: FittedModel) -> tiles.Reduced:
     return tiles.reduce(analyse(criterion.gram, dense_tail=False), lams)
 
 
-def _tile(size: int, wanted: int | None) -> int:
-    if wanted is None:
+def _tile(size: int, rows: int | None) -> int:
+    if rows is None:
         return tiles.default_tile(size)
-    if isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1:
-        raise UsageError(f"tile must be a positive number of rows, got {wanted!r}")
-    if wanted * MOST_ROWS < size:
+    if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
+        raise UsageError(f"tile must be a positive number of rows, got {rows!r}")
+    if rows * MOST_ROWS < size:
         raise UsageError(
-            f"tile={wanted} cuts {size:,} columns into more than {MOST_ROWS} tiles a side, which are too many tasks: "
+            f"tile={rows} cuts {size:,} columns into more than {MOST_ROWS} tiles a side, which are too many tasks: "
             f"use at least {-(-size // MOST_ROWS)}, or leave it out for {tiles.default_tile(size)}"
         )
-    return min(wanted, size)
+    return min(rows, size)
 
 
 def predicted_cost(reduced: tiles.Reduced, tiling: tiles.Tiling, workers: Executor) -> Cost:
     """Before anything is factored."""
     threads, processes = workers.n_workers, workers.capacity().processes
-    each = 8 * tiling.tile**2
-    held = reduced.panel_bytes + reduced.nbytes
+    tile_bytes = 8 * tiling.tile**2
+    reduced_bytes = reduced.panel_bytes + reduced.nbytes
     # beside what has to be there, every worker has copies of the row of tiles that all others are multiplied by
     copies = tiling.n if processes > 1 else 0
     at_once = tiles.most_tiles(tiling.n) + 2 * threads + processes * copies
     least = min(tiles.most_tiles(tiling.n), 3 * threads + 2) + 2 * threads
     flops = reduced.size**3 / 3 + reduced.assembly_flops
-    return Cost(held + each * at_once, held + each * least, each, flops)
+    return Cost(reduced_bytes + tile_bytes * at_once, reduced_bytes + tile_bytes * least, tile_bytes, flops)
 
 
 def _room(cost: Cost, limit: int | None, workers: Executor, tile_given: bool) -> int | None:

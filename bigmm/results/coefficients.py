@@ -11,7 +11,7 @@ from bigmm.errors import UsageError
 from bigmm.results.estimated import Estimated
 from bigmm.results.inference import coefficient_tests, limits, method
 
-INTERVAL_METHODS = ("wald",)
+INTERVAL_METHODS = ("wald", "profile")
 
 
 def named(fitted: Estimated, values: np.ndarray, name: str) -> pd.Series:
@@ -69,7 +69,7 @@ def _share(name: str, value: Any) -> float:
 
 def intervals(fitted: Estimated, level: float, kind: str, ddf: Any = "auto") -> pd.DataFrame:
     """Confidence limits of the coefficients at a level of `confidence_level`: columns lower, upper."""
-    if kind not in INTERVAL_METHODS:
+    if kind != "wald":
         raise UsageError(f"conf_int(method={kind!r}) is not available; available: {', '.join(INTERVAL_METHODS)}")
     low, high = limits(coefficient_tests(fitted, ddf), level)
     return pd.DataFrame({"lower": low, "upper": high}, index=list(fitted.fixed_names))

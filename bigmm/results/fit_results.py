@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bigmm.arguments import strict
+from bigmm.errors import UsageError
 from bigmm.optimize.outcome import Outcome
 from bigmm.results import broom, coefficients, inference
 from bigmm.results.estimated import Estimated, freeze
@@ -76,18 +77,23 @@ class FitResults:
         /,
         method: str = "wald",
         *,
+        parameters: Any = "beta",
         level: float | None = None,
         alpha: Any = None,
         ddf: str = "auto",
     ) -> pd.DataFrame:
-        """Return confidence limits of the coefficients.
+        """Return confidence limits of the coefficients, or of other parameters.
 
         Parameters
         ----------
         bare : float, optional
             A confidence level of at least 0.5. A smaller number is refused, because statsmodels reads it as alpha.
-        method : {"wald"}
-            Wald limits, from t or the normal distribution.
+        method : {"wald", "profile"}
+            Wald limits, from t or the normal distribution, or limits from the profile likelihood. A profile is that of
+            the maximum likelihood fit, as in lme4; it needs a linear model of a formula and the exact solver.
+        parameters : {"beta", "theta", "all"} or list of str
+            "beta" are the coefficients. The others need profiles: "theta" are standard deviations and correlations of
+            random effects and sigma, in lme4's names such as ``sd_Days|Subject``.
         level : float, optional
             Confidence level, 0.95 if none is there.
         alpha : float, optional
@@ -99,15 +105,22 @@ class FitResults:
         Returns
         -------
         DataFrame
-            Columns lower and upper, a row for each coefficient.
+            Columns lower and upper, a row for each parameter.
 
         Raises
         ------
         UsageError
-            If the level is not between 0 and 1, or is there twice.
+            If the level is not between 0 and 1, or is there twice, or the fit has no such intervals.
         """
         level = coefficients.confidence_level(bare, level=level, alpha=alpha)
+        if method == "profile":
+            return self._profile_limits(level, parameters)
+        if not isinstance(parameters, str) or parameters != "beta":
+            raise UsageError(f"parameters={parameters!r} needs method='profile': Wald limits are for coefficients only")
         return coefficients.intervals(self.fitted, level, method, ddf)
+
+    def _profile_limits(self, level: float, parameters: Any) -> pd.DataFrame:
+        raise UsageError("profiles are available for linear mixed models of a formula that the exact solver fitted")
 
     @strict
     def cov_params(self, *, ddf: str | None = None) -> pd.DataFrame:

@@ -15,12 +15,21 @@ from bigmm.results.fitted import GAUSSIAN, FittedModel
 class FittedGlmm(FittedModel):
     """A generalized linear mixed model.
 
-    criterion: a `laplace.working.WorkingModel`, the blocks at the mode (residual variance 1); estimates.objective: -2
-    log L on R's scale, estimates.sigma: 1, so theta is on the scale of the linear predictor; phi: dispersion
-    (`Distribution.dispersion_meaning`), 1 without; nagq: 0 fast, 1 Laplace, k quadrature points; laplace: "expected"
-    or "observed" weights in log|M|; working_weights: those of the blocks, "expected" also where observed ones leave the
-    blocks without a factor; se_method: "hessian" or "rx"; penalized: -2 sum ll + |u|^2 + constants at the mode;
-    compressed_rows: rows after identical ones were counted, None when that did not pay.
+    The criterion is a `laplace.working.WorkingModel`: the blocks at the mode, with residual variance 1. The objective
+    of the estimates is -2 log L on R's scale, and their sigma is 1, so that theta is on the scale of the linear
+    predictor.
+
+    Attributes
+    ----------
+    family : distribution of the response, and link.
+    phi : dispersion (`Distribution.dispersion_meaning`), 1 without.
+    nagq : 0 fast, 1 Laplace, k quadrature points.
+    laplace : "expected" or "observed" weights in log|M|.
+    working_weights : weights of the blocks. They are "expected" also where observed ones leave the blocks without a
+        factor.
+    se_method : "hessian" or "rx".
+    penalized : -2 sum ll + |u|^2 + constants at the mode.
+    compressed_rows : number of rows after identical ones were counted, None when that did not pay.
     """
 
     kind: ClassVar[str] = "glmm"

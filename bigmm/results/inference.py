@@ -86,7 +86,7 @@ def method_notes(fitted: Estimated, ddf: Any = "auto") -> tuple[str, ...]:
 
 def _why_normal(fitted: Estimated, ddf: Any) -> str:
     if ddf == "normal":
-        return "as asked for"
+        return "as tested for"
     if not has_degrees_of_freedom(fitted):
         return _why(fitted)
     return f"{len(fitted.theta)} covariance parameters; ddf='satterthwaite' gives degrees of freedom"
@@ -142,18 +142,18 @@ def contrast_table(names: Any, single: tests.Contrasts, level: float) -> pd.Data
 
 def t_test(fitted: Estimated, specification: Any, ddf: Any, level: float) -> pd.DataFrame:
     """One row for each hypothesis; limits are those of L beta."""
-    asked = hypothesis_text.hypotheses(specification, fitted.fixed_names)
-    return contrast_table(asked.names, _single(fitted, asked, method(fitted, ddf)), level)
+    tested = hypothesis_text.hypotheses(specification, fitted.fixed_names)
+    return contrast_table(tested.names, _single(fitted, tested, method(fitted, ddf)), level)
 
 
-def _single(fitted: Estimated, asked: hypothesis_text.Hypotheses, ddf: str) -> tests.Contrasts:
+def _single(fitted: Estimated, tested: hypothesis_text.Hypotheses, ddf: str) -> tests.Contrasts:
     if ddf != "normal":
-        return tests.contrasts(linear_inference(fitted), asked.matrix, asked.values, ddf)
-    return tests.contrasts(_normal(fitted), asked.matrix, asked.values, "normal")
+        return tests.contrasts(linear_inference(fitted), tested.matrix, tested.values, ddf)
+    return tests.contrasts(_normal(fitted), tested.matrix, tested.values, "normal")
 
 
 def _normal(fitted: Estimated) -> LinearInference:
-    """The same for a fit of any kind, as long as only its coefficients are asked for."""
+    """The same for a fit of any kind, as long as only its coefficients are tested for."""
     estimates = fitted.estimates
     own = coefficients(fitted.fixed_names, np.asarray(estimates.beta), np.asarray(estimates.vcov))
     return LinearInference(fitted.criterion, np.asarray(fitted.theta), own)
@@ -167,16 +167,16 @@ def joint_test(fitted: Estimated, matrix: np.ndarray, values: Any, ddf: str) -> 
 
 def f_test(fitted: Estimated, specification: Any, ddf: Any) -> pd.DataFrame:
     """One row: numdf, dendf, F, p.value."""
-    asked = hypothesis_text.hypotheses(specification, fitted.fixed_names)
-    test = joint_test(fitted, asked.matrix, asked.values, method(fitted, ddf))
-    return pd.DataFrame([_f_row(test)], index=[", ".join(asked.names)])
+    tested = hypothesis_text.hypotheses(specification, fitted.fixed_names)
+    test = joint_test(fitted, tested.matrix, tested.values, method(fitted, ddf))
+    return pd.DataFrame([_f_row(test)], index=[", ".join(tested.names)])
 
 
 def wald_test(fitted: Estimated, specification: Any) -> pd.DataFrame:
     """One row: df, statistic (chi-square), p.value, without denominator degrees of freedom."""
-    asked = hypothesis_text.hypotheses(specification, fitted.fixed_names)
-    test = joint_test(fitted, asked.matrix, asked.values, "normal")
-    return pd.DataFrame([_chi_row(test)], index=[", ".join(asked.names)])
+    tested = hypothesis_text.hypotheses(specification, fitted.fixed_names)
+    test = joint_test(fitted, tested.matrix, tested.values, "normal")
+    return pd.DataFrame([_chi_row(test)], index=[", ".join(tested.names)])
 
 
 def _f_row(test: tests.Joint) -> dict[str, float]:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
+from bigmm.arguments import strict
+from bigmm.results import profiles
 from bigmm.results.certificate import Certificate, certify
 from bigmm.results.fitted import FittedLmm
 from bigmm.results.model import MixedModelResults
 from bigmm.results.predictor import predictor, variance
+from bigmm.results.profiles import Profile
 from bigmm.results.rows import Augment, NormalNoise
 
 
@@ -22,6 +27,25 @@ class LmmResults(MixedModelResults):
     """
 
     fitted: FittedLmm
+
+    @strict
+    def profile(self, parameters: Any = "beta") -> Profile:
+        """Compute the profile likelihood of parameters.
+
+        Parameters
+        ----------
+        parameters : {"beta", "theta", "all"} or list of str
+            See `conf_int`.
+
+        Returns
+        -------
+        Profile
+            ``.table`` has the columns parameter, value, zeta; ``.plot()`` draws it.
+        """
+        return profiles.profile(self.fitted, parameters)
+
+    def _profile_limits(self, level: float, parameters: Any) -> pd.DataFrame:
+        return profiles.intervals(self.fitted, level, parameters)
 
     def certify(
         self,

@@ -54,7 +54,7 @@ variance function."""
 
 def residuals(family: Family, kind: str, y: Column, w: Column, eta: Column, phi: float) -> Column:
     """(n,) residuals of one kind of `RESIDUALS`; NaN where y, w or eta is."""
-    known = ~(np.isnan(y) | np.isnan(w) | np.isnan(eta))
+    complete = ~(np.isnan(y) | np.isnan(w) | np.isnan(eta))
     out = np.full(len(y), np.nan)
-    out[known] = RESIDUALS[kind](family, y[known], w[known], eta[known], phi)
+    out[complete] = RESIDUALS[kind](family, y[complete], w[complete], eta[complete], phi)
     return out

@@ -129,14 +129,14 @@ def _random(fitted: FittedModel) -> Block:
     covariances = effects.term_covariances(fitted)
     sigma = fitted.residual_sd
     names = [_row_names(term) for term in fitted.terms]
-    shown = [np.diag(cov)[: len(own)] for own, cov in zip(names, covariances, strict=True)]
+    shown = [np.diag(cov)[: len(term_names)] for term_names, cov in zip(names, covariances, strict=True)]
     variances = np.concatenate([*shown, [] if sigma is None else [sigma**2]])
     texts = iter(zip(numbers(variances), numbers(np.sqrt(variances)), strict=True))
     correlations = [_correlation_cells(fitted, term, cov) for term, cov in zip(fitted.terms, covariances, strict=True)]
     width = max((len(cells) for rows in correlations for cells in rows), default=0)
     rows = [("Groups", "Name", "Variance", "Std.Dev.", *(("Corr",) if width else ()), *("",) * (width - 1))]
-    for term, own, each in zip(fitted.terms, names, correlations, strict=True):
-        for i, (name, cells) in enumerate(zip(own, each, strict=True)):
+    for term, term_names, correlation in zip(fitted.terms, names, correlations, strict=True):
+        for i, (name, cells) in enumerate(zip(term_names, correlation, strict=True)):
             rows.append((term.group if i == 0 else "", name, *next(texts), *cells, *("",) * (width - len(cells))))
     if sigma is not None:
         rows.append(("Residual", "", *next(texts), *("",) * width))

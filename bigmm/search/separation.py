@@ -67,10 +67,10 @@ def lost_coefficients(family: Family, beta: np.ndarray, error: np.ndarray, start
 
 def without_estimate(lost: np.ndarray, error: np.ndarray, largest: np.ndarray, names: np.ndarray) -> str:
     """Advice on quasi-complete separation, "" when there is none."""
-    found = lost & (error * largest > FLAT)
-    if not found.any():
+    endless = lost & (error * largest > FLAT)
+    if not endless.any():
         return ""
-    listed = ", ".join(repr(str(name)) for name in names[found])
+    listed = ", ".join(repr(str(name)) for name in names[endless])
     return (
         f"quasi-complete separation: {listed} can grow without limit, because some values of the covariate go with one "
         "response only; the other coefficients and the likelihood are good, this estimate and its standard error are "

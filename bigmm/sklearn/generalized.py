@@ -113,7 +113,7 @@ class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    family: "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian" or "binomial" (proportions, with
+    family: "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian", "binomial" (proportions, with
         the trials as weights). link: None takes the family's default, the log but for the gamma. The others as in
         `GLMMClassifier`.
 

@@ -19,7 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from bigmm.errors import UsageError
-from bigmm.source.filter_text import Arithmetic, Column, Comparison, Constant, Constants, Joined, Negation, Tree, slip
+from bigmm.source.filter_text import (
+    Arithmetic,
+    Comparison,
+    Constant,
+    Constants,
+    FilterColumn,
+    Joined,
+    Negation,
+    Tree,
+    slip,
+)
 from bigmm.source.filter_values import Neighbours, neighbours
 from bigmm.source.kinds import is_bytes, is_instant, is_number, is_text
 from bigmm.source.schema import column_hint
@@ -109,7 +119,7 @@ class _Binder:
             Joined: self.joined,
             Negation: lambda node: Bound(~self.condition(node.part).expression),
             Comparison: self.compared,
-            Column: self.flag,
+            FilterColumn: self.flag,
         }
 
     def fail(self, message: str, node: Tree) -> UsageError:
@@ -129,7 +139,7 @@ class _Binder:
             raise self.fail("a comparison of a column is needed here", node)
         return convert(node)
 
-    def flag(self, node: Column) -> Bound:
+    def flag(self, node: FilterColumn) -> Bound:
         """Bind a column that stands alone: it has to hold true and false."""
         operand = self.column(node)
         if not pt.is_boolean(operand.kind):
@@ -149,7 +159,7 @@ class _Binder:
 
     def is_value(self, node: Tree) -> bool:
         """Whether a part of & or | is no condition, but a constant, a sum, or a column of other than true and false."""
-        if isinstance(node, Column) and node.name in self.schema.names:
+        if isinstance(node, FilterColumn) and node.name in self.schema.names:
             return not pt.is_boolean(self.schema.field(node.name).type)
         return isinstance(node, (Constant, Arithmetic))
 
@@ -161,7 +171,7 @@ class _Binder:
         )
         return self.fail(message, node)
 
-    def column(self, node: Column) -> Operand:
+    def column(self, node: FilterColumn) -> Operand:
         """Look a column up in the schema, and note that the filter uses it."""
         if node.name not in self.schema.names:
             hint = column_hint(node.name, self.schema.names)
@@ -177,7 +187,7 @@ class _Binder:
 
     def operand(self, node: Tree) -> Operand:
         """Bind a node that has a value, one side of a comparison."""
-        if isinstance(node, Column):
+        if isinstance(node, FilterColumn):
             return self.column(node)
         if isinstance(node, Constant):
             return Operand(None, node.value, node)
@@ -461,8 +471,8 @@ def _one_tuple(item: tuple[Any, ...]) -> Tree:
     if operator in ("in", "not in"):
         if isinstance(value, str) or not hasattr(value, "__iter__"):
             raise ValueError(f"{operator!r} needs a list of values, not {value!r}")
-        return Comparison(operator, Column(name), Constants(tuple(Constant(_bare(one)) for one in value)))
-    return Comparison(operator, Column(name), Constant(_bare(value)))
+        return Comparison(operator, FilterColumn(name), Constants(tuple(Constant(_bare(one)) for one in value)))
+    return Comparison(operator, FilterColumn(name), Constant(_bare(value)))
 
 
 def _bare(value: Any) -> Any:

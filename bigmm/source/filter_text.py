@@ -23,7 +23,7 @@ _DIGITS = 20  # of 2^64
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class FilterColumn:
     """A column by its name."""
 
     name: str
@@ -84,7 +84,7 @@ class Joined:
     symbol: str = ""
 
 
-Tree = Column | Constant | Constants | Arithmetic | Comparison | Negation | Joined
+Tree = FilterColumn | Constant | Constants | Arithmetic | Comparison | Negation | Joined
 
 _PATTERN = re.compile(
     r"""(?P<space>\s+)
@@ -286,7 +286,7 @@ class _Parser:
             return Constant(_NAMED[name], token.start)
         if token.kind == "name" and name not in self.names and name.split(".")[0] in self.names:
             self.fail("attribute is not allowed; use names, constants, comparisons, and, or, not", token.start)
-        return Column(name, token.start)
+        return FilterColumn(name, token.start)
 
     def number(self, token: FilterToken) -> int | float:
         """Read a number. An integer of more than 64 bits is refused before Python makes it."""

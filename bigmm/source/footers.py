@@ -209,12 +209,14 @@ def _large_text(metadata: pq.FileMetaData, schema: pa.Schema) -> dict[str, int]:
     """Bytes of the largest chunk of each column of text, as the footer claims, where that is large. Rows tell the size
     of other columns."""
     columns = {metadata.schema.column(i).path: i for i in range(len(metadata.schema))}
-    wanted = [(field.name, columns[field.name]) for field in schema if holds_text(field.type) and field.name in columns]
+    text_columns = [
+        (field.name, columns[field.name]) for field in schema if holds_text(field.type) and field.name in columns
+    ]
     largest: dict[str, int] = {}
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         if group.total_byte_size > LARGE_TEXT:
-            for name, column in wanted:
+            for name, column in text_columns:
                 nbytes = group.column(column).total_uncompressed_size
                 if nbytes > max(LARGE_TEXT, largest.get(name, 0)):
                     largest[name] = nbytes

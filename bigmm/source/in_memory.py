@@ -74,10 +74,10 @@ class InMemorySource:
 
     def orders(self, columns: Iterable[str]) -> Orders:
         """See `Source.orders`."""
-        wanted = set(columns)
+        names = set(columns)
         return Orders(
-            {name: levels for name, levels in self.declared_levels.items() if name in wanted},
-            {name: reason for name, reason in self.lost_orders.items() if name in wanted},
+            {name: levels for name, levels in self.declared_levels.items() if name in names},
+            {name: reason for name, reason in self.lost_orders.items() if name in names},
         )
 
     @property
@@ -97,8 +97,8 @@ class InMemorySource:
         """See `Source.read`."""
         assert isinstance(partition, InMemoryPartition)
         self.unified.check(columns)
-        needed = list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
-        table = conform(partition.load(needed), self.schema, partition.where)
+        names = list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
+        table = conform(partition.load(names), self.schema, partition.where)
         if self.predicate is not None:
             table = self.predicate.apply(table, partition.where)
         return table.select(list(columns))

@@ -5,6 +5,8 @@ from numba import config
 from bigmm.accumulate import kernels
 from tests.accumulate import twins
 
+pytestmark = pytest.mark.interpreted
+
 compiled = pytest.mark.skipif(config.DISABLE_JIT, reason="the interpreter adds in another order")
 
 

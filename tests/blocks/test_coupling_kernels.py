@@ -3,9 +3,12 @@
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from numba import config
 from numba.core.errors import TypingError
 
 from bigmm.blocks.iterative import coupling_kernels as kernels
+
+pytestmark = pytest.mark.interpreted
 
 LEVELS, COLUMNS = 40, 30
 
@@ -76,6 +79,7 @@ def test_back_levels(sparse, given):
     np.testing.assert_allclose(out, np.einsum("lab,lac->lbc", h, inner), atol=1e-11)
 
 
+@pytest.mark.skipif(config.DISABLE_JIT, reason="the interpreter takes any order")
 def test_other_than_c_order_is_refused():
     sparse = Sparse(1, np.float64)
     x = np.asfortranarray(sparse.numbers(COLUMNS, 4))

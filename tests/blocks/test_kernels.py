@@ -12,6 +12,8 @@ from bigmm.objective.conditional import level_variances
 from tests.blocks import twins
 from tests.oracle import SHAPES, Rows
 
+pytestmark = pytest.mark.interpreted
+
 SEEN: set[str] = set()
 
 

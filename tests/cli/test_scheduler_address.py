@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import http.server
 import os
@@ -11,7 +10,6 @@ import socket
 import socketserver
 import subprocess
 import sys
-import threading
 import time
 
 import dask
@@ -21,6 +19,7 @@ from bigmm.cli import cluster, listener
 from bigmm.execute import executor
 from tests.cli.cases import SLEEP
 from tests.execute.processes import Processes
+from tests.servers import serving
 
 pytestmark = pytest.mark.cluster
 
@@ -29,17 +28,6 @@ pytestmark = pytest.mark.cluster
 def quick(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(cluster, "CLOSE_SECONDS", 1)
-
-
-@contextlib.contextmanager
-def serving(server):
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"tcp://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 def test_75_a_silent_listener(bigmm, sleep_lake):
@@ -70,7 +58,7 @@ def test_75_an_http_server(bigmm, sleep_lake, server):
             pass
 
     with serving(server(("127.0.0.1", 0), Quiet)) as address:
-        ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", address)
+        ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", f"tcp://{address}")
     assert ended.code == 75
     assert "an HTTP server answers there; is it the port of the dashboard?" in ended.err
 
@@ -82,21 +70,18 @@ def test_75_something_else_that_speaks_first_or_hangs_up(bigmm, sleep_lake, gree
             self.request.sendall(greeting)
 
     with serving(socketserver.TCPServer(("127.0.0.1", 0), Greeting)) as address:
-        ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", address)
+        ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", f"tcp://{address}")
     assert ended.code == 75
     assert "something else answers there" in ended.err
 
 
 def test_75_a_stopped_scheduler(bigmm, sleep_lake, tmp_path):
-    processes = Processes(tmp_path, 0)
-    try:
+    with Processes(tmp_path, 0) as processes:
         processes.client().close()
         processes.scheduler.send_signal(signal.SIGSTOP)
         ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", processes.address)
         assert ended.code == 75
         assert "says nothing: a scheduler that is stopped" in ended.err
-    finally:
-        processes.close()
 
 
 SCRIPT = """
@@ -166,9 +151,8 @@ def encrypted(tmp_path):
     for name in ("ours", "theirs"):
         certificate(tmp_path, name)
     files = ("--tls-ca-file", "ours.pem", "--tls-cert", "ours.pem", "--tls-key", "ours.key")
-    processes = Processes(tmp_path, 0, ("--protocol", "tls", *files))
-    yield processes.address
-    processes.close()
+    with Processes(tmp_path, 0, ("--protocol", "tls", *files)) as processes:
+        yield processes.address
 
 
 def test_78_only_one_side_speaks_tls_or_a_certificate_is_refused(bigmm, sleep_lake, tmp_path, encrypted):
@@ -201,11 +185,7 @@ def test_75_the_right_certificates(bigmm, sleep_lake, tmp_path, encrypted, monke
 
 def test_78_a_scheduler_that_does_not_speak_tls(bigmm, sleep_lake, tmp_path):
     certificate(tmp_path, "ours")
-    processes = Processes(tmp_path, 0)
-    try:
-        with tls(tmp_path, "ours", "ours"):
-            ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", processes.address.replace("tcp", "tls"))
-    finally:
-        processes.close()
+    with Processes(tmp_path, 0) as processes, tls(tmp_path, "ours", "ours"):
+        ended = bigmm("fit", SLEEP, sleep_lake, "--scheduler", processes.address.replace("tcp", "tls"))
     assert ended.code == 78
     assert "the scheduler does not speak TLS; write tcp:// instead of tls://" in ended.err

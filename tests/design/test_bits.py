@@ -2,11 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bigmm.design.levels.bits import NOTHING, ROOMY, is_increasing, number_by_rank, ranks
 from bigmm.design.levels.distinct import DistinctRows
+
+pytestmark = pytest.mark.interpreted
 
 NUMBERS = st.lists(st.integers(-5000, 5000), min_size=1, max_size=60)
 

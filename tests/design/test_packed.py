@@ -2,11 +2,14 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bigmm.design.levels.distinct import DistinctRows
 from bigmm.design.levels.packed import pack, union
+
+pytestmark = pytest.mark.interpreted
 
 ROWS = st.lists(st.tuples(st.integers(-900, 900), st.integers(0, 3), st.integers(10**6, 10**6 + 50)), max_size=40)
 

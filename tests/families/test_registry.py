@@ -73,6 +73,20 @@ def test_a_kernel_with_a_number_without_a_family_raises():
         kernel(len(NAMES))
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_kernels_take_elements_of_what_is_returned():
+    """A branch without a family must not make the returned tuples optional for numba."""
+
+    @numba.njit
+    def kernel(family_id):
+        score = scores.score(family_id, 0, 1.0, 1.0, 0.5, 1.0)
+        slopes = scores.dispersion_derivatives(family_id, 0, 1.0, 1.0, 0.5, 1.0)
+        return score[1] + slopes[2] + scores.variance(family_id, 0.5, 1.0)
+
+    kernel(0)
+    assert all(str(signature.return_type) == "float64" for signature in kernel.nopython_signatures)
+
+
 @pytest.mark.parametrize("number", [-1, len(LINKS)])
 @pytest.mark.parametrize("name", ["bounded", "unit_tails", "power_slopes", "mean_jet", "mean", "eta_of"])
 def test_a_number_without_a_link_raises(name, number):

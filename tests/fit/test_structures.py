@@ -210,3 +210,13 @@ def test_what_is_not_a_structure(term, message, data):
 def test_a_start_out_of_bounds_is_refused(theta0, data):
     with pytest.raises(UsageError, match="theta0"):
         bigmm.lmm("y_ar1 ~ x + ar1(0 + f | g)", data, theta0=theta0)
+
+
+def test_two_columns_with_compound_symmetry_have_any_covariance(data):
+    """The same model as without a structure, so the same objective, estimates and degrees of freedom."""
+    two = data[data.f < "c"]
+    cs, us = (bigmm.lmm(f"y_cs ~ x + {term}", two) for term in ("cs(0 + f | g)", "(0 + f | g)"))
+    assert cs.objective == pytest.approx(us.objective, abs=1e-8)
+    pd.testing.assert_frame_equal(cs.varcorr, us.varcorr, rtol=1e-5)
+    for ddf in ("satterthwaite", "kenward-roger"):
+        pd.testing.assert_frame_equal(cs.tidy(ddf=ddf), us.tidy(ddf=ddf), rtol=1e-4)

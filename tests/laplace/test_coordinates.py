@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -141,3 +143,28 @@ def test_coefficients_are_searched_where_the_information_is_the_identity():
     assert np.array_equal(jacobian[3:, 3:], np.eye(2))
     found.value(point)
     assert calls[0] == pytest.approx(psi, rel=1e-10)
+
+
+@pytest.mark.parametrize("structure", ["cs", "ar1", "diag"])
+@pytest.mark.parametrize(("kind", "engine"), CASES)
+def test_value_gradient_and_root_of_a_structure(kind, engine, structure):
+    """A structured term in place of each wide one: the engine takes every element of its root."""
+    rows, square = drawn(kind)
+    terms, start = [], 0
+    for term in rows.covariances.terms:
+        terms.append(replace(term, start=start, structure=structure))
+        start += terms[-1].size
+    covariances = ModelCovariance(tuple(terms), rows.covariances.widths)
+    root = np.linalg.qr(rows.x, mode="r") / np.sqrt(len(rows.y))
+    frame = row_frame(covariances, [covariates for _, covariates, _ in rows.terms], root)
+    made, information = getattr(square, engine)(False), rows.x.T @ rows.x
+    parameters = replace(rows.parameters(), n_theta=covariances.n_theta)
+    found = Coordinates(made.value, made.evaluate, information, parameters, frame)
+    theta = np.concatenate([t.covariance.start(0.6 * np.eye(t.width)) for t in covariances.terms])
+    point = found.inward(rows.psi[: parameters.n_beta], theta, 0.0)
+    assert found.outward(point)[parameters.n_beta :] == pytest.approx(theta, rel=1e-10)
+    for made_root, lam in zip(found.square_roots(point), covariances.joint(theta), strict=True):
+        np.testing.assert_allclose(made_root @ made_root.T, lam @ lam.T, atol=1e-14)
+    model = found.evaluate(point)
+    assert model.gradient == pytest.approx(differences(found.value, point), rel=1e-6, abs=1e-6)
+    assert np.allclose(model.hessian, model.hessian.T)

@@ -7,9 +7,12 @@ import pytest
 
 from bigmm.families import family, rows
 from bigmm.laplace.mode import modes
+from bigmm.laplace.records import Block, LevelModel, LevelRows, Point
 from tests.laplace.models import Rows
 
 NOTHING = np.empty(0)
+
+pytestmark = pytest.mark.interpreted
 
 
 def run(kind, y, z, eta, lam, start, w=NOTHING, phi=1.0):
@@ -17,25 +20,11 @@ def run(kind, y, z, eta, lam, start, w=NOTHING, phi=1.0):
     k = lam.shape[0]
     columns = np.ascontiguousarray(np.atleast_2d(z[:, 1:].T)) if k > 1 else np.zeros((1, len(y)))
     u, eta0, values = np.array(start, float).reshape(1, k), np.empty(len(y)), np.empty(1)
-    failures = modes(
-        0,
-        1,
-        kind.family_id,
-        kind.link_id,
-        np.array([0, len(y)]),
-        columns,
-        np.zeros(0, np.int64),
-        np.arange(k),
-        np.asarray(y, float),
-        w,
-        np.asarray(eta, float),
-        np.zeros(0),
-        lam,
-        phi,
-        u,
-        eta0,
-        values,
-    )
+    none = np.zeros((0, 2), np.int64)
+    numbers = kind.family_id, kind.link_id, np.zeros(0, np.int64), np.arange(k)
+    model = LevelModel(*numbers, False, False, False, np.array([0, k]), none)
+    observations = LevelRows(columns, np.asarray(y, float), w, np.asarray(eta, float), np.array([0, len(y)]))
+    failures = modes(Block(0, 1), observations, model, Point(np.zeros(0), lam, phi), u, eta0, values)
     return u[0], values[0], failures
 
 

@@ -11,8 +11,11 @@ from scipy.linalg import block_diag
 from bigmm.design.layout import DesignChunk
 from bigmm.errors import DataError
 from bigmm.laplace import tree_kernels
+from bigmm.laplace.records import TreeFactor, TreeNodes
 from bigmm.laplace.tree import grow
 from bigmm.shards import shard as shards
+
+pytestmark = pytest.mark.interpreted
 
 
 def nested_refs(rng, n, sizes):
@@ -114,22 +117,14 @@ class Tree:
             self.front[leaf[row]] += weights[row] * np.outer(self.z[row], self.z[row])
             self.dense[leaf[row]] += weights[row] * np.outer(self.z[row], self.columns[row])
         self.gram = self.columns.T @ (weights[:, None] * self.columns)
-        self.low, self.half = np.zeros((n, self.widest, self.widest)), np.zeros((n, self.widest, d))
+        self.factor = TreeFactor(np.zeros((n, self.widest, self.widest)), np.zeros((n, self.widest, d)))
+        self.nodes = TreeNodes(self.first, self.parent, self.at)
         self.depth_of = dict(zip(map(int, nodes), depth_of, strict=True))
         self.n, self.d = n, d
 
     def eliminate(self, front=None):
-        return tree_kernels.eliminate(
-            self.first,
-            self.parent,
-            self.at,
-            self.lam,
-            self.front if front is None else front,
-            self.low,
-            self.half,
-            self.dense,
-            self.gram,
-        )
+        front = self.front if front is None else front
+        return tree_kernels.eliminate(self.nodes, self.lam, front, self.factor, self.dense, self.gram)
 
 
 @pytest.mark.parametrize("zero", [False, True])
@@ -149,7 +144,7 @@ def test_the_factor_of_a_tree_is_that_of_the_dense_matrix(widths, zero):
         x[node, : len(place)] = own[place] = rng.normal(size=len(place))
     right = tree.big_lam.T @ raw + own
     expected = np.linalg.solve(tree.m, right)
-    length = tree_kernels.solve_tree(tree.first, tree.parent, tree.at, tree.lam, tree.low, tree.half, rhs, x)
+    length = tree_kernels.solve_tree(tree.nodes, tree.lam, tree.factor, rhs, x)
     assert length == pytest.approx(right @ expected, rel=1e-10)
     for node, place in tree.place.items():
         assert np.allclose(x[node, : len(place)], expected[place], rtol=1e-9, atol=1e-11)
@@ -161,7 +156,7 @@ def test_the_inverse_on_paths_is_that_of_the_dense_matrix(widths, zero):
     tree = Tree(widths, zero=zero)
     tree.eliminate()
     inverse, projected = np.zeros((tree.n, tree.d, tree.d)), np.zeros((tree.d, tree.d))
-    tree_kernels.invert(tree.first, tree.parent, tree.at, tree.lam, tree.low, tree.half, tree.front, inverse, projected)
+    tree_kernels.invert(tree.nodes, tree.lam, tree.factor, tree.front, inverse, projected)
     dense = tree.big_lam @ np.linalg.inv(tree.m) @ tree.big_lam.T
     for leaf in range(tree.leaves):
         expected = dense[np.ix_(tree.slots[leaf], tree.slots[leaf])]
@@ -183,13 +178,13 @@ def test_sums_and_effects_on_paths():
     total = np.zeros(tree.q)
     for leaf in range(tree.leaves):
         total[tree.slots[leaf]] += sums[leaf]
-    tree_kernels.sums_on_paths(tree.first, tree.parent, tree.at, sums)
+    tree_kernels.sums_on_paths(tree.nodes, sums)
     u, flat = np.zeros((tree.n, tree.widest)), rng.normal(size=tree.q)
     for node, place in tree.place.items():
         u[node, : len(place)] = flat[place]
     b, path = np.empty((tree.n, tree.d)), np.empty((tree.n, tree.d))
-    tree_kernels.spread(tree.first, tree.parent, tree.at, tree.lam, u, b)
-    tree_kernels.gather(tree.first, tree.parent, tree.at, u, path)
+    tree_kernels.spread(tree.nodes, tree.lam, u, b)
+    tree_kernels.gather(tree.nodes, u, path)
     for leaf in range(tree.leaves):
         assert np.allclose(sums[leaf], total[tree.slots[leaf]])
         assert np.allclose(b[leaf], (tree.big_lam @ flat)[tree.slots[leaf]])

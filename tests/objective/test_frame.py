@@ -1,5 +1,7 @@
 """Coordinates of the search: the same model, the same values, however large or far from zero covariates are."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,30 @@ def test_a_scalar_term_is_searched_for_in_units_of_its_covariate(size, unit):
     np.testing.assert_array_equal(found.inward(np.array([0.5])), near)  # a power of two: exact
     np.testing.assert_array_equal(found.outward(near), [0.5])
     np.testing.assert_array_equal(found.inward(found.identity), [1.0])
+
+
+@pytest.mark.parametrize("reml", [False, True])
+@pytest.mark.parametrize("structure", ["diag", "cs", "ar1"])
+@pytest.mark.parametrize("kind", WIDE)
+def test_gradient_and_curvature_of_a_structure(kind, structure, reml):
+    """By central differences; the curvature is exact but for average information in place of the observed one."""
+    rows = Rows.draw(SHAPES[kind], 4)
+    terms, start = [], 0
+    for term in rows.covariances.terms:
+        terms.append(replace(term, start=start, structure=structure))
+        start += terms[-1].size
+    covariances = ModelCovariance(tuple(terms), rows.covariances.widths)
+    bases = [term.basis for term in rows.gram.terms if term.penalized]
+    units = [float(rows.gram.n) for _ in bases]
+    framed = Framed(
+        Criterion(rows.gram, covariances, reml), frame_of(covariances, bases, level_squares(rows.gram), units)
+    )
+    theta = np.concatenate([t.covariance.start(0.5 * np.eye(t.width)) for t in covariances.terms])
+    point = framed.frame.inward(theta)
+    np.testing.assert_allclose(framed.frame.outward(point), theta, rtol=1e-12)
+    model, step = framed.evaluate(point), 1e-5
+    moves = step * np.eye(len(point))
+    slopes = [(framed.value(point + move) - framed.value(point - move)) / (2.0 * step) for move in moves]
+    np.testing.assert_allclose(model.gradient, slopes, rtol=1e-5, atol=1e-6 * np.abs(model.gradient).max())
+    np.testing.assert_allclose(framed.exact_gradient(point), model.gradient, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(model.hessian, model.hessian.T, atol=1e-9 * np.abs(model.hessian).max())

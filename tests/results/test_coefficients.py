@@ -39,8 +39,10 @@ def test_vcov_is_cov_params(sleep):
 
 
 def test_other_methods_say_what_is_available(sleep):
-    with pytest.raises(UsageError, match=r"conf_int\(method='profile'\) is not available; available: wald"):
-        sleep.conf_int(method="profile")
+    with pytest.raises(UsageError, match=r"conf_int\(method='exact'\) is not available; available: wald, profile"):
+        sleep.conf_int(method="exact")
+    with pytest.raises(UsageError, match="parameters='theta' needs method='profile'"):
+        sleep.conf_int(parameters="theta")
 
 
 @pytest.mark.parametrize("level", [0, 1, 95, -0.5])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import http.server
-import threading
 
 import pytest
 
 from bigmm.errors import BigmmError, DataError, ReadError
 from bigmm.source import faults, open_source
+from tests.servers import serving
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +41,8 @@ def server(lake):
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     running.requests = 0
-    threading.Thread(target=running.serve_forever, daemon=True).start()
-    yield running
-    running.shutdown()
-    running.server_close()
+    with serving(running):
+        yield running
 
 
 def url_of(server, path):

@@ -43,13 +43,13 @@ def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
     assert bar is not None
     if bar.text == "||" and tokens[0].kind == "name":
         fail(formula, f"'||' means diag(... | g), so it cannot be inside {structure}(); write '|'", bar.start)
-    left, right = pieces[0][1], pieces[1][1]
-    if not left:
+    effects, grouping = pieces[0][1], pieces[1][1]
+    if not effects:
         fail(formula, "the left of the bar is empty; write (1 | g) for an intercept per level", bar.start)
-    if not right:
+    if not grouping:
         fail(formula, "the grouping factor after the bar is missing", bar.start)
-    part = linear_part(formula, [(sign.text if sign else "+", piece) for sign, piece in additive(formula, left)])
-    groups = _groups(formula, right)
+    part = linear_part(formula, [(sign.text if sign else "+", piece) for sign, piece in additive(formula, effects)])
+    groups = _groups(formula, grouping)
     _check_lhs(formula, part, groups[0][1])
     parts = uncorrelated(part) if bar.text == "||" else [part]
     if not model_terms(part):
@@ -67,8 +67,8 @@ def is_structured(tokens: Sequence[Token]) -> bool:
 def check_structure(formula: str, name: Token) -> None:
     """Raise FormulaError for a structure that does not exist."""
     if name.text not in STRUCTURES:
-        known = ", ".join(f"{each}()" for each in STRUCTURES)
-        message = f"there is no covariance structure {name.text!r}; the structures of a random term are {known}"
+        choices = ", ".join(f"{structure_name}()" for structure_name in STRUCTURES)
+        message = f"there is no covariance structure {name.text!r}; the structures of a random term are {choices}"
         fail(formula, message, name.start)
 
 

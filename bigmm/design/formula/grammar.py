@@ -41,10 +41,10 @@ class Parser:
     def level(self, rank: int) -> Node:
         if rank == len(LEVELS):
             return self.sign()
-        left = self.level(rank + 1)
+        lhs = self.level(rank + 1)
         while token := self.operator(LEVELS[rank]):
-            left = Node("binary", token.text, token.start, (left, self.level(rank + 1)))
-        return left
+            lhs = Node("binary", token.text, token.start, (lhs, self.level(rank + 1)))
+        return lhs
 
     def sign(self) -> Node:
         if token := self.operator("-"):

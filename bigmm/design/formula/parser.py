@@ -46,17 +46,17 @@ def parse(formula: str, need_random: bool = True) -> ParsedFormula:
     if not isinstance(formula, str) or not formula.strip():
         raise FormulaError("the formula is empty; write one like y ~ x + (1 | g)")
     formula = formula.replace("\n", " ").replace("\t", " ").rstrip()
-    left, right = _sides(formula, tokenize(formula))
-    response = parse_expression(formula, left)
-    kept, bars, offsets = _split_terms(formula, right)
+    lhs, rhs = _sides(formula, tokenize(formula))
+    response = parse_expression(formula, lhs)
+    fixed_terms, bars, offsets = _split_terms(formula, rhs)
     if need_random and not bars:
         advice = "for a model without random effects use statsmodels' OLS"
-        fail(formula, f"no random term such as (1 | g); {advice}", right[0].start)
+        fail(formula, f"no random term such as (1 | g); {advice}", rhs[0].start)
     parsed = ParsedFormula(
         formula,
         response,
         _response_kind(formula, response),
-        linear_part(formula, kept),
+        linear_part(formula, fixed_terms),
         distinct_names([term for bar in bars for term in expand_bar(formula, bar)]),
         tuple(offsets),
     )
@@ -70,14 +70,14 @@ def _sides(formula: str, tokens: Sequence[Token]) -> tuple[Sequence[Token], Sequ
         fail(formula, "the ~ between response and effects is missing", len(formula) - 1)
     if len(tildes) > 1:
         fail(formula, "a formula has one ~, this is a second", tokens[tildes[1]].start)
-    left, right = tokens[: tildes[0]], tokens[tildes[0] + 1 :]
-    if sum((token.kind == "open") - (token.kind == "close") for token in left):
+    lhs, rhs = tokens[: tildes[0]], tokens[tildes[0] + 1 :]
+    if sum((token.kind == "open") - (token.kind == "close") for token in lhs):
         fail(formula, "~ cannot be inside brackets", tokens[tildes[0]].start)
-    if not left:
+    if not lhs:
         fail(formula, "the response is missing before ~", tokens[tildes[0]].start)
-    if not right:
+    if not rhs:
         fail(formula, "the right-hand side is empty", tokens[tildes[0]].start)
-    return left, right
+    return lhs, rhs
 
 
 def _response_kind(formula: str, response: Node) -> str:
@@ -122,13 +122,13 @@ def _split_terms(formula: str, tokens: Sequence[Token]) -> tuple[list[Piece], li
 
 def _shallow(tokens: Sequence[Token]) -> list[Token]:
     """Tokens outside all brackets."""
-    depth, kept = 0, []
+    depth, shallow = 0, []
     for token in tokens:
         depth -= token.kind == "close"
         if depth == 0:
-            kept.append(token)
+            shallow.append(token)
         depth += token.kind == "open"
-    return kept
+    return shallow
 
 
 def _only_added(formula: str, sign: Token | None, piece: Sequence[Token], bar: Token) -> None:

@@ -20,9 +20,9 @@ class CheckedLambda:
     q: int
 
     def __call__(self, theta: np.ndarray) -> sp.csr_array:
-        given = self.function(np.array(theta, float))
+        value = self.function(np.array(theta, float))
         try:
-            matrix = sp.csr_array(given.tocsr() if hasattr(given, "tocsr") else np.asarray(given, float), dtype=float)
+            matrix = sp.csr_array(value.tocsr() if hasattr(value, "tocsr") else np.asarray(value, float), dtype=float)
         except (TypeError, ValueError) as error:
             raise UsageError(f"{_call(theta)} did not return a matrix: {error}") from error
         if matrix.shape != (self.q, self.q):
@@ -84,7 +84,7 @@ def start_and_bounds(lambda_fn: Any, theta0: Any, lower: Any) -> tuple[np.ndarra
     return start, bounds
 
 
-def checked(lambda_fn: Any, q: int) -> Callable[[np.ndarray], sp.csr_array]:
+def checked_lambda(lambda_fn: Any, q: int) -> Callable[[np.ndarray], sp.csr_array]:
     """The function the criterion calls."""
     if lambda_fn is None:
         return ScalarLambda(q)
