@@ -194,10 +194,10 @@ def through_levels(lo, hi, start, indptr, columns, f, x, out):
 
 @njit(cache=True, nogil=True)
 def between_levels(lo, hi, indptr, columns, f, x, x_own, row_values, out):
-    """Two terms of the tail: own_l += C_l x and out -= C_l'x_own_l for the levels l of one of them.
+    """Two terms of the tail: row_values_l += C_l x and out -= C_l'x_own_l for the levels l of one of them.
 
-    columns (nnz,) int32 and f (nnz, k) as above; x, out (r, nv) of the other term; x_own (negated) and row_values (q, k,
-    nv).
+    columns (nnz,) int32 and f (nnz, k) as above; x, out (r, nv) of the other term; x_own (negated) and row_values
+    (q, k, nv).
     """
     w = np.empty((f.shape[1], x.shape[1]), x.dtype)
     for i in range(lo, hi):
