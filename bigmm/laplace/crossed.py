@@ -15,10 +15,10 @@ from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.execute import Sharded
 from bigmm.families import Family
+from bigmm.laplace.block_layout import BlockLayout, NumberedRows, Predictor, gram_of
 from bigmm.laplace.leverages import third_order_sums
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters, ProbedEngine
-from bigmm.laplace.totals import Sums, summed, working_part
-from bigmm.laplace.wiring import Predictor, Rows, Wiring, gram_of
+from bigmm.laplace.working_sums import WorkingSums, working_part, working_sums
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
@@ -49,7 +49,7 @@ class AtMode:
     lams: Terms
     effects: Terms
     phi: float
-    sums: Sums
+    sums: WorkingSums
     factor: WorkingFactorization
     factor_o: WorkingFactorization
     penalized: float
@@ -58,14 +58,14 @@ class AtMode:
 class CrossedLaplace:
     """The Laplace deviance as a function of psi; remembers the last mode as the next start.
 
-    held: `wiring.Rows`; observed: log|M| with observed weights; parameters.profile: beta comes from PIRLS (nagq = 0),
-    psi holds theta only.
+    held: `block_layout.NumberedRows`; observed: log|M| with observed weights; parameters.profile: beta comes from PIRLS
+    (nagq = 0), psi holds theta only.
     """
 
     def __init__(
         self,
         held: Sharded,
-        wiring: Wiring,
+        wiring: BlockLayout,
         family: Family,
         roots: RootElements,
         parameters: Parameters,
@@ -93,18 +93,18 @@ class CrossedLaplace:
 
     # ------------------------------------------------------------------------------------------------ sums over rows
 
-    def sums(self, beta, effects: Terms, phi: float, observed: bool, with_x: bool) -> Sums:
+    def sums(self, beta, effects: Terms, phi: float, observed: bool, with_x: bool) -> WorkingSums:
         """One look at all rows."""
         self.passes += 1
         m = (len(beta) if with_x else 0) + 1
         task = working_part, self.rules, Predictor(beta, effects, phi, observed), with_x, self.solver.dtype
-        return summed(self.held.fold, self.wiring, m, self.solver.dtype, *task)
+        return working_sums(self.held.fold, self.wiring, m, self.solver.dtype, *task)
 
-    def gram(self, sums: Sums) -> Gram:
+    def gram(self, sums: WorkingSums) -> Gram:
         """The sums as blocks."""
         return gram_of(self.wiring, sums.diagonal, sums.dense, sums.cross, sums.xy)
 
-    def factor(self, sums: Sums, lams: Terms) -> WorkingFactorization:
+    def factor(self, sums: WorkingSums, lams: Terms) -> WorkingFactorization:
         """Factor of M (and of the fixed effects when the sums have them)."""
         return self.solver.factor(lams, self.gram(sums))
 
@@ -170,7 +170,7 @@ class CrossedLaplace:
                 return Mode(u, beta, penalized - gain, step + 1, True)
         return Mode(u, beta, best, MAX_STEPS, False)
 
-    def _newton(self, factor: WorkingFactorization, sums: Sums, inverses: Terms, u: Terms, beta, effects: Terms):
+    def _newton(self, factor: WorkingFactorization, sums: WorkingSums, inverses: Terms, u: Terms, beta, effects: Terms):
         """Newton's step of u and beta, and what it should gain in penalized deviance.
 
         In steps and not in positions, so that a solution to few digits is as good as it says. u = Lambda'a throughout,
@@ -184,7 +184,7 @@ class CrossedLaplace:
         gain += float(xs @ dbeta) if self.profile else 0.0
         return tuple(d @ inverse.T for d, inverse in zip(change, inverses, strict=True)), dbeta, gain
 
-    def _fixed_score(self, sums: Sums, beta, effects: Terms) -> np.ndarray:
+    def _fixed_score(self, sums: WorkingSums, beta, effects: Terms) -> np.ndarray:
         """X's from the working response's column."""
         m, xy = len(sums.xy), sums.xy
         random, at = np.zeros(m - 1), 0
@@ -298,7 +298,7 @@ class CrossedLaplace:
             self.solver, self._evaluated = solver, None
 
 
-def entry_windows(rows: Rows) -> np.ndarray:
+def entry_windows(rows: NumberedRows) -> np.ndarray:
     """A shard's windows of entries; a pure task."""
     return rows.entry_windows
 

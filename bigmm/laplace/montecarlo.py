@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from bigmm.laplace.block_layout import Predictor
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
-from bigmm.laplace.wiring import Predictor
 from bigmm.objective.factorization import Probing, Terms
 from bigmm.objective.krylov import MOST_PROBES
 from bigmm.objective.montecarlo import ProbeError, parameter_errors
