@@ -136,7 +136,7 @@ class Frame:
         out = np.zeros(len(point))
         for term, lam in zip(self.covariances.terms, lambdas, strict=True):
             rows, structure = np.linalg.norm(lam, axis=1), term.covariance
-            scales = [rows[own[0]] for own in structure.columns]
+            scales = [rows[columns[0]] for columns in structure.columns]
             out[term.part] = np.where(structure.search_lower == 0.0, scales, 0.0)
         return out
 
@@ -213,9 +213,9 @@ def _units(columns: np.ndarray, rows: float) -> np.ndarray:
 def orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(F, R): columns F has orthonormal columns, and zeros for a column that depends on earlier ones; columns = Q R."""
     inverse = lower_factor(columns.T, NO_COLUMN).T
-    kept = np.flatnonzero(np.diagonal(inverse))
+    independent = np.flatnonzero(np.diagonal(inverse))
     factor = np.zeros_like(inverse)
-    factor[np.ix_(kept, kept)] = np.linalg.inv(inverse[np.ix_(kept, kept)])
+    factor[np.ix_(independent, independent)] = np.linalg.inv(inverse[np.ix_(independent, independent)])
     return factor, inverse
 
 
