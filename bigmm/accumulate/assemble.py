@@ -46,7 +46,7 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     joint = layout.joint
     _check_response(cross, layout)
     order = _term_order(cross, joint)
-    kept = tuple(np.flatnonzero(cross.counts[j]) for j in order)
+    levels_of = tuple(np.flatnonzero(cross.counts[j]) for j in order)
     fixed = fixed_part(cross, layout, joint, order)
     rank = fixed.rank
     if rank.kept.sum() >= cross.n:
@@ -58,16 +58,17 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     active[fixed.order] = rank.kept
     dense = fixed.dense[active[: len(fixed.dense)]]
     picked = np.append(dense, len(cross.shift) - 1)
-    basis, one, given = x_basis(cross.shift, layout, fixed)
+    basis, one, response_mix = x_basis(cross.shift, layout, fixed)
     y_shift = float(cross.shift.numbers[-1])
     if cross.shift.order and cross.shift.order[-1] == len(cross.shift) - 1:  # more than the constant was taken off y
-        y_shift, one = 1.0, given
+        y_shift, one = 1.0, response_mix
     terms = tuple(
-        _term_block(cross, joint[j], j, levels, picked, fixed, active, joint[j].name) for j, levels in zip(order, kept)
+        _term_block(cross, joint[j], j, levels, picked, fixed, active, joint[j].name)
+        for j, levels in zip(order, levels_of)
     )
     gram = Gram(
         terms=terms,
-        cross=_cross_blocks(cross, order, kept),
+        cross=_cross_blocks(cross, order, levels_of),
         xy=cross.gram[np.ix_(picked, picked)],
         n=cross.n,
         sum_log_w=cross.sum_log_w,
@@ -79,7 +80,7 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
         y_sum_squares_total=response_squares(cross),
     )
     dropped = tuple(name for name, keep in zip(layout.fixed_names, rank.kept) if not keep)
-    return Assembled(gram, tuple(order), kept, dropped)
+    return Assembled(gram, tuple(order), levels_of, dropped)
 
 
 def _term_order(cross: CrossProducts, joint: tuple[JointTerm, ...]) -> list[int]:
@@ -147,7 +148,7 @@ def term_basis(covariates: np.ndarray, shift: Shift) -> np.ndarray:
 
 
 def _cross_blocks(
-    cross: CrossProducts, order: list[int], kept: tuple[np.ndarray, ...]
+    cross: CrossProducts, order: list[int], levels_of: tuple[np.ndarray, ...]
 ) -> dict[tuple[int, int], CrossBlock]:
     blocks = {}
     for b, k in enumerate(order):
@@ -156,7 +157,7 @@ def _cross_blocks(
                 block = cross.pairs[j, k].block()
             else:
                 block = transposed(cross.pairs[k, j].block(), len(cross.counts[j]))
-            blocks[a, b] = _of_levels(block, kept[a], kept[b], len(cross.counts[k]))
+            blocks[a, b] = _of_levels(block, levels_of[a], levels_of[b], len(cross.counts[k]))
     return blocks
 
 

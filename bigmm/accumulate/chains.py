@@ -26,20 +26,20 @@ def chain_sums(
     refs = [np.concatenate([np.zeros(0, np.int32), *(piece.refs[g] for piece in pieces)]) for g in groupings]
     order = tree_order(refs)
     del refs
-    accumulator = Accumulator(_local(layout, groupings, [len(found) for found in order.levels]), shift, pairs=False)
-    at = 0
+    accumulator = Accumulator(_local(layout, groupings, [len(levels) for levels in order.levels]), shift, pairs=False)
+    start = 0
     for piece in pieces:
-        rows = slice(at, at + piece.rows)
-        own = list(piece.refs)
+        rows = slice(start, start + piece.rows)
+        block = list(piece.refs)
         for grouping, place in zip(groupings, order.rows, strict=True):
-            own[grouping] = place[rows]
-        accumulator.add(replace(piece, refs=tuple(own)))
-        at += piece.rows
+            block[grouping] = place[rows]
+        accumulator.add(replace(piece, refs=tuple(block)))
+        start += piece.rows
     products, m = accumulator.freeze(), len(shift)
     records = [products.records[j][:, :, :m] for j in chain]
     nothing = np.zeros(0, np.int32)
     return NestedSums(
-        tuple(len(found) for found in order.levels),
+        tuple(len(levels) for levels in order.levels),
         tuple(joined[j].width for j in chain),
         np.concatenate([nothing, *order.levels]),
         np.concatenate([nothing, *order.parents]),

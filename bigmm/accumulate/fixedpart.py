@@ -65,8 +65,10 @@ def fixed_part(
     gram = _fixed_gram(cross, dense, factors)
     spread, floor, tolerance = _column_scales(cross, dense, gram)
     sequence = sequence_of(layout, cross.shift)
-    taken = position[sequence]
-    rank = sequential_rank(gram[np.ix_(taken, taken)], spread[taken], floor[taken], tolerance[taken])
+    subtracted = position[sequence]
+    rank = sequential_rank(
+        gram[np.ix_(subtracted, subtracted)], spread[subtracted], floor[subtracted], tolerance[subtracted]
+    )
     return FixedEffectsPart(dense, factors, position, in_order(sequence, rank))
 
 
@@ -123,9 +125,9 @@ def _rounded_squares(cross: CrossProducts, dense: np.ndarray) -> np.ndarray:
     shift = cross.shift
     origin, factors = shift.origin.copy(), np.ones(len(shift), np.int64)
     factors[0] = 0
-    factors[[column for column, _ in shift.products]] = [len(own) for _, own in shift.products]
-    for column, own in shift.products:
-        origin[factors < len(own) - 1, column] = 0.0
+    factors[[column for column, _ in shift.products]] = [len(factor_columns) for _, factor_columns in shift.products]
+    for column, factor_columns in shift.products:
+        origin[factors < len(factor_columns) - 1, column] = 0.0
     back = ((np.eye(len(shift)) + shift.mix) @ (np.eye(len(shift)) + origin))[:, dense]
     return np.maximum(squares_of(cross.gram, back), np.diagonal(cross.gram) @ back**2)
 

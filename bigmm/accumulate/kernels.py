@@ -115,17 +115,17 @@ def _four_dots(a0, a1, b0, b1):
 
 
 @_part
-def _block_gram(left, right, rows, out):
+def _block_gram(plain, right, rows, out):
     """out (m, m) upper triangle = left[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
-    m = left.shape[0]
+    m = plain.shape[0]
     for a in range(0, m - 1, 2):
         for b in range(a, m - 1, 2):
             out[a, b], out[a, b + 1], out[a + 1, b], out[a + 1, b + 1] = _four_dots(
-                left[a, :rows], left[a + 1, :rows], right[b, :rows], right[b + 1, :rows]
+                plain[a, :rows], plain[a + 1, :rows], right[b, :rows], right[b + 1, :rows]
             )
     if m % 2:
         for a in range(m):
-            out[a, m - 1] = _dot(left[a, :rows], right[m - 1, :rows])
+            out[a, m - 1] = _dot(plain[a, :rows], right[m - 1, :rows])
 
 
 @_part

@@ -67,9 +67,9 @@ class MatrixSums:
         )
 
 
-def merge(left: MatrixSums, right: MatrixSums) -> MatrixSums:
+def merge(one: MatrixSums, right: MatrixSums) -> MatrixSums:
     """`MatrixSums.merge`, as the executor wants it."""
-    return left.merge(right)
+    return one.merge(right)
 
 
 def matrix_shift(partition: MatrixPartition) -> MatrixShift:
@@ -98,8 +98,8 @@ def _mix(plain: MatrixShift, xy: np.ndarray, may: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(sizes)):
         return mix
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
-    left = pivots((xy / scale).T @ (xy / scale))
-    if not ((left < MIX) & (sizes > 0.0) & (may | (left > ROUNDED))).any():
+    one = pivots((xy / scale).T @ (xy / scale))
+    if not ((one < MIX) & (sizes > 0.0) & (may | (one > ROUNDED))).any():
         return mix
     with one_thread_each():
         nearness = taken_off(xy, sizes, may)
@@ -227,9 +227,11 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
         )
     tolerance = np.where(mixed, MIXED_TOLERANCE, TOLERANCE)
     rank = sequential_rank(sums.xy[:p, :p], spread[:p], floor[:p], tolerance[:p])
-    kept = np.flatnonzero(rank.kept)
-    if len(kept) >= sums.n:
-        raise DataError(f"X has {len(kept)} independent columns but only {sums.n} rows; use fewer columns or more rows")
+    independent = np.flatnonzero(rank.kept)
+    if len(independent) >= sums.n:
+        raise DataError(
+            f"X has {len(independent)} independent columns but only {sums.n} rows; use fewer columns or more rows"
+        )
     back = np.where(rank.kept, one, 0.0)
     for column in np.flatnonzero(~rank.kept & (one != 0.0)):  # expanded in earlier columns, which are not shifted
         back += one[column] * rank.coefficients(column)
@@ -240,8 +242,8 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
         y_coefficients += y_coefficients[column] * expansion
         whole[column, others] = y_coefficients[column] = 0.0
     unshift = np.eye(p) - np.outer(back, np.where(rank.kept, shift.shift[:p], 0.0))
-    to_user = unshift @ np.linalg.inv(whole)[:, kept]
-    picked = np.append(kept, p)
+    to_user = unshift @ np.linalg.inv(whole)[:, independent]
+    picked = np.append(independent, p)
     return MatrixGram(
         sums.zz,
         sums.zxy[:, picked],

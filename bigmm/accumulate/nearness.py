@@ -43,34 +43,34 @@ def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOf
     weights: dict[int, dict[int, float]] = {}
     p = values.shape[1]
     base: list[int] = []
-    left, dependent = np.ones(p), np.zeros(p, bool)
+    residual, dependent = np.ones(p), np.zeros(p, bool)
     q, r = np.zeros((len(values), 0)), np.zeros((0, 0))
     for number in range(p):
         if sizes[number] == 0.0 and not values[:, number].any():
             dependent[number] = True
             continue
-        rest, coefficients = values[:, number].copy(), np.zeros(len(base))
+        remainder, coefficients = values[:, number].copy(), np.zeros(len(base))
         for _ in range(2):
-            step = solve_triangular(r, q.T @ rest) if len(base) else coefficients
-            coefficients, rest = coefficients + step, rest - values[:, np.array(base, int)] @ step
-        left[number] = float(rest @ rest) / sizes[number] if sizes[number] > 0.0 else 1.0
-        if left[number] < MIX and (may[number] or left[number] > NOTHING):
+            step = solve_triangular(r, q.T @ remainder) if len(base) else coefficients
+            coefficients, remainder = coefficients + step, remainder - values[:, np.array(base, int)] @ step
+        residual[number] = float(remainder @ remainder) / sizes[number] if sizes[number] > 0.0 else 1.0
+        if residual[number] < MIX and (may[number] or residual[number] > NOTHING):
             weights[number] = dict(zip(base, coefficients, strict=True))
-            values[:, number] = rest
-        dependent[number] = left[number] <= NOTHING
+            values[:, number] = remainder
+        dependent[number] = residual[number] <= NOTHING
         if not dependent[number]:
             q, r = _extended(q, r, values[:, number])
             base.append(number)
-    return TakenOff(weights, left, dependent)
+    return TakenOff(weights, residual, dependent)
 
 
 def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Q R with one column more."""
-    rest, along = column, np.zeros(q.shape[1])
+    remainder, along = column, np.zeros(q.shape[1])
     for _ in range(2):
-        step = q.T @ rest
-        along, rest = along + step, rest - q @ step
-    size = float(np.linalg.norm(rest))
+        step = q.T @ remainder
+        along, remainder = along + step, remainder - q @ step
+    size = float(np.linalg.norm(remainder))
     larger = np.zeros((len(r) + 1, len(r) + 1))
     larger[:-1, :-1], larger[:-1, -1], larger[-1, -1] = r, along, size
-    return np.column_stack([q, rest / (size if size > 0.0 else 1.0)]), larger
+    return np.column_stack([q, remainder / (size if size > 0.0 else 1.0)]), larger

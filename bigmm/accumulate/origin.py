@@ -48,8 +48,8 @@ class Moments:
     @property
     def far(self) -> np.ndarray:
         """(m,) columns that are far from zero."""
-        known = np.isfinite(self.means) & np.isfinite(self.deviations) & (self.deviations > 0.0)
-        return known & (np.abs(self.means) > FAR * self.deviations)
+        defined = np.isfinite(self.means) & np.isfinite(self.deviations) & (self.deviations > 0.0)
+        return defined & (np.abs(self.means) > FAR * self.deviations)
 
 
 @np.errstate(**QUIETLY)
@@ -85,8 +85,8 @@ def moments_of(chunk: DesignChunk) -> Moments:
     """Of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
-    each = [(row.mean(), row.std(), is_binary(row)) for row in rows]
-    return Moments(*(np.array(values) for values in zip(*each, strict=True)))
+    statistics = [(row.mean(), row.std(), is_binary(row)) for row in rows]
+    return Moments(*(np.array(values) for values in zip(*statistics, strict=True)))
 
 
 @np.errstate(**QUIETLY)
@@ -167,45 +167,51 @@ def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndar
     used = {column for column in layout.fixed_columns if column > 0}
     place = {name: column for column, name in enumerate(layout.columns)}
     parts = {column: tuple(place.get(name, -1) for name in layout.columns[column].split(":")) for column in used}
-    by_parts = {frozenset(own): column for column, own in parts.items() if len(set(own)) == len(own) and min(own) > 0}
-    wanted = [
+    by_parts = {
+        frozenset(factors_of): column
+        for column, factors_of in parts.items()
+        if len(set(factors_of)) == len(factors_of) and min(factors_of) > 0
+    }
+    targets = [
         column
-        for own, column in by_parts.items()
-        if len(own) > 1 and any(far[c] and shift.numbers[c] != 0.0 for c in own) and _is_product(head, column, own)
+        for factors_of, column in by_parts.items()
+        if len(factors_of) > 1
+        and any(far[c] and shift.numbers[c] != 0.0 for c in factors_of)
+        and _is_product(head, column, factors_of)
     ]
-    made: dict[int, dict[int, float]] = {}
-    for column in sorted(wanted, key=lambda c: len(parts[c])):
-        _expand(column, parts, by_parts, shift.numbers, head, layout, made)
+    expanded: dict[int, dict[int, float]] = {}
+    for column in sorted(targets, key=lambda c: len(parts[c])):
+        _expand(column, parts, by_parts, shift.numbers, head, layout, expanded)
     origin = shift.origin.copy()
-    for column, margins in made.items():
+    for column, margins in expanded.items():
         origin[:, column] = 0.0
         for margin, weight in margins.items():
             origin[margin, column] = weight
-    products = tuple((column, parts[column]) for column in sorted(made, key=lambda c: len(parts[c])))
+    products = tuple((column, parts[column]) for column in sorted(expanded, key=lambda c: len(parts[c])))
     return replace(shift, origin=origin, products=products)
 
 
 def _expand(
     column: int, parts: Mapping[int, tuple[int, ...]], by_parts: Mapping[frozenset, int], numbers: np.ndarray,
-    head: DesignChunk, layout: Layout, made: dict[int, dict[int, float]],
+    head: DesignChunk, layout: Layout, expanded: dict[int, dict[int, float]],
 ) -> bool:  # fmt: skip
     """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
-    if column in made:
+    if column in expanded:
         return True
-    own, margins = parts[column], {}
-    for size in range(len(own)):
-        for some in combinations(own, size):
-            weight = float(np.prod([numbers[c] for c in own if c not in some]))
+    factors_of, margins = parts[column], {}
+    for size in range(len(factors_of)):
+        for some in combinations(factors_of, size):
+            weight = float(np.prod([numbers[c] for c in factors_of if c not in some]))
             if weight == 0.0:
                 continue
             margin = by_parts.get(frozenset(some), -1) if some else 0
-            known = margin >= 0 if some else layout.one is not None
-            if not known or (size > 1 and not _is_product(head, margin, some)):
+            defined = margin >= 0 if some else layout.one is not None
+            if not defined or (size > 1 and not _is_product(head, margin, some)):
                 return False
-            if size > 1 and not _expand(margin, parts, by_parts, numbers, head, layout, made):
+            if size > 1 and not _expand(margin, parts, by_parts, numbers, head, layout, expanded):
                 return False
             margins[margin] = weight
-    made[column] = margins
+    expanded[column] = margins
     return True
 
 
@@ -230,29 +236,29 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
         return shift, False
     binary = [is_binary(column) for column in values.T]
     scale = np.where(sizes > 0.0, np.sqrt(sizes), 1.0)
-    left = pivots((values / scale).T @ (values / scale))
-    few = (left < MIX) & (sizes > 0.0) & (~np.array(binary) | (left > ROUNDED))
+    residual = pivots((values / scale).T @ (values / scale))
+    few = (residual < MIX) & (sizes > 0.0) & (~np.array(binary) | (residual > ROUNDED))
     if not few.any():
-        return shift, bool(np.any(left[:-1] <= 1e-10))
+        return shift, bool(np.any(residual[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
-    found = taken_off(values, sizes, ~np.array(binary))
-    for number, weights in found.weights.items():
-        if number == last and found.left[number] <= NOTHING:
+    mixture = taken_off(values, sizes, ~np.array(binary))
+    for number, weights in mixture.weights.items():
+        if number == last and mixture.left[number] <= NOTHING:
             continue  # effects that reproduce the response are reported as such
         column = m - 1 if number == last else columns[number]
         for other, weight in weights.items():
             mix[columns[other], column] = weight
         share[column] = _within(original[:, number], sizes[number])
         order.append(column)
-    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(found.dependent[:-1].any())
+    return replace(shift, mix=mix, share=share, order=tuple(order)), bool(mixture.dependent[:-1].any())
 
 
 def _within(values: np.ndarray, size: float) -> float:
     """Sum of squares about the mean where a column is not zero, as a share of size: a covariate times a factor varies
     by what the covariate does."""
     some = values[values != 0.0]
-    own = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
-    return min(own / size, 1.0) if own > 0.0 and size > 0.0 else 1.0
+    factors_of = float(np.sum((some - some.mean()) ** 2)) if len(some) > 1 else 0.0
+    return min(factors_of / size, 1.0) if factors_of > 0.0 and size > 0.0 else 1.0
 
 
 def _summed(shift: Shift, head: DesignChunk, rows: np.ndarray) -> np.ndarray:
@@ -280,7 +286,7 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     places_of: dict[tuple[int, float], int] = {}
     mixed: list[tuple[int, list[int], list[float]]] = []
     for term in layout.joint:
-        own = []
+        factors_of = []
         numbers_of = partial(_number, term, numbers=numbers, means=means, far=far)
         for column in term.covariates:
             number = numbers_of(column)
@@ -292,12 +298,12 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
                 else:
                     places_of[column, number] = len(layout.columns) + len(copies)
                     copies.append((column, number))
-            own.append(places_of[column, number] if column else 0)
+            factors_of.append(places_of[column, number] if column else 0)
         for place, weights in _related(head, term, [numbers_of(c) for c in term.covariates]).items():
-            own[place] = len(layout.columns) + len(copies)
+            factors_of[place] = len(layout.columns) + len(copies)
             copies.append((term.covariates[place], numbers_of(term.covariates[place])))
-            mixed.append((own[place], [own[other] for other in weights], list(weights.values())))
-        covariates.append(np.array(own, np.int64))
+            mixed.append((factors_of[place], [factors_of[other] for other in weights], list(weights.values())))
+        covariates.append(np.array(factors_of, np.int64))
     if not copies:
         return replace(shift, origin=origin, covariates=tuple(covariates))
     m, more = len(shift), len(copies)
@@ -306,8 +312,8 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
     wider[0, m - 1 : -1] = [number for _, number in copies]
     order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
-    for column, others, taken in mixed:
-        mix[others, column] = taken
+    for column, others, weights_of in mixed:
+        mix[others, column] = weights_of
     order = (*(column for column, _, _ in mixed), *order)
     share = np.ones(m + more)
     share[places] = shift.share
@@ -326,8 +332,8 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     if not np.all(np.isfinite(sizes)):
         return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
-    found = taken_off(values, sizes, may)
-    return {place: weights for place, weights in found.weights.items() if not found.dependent[place]}
+    mixture = taken_off(values, sizes, may)
+    return {place: weights for place, weights in mixture.weights.items() if not mixture.dependent[place]}
 
 
 def _number(term: JointTerm, column: int, *, numbers: np.ndarray, means: np.ndarray, far: np.ndarray) -> float:
@@ -342,27 +348,27 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     shift, gram, m = cross.shift, cross.gram, len(cross.shift)
     sequence = [layout.fixed_columns[position] for position in sequence_of(layout, shift)]
     columns = [*dict.fromkeys(column for column in sequence if column >= 0), m - 1]
-    own = gram[np.ix_(columns, columns)]
-    diagonal = np.diagonal(own)
+    factors_of = gram[np.ix_(columns, columns)]
+    diagonal = np.diagonal(factors_of)
     if not np.all(diagonal <= LARGEST):  # `overflow` says so
         return None
     scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
-    own, original = own / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
-    left = pivots(own)
+    factors_of, original = factors_of / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
+    residual = pivots(factors_of)
     about = 1.0 - (gram[0, columns] / scale) ** 2 / gram[0, 0] if layout.one is not None else np.ones(len(columns))
     zeros_and_ones = diagonal == gram[0, columns]
-    close = (left < RETAKE**2 * about) & ~zeros_and_ones & (diagonal > NOTHING * original) & (diagonal > 0.0)
-    close[-1] &= left[-1] > NOTHING
+    close = (residual < RETAKE**2 * about) & ~zeros_and_ones & (diagonal > NOTHING * original) & (diagonal > 0.0)
+    close[-1] &= residual[-1] > NOTHING
     if not close.any():
         return None
     more, order = np.zeros((m, m)), list(shift.order)
     base: list[int] = []
     for number, column in enumerate(columns):
         if close[number] and base:
-            weights = np.linalg.lstsq(own[np.ix_(base, base)], own[base, number], rcond=1e-12)[0]
+            weights = np.linalg.lstsq(factors_of[np.ix_(base, base)], factors_of[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []
-        elif left[number] > MIX * RETAKE:
+        elif residual[number] > MIX * RETAKE:
             base.append(number)
     mix = (np.eye(m) + more) @ (np.eye(m) + shift.mix) - np.eye(m)
     place = {column: number for number, column in enumerate(columns)}

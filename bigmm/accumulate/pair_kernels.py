@@ -89,12 +89,12 @@ def collapse_counts(keys):
     """Sorted keys (n,) -> distinct keys (d,) and how often each occurs (d,)."""
     distinct = _count_distinct(keys)
     out, counts = np.empty(distinct, np.int64), np.zeros(distinct)
-    at = -1
+    position = -1
     for i in range(keys.shape[0]):
         if i == 0 or keys[i] != keys[i - 1]:
-            at += 1
-            out[at] = keys[i]
-        counts[at] += 1.0
+            position += 1
+            out[position] = keys[i]
+        counts[position] += 1.0
     return out, counts
 
 
@@ -103,15 +103,15 @@ def collapse(keys, order, z_first, z_second):
     """Sorted keys (n,), their rows, covariates (k_j, n), (k_k, n) -> distinct keys (d,), sums of z z' (d, k_j, k_k)."""
     distinct = _count_distinct(keys)
     out, data = np.empty(distinct, np.int64), np.zeros((distinct, z_first.shape[0], z_second.shape[0]))
-    at = -1
+    position = -1
     for i in range(keys.shape[0]):
         if i == 0 or keys[i] != keys[i - 1]:
-            at += 1
-            out[at] = keys[i]
+            position += 1
+            out[position] = keys[i]
         row = order[i]
         for a in range(z_first.shape[0]):
             for b in range(z_second.shape[0]):
-                data[at, a, b] += z_first[a, row] * z_second[b, row]
+                data[position, a, b] += z_first[a, row] * z_second[b, row]
     return out, data
 
 
@@ -120,15 +120,15 @@ def collapse_blocks(keys, order, blocks):
     """Sorted keys (n,), where each was in blocks (n, k_j, k_k) -> distinct keys (d,), sums of blocks (d, k_j, k_k)."""
     distinct = _count_distinct(keys)
     out, data = np.empty(distinct, np.int64), np.zeros((distinct, blocks.shape[1], blocks.shape[2]))
-    at = -1
+    position = -1
     for i in range(keys.shape[0]):
         if i == 0 or keys[i] != keys[i - 1]:
-            at += 1
-            out[at] = keys[i]
+            position += 1
+            out[position] = keys[i]
         row = order[i]
         for a in range(blocks.shape[1]):
             for b in range(blocks.shape[2]):
-                data[at, a, b] += blocks[row, a, b]
+                data[position, a, b] += blocks[row, a, b]
     return out, data
 
 

@@ -76,8 +76,8 @@ class PairSums:
         places = np.searchsorted(keys, less_keys)
         before = np.abs(data).max(axis=(1, 2), initial=0.0)
         data[places] -= less_data
-        left = np.abs(data).max(axis=(1, 2), initial=0.0) > 1e-12 * before
-        return replace(self, ranges=_cut([(keys[left], data[left])], self.edges, self.n_levels[1]))
+        nonzero = np.abs(data).max(axis=(1, 2), initial=0.0) > 1e-12 * before
+        return replace(self, ranges=_cut([(keys[nonzero], data[nonzero])], self.edges, self.n_levels[1]))
 
     def parts(self, count: int) -> list[PairSums]:
         """About ``count`` parts of consecutive ranges."""

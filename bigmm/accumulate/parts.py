@@ -41,8 +41,8 @@ def add_up_part(number: int, lanes: Sequence) -> CrossProducts | dict[Pair, Pair
 
 def whole(parts: Sequence) -> CrossProducts:
     """The sums of all rows from all parts."""
-    first, *rest = parts
-    pairs = {key: PairRows.joined([part[key] for part in rest]) for key in rest[0]}
+    first, *pair_parts = parts
+    pairs = {key: PairRows.joined([part[key] for part in pair_parts]) for key in pair_parts[0]}
     return replace(first, pairs={**first.pairs, **pairs})
 
 

@@ -24,10 +24,10 @@ class Rank:
 
     def coefficients(self, column: int | np.integer) -> np.ndarray:
         """(p,) c with X[:, column] = X c, using kept columns only."""
-        kept = np.flatnonzero(self.kept)
-        lower = self.factor[np.ix_(kept, kept)]
+        independent = np.flatnonzero(self.kept)
+        lower = self.factor[np.ix_(independent, independent)]
         c = np.zeros(len(self.kept))
-        c[kept] = np.linalg.solve(lower.T, self.factor[column, kept])
+        c[independent] = np.linalg.solve(lower.T, self.factor[column, independent])
         return c
 
 
@@ -41,7 +41,7 @@ def sequential_rank(
     """
     p = len(gram)
     factor = np.zeros((p, p))
-    kept = np.zeros(p, bool)
+    independent = np.zeros(p, bool)
     limit = np.maximum(np.maximum(tolerance * spread, _ROUNDING * np.diagonal(gram)), floor)
     for start in range(0, p, _PANEL):
         stop = min(start + _PANEL, p)
@@ -49,28 +49,28 @@ def sequential_rank(
         for j in range(start, stop):
             column = panel[j - start :, j - start] - factor[j:, start:j] @ factor[j, start:j]
             if column[0] > limit[j]:
-                kept[j] = True
+                independent[j] = True
                 factor[j:, j] = column / np.sqrt(column[0])
-    return Rank(kept, factor)
+    return Rank(independent, factor)
 
 
 def in_order(order: np.ndarray, rank: Rank) -> Rank:
     """The rank found of columns taken in another order; order: (p,) the column that was taken at each place."""
-    kept, factor = np.zeros_like(rank.kept), np.zeros_like(rank.factor)
-    kept[order], factor[np.ix_(order, order)] = rank.kept, rank.factor
-    return Rank(kept, factor)
+    independent, factor = np.zeros_like(rank.kept), np.zeros_like(rank.factor)
+    independent[order], factor[np.ix_(order, order)] = rank.kept, rank.factor
+    return Rank(independent, factor)
 
 
 def pivots(gram: np.ndarray) -> np.ndarray:
     """(p,) what earlier columns leave of each column's sum of squares; those that are nearly nothing take no part."""
     p = len(gram)
-    left, factor = np.zeros(p), np.zeros((p, p))
+    residual, factor = np.zeros(p), np.zeros((p, p))
     for j in range(p):
         column = gram[j:, j] - factor[j:, :j] @ factor[j, :j]
-        left[j] = column[0]
+        residual[j] = column[0]
         if column[0] > _ROUNDING * gram[j, j]:
             factor[j:, j] = column / np.sqrt(column[0])
-    return left
+    return residual
 
 
 def squares_of(gram: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -97,23 +97,23 @@ class Shift:
             for factor in factors[1:]:
                 value *= chunk.columns[factor - 1] - self.numbers[factor]
             columns[column - 1] = value
-        made = {column for column, _ in self.products}
+        products_done = {column for column, _ in self.products}
         for column in self.order:
             if column == last:
                 y, offset = (y if offset is None else y - offset) - self.numbers[last], None
                 target = y
             else:
                 target = columns[column - 1]
-                if column not in made:
+                if column not in products_done:
                     target -= self.numbers[column]
-                    made.add(column)
+                    products_done.add(column)
             for other in np.flatnonzero(self.mix[:, column]):
                 weight = self.mix[other, column]
                 if other == 0:
                     target -= weight
                     continue
                 value = columns[other - 1]
-                target -= weight * (value if other in made else value - self.numbers[other])
+                target -= weight * (value if other in products_done else value - self.numbers[other])
         return replace(chunk, columns=columns, y=y, offset=offset)
 
     def _done(self) -> set[int]:

@@ -29,8 +29,8 @@ def _four_at(builder, data, place):
     return builder.bitcast(builder.gep(data, [place]), _FOUR.as_pointer())
 
 
-def _shuffled(builder, left, right, lanes):
-    return builder.shuffle_vector(left, right, ir.Constant(ir.VectorType(_INT32, 4), lanes))
+def _shuffled(builder, low_lanes, right, lanes):
+    return builder.shuffle_vector(low_lanes, right, ir.Constant(ir.VectorType(_INT32, 4), lanes))
 
 
 def _transposed(builder, columns):
@@ -77,7 +77,7 @@ def _adder(width: int) -> Any:
         into, factors = _data(context, builder, records_t, records), _data(context, builder, block_t, block)
         source, firsts = _data(context, builder, right_t, right), cgutils.unpack_tuple(builder, starts, 4)
         places = [builder.add(place, builder.mul(stride, ir.Constant(_INT64, c))) for c in range(4)]
-        rows = _transposed(builder, [builder.load(_four_at(builder, source, each), align=8) for each in places])
+        rows = _transposed(builder, [builder.load(_four_at(builder, source, index), align=8) for index in places])
         chosen = make_array(covariates_t)(context, builder, covariates)
 
         def add(a):

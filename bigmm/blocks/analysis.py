@@ -60,10 +60,10 @@ def analyse(gram: Gram, dense_tail: bool = True, order: tuple[list[int], list[in
     Without ``dense_tail`` no matrix over the tail is made (base is empty): the Krylov solver applies it instead.
     order: (chain, tail) where it is not the usual one.
     """
-    chain, rest = order or elimination_order(gram)
-    tail = place_tail(gram, rest)
+    chain, tail_terms = order or elimination_order(gram)
+    tail = place_tail(gram, tail_terms)
     columns = _number(gram, chain, tail)
-    rows = [_touched(gram, term, [*chain[number + 1 :], *rest], columns) for number, term in enumerate(chain)]
+    rows = [_touched(gram, term, [*chain[number + 1 :], *tail_terms], columns) for number, term in enumerate(chain)]
     stages = tuple(_stage(gram, chain, rows, number, columns) for number in range(len(chain)))
     turned = {(j, k): transposed(block, gram.terms[k].n_levels) for (j, k), block in gram.cross.items()}
     base = _tail_base(gram, tail, columns.r_raw) if dense_tail else np.zeros((0, 0))
@@ -74,10 +74,10 @@ def _size(term: TermBlock) -> int:
     return term.n_levels * term.width
 
 
-def place_tail(gram: Gram, rest: Sequence[int]) -> tuple[TailTerm, ...]:
+def place_tail(gram: Gram, tail_terms: Sequence[int]) -> tuple[TailTerm, ...]:
     """The terms' raw columns side by side, in the given order."""
     placed, offset = [], 0
-    for i in rest:
+    for i in tail_terms:
         t = gram.terms[i]
         placed.append(TailTerm(i, offset, t.n_levels, t.width, t.penalized, _contrast(t)))
         offset += _size(t)
@@ -92,11 +92,11 @@ def _contrast(term: TermBlock) -> Any:
 
 def _number(gram: Gram, chain: Sequence[int], tail: tuple[TailTerm, ...]) -> _Columns:
     first = {t.term: t.offset for t in tail}
-    r_raw = at = tail[-1].stop if tail else 0
+    r_raw = position = tail[-1].stop if tail else 0
     for i in chain:
-        first[i] = at
-        at += _size(gram.terms[i])
-    return _Columns(first, r_raw, at)
+        first[i] = position
+        position += _size(gram.terms[i])
+    return _Columns(first, r_raw, position)
 
 
 def _touched(gram: Gram, term: int, later: Sequence[int], columns: _Columns) -> _Rows:
@@ -121,17 +121,17 @@ def _pair_columns(gram: Gram, term: int, other: int, first: int) -> tuple[np.nda
 
 
 def _stage(gram: Gram, chain: list[int], rows: list[_Rows], number: int, columns: _Columns) -> Stage:
-    term, own = gram.terms[chain[number]], rows[number]
+    term, rows_here = gram.terms[chain[number]], rows[number]
     from_stages = sum(gram.terms[i].width for i in chain[number + 1 :])  # one level of each, by nesting
     return Stage(
         chain[number],
         term.diagonal,
         term.dense,
-        own.indptr,
-        own.columns.astype(np.int32),
-        own.data,
-        own.indptr[:-1] + from_stages,
-        *_by_column(own, columns.r_raw),
+        rows_here.indptr,
+        rows_here.columns.astype(np.int32),
+        rows_here.data,
+        rows_here.indptr[:-1] + from_stages,
+        *_by_column(rows_here, columns.r_raw),
         tuple(_parents(gram, chain, rows, number, columns)),
         np.ones(term.n_levels) if term.multiplicity is None else term.multiplicity,
     )
@@ -157,10 +157,10 @@ def _parents(gram: Gram, chain: list[int], rows: list[_Rows], number: int, colum
 
 def _positions(child: _Rows, parent: _Rows, parent_level: np.ndarray, columns: _Columns) -> np.ndarray:
     """(nnz,) where each entry of a child's row lands in its parent's row, -1 where that has no such column."""
-    known = columns.keys(parent.level, parent.columns)
-    wanted = columns.keys(parent_level[child.level].astype(np.int64), child.columns)
-    found = np.searchsorted(known, wanted)
-    return np.where(np.append(known, -1)[found] == wanted, found, -1)
+    parent_keys = columns.keys(parent.level, parent.columns)
+    child_keys = columns.keys(parent_level[child.level].astype(np.int64), child.columns)
+    entries = np.searchsorted(parent_keys, child_keys)
+    return np.where(np.append(parent_keys, -1)[entries] == child_keys, entries, -1)
 
 
 def _tail_base(gram: Gram, tail: tuple[TailTerm, ...], r_raw: int) -> np.ndarray:
@@ -168,8 +168,8 @@ def _tail_base(gram: Gram, tail: tuple[TailTerm, ...], r_raw: int) -> np.ndarray
     base = np.zeros((r_raw + m, r_raw + m))
     base[r_raw:, r_raw:] = gram.xy
     for number, t in enumerate(tail):
-        block, own = gram.terms[t.term], _places(t, np.arange(t.n_levels))
-        base[own[:, :, None], own[:, None, :]] = block.diagonal
+        block, rows_here = gram.terms[t.term], _places(t, np.arange(t.n_levels))
+        base[rows_here[:, :, None], rows_here[:, None, :]] = block.diagonal
         base[t.offset : t.stop, r_raw:] = block.dense.reshape(-1, m)
         base[r_raw:, t.offset : t.stop] = block.dense.reshape(-1, m).T
         for other in tail[number + 1 :]:

@@ -50,10 +50,10 @@ def compress(gram: Gram) -> Gram:
     """The same criterion with fewer rows, or `gram` itself where that does not pay or does not apply."""
     if len(gram.terms) != 1 or not gram.terms[0].penalized:
         return gram
-    found = classes(gram.terms[0])
-    if found is None or not found.is_worth:
+    groups = classes(gram.terms[0])
+    if groups is None or not groups.is_worth:
         return gram
-    return replace(gram, terms=(as_term(found, gram.terms[0]),))
+    return replace(gram, terms=(as_term(groups, gram.terms[0]),))
 
 
 def classes(term: TermBlock) -> Classes | None:
@@ -69,12 +69,12 @@ def classes(term: TermBlock) -> Classes | None:
     return Classes(term.diagonal[kinds], np.bincount(number, minlength=len(kinds)), moments)
 
 
-def as_term(found: Classes, term: TermBlock) -> TermBlock:
+def as_term(groups: Classes, term: TermBlock) -> TermBlock:
     """The term with the rows of the classes instead of its levels'."""
-    size = found.moments.shape[1]
-    rows = _square_root(found.moments).reshape(len(found.counts) * size, term.width, -1)
-    diagonal = np.repeat(found.diagonal, size, axis=0)
-    return TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(found.counts / size, size))
+    size = groups.moments.shape[1]
+    rows = _square_root(groups.moments).reshape(len(groups.counts) * size, term.width, -1)
+    diagonal = np.repeat(groups.diagonal, size, axis=0)
+    return TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(groups.counts / size, size))
 
 
 def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
@@ -85,10 +85,10 @@ def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
         top = values.max(initial=0.0)
         if top < 1 << 22 and np.array_equal(values, np.floor(values)):  # counts: no sort needed
             size = values.astype(np.int64)
-            seen = np.bincount(size) > 0
-            first = np.zeros(len(seen), np.int64)
+            flags = np.bincount(size) > 0
+            first = np.zeros(len(flags), np.int64)
             first[size[::-1]] = np.arange(term.n_levels - 1, -1, -1)
-            return first[seen], (np.cumsum(seen) - 1)[size]
+            return first[flags], (np.cumsum(flags) - 1)[size]
     return _distinct(term.diagonal)
 
 

@@ -90,7 +90,7 @@ def batches_of_trees(sums: NestedSums, levels: int) -> Iterator[NestedSums]:
 def _batch_of_trees(sums: NestedSums, ranges: list[slice]) -> NestedSums:
     depth = len(ranges)
     return NestedSums(
-        tuple(own.stop - own.start for own in ranges),
+        tuple(span_here.stop - span_here.start for span_here in ranges),
         sums.widths,
         np.concatenate([sums.levels_of(t)[ranges[t]] for t in range(depth)]),
         np.concatenate(
@@ -147,22 +147,22 @@ def _stage(gram: Gram, number: int, widths: list[int], starts: np.ndarray) -> St
     term, above = gram.terms[number], range(number + 1, len(gram.terms))
     q, step = term.n_levels, sum(widths[number + 1 :])
     columns, data = np.empty((q, step), np.int32), np.empty((q, step, term.width))
-    at = 0
+    offset = 0
     for k in above:
-        block, span = gram.cross[number, k], slice(at, at + widths[k])
+        block, span = gram.cross[number, k], slice(offset, offset + widths[k])
         columns[:, span] = starts[k] + block.indices.astype(np.int64)[:, None] * widths[k] + np.arange(widths[k])
         data[:, span] = block.data.transpose(0, 2, 1)
-        at += widths[k]
+        offset += widths[k]
     indptr = np.arange(q + 1) * step
-    parents, at = [], 0
+    parents, offset = [], 0
     for k in above:
         level = gram.cross[number, k].indices
         order, start = np.arange(q), pointers(level, gram.terms[k].n_levels)
-        at += widths[k]
+        offset += widths[k]
         # the columns after the parent's own are its row, in the same order
         position = np.full((q, step), -1, np.int64)
-        position[:, at:] = (level.astype(np.int64) * (step - at))[:, None] + np.arange(step - at)
-        parents.append(Parent(k, level, order, start, indptr[:-1] + at - widths[k], position.ravel()))
+        position[:, offset:] = (level.astype(np.int64) * (step - offset))[:, None] + np.arange(step - offset)
+        parents.append(Parent(k, level, order, start, indptr[:-1] + offset - widths[k], position.ravel()))
     nothing = np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32)
     flat = columns.ravel(), data.reshape(q * step, term.width)
     ends = indptr[1:].copy()  # a chain has no columns in the tail
@@ -186,14 +186,14 @@ class TreeOrder:
 
 def tree_order(refs: list[np.ndarray]) -> TreeOrder:
     """Number the levels that rows have within their parents; refs: per factor (n,) level numbers, finest first."""
-    found = [distinct_places(ref) for ref in refs]
+    numbered = [distinct_places(ref) for ref in refs]
     depth = len(refs)
     parents = []
     for t in range(depth - 1):
-        parent = np.empty(len(found[t][0]), np.int32)
-        parent[found[t][1]] = found[t + 1][1]
+        parent = np.empty(len(numbered[t][0]), np.int32)
+        parent[numbered[t][1]] = numbered[t + 1][1]
         parents.append(parent)
-    levels, rows = [found[-1][0]], [found[-1][1]]
+    levels, rows = [numbered[-1][0]], [numbered[-1][1]]
     moved: np.ndarray | None = None
     renumbered: list[np.ndarray] = []
     for t in range(depth - 2, -1, -1):
@@ -201,14 +201,14 @@ def tree_order(refs: list[np.ndarray]) -> TreeOrder:
         order = np.argsort(parent, kind="stable") if np.any(parent[1:] < parent[:-1]) else None
         if order is None:
             moved = None
-            levels.insert(0, found[t][0])
-            rows.insert(0, found[t][1])
+            levels.insert(0, numbered[t][0])
+            rows.insert(0, numbered[t][1])
             renumbered.insert(0, parent)
             continue
         moved = np.empty(len(order), np.int32)
         moved[order] = np.arange(len(order), dtype=np.int32)
-        levels.insert(0, found[t][0][order])
-        rows.insert(0, moved[found[t][1]])
+        levels.insert(0, numbered[t][0][order])
+        rows.insert(0, moved[numbered[t][1]])
         renumbered.insert(0, parent[order])
     return TreeOrder(tuple(levels), tuple(renumbered), tuple(rows))
 
@@ -223,9 +223,9 @@ def distinct_places(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0, np.int32), np.zeros(0, np.int32)
     low, high = int(numbers.min()), int(numbers.max())
     if high - low >= SPREAD * len(numbers):
-        found, place = np.unique(numbers, return_inverse=True)
-        return found.astype(np.int32), place.astype(np.int32)
-    seen = np.zeros(high - low + 1, bool)
-    seen[numbers - low] = True
-    place = np.cumsum(seen, dtype=np.int32) - np.int32(1)
-    return (np.flatnonzero(seen) + low).astype(np.int32), place[numbers - low]
+        numbered, place = np.unique(numbers, return_inverse=True)
+        return numbered.astype(np.int32), place.astype(np.int32)
+    flags = np.zeros(high - low + 1, bool)
+    flags[numbers - low] = True
+    place = np.cumsum(flags, dtype=np.int32) - np.int32(1)
+    return (np.flatnonzero(flags) + low).astype(np.int32), place[numbers - low]

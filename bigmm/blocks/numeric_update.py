@@ -71,8 +71,8 @@ class RowUpdate:
 
     def __init__(self, pattern: Gram):
         self.places: list[np.ndarray] | None = None
-        chain, rest = iterative_order(pattern)
-        if len(chain) == 1 and len(rest) == 1 and pattern.terms[rest[0]].width == 1:
+        chain, remainder = iterative_order(pattern)
+        if len(chain) == 1 and len(remainder) == 1 and pattern.terms[remainder[0]].width == 1:
             self.structure = analyse_iterative(pattern)
             return
         before = sum(t.diagonal.size + t.dense.size for t in pattern.terms) + 1

@@ -187,8 +187,8 @@ def containing_chain(terms: Sequence[int], nested: Callable[[int, int], bool]) -
     """The first of the terms, one that contains it, one that contains that, ...; nested(i, k): is i within k?"""
     chain = list(terms[:1])
     while chain:
-        rest = [i for i in terms if i not in chain]
-        containing = next((i for i in rest if nested(chain[-1], i)), None)
+        candidates = [i for i in terms if i not in chain]
+        containing = next((i for i in candidates if nested(chain[-1], i)), None)
         if containing is None:
             break
         chain.append(containing)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
+from typing import Any
 
 import pyarrow as pa
 import threadpoolctl
 
 _lock = Lock()
 _inside = 0
-_undo: list = []
+_undo: list[Any] = []
 
 
 @contextmanager

@@ -53,16 +53,16 @@ class Executor(Protocol):
         ...
 
     def map(
-        self, task: Callable[[Any], T], items: Iterable, *, label: str, progress: ProgressCallback | None = None
+        self, task: Callable[[Any], T], items: Iterable[Any], *, label: str, progress: ProgressCallback | None = None
     ) -> Iterator[T]:
         """``task(item)`` of every item, in the order of items, a bounded number in flight."""
         ...
 
     def shuffle(
         self,
-        split: Callable[[Any], Iterable],
-        items: Sequence,
-        join: Callable[[int, list], Any],
+        split: Callable[[Any], Iterable[Any]],
+        items: Sequence[Any],
+        join: Callable[[int, list[Any]], Any],
         n_shards: int,
         *,
         files: Callable[[], PieceStore] | None = None,
@@ -90,21 +90,21 @@ class Executor(Protocol):
 
     def shuffle_once(
         self,
-        split: Callable[[Any], Iterable],
-        items: Sequence,
-        join: Callable[[int, list], Any],
+        split: Callable[[Any], Iterable[Any]],
+        items: Sequence[Any],
+        join: Callable[[int, list[Any]], Any],
         n_shards: int,
         *,
         label: str,
         progress: ProgressCallback | None = None,
-    ) -> list:
+    ) -> list[Any]:
         """The shards that `shuffle` would make, brought to this process one by one."""
         ...
 
     def shard_sorted(
         self,
         make: Callable[[Any], Any],
-        items: Iterable,
+        items: Iterable[Any],
         *,
         in_files: bool = False,
         label: str = "shard",

@@ -18,7 +18,7 @@ class Lane:
     """Partitions folded in order into one accumulator; ``index`` fixes the lane's place in the merge tree."""
 
     index: int
-    partitions: tuple
+    partitions: tuple[Any, ...]
 
 
 def cut_lanes(

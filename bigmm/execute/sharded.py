@@ -16,12 +16,16 @@ class Sharded(Protocol):
 
     n_shards: int
 
-    def map(self, task: Callable, *args: Any, per_shard: Sequence | None = None) -> list:
+    def map(self, task: Callable[..., Any], *args: Any, per_shard: Sequence[Any] | None = None) -> list[Any]:
         """``task(shard, *args)`` (or ``task(shard, per_shard[i], *args)``) of every shard, in the shards' order."""
         ...
 
     def fold(
-        self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
+        self,
+        merge: Callable[[Any, Any], Any],
+        task: Callable[..., Any],
+        *args: Any,
+        per_shard: Sequence[Any] | None = None,
     ) -> Any:
         """``reduce(merge, map(...))``, in the shards' order, with few results alive at a time."""
         ...
@@ -34,7 +38,7 @@ class Sharded(Protocol):
 class PieceStore(Protocol):
     """Pieces on their way to shards through files, for data beyond memory."""
 
-    def add(self, item: int, pieces: Iterable) -> None:
+    def add(self, item: int, pieces: Iterable[Any]) -> None:
         """Keep the pieces of one item; called from many threads, items in any order."""
         ...
 

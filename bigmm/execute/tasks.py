@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Name = tuple
+Name = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Task:
     """
 
     name: Name
-    work: Callable
+    work: Callable[..., Any]
     needs: tuple[Name, ...] = ()
     load: Callable[[], Any] | None = None
     place: int | None = None

@@ -11,6 +11,7 @@ from bigmm.families.unit import UNIT_LINKS, in_unit_domain, proportion_deviance,
 
 @device
 def _constant(y: float, w: float) -> float:
+    # A single trial has no binomial coefficient.
     return 0.0
 
 
@@ -33,6 +34,7 @@ def _simulate(rng: np.random.Generator, mu: Column, w: Column, phi: float) -> Co
 
 
 def _quantile(u: Column, mu: Column, w: Column, phi: float) -> Column:
+    # The upper part of u gives 1, so that draws grow with u as those of other families do.
     return np.where(np.isnan(mu), np.nan, 1.0 * (u > 1.0 - mu))
 
 

@@ -37,6 +37,7 @@ SATURATED_STEPS = 200
 @device
 def _log_gamma_piece(x: float, log_x: float) -> float:
     """log(2 pi) / 2 + x log x - x - lgamma(x); for x = 0 it is about log x, which is given apart."""
+    # The large terms are left out by Stirling's formula, or by the recurrence where x may be 0.
     if x >= ASYMPTOTIC:
         return 0.5 * log_x - stirling_error(x)
     return HALF_LOG_TWO_PI + x * log_x - x - math.lgamma(1.0 + x) + log_x
@@ -91,6 +92,7 @@ def _score(link_id: int, y: float, w: float, eta: float, phi: float) -> tuple[fl
     ea, ma, na = _pieces(math.exp(log_phi + log_mu), log_phi + log_mu)
     eb, mb, nb = _pieces(math.exp(log_phi + log_failure), log_phi + log_failure)
     g = ga + a
+    # a mu = b (1 - mu) = f, so one of the two serves in both tails.
     pull = phi * a * math.exp(log_mu) * (math.log(y) - math.log1p(-y) - log_mu + log_failure)
     d1 = pull + a * ea - b * eb
     fisher = a * a * (ea - ma) + b * b * (eb - mb)
@@ -138,6 +140,7 @@ def _deviance(y: float, w: float, mu: float, phi: float) -> float:
     eta = math.log(y) - math.log1p(-y)
     for _ in range(SATURATED_STEPS):
         _ll, d1, fisher, _observed, _fisher_slope, _observed_slope = _score(LOGIT, y, 1.0, eta, phi)
+        # Tiny shapes make the score a pole in eta: long steps would leave the response behind.
         step = min(max(d1 / fisher, -2.0), 2.0)
         eta += step
         if abs(step) < 1e-12 * (1.0 + abs(eta)):
@@ -157,6 +160,7 @@ def _moments(y: Column, mu: Column) -> tuple[float, float]:
 
 
 def _start_dispersion(squares: float, spread: float) -> float:
+    # Fits without error start from a large precision, not from infinity.
     return float(np.clip(spread / max(squares, 1e-8 * spread) - 1.0, 0.05, 1e6))
 
 

@@ -37,6 +37,7 @@ def _doubt(y: Column, w: Column | None) -> tuple[Mask, str]:
 
 
 def _simulate(rng: np.random.Generator, mu: Column, w: Column, phi: float) -> Column:
+    # Rows without trials have the proportion 0, not 0 / 0.
     trials = np.round(w)
     return rng.binomial(trials.astype(np.int64), mu) / np.maximum(trials, 1.0)
 

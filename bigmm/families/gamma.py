@@ -31,6 +31,7 @@ from bigmm.families.unit import SMALLEST_MEAN
 def _score(link_id: int, y: float, w: float, eta: float, phi: float) -> tuple[float, float, float, float, float, float]:
     slopes = power_slopes(link_id, eta)
     mu, m1 = slopes[1], slopes[2]
+    # The density by its shape w / phi, with Stirling's formula: lgamma(shape) would cancel for a small phi.
     shape = w / phi
     ll = shape * log_ratio_minus(y, mu) + 0.5 * math.log(shape) - HALF_LOG_TWO_PI - stirling_error(shape)
     return exponential_score(ll, y, slopes, w / phi, m1 / mu, 2.0, 0.0)
@@ -69,6 +70,7 @@ def _quantile(u: Column, mu: Column, w: Column, phi: float) -> Column:
 
 DISTRIBUTION = Distribution(
     name="gamma",
+    # R's default is the inverse, though the logarithm is what most models want.
     links=("inverse", "log", "identity", "sqrt"),
     canonical="inverse",
     in_domain=in_power_domain,

@@ -58,6 +58,7 @@ def _deviance(y: float, w: float, mu: float, phi: float) -> float:
 
 
 def _start_mean(y: Column, w: Column, link: str) -> Column:
+    # With other links 0 has no linear predictor, and a negative mean only the inverse has.
     if link == "identity":
         return y
     return np.where(y == 0.0, 1.0, y if link == "inverse" else np.abs(y))

@@ -67,6 +67,7 @@ DISTRIBUTION = Distribution(
     name="inverse_gaussian",
     spellings=("invgauss", "ig"),
     links=POWER_LINKS,
+    # The canonical link, 1 / mu^2, is not offered.
     canonical=None,
     in_domain=in_power_domain,
     score_full=_score,

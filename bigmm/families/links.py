@@ -49,6 +49,7 @@ def bounded(link_id: int, eta: float) -> float:
         return clip(eta, -UNIT_LIMIT, LOG_LIMIT)
     if link_id == IDENTITY:
         return clip(eta, -POWER_LIMIT, POWER_LIMIT)
+    # A pole at 0: the side of eta is kept, for the mean changes its sign there.
     if link_id == INVERSE:
         return math.copysign(clip(abs(eta), 1.0 / POWER_LIMIT, POWER_LIMIT), eta)
     if link_id == SQRT:

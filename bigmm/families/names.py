@@ -47,6 +47,7 @@ def family(name: str | Family, link: str | None = None) -> Family:
 CALL = re.compile(r"([A-Za-z][\w.]*)\s*\(\s*(?:link\s*=\s*)?['\"]?([\w./^]+)['\"]?\s*\)")
 """binomial(link = "logit") and the like, as R writes a family."""
 
+# A hint is worth more than a list of names: users come with the names of their last package.
 _NOT_HERE = "it is not available"
 _BY_LINK = "it is a link: write family='bernoulli', link={0!r}"
 FAMILIES_ELSEWHERE = {
@@ -101,6 +102,7 @@ def _link_name(link: str) -> str:
 
 
 def _fold(text: str, argument: str) -> str:
+    # R's call is refused with what to write instead, so that its link is not lost silently.
     call = CALL.fullmatch(text.strip()) if isinstance(text, str) else None
     if call is not None:
         raise UsageError(f"{argument} {text!r} is a call of R: write {argument}={call[1].lower()!r}, link={call[2]!r}")

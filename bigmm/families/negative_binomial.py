@@ -81,6 +81,7 @@ def _variance(mu: float, phi: float) -> float:
 @device
 def _deviance(y: float, w: float, mu: float, phi: float) -> float:
     mu = max(mu, SMALLEST_MEAN)
+    # A difference of nearly equal numbers near y = mu: rounding must not make it negative, for a root is taken of it.
     return 2.0 * w * max(relative_entropy(y, mu) - relative_entropy(y + phi, mu + phi), 0.0)
 
 
@@ -90,14 +91,17 @@ def _moments(y: Column, mu: Column) -> tuple[float, float]:
 
 
 def _start_dispersion(excess: float, squares: float) -> float:
+    # Counts that vary less than Poisson counts have no shape by moments: the search starts from a large one.
     return float(np.clip(squares / max(excess, 1e-8 * squares), 0.05, 1e4))
 
 
 def _start_mean(y: Column, w: Column, link: str) -> Column:
+    # R's mustart of the family in package MASS.
     return np.where(y == 0.0, 1.0 / 6.0, y)
 
 
 def _simulate(rng: np.random.Generator, mu: Column, w: Column, phi: float) -> Column:
+    # A Poisson count whose mean is gamma distributed (Greenwood & Yule 1920).
     return bounded_poisson(rng, rng.gamma(phi, mu / phi))
 
 

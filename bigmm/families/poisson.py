@@ -47,6 +47,7 @@ def _deviance(y: float, w: float, mu: float, phi: float) -> float:
 
 
 def _start_mean(y: Column, w: Column, link: str) -> Column:
+    # R's mustart: a count of 0 has no logarithm.
     return y + 0.1
 
 

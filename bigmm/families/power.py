@@ -50,6 +50,7 @@ def exponential_score(
     slopes: those of `links.power_slopes`. k_slope: (mu' / mu) dk / d eta. The other arguments are those of the module.
     """
     _, mu, m1, m2, m1_slope, m2_slope = slopes
+    # Relative slopes: neither mu nor mu^k is formed, which overflow before their ratios do.
     u = m2 - k * m1
     u_slope = m2_slope - k * m1_slope - k_slope
     d1 = c * (y - mu) * h

@@ -34,6 +34,7 @@ class Family:
     def __str__(self) -> str:
         return f"{self.name} ({self.link} link)"
 
+    # By name and not as a field: a family travels to workers, and compiled functions should not.
     @property
     def distribution(self) -> Distribution:
         """The record of the distribution."""

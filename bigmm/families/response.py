@@ -23,6 +23,7 @@ def check_response(family: Family, y: Column, w: Column | None) -> Fault | None:
     fault = _first(~np.isfinite(y), y, "response {value} is not a finite number: drop or mend the row")
     if fault:
         return fault
+    # Kernels do not look again: a response out of range would give nan far from its row.
     record = family.distribution
     return _first(record.outside_range(y), y, f"response {{value}}: {record.range_message}")
 

@@ -17,6 +17,7 @@ from bigmm.families.distribution import Column
 from bigmm.families.registry import Family
 from bigmm.families.special import F
 
+# Device functions have other names here than the functions of columns, for a kernel calls the former.
 device_mean, device_mean_derivative, device_eta_of = scores.mean, scores.mean_derivative, scores.eta_of
 device_score, device_dispersion = scores.score_full, scores.dispersion_derivatives
 device_constant, device_variance, device_deviance = scores.constant, scores.variance, scores.deviance_row

@@ -112,6 +112,7 @@ def score_full(
     family_id: int, link_id: int, y: float, w: float, eta: float, phi: float
 ) -> tuple[float, float, float, float, float, float]:
     """(ll, d1, w_fisher, w_observed, d w_fisher / d eta, d w_observed / d eta) of one row; see `score`."""
+    # Before the domain: a row that does not count must not stop a step.
     if w == 0.0:
         return 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     if not in_domain(family_id, link_id, eta):

@@ -78,6 +78,7 @@ def _log_mass(y: float, lam: float, log_lam: float) -> float:
 @device
 def _score(link_id: int, y: float, w: float, eta: float, phi: float) -> tuple[float, float, float, float, float, float]:
     log_lam, _, t1, _, t2, _ = power_slopes(link_id, eta)
+    # The slopes of log(lambda): all links but the logarithm are powers of eta.
     t3 = 0.0 if link_id == LOG else -2.0 * t2 / eta
     lam, lam1, lam2, lam3 = mean_jet(link_id, eta)
     l1, l2, l3 = _slopes(lam)
@@ -107,8 +108,10 @@ def _mean_derivative(link_id: int, eta: float) -> float:
 @device
 def _lambda_of(mu: float) -> float:
     """The untruncated mean whose truncated mean is mu, by Newton's method on log(lambda); 0 for mu <= 1."""
+    # nan is not above 1, and stays what it is.
     if not mu > 1.0:
         return 0.0 if mu <= 1.0 else mu
+    # The mean is about 1 + lambda / 2 for a small lambda, and lambda for a large one.
     lam = min(2.0 * (mu - 1.0), mu)
     for _ in range(MOST_STEPS):
         excess, variance, _third = _cumulants(lam)
@@ -145,6 +148,7 @@ def _outside(y: Column) -> Mask:
 
 
 def _start_mean(y: Column, w: Column, link: str) -> Column:
+    # A count of 1 has the limit lambda = 0 as its best mean, which has no logarithm.
     return y + 0.1
 
 

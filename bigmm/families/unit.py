@@ -33,6 +33,7 @@ def proportion_score(
         return _logit_score(y, w, eta)
     log_success, log_failure, a, b, ga, gb, slope = unit_tails(link_id, eta)
     successes, failures = w * y, w * (1.0 - y)
+    # Derivatives of a and b, whose differences from g are given without cancellation in both tails.
     a1, b1 = a * ga, b * gb
     a2, b2 = a1 * ga + a * (slope - a1), b1 * gb + b * (slope + b1)
     fisher = w * a * b
@@ -68,5 +69,6 @@ def proportion_variance(mu: float, phi: float) -> float:
 @device
 def proportion_deviance(y: float, w: float, mu: float, phi: float) -> float:
     """2 w [y log(y / mu) + (1 - y) log((1 - y) / (1 - mu))]."""
+    # A mean that was rounded to 0 or 1 has a finite deviance, as R's binomial() has.
     mu = min(max(mu, SMALLEST_MEAN), LARGEST_PROBABILITY)
     return 2.0 * w * (relative_entropy(y, mu) + relative_entropy(1.0 - y, 1.0 - mu))

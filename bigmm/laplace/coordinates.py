@@ -1,7 +1,7 @@
 """Coordinates of the search of a generalized model, in which neither origin nor unit of a covariate matters.
 
 Coefficients are searched for where X'WX is the identity. The covariance of a term is searched for in columns that are
-orthonormal over the rows, as `objective.frame` does it for linear models: with Z F for Z the template is eta. The
+orthonormal over the rows, as `objective.frame` does it for linear models: with Z F for Z the root is eta. The
 engine has working columns, with Z = Z_working T and X = X_working B (`accumulate.shift`), and is given the matrix T F
 eta. That matrix is not triangular. The likelihood depends on Lambda Lambda' alone, so the engine takes any square root
 of it, and its gradient by every element of that root gives the gradient by eta.
@@ -47,8 +47,8 @@ class RowFrame:
         covariances = self.frame.covariances
         out = tuple(np.zeros((k, k)) for k in covariances.widths)
         lambdas = covariances.lambdas(self.frame.parameters(point))
-        for term, factor, own in zip(covariances.terms, self.factors, lambdas, strict=True):
-            out[term.joint][:, term.slots] = factor @ own
+        for term, factor, block in zip(covariances.terms, self.factors, lambdas, strict=True):
+            out[term.joint][:, term.slots] = factor @ block
         return out
 
     def jacobian(self, point: np.ndarray) -> np.ndarray:
@@ -70,10 +70,10 @@ class RowFrame:
         first, second = frame.slopes(point)
         for term, factor in zip(frame.covariances.terms, self.factors, strict=True):
             if not term.covariance.is_invariant:
-                part, own = term.part, parameters[term.part]
+                part, block = term.part, parameters[term.part]
                 dlam = factor.T @ droots[term.joint][:, term.slots]
-                curved = term.covariance.second_order(own, np.zeros_like(dlam), dlam)
-                straight = np.diag(second[part] * term.covariance.pullback(own, dlam))
+                curved = term.covariance.second_order(block, np.zeros_like(dlam), dlam)
+                straight = np.diag(second[part] * term.covariance.pullback(block, dlam))
                 out[part, part] = first[part, None] * curved * first[part] + straight
         return out
 
@@ -93,9 +93,9 @@ def row_frame(
     root : (c, c), root'root = C'WC / sum W of all working columns C, the constant first.
     bases : per joint term (k, k) T with Z = Z_working T; None: the identity.
     """
-    bases = [np.eye(len(own)) for own in covariates] if bases is None else bases
-    made = [_term_frame(t, root[:, list(covariates[t.joint])], bases[t.joint]) for t in covariances.terms]
-    factors, inverses, engine, sizes = zip(*made, strict=True)
+    bases = [np.eye(len(block)) for block in covariates] if bases is None else bases
+    parts = [_term_frame(t, root[:, list(covariates[t.joint])], bases[t.joint]) for t in covariances.terms]
+    factors, inverses, engine, sizes = zip(*parts, strict=True)
     return RowFrame(Frame(covariances, factors, inverses, sizes), _roots(covariances, bases), engine)
 
 
@@ -108,14 +108,14 @@ def _term_frame(
     if not term.covariance.is_invariant:
         size = np.linalg.norm(columns @ basis[:, slots], axis=0)
         return np.eye(term.width), np.eye(term.width), basis[:, slots], np.where(size > 0.0, size, 1.0)
-    own = basis[np.ix_(slots, slots)]
+    block = basis[np.ix_(slots, slots)]
     if not _is_closed(term, basis):
         factor, inverse = orthonormal(columns @ basis[:, slots])
         return factor, inverse, basis[:, slots] @ factor, sizes
     working, inverse = orthonormal(columns[:, slots])
     engine = np.zeros((len(basis), term.width))
     engine[slots] = working
-    return np.linalg.solve(own, working), inverse @ own, engine, sizes
+    return np.linalg.solve(block, working), inverse @ block, engine, sizes
 
 
 def _is_closed(term: TermCovariance, basis: np.ndarray) -> bool:
@@ -231,7 +231,7 @@ class Coordinates:
         return self.rows.matrices(self.eta(point))
 
     def rotations(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per joint term (k, k) orthogonal Q with F eta = lambda Q: the engine's u are Q'u of the user's template, for
+        """Per joint term (k, k) orthogonal Q with F eta = lambda Q: the engine's u are Q'u of the user's lambda, for
         T lambda u are the effects in working columns."""
         covariances, out = self.frame.covariances, [np.eye(k) for k in self.frame.covariances.widths]
         lambdas = covariances.lambdas(self.frame.parameters(self.eta(point)))

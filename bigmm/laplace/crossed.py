@@ -15,10 +15,10 @@ from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.execute import Sharded
 from bigmm.families import Family
+from bigmm.laplace.block_layout import BlockLayout, NumberedRows, Predictor, gram_of
 from bigmm.laplace.leverages import third_order_sums
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters, ProbedEngine
-from bigmm.laplace.totals import Sums, summed, working_part
-from bigmm.laplace.wiring import Predictor, Rows, Wiring, gram_of
+from bigmm.laplace.working_sums import WorkingSums, working_part, working_sums
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
@@ -49,7 +49,7 @@ class AtMode:
     lams: Terms
     effects: Terms
     phi: float
-    sums: Sums
+    sums: WorkingSums
     factor: WorkingFactorization
     factor_o: WorkingFactorization
     penalized: float
@@ -58,14 +58,14 @@ class AtMode:
 class CrossedLaplace:
     """The Laplace deviance as a function of psi; remembers the last mode as the next start.
 
-    held: `wiring.Rows`; observed: log|M| with observed weights; parameters.profile: beta comes from PIRLS (nagq = 0),
-    psi holds theta only.
+    held: `block_layout.NumberedRows`; observed: log|M| with observed weights; parameters.profile: beta comes from PIRLS
+    (nagq = 0), psi holds theta only.
     """
 
     def __init__(
         self,
         held: Sharded,
-        wiring: Wiring,
+        wiring: BlockLayout,
         family: Family,
         roots: RootElements,
         parameters: Parameters,
@@ -93,18 +93,18 @@ class CrossedLaplace:
 
     # ------------------------------------------------------------------------------------------------ sums over rows
 
-    def sums(self, beta, effects: Terms, phi: float, observed: bool, with_x: bool) -> Sums:
+    def sums(self, beta, effects: Terms, phi: float, observed: bool, with_x: bool) -> WorkingSums:
         """One look at all rows."""
         self.passes += 1
         m = (len(beta) if with_x else 0) + 1
         task = working_part, self.rules, Predictor(beta, effects, phi, observed), with_x, self.solver.dtype
-        return summed(self.held.fold, self.wiring, m, self.solver.dtype, *task)
+        return working_sums(self.held.fold, self.wiring, m, self.solver.dtype, *task)
 
-    def gram(self, sums: Sums) -> Gram:
+    def gram(self, sums: WorkingSums) -> Gram:
         """The sums as blocks."""
         return gram_of(self.wiring, sums.diagonal, sums.dense, sums.cross, sums.xy)
 
-    def factor(self, sums: Sums, lams: Terms) -> WorkingFactorization:
+    def factor(self, sums: WorkingSums, lams: Terms) -> WorkingFactorization:
         """Factor of M (and of the fixed effects when the sums have them)."""
         return self.solver.factor(lams, self.gram(sums))
 
@@ -115,15 +115,15 @@ class CrossedLaplace:
         if self._last is not None and same_point(self._last[0], psi):
             return self._last[1]
         lams = self.roots.joint(self.parameters.split(psi)[1])
-        found = self._pirls(psi, self._start(lams), self.beta)
-        if not found.settled:
-            found = self._pirls(psi, tuple(np.zeros_like(u) for u in self.u), self.beta)
-        if found.settled:
-            self.u, self.lams = found.u, lams
+        mode = self._pirls(psi, self._start(lams), self.beta)
+        if not mode.settled:
+            mode = self._pirls(psi, tuple(np.zeros_like(u) for u in self.u), self.beta)
+        if mode.settled:
+            self.u, self.lams = mode.u, lams
             if self.profile:
-                self.beta = found.beta
-        self._last = (psi.copy(), found)
-        return found
+                self.beta = mode.beta
+        self._last = (psi.copy(), mode)
+        return mode
 
     def _start(self, lams: Terms) -> Terms:
         """The last modes; where steps of theta are long, the u with the same effects: the rows say what these are."""
@@ -170,28 +170,28 @@ class CrossedLaplace:
                 return Mode(u, beta, penalized - gain, step + 1, True)
         return Mode(u, beta, best, MAX_STEPS, False)
 
-    def _newton(self, factor: WorkingFactorization, sums: Sums, inverses: Terms, u: Terms, beta, effects: Terms):
+    def _newton(self, factor: WorkingFactorization, sums: WorkingSums, inverses: Terms, u: Terms, beta, effects: Terms):
         """Newton's step of u and beta, and what it should gain in penalized deviance.
 
         In steps and not in positions, so that a solution to few digits is as good as it says. u = Lambda'a throughout,
         and with r = Z's - a the right-hand side is Lambda'r, whatever Lambda.
         """
-        rest = tuple(s - u_j @ inverse for s, u_j, inverse in zip(sums.score, u, inverses, strict=True))
+        remainder = tuple(s - u_j @ inverse for s, u_j, inverse in zip(sums.score, u, inverses, strict=True))
         xs = self._fixed_score(sums, beta, effects) if self.profile else np.zeros(0)
-        change, dbeta = factor.effects(rest, xs, not self.profile)
+        change, dbeta = factor.effects(remainder, xs, not self.profile)
         dbeta = dbeta if self.profile else np.zeros_like(beta)
-        gain = sum(float((r * d).sum()) for r, d in zip(rest, change, strict=True))
+        gain = sum(float((r * d).sum()) for r, d in zip(remainder, change, strict=True))
         gain += float(xs @ dbeta) if self.profile else 0.0
         return tuple(d @ inverse.T for d, inverse in zip(change, inverses, strict=True)), dbeta, gain
 
-    def _fixed_score(self, sums: Sums, beta, effects: Terms) -> np.ndarray:
+    def _fixed_score(self, sums: WorkingSums, beta, effects: Terms) -> np.ndarray:
         """X's from the working response's column."""
         m, xy = len(sums.xy), sums.xy
-        random, at = np.zeros(m - 1), 0
+        random, start = np.zeros(m - 1), 0
         for e in effects:
-            dense = sums.dense[at : at + e.size * m].reshape(*e.shape, m)
+            dense = sums.dense[start : start + e.size * m].reshape(*e.shape, m)
             random += np.einsum("qkp,qk->p", dense[:, :, :-1], e)
-            at += e.size * m
+            start += e.size * m
         return xy[:-1, -1] - xy[:-1, :-1] @ beta - random
 
     # ------------------------------------------------------------------------------------------------ value, gradient
@@ -216,8 +216,8 @@ class CrossedLaplace:
         if self._evaluated is not None and same_point(self._evaluated[0], psi):
             return self._evaluated[1].value
         try:
-            at = self.at_mode(psi, False)
-            return at.penalized + at.factor.logdet_z + self.constant
+            state = self.at_mode(psi, False)
+            return state.penalized + state.factor.logdet_z + self.constant
         except NotPositiveDefiniteError:
             return np.inf
 
@@ -229,33 +229,33 @@ class CrossedLaplace:
 
     def _evaluate(self, psi: np.ndarray) -> Evaluation:
         try:
-            at = self.at_mode(psi, True)
-            found = at.factor.leverages()
-            gradient, rest = self._gradient(at, found)
-            hessian = self._curvature(at, found, rest)
+            state = self.at_mode(psi, True)
+            leverages = state.factor.leverages()
+            gradient, remainder = self._gradient(state, leverages)
+            hessian = self._curvature(state, leverages, remainder)
         except NotPositiveDefiniteError:
             return no_evaluation(self.parameters.size)
-        return Evaluation(at.penalized + at.factor.logdet_z + self.constant, gradient, hessian)
+        return Evaluation(state.penalized + state.factor.logdet_z + self.constant, gradient, hessian)
 
-    def _gradient(self, at: AtMode, found: Leverages) -> tuple[np.ndarray, Terms]:
+    def _gradient(self, state: AtMode, leverages: Leverages) -> tuple[np.ndarray, Terms]:
         """The gradient, and Z' times that of log|M| in the linear predictor."""
-        parameters, score, u = self.parameters, at.sums.score, at.mode.u
-        point = Predictor(at.mode.beta, at.effects, at.phi, self.observed)
+        parameters, score, u = self.parameters, state.sums.score, state.mode.u
+        point = Predictor(state.mode.beta, state.effects, state.phi, self.observed)
         third = third_order_sums(
-            self.held.fold, self.wiring, self.rules, self.windows, point, parameters.with_phi, found
+            self.held.fold, self.wiring, self.rules, self.windows, point, parameters.with_phi, leverages
         )
         self.passes += 1
-        gram = at.factor_o.structure.gram
-        v, tau = at.factor_o.effects(third.z_c, third.x_c, not self.profile)
+        gram = state.factor_o.structure.gram
+        v, tau = state.factor_o.effects(third.z_c, third.x_c, not self.profile)
         # Z'c - Z'Wq with q = Z v + X tau
-        rest = at.factor_o.remainder(third.z_c, v, tau)
-        spherical = [r @ lam for r, lam in zip(rest, at.lams, strict=True)]
+        remainder = state.factor_o.remainder(third.z_c, v, tau)
+        spherical = [r @ lam for r, lam in zip(remainder, state.lams, strict=True)]
         theta_gradient = []
         for j, row, column in self.roots.elements:
-            along = rest[j][:, row] - 2.0 * score[j][:, row]
+            along = remainder[j][:, row] - 2.0 * score[j][:, row]
             theta_gradient.append(
                 along @ u[j][:, column]
-                + 2.0 * (found.projected[j] @ at.lams[j])[row, column]
+                + 2.0 * (leverages.projected[j] @ state.lams[j])[row, column]
                 + score[j][:, row] @ spherical[j][:, column]
             )
         xq = gram.xy[:-1, :-1] @ tau + sum(
@@ -263,21 +263,22 @@ class CrossedLaplace:
         )
         by_phi = sum(float((a * z).sum()) for a, z in zip(v, third.z_phi, strict=True)) + tau @ third.phi[2:]
         phi_gradient = -2.0 * third.phi[0] + third.phi[1] + by_phi
-        return parameters.join(-2.0 * third.xs + third.x_c - xq, np.array(theta_gradient), phi_gradient), tuple(rest)
+        beta_gradient = -2.0 * third.xs + third.x_c - xq
+        return parameters.join(beta_gradient, np.array(theta_gradient), phi_gradient), tuple(remainder)
 
-    def _curvature(self, at: AtMode, found: Leverages, rest: Terms) -> np.ndarray:
+    def _curvature(self, state: AtMode, leverages: Leverages, remainder: Terms) -> np.ndarray:
         """Information of the working linear model: X'V^-1X for beta, average information for theta.
 
         What the latter lacks vanishes at an inner optimum, and is all of the curvature in a column of lambda that is 0,
         where the modes are u = lambda'Z's: it is what the gradient has beside lambda.
         """
-        places, score = self.roots.elements, at.sums.score
-        factor = at.factor
+        places, score = self.roots.elements, state.sums.score
+        factor = state.factor
         changes = changes_of([term.basis for term in factor.structure.gram.terms], factor.lams, places)
         theta, root = average_information(factor.structure, factor.quadratic, changes, score), factor.fixed_root()
         for a, (j, row, column) in enumerate(places):
-            answer = rest[j].T @ score[j]
-            pull = found.projected[j] - score[j].T @ score[j] + 0.5 * (answer + answer.T)
+            answer = remainder[j].T @ score[j]
+            pull = leverages.projected[j] - score[j].T @ score[j] + 0.5 * (answer + answer.T)
             for b, (j2, row2, column2) in enumerate(places):
                 if j == j2 and column == column2:
                     theta[a, b] += 2.0 * pull[row, row2]
@@ -298,7 +299,7 @@ class CrossedLaplace:
             self.solver, self._evaluated = solver, None
 
 
-def entry_windows(rows: Rows) -> np.ndarray:
+def entry_windows(rows: NumberedRows) -> np.ndarray:
     """A shard's windows of entries; a pure task."""
     return rows.entry_windows
 

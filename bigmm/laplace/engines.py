@@ -7,14 +7,14 @@ from functools import partial
 
 import numpy as np
 
+from bigmm.laplace.block_layout import block_layout, ready_rows, without_numbers
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.glmm_data import GlmmData
 from bigmm.laplace.montecarlo import ProbedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import LaplaceObjective, Parameters
-from bigmm.laplace.single import SingleFactor
+from bigmm.laplace.one_factor import SingleFactor
 from bigmm.laplace.tree import grow
-from bigmm.laplace.wiring import ready_rows, wire, without_numbers
 from bigmm.objective.covariances import RootElements
 from bigmm.objective.solvers import WORKING_SOLVERS
 from bigmm.planning.placement import engine_name
@@ -49,7 +49,7 @@ def make_engine(
     if kind is NestedFactors:
         shards = model.shards.replaced(partial(grow, groupings=groupings))
         return NestedFactors(shards.map, shards.n_shards, xc, covariates, *common, model.constant), model
-    wiring = wire(model.assembled.gram, xc, covariates)
+    wiring = block_layout(model.assembled.gram, xc, covariates)
     places = list(model.level_index)
     shards = model.shards.replaced(partial(ready_rows, wiring=wiring, groupings=groupings, places=places))
     # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds

@@ -94,11 +94,11 @@ class GlmmData:
     @property
     def bases(self) -> tuple[np.ndarray, ...]:
         """Per term of the Gram (k, k) T with Z = Z_working T."""
-        return tuple(term_basis(np.array(own), self.shift) for own in self.covariates)
+        return tuple(term_basis(np.array(columns), self.shift) for columns in self.covariates)
 
 
 def row_shift(layout: Layout, head: DesignChunk) -> Shift:
-    """What the columns of held rows are moved by: as for a linear model. y stays, whose values a family knows."""
+    """The shift of the columns of rows in shards, as for a linear model. y is not moved: a family needs its values."""
     return first_shift(layout, head).of_columns
 
 

@@ -27,7 +27,7 @@ def observed_hessian(
     """
     n = len(psi)
     out = np.zeros((n, n))
-    here = gradient(psi)
+    centre = gradient(psi)
     scale = np.sqrt(np.abs(np.diagonal(curvature)))
     for i in np.flatnonzero(free):
         if not TINY < scale[i] < np.inf:  # without curvature there is no unit to step in, and no standard error
@@ -35,7 +35,7 @@ def observed_hessian(
             continue
         move = np.zeros(n)
         move[i] = step / scale[i]
-        out[i] = (gradient(psi + move) - here) / move[i]
+        out[i] = (gradient(psi + move) - centre) / move[i]
     out = 0.5 * (out + out.T)
     out[~free] = 0.0
     out[:, ~free] = 0.0

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bigmm.laplace import third_order
+from bigmm.laplace.block_layout import BlockLayout, NumberedRows, Predictor, RowLayout, local
 from bigmm.laplace.records import FlatThirdOrder
-from bigmm.laplace.totals import add_windows, each_in_order
-from bigmm.laplace.wiring import Predictor, Rows, Rules, Wiring, local
+from bigmm.laplace.working_sums import add_windows, each_in_order
 from bigmm.objective.factorization import Leverages
 
 
@@ -27,7 +27,9 @@ class ThirdOrder:
     z_phi: tuple[np.ndarray, ...]
 
 
-def third_order_part(rows: Rows, j_cross, rules: Rules, predictor: Predictor, with_phi, known, sampled) -> tuple:
+def third_order_part(
+    rows: NumberedRows, j_cross, rules: RowLayout, predictor: Predictor, with_phi, known, sampled
+) -> tuple:
     """One shard's third-order sums; j_cross: its known blocks between levels, flat; a pure task."""
     h, model, record = np.empty(len(rows.y)), rules.record(rows, 1), rows.record()
     third_order.known_leverages(record, model, local(rows, known), j_cross, h)
@@ -50,14 +52,14 @@ def lanes(x: np.ndarray) -> np.ndarray:
 
 def third_order_sums(
     fold: Callable,
-    wiring: Wiring,
-    rules: Rules,
+    wiring: BlockLayout,
+    rules: RowLayout,
     entry_windows: list,
     predictor: Predictor,
     with_phi: bool,
     leverages: Leverages,
 ) -> ThirdOrder:
-    """One look at all rows; entry_windows: per shard, those of `Rows`."""
+    """One look at all rows; entry_windows: per shard, those of `NumberedRows`."""
     p = len(predictor.beta)
     z_c, z_phi = np.zeros(wiring.q), np.zeros(wiring.q)
     out = ThirdOrder(np.zeros(p), np.zeros(p), wiring.terms(z_c), np.zeros(2 + p), wiring.terms(z_phi))
@@ -80,7 +82,7 @@ def third_order_sums(
     return out
 
 
-def cross_slices(wiring: Wiring, pairs: dict, windows: np.ndarray) -> np.ndarray:
+def cross_slices(wiring: BlockLayout, pairs: dict, windows: np.ndarray) -> np.ndarray:
     """A shard's known blocks between levels, flat; a view where there is one pair of terms."""
     pieces = []
     for pair, (begin, count) in zip(wiring.pairs, windows, strict=True):
@@ -93,7 +95,9 @@ def cross_slices(wiring: Wiring, pairs: dict, windows: np.ndarray) -> np.ndarray
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
-def spread_part(rows: Rows, rules: Rules, predictor: Predictor, with_phi, start, rest, along_x, along_z) -> Any:
+def spread_part(
+    rows: NumberedRows, rules: RowLayout, predictor: Predictor, with_phi, start, rest, along_x, along_z
+) -> Any:
     """(nv, P) of one shard: see `third_order.sampled_spread`; a pure task."""
     nv, n_psi = start[0].shape[-1], along_x.shape[1]
     out, shape = np.zeros((nv, n_psi)), (-1, nv)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from bigmm.laplace.block_layout import Predictor
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
-from bigmm.laplace.wiring import Predictor
 from bigmm.objective.factorization import Probing, Terms
 from bigmm.objective.krylov import MOST_PROBES
 from bigmm.objective.montecarlo import ProbeError, parameter_errors
@@ -68,31 +68,31 @@ def probe_error(
 def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray, float]:
     """((t, P) the gradient by the engine's psi as each single probe would have it, up to what they have in common;
     standard error of log|M|)."""
-    at, parameters = engine.at_mode(psi, True), engine.parameters
-    found = at.factor.leverages()
-    assert found.start is not None and found.rest is not None
-    t = len(found.spread)
+    state, parameters = engine.at_mode(psi, True), engine.parameters
+    leverages = state.factor.leverages()
+    assert leverages.start is not None and leverages.rest is not None
+    t = len(leverages.spread)
     places = engine.roots.elements
-    traces = [[2.0 * (own[j] @ at.lams[j])[row, column] for j, row, column in places] for own in found.spread]
-    point = Predictor(at.mode.beta, at.effects, at.phi, engine.observed)
+    traces = [[2.0 * (sums[j] @ state.lams[j])[row, column] for j, row, column in places] for sums in leverages.spread]
+    point = Predictor(state.mode.beta, state.effects, state.phi, engine.observed)
     third = None
     if parameters.with_phi:
-        third = third_order_sums(engine.held.fold, engine.wiring, engine.rules, engine.windows, point, True, found)
-    along_x, along_z = directions(engine, at, third)
-    start, rest = (tuple(x[:, :, :t] for x in terms) for terms in (found.start, found.rest))
-    own = engine.rules, point, parameters.with_phi, start, rest, along_x, along_z
-    out = sum(engine.held.map(spread_part, *own))
+        third = third_order_sums(engine.held.fold, engine.wiring, engine.rules, engine.windows, point, True, leverages)
+    along_x, along_z = directions(engine, state, third)
+    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.rest))
+    task = engine.rules, point, parameters.with_phi, start, others, along_x, along_z
+    out = sum(engine.held.map(spread_part, *task))
     engine.passes += 1 + parameters.with_phi
     n = parameters.n_beta
     out[:, n : n + parameters.n_theta] += np.array(traces).reshape(t, -1)
-    return out, at.factor.logdet_error
+    return out, state.factor.logdet_error
 
 
-def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> tuple[np.ndarray, Terms]:
+def directions(engine: CrossedLaplace, state: AtMode, third: ThirdOrder | None) -> tuple[np.ndarray, Terms]:
     """Derivatives of the mode along psi: of beta (p, P) and of the effects, per term (q, k, P); third: where there is a
     dispersion."""
-    parameters, gram, score, u = engine.parameters, at.factor_o.structure.gram, at.sums.score, at.mode.u
-    p, solve = len(at.mode.beta), at.factor_o.effects
+    parameters, gram, score, u = engine.parameters, state.factor_o.structure.gram, state.sums.score, state.mode.u
+    p, solve = len(state.mode.beta), state.factor_o.effects
     columns = []
     for a in range(parameters.n_beta):
         effects, _ = solve(tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
@@ -103,8 +103,8 @@ def directions(engine: CrossedLaplace, at: AtMode, third: ThirdOrder | None) -> 
         moved[j][:, row] = u[j][:, column]
         pull = np.zeros_like(u[j])
         pull[:, column] = score[j][:, row]
-        rhs = [-x for x in at.factor_o.product(tuple(moved))]
-        rhs[j] = rhs[j] + pull @ np.linalg.pinv(at.lams[j])
+        rhs = [-x for x in state.factor_o.product(tuple(moved))]
+        rhs[j] = rhs[j] + pull @ np.linalg.pinv(state.lams[j])
         xs = -sum(np.einsum("qkp,qk->p", t.dense[:, :, :-1], x) for t, x in zip(gram.terms, moved, strict=True))
         answer, dbeta = solve(tuple(rhs), xs, not engine.profile)
         columns.append((dbeta, tuple(a + b for a, b in zip(answer, moved, strict=True))))

@@ -31,8 +31,13 @@ def square_root(square: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A template with its small scales raised: lams per size of `RAISED` (k, k); weight: of the second in the straight
-    line through both that ends at the template's own scales."""
+    """A lambda with its small scales raised.
+
+    Attributes
+    ----------
+    lams : per size of `RAISED` (k, k).
+    weight : of the second one in the straight line through both, at the scales of lambda itself.
+    """
 
     lams: tuple[np.ndarray, np.ndarray]
     weight: float
@@ -42,14 +47,14 @@ def raised(lam: np.ndarray, square: np.ndarray) -> Raised | None:
     """lam (k, k) with the scales raised that are small, in units in which a level of average information has 1; None
     where none is. square (k, k): Z'WZ of an average level, whose null directions have no scale."""
     root = square_root(square)
-    left, scales, right = np.linalg.svd(root @ lam)
+    basis, scales, right = np.linalg.svd(root @ lam)
     rank = int(np.linalg.matrix_rank(root))
     if np.count_nonzero(scales >= RAISED[0]) >= rank:
         return None
-    if np.linalg.det(left) * np.linalg.det(right) * np.linalg.det(root) < 0.0:
-        left[:, -1] *= -1.0  # as in the limit of positive scales: probes see it
+    if np.linalg.det(basis) * np.linalg.det(right) * np.linalg.det(root) < 0.0:
+        basis[:, -1] *= -1.0  # as in the limit of positive scales: probes see it
     back = np.linalg.pinv(root)
-    lams = [back @ (left * np.maximum(scales, size)) @ right for size in RAISED]
+    lams = [back @ (basis * np.maximum(scales, size)) @ right for size in RAISED]
     small = scales[:rank][scales[:rank] < RAISED[0]]
     weight = (float(np.mean(small**2)) - RAISED[0] ** 2) / (RAISED[1] ** 2 - RAISED[0] ** 2)
     return Raised((lams[0], lams[1]), weight)
@@ -64,21 +69,33 @@ class Projections:
 
 
 def extrapolated(
-    found: Projections, lams: Matrices, squares: Sequence[np.ndarray | None], at: Callable[[Matrices], Projections]
+    projections: Projections,
+    lams: Matrices,
+    squares: Sequence[np.ndarray | None],
+    project: Callable[[Matrices], Projections],
 ) -> Projections:
-    """found, but for terms with small scales; squares: per term that of `raised`, None for one without scales; at: the
-    projections at other lams, with the same probes."""
+    """Projections with those of terms with small scales extrapolated.
+
+    Parameters
+    ----------
+    projections : at lams.
+    lams : per term (k, k).
+    squares : per term (k, k) that of `raised`, None for one without scales.
+    project : the projections at other lams, with the same probes.
+    """
     higher = [None if square is None else raised(lam, square) for lam, square in zip(lams, squares, strict=True)]
     if not any(higher):
-        return found
+        return projections
     near, far = (
-        at(tuple(lam if own is None else own.lams[size] for lam, own in zip(lams, higher, strict=True)))
+        project(
+            tuple(lam if matrices is None else matrices.lams[size] for lam, matrices in zip(lams, higher, strict=True))
+        )
         for size in range(len(RAISED))
     )
 
-    def chosen(own: Matrices, first: Matrices, second: Matrices) -> Matrices:
-        each = zip(own, first, second, higher, strict=True)
-        return tuple(a if on is None else b + on.weight * (c - b) for a, b, c, on in each)
+    def chosen(matrices: Matrices, first: Matrices, second: Matrices) -> Matrices:
+        parts = zip(matrices, first, second, higher, strict=True)
+        return tuple(a if on is None else b + on.weight * (c - b) for a, b, c, on in parts)
 
-    every = zip(found.spread, near.spread, far.spread, strict=True)
-    return Projections(chosen(found.sums, near.sums, far.sums), [chosen(*each) for each in every])
+    every = zip(projections.spread, near.spread, far.spread, strict=True)
+    return Projections(chosen(projections.sums, near.sums, far.sums), [chosen(*parts) for parts in every])

@@ -166,9 +166,9 @@ class ModelCovariance:
     def directions(self, theta: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """Per parameter (joint term, (k, k) derivative of its matrix)."""
         for term in self.terms:
-            for own in term.covariance.directions(theta[term.part]):
+            for change in term.covariance.directions(theta[term.part]):
                 direction = np.zeros((self.widths[term.joint],) * 2)
-                direction[term.block] = own
+                direction[term.block] = change
                 yield term.joint, direction
 
     def pullback(self, theta: np.ndarray, djoint: Sequence[np.ndarray]) -> np.ndarray:
@@ -234,12 +234,12 @@ def lower_factor(root: np.ndarray, nothing: float = 1e-14) -> np.ndarray:
         return np.array(root, float)  # to the last bit
     lower, rows = np.zeros((k, k)), np.zeros((k, root.shape[1]))
     for i in range(k):
-        rest = np.array(root[i], float)
+        remainder = np.array(root[i], float)
         for _ in range(2):  # once more: what rounding left of earlier rows
-            along = rows[:i] @ rest
+            along = rows[:i] @ remainder
             lower[i, :i] += along
-            rest -= along @ rows[:i]
-        size = float(np.linalg.norm(rest))
+            remainder -= along @ rows[:i]
+        size = float(np.linalg.norm(remainder))
         if size > nothing * np.linalg.norm(root[i]):
-            lower[i, i], rows[i] = size, rest / size
+            lower[i, i], rows[i] = size, remainder / size
     return lower

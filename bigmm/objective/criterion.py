@@ -236,11 +236,11 @@ class Criterion:
     def effective_df_error(self, theta: np.ndarray) -> float | None:
         """Standard error of `effective_df` from the spread over probes; None where it is exact."""
         lams = self.covariances.working(self.gram, np.asarray(theta, float))
-        each = [
+        values = [
             sum(float(np.trace(lam.T @ projected @ lam)) for lam, projected in zip(lams, sums, strict=True))
             for sums in self.factor(theta).spread(True)
         ]
-        return standard_error(np.array(each)) if each else None
+        return standard_error(np.array(values)) if values else None
 
     def prediction_variance(
         self, theta: np.ndarray, x: np.ndarray, refs: Sequence[np.ndarray], z: Sequence[np.ndarray]
@@ -276,9 +276,9 @@ class Criterion:
 
 def fixed_map(gram: Gram) -> np.ndarray:
     """(p, rank) from the factor's fixed columns (factors', then dense) to the original basis, [dense, factors]."""
-    kept = np.flatnonzero(gram.active)
+    active = np.flatnonzero(gram.active)
     n_dense = len(gram.xy) - 1
-    columns = np.concatenate([kept[n_dense:], kept[:n_dense]])
+    columns = np.concatenate([active[n_dense:], active[:n_dense]])
     return _inverse_basis(gram.x_basis)[:, columns]
 
 
@@ -286,7 +286,7 @@ def _inverse_basis(basis: np.ndarray) -> np.ndarray:
     """B^-1 of a matrix that differs from the identity in few rows R: [[B_RR, B_RO], [0, I]]^-1."""
     inverse = np.eye(len(basis))
     changed = np.flatnonzero((basis != inverse).any(axis=1))
-    own = np.linalg.inv(basis[np.ix_(changed, changed)])
-    inverse[changed] = -own @ basis[changed]
-    inverse[np.ix_(changed, changed)] = own
+    block = np.linalg.inv(basis[np.ix_(changed, changed)])
+    inverse[changed] = -block @ basis[changed]
+    inverse[np.ix_(changed, changed)] = block
     return inverse

@@ -1,12 +1,14 @@
-"""Coordinates of the search: the covariance of a term, in columns that are orthonormal within an average level.
+"""Coordinates of the search of a linear model.
 
-A term with a full covariance is the same model in any basis of its columns: with Z F for Z its template is eta instead
-of lambda, lambda lambda' = F eta eta' F'. A covariate that is far from zero makes lambda nearly singular, and one that
-varies little makes its elements of very different size; eta knows neither. Columns that depend on others within every
-level get none of the covariance, for the data say nothing about how to divide it.
+A term without a structure is the same model in any basis of its columns. With Z F for Z its root is eta instead of
+lambda, lambda lambda' = F eta eta' F'. A covariate that is far from zero makes lambda nearly singular, and one that
+varies little makes the elements of lambda differ much in size. The columns of Z F are orthonormal within an average
+level, so eta depends on neither. Columns that depend on others within every level get no covariance, because the data
+do not say how to divide it.
 
 A scalar term has no basis to choose, but a unit: where its covariate is very large or small (bytes, populations, square
-metres of a leaf), the search is for its scale in units of the covariate's root mean square.
+metres of a leaf), the search is for its scale in units of the covariate's root mean square. A term with another
+structure has the coordinates of that structure (`Covariance.to_search`), in such units.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ class Frame:
         out = np.zeros(len(point))
         for term, lam in zip(self.covariances.terms, lambdas, strict=True):
             rows, structure = np.linalg.norm(lam, axis=1), term.covariance
-            scales = [rows[own[0]] for own in structure.columns]
+            scales = [rows[columns[0]] for columns in structure.columns]
             out[term.part] = np.where(structure.search_lower == 0.0, scales, 0.0)
         return out
 
@@ -213,9 +215,9 @@ def _units(columns: np.ndarray, rows: float) -> np.ndarray:
 def orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(F, R): columns F has orthonormal columns, and zeros for a column that depends on earlier ones; columns = Q R."""
     inverse = lower_factor(columns.T, NO_COLUMN).T
-    kept = np.flatnonzero(np.diagonal(inverse))
+    independent = np.flatnonzero(np.diagonal(inverse))
     factor = np.zeros_like(inverse)
-    factor[np.ix_(kept, kept)] = np.linalg.inv(inverse[np.ix_(kept, kept)])
+    factor[np.ix_(independent, independent)] = np.linalg.inv(inverse[np.ix_(independent, independent)])
     return factor, inverse
 
 

@@ -106,18 +106,18 @@ class GeneralCriterion:
         except NotPositiveDefiniteError:
             return np.inf
 
-    def _value(self, at: Elimination) -> float:
+    def _value(self, elimination: Elimination) -> float:
         m = self.dof
-        logdet = at.factor.logdet + (at.logdet_x if self.reml else 0.0)
-        value = logdet + m * (1.0 + np.log(2.0 * np.pi * at.pwrss / m)) - self.gram.sum_log_w
+        logdet = elimination.factor.logdet + (elimination.logdet_x if self.reml else 0.0)
+        value = logdet + m * (1.0 + np.log(2.0 * np.pi * elimination.pwrss / m)) - self.gram.sum_log_w
         return value if np.isfinite(value) else np.inf
 
     def estimates(self, theta: np.ndarray) -> GeneralEstimates:
         """Coefficients, covariance, residual scale and conditional modes at theta."""
-        gram, at = self.gram, self.eliminate(theta)
-        lower = at.tail[:-1, :-1]
-        working = solve_triangular(lower, at.tail[-1, :-1], lower=True, trans=1)
-        sigma2 = at.pwrss / self.dof
+        gram, elimination = self.gram, self.eliminate(theta)
+        lower = elimination.tail[:-1, :-1]
+        working = solve_triangular(lower, elimination.tail[-1, :-1], lower=True, trans=1)
+        sigma2 = elimination.pwrss / self.dof
         half = solve_triangular(lower, gram.to_user.T, lower=True)
         beta = gram.to_user @ working + gram.y_shift
         vcov = sigma2 * half.T @ half
@@ -125,25 +125,37 @@ class GeneralCriterion:
         beta[dropped] = np.nan
         vcov[dropped] = np.nan
         vcov[:, dropped] = np.nan
-        u = at.z[:, -1] - at.z[:, :-1] @ working
+        u = elimination.z[:, -1] - elimination.z[:, :-1] @ working
         return GeneralEstimates(
-            beta, vcov, float(np.sqrt(sigma2)), at.pwrss, at.factor.logdet, at.logdet_x, self._value(at), u, at.lam @ u
+            beta,
+            vcov,
+            float(np.sqrt(sigma2)),
+            elimination.pwrss,
+            elimination.factor.logdet,
+            elimination.logdet_x,
+            self._value(elimination),
+            u,
+            elimination.lam @ u,
         )
 
     def conditional_sd(self, theta: np.ndarray) -> np.ndarray:
         """(q,) sd of b given y at theta, sigma and beta: sigma sqrt(diag(Lambda M^-1 Lambda'))."""
-        at = self.eliminate(theta)
-        return np.asarray(np.sqrt(at.pwrss / self.dof * np.maximum(inverse_products(at.factor, at.lam), 0.0)))
+        elimination = self.eliminate(theta)
+        return np.asarray(
+            np.sqrt(
+                elimination.pwrss / self.dof * np.maximum(inverse_products(elimination.factor, elimination.lam), 0.0)
+            )
+        )
 
     def effective_df(self, theta: np.ndarray) -> tuple[float, float, float]:
         """(total, fixed, random): trace of the map from y to fitted values, its fixed part and the rest.
 
         With G = M - I the random part is tr(G M^-1) - tr((X'V^-1X)^-1 K'K), K = M^-1 Lambda'Z'WX.
         """
-        at = self.eliminate(theta)
+        elimination = self.eliminate(theta)
         identity = sp.eye_array(self.gram.q, format="csr")
-        trace = float((1.0 - inverse_products(at.factor, identity)).sum())
-        half = solve_triangular(at.tail[:-1, :-1], at.z[:, :-1].T, lower=True)
+        trace = float((1.0 - inverse_products(elimination.factor, identity)).sum())
+        half = solve_triangular(elimination.tail[:-1, :-1], elimination.z[:, :-1].T, lower=True)
         random = trace - float((half * half).sum())
         return self.gram.rank + random, float(self.gram.rank), random
 

@@ -129,11 +129,11 @@ class KrylovFactor(DriverFactor):
         if with_fixed not in self._projections:
             covariances = summed_covariances(self.sample, with_fixed)
 
-            def at(lams: Lams) -> Projections:
+            def projections_at(lams: Lams) -> Projections:
                 other = self._elsewhere(lams)
                 return projections_of(summed_covariances(other, with_fixed), other)
 
-            self._projections[with_fixed] = self._extrapolated(covariances, at)
+            self._projections[with_fixed] = self._extrapolated(covariances, projections_at)
         return self._projections[with_fixed]
 
     def _elsewhere(self, lams: Lams) -> SampledFactor:
@@ -141,12 +141,12 @@ class KrylovFactor(DriverFactor):
         other = iterative.factorize_iteratively(self.blocks.analysed, lams, self.blocks.precision, with_y=False)
         return sampled.sample(other, self.sample.probes)
 
-    def _extrapolated(self, covariances: EstimatedCovariances | Inverse, at: Any) -> Projections:
+    def _extrapolated(self, covariances: EstimatedCovariances | Inverse, projections_at: Any) -> Projections:
         """A nearly singular Lambda hides its projections, which are extrapolated: see `boundary`."""
         gram = self.structure.gram
         sizes = iter(level_squares(gram))
         squares = [next(sizes) if term.penalized else None for term in gram.terms]
-        return extrapolated(projections_of(covariances, self.blocks), self.lams, squares, at)
+        return extrapolated(projections_of(covariances, self.blocks), self.lams, squares, projections_at)
 
     def fixed_root(self) -> np.ndarray:
         """See `Factorization.fixed_root`."""
@@ -214,11 +214,11 @@ class KrylovFactor(DriverFactor):
         """See `blocks.traces.inverse`."""
         blocks = inverse(self.sample, with_pairs=True)
 
-        def at(lams: Lams) -> Projections:
+        def projections_at(lams: Lams) -> Projections:
             other = self._elsewhere(lams)
             return projections_of(inverse(other, with_pairs=False), other)
 
-        projections, dtype = self._extrapolated(blocks, at), self.solver.dtype
+        projections, dtype = self._extrapolated(blocks, projections_at), self.solver.dtype
         start, rest = (tuple(np.ascontiguousarray(x, dtype) for x in terms) for terms in (blocks.start, blocks.rest))
         weight = blocks.weight.astype(dtype)
         return Leverages(blocks.known, blocks.pairs, start, rest, weight, projections.sums, list(projections.spread))

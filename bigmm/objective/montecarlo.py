@@ -123,7 +123,7 @@ def monte_carlo_error(
 
 
 def parameter_errors(
-    gradients: np.ndarray, hessian: np.ndarray, left: np.ndarray | None = None, outward: np.ndarray | None = None
+    gradients: np.ndarray, hessian: np.ndarray, score: np.ndarray | None = None, outward: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """(P,) standard errors of the zero of the score that come from the probes, H^-1 Cov(gradient) H^-1 / t, and (P,)
     from the data, sqrt(2 H^-1).
@@ -141,8 +141,8 @@ def parameter_errors(
     moved, statistical = (
         np.maximum(np.diagonal(out @ matrix @ out.T), 0.0) for matrix in (inverse @ noise @ inverse, 2.0 * inverse)
     )
-    if left is not None:
-        moved = moved + (out @ inverse @ left) ** 2
+    if score is not None:
+        moved = moved + (out @ inverse @ score) ** 2
     return np.sqrt(moved), np.sqrt(statistical)
 
 
@@ -214,5 +214,5 @@ def paired_error(a: np.ndarray, b: np.ndarray) -> float:
         a, b = b, a
     n, t = len(a), len(b)
     pairs = np.var(a - (n / t) * b[:n], ddof=1) / n
-    rest = (t - n) / t**2 * np.var(b, ddof=1)
-    return float(np.sqrt(pairs + rest))
+    remainder = (t - n) / t**2 * np.var(b, ddof=1)
+    return float(np.sqrt(pairs + remainder))

@@ -41,7 +41,9 @@ class Restricted:
             term = gram.terms[user_term.joint]
             basis = term.basis[:, user_term.slots] @ factor
             whole = np.einsum("ab,ac,cb->b", basis, summed_diagonal(term), basis)
-            out[user_term.part] = [2.0 * ROUNDING * sum(whole[list(own)]) for own in user_term.covariance.columns]
+            out[user_term.part] = [
+                2.0 * ROUNDING * sum(whole[list(columns)]) for columns in user_term.covariance.columns
+            ]
         return out
 
     @property
@@ -91,25 +93,30 @@ def restricted(framed: Framed) -> Restricted:
     """The criterion, and which of its elements are free."""
     criterion, frame = framed.criterion, framed.frame
     free, saturated = np.ones(criterion.n_theta, bool), []
-    for joint, left in _remainders(criterion).items():
+    for joint, remainder_squares in _remainders(criterion).items():
         term = criterion.gram.terms[joint]
         whole = summed_diagonal(term)
         for user_term, inward, outward in zip(criterion.covariances.terms, frame.inverses, frame.factors, strict=True):
             if user_term.joint == joint:
                 basis = term.basis[:, user_term.slots] @ outward
-                flat = _reproduced(basis.T @ left @ basis, basis.T @ whole @ basis, inward)
-                free[user_term.part] = [not flat[list(own)].all() for own in user_term.covariance.columns]
+                flat = _reproduced(basis.T @ remainder_squares @ basis, basis.T @ whole @ basis, inward)
+                free[user_term.part] = [not flat[list(columns)].all() for columns in user_term.covariance.columns]
                 saturated += [(user_term, name) for name, is_flat in zip(user_term.names, flat, strict=True) if is_flat]
     return Restricted(framed, free, tuple(saturated))
 
 
-def _reproduced(left: np.ndarray, whole: np.ndarray, inward: np.ndarray) -> np.ndarray:
-    """(k,) bool, covariates that lie in the null space of left: left, whole (k, k) sums of squares with and without the
-    projection in coordinates that are orthonormal in an average level; inward (k, k) upper triangular, the covariates
-    in these coordinates."""
+def _reproduced(remainder_squares: np.ndarray, whole: np.ndarray, inward: np.ndarray) -> np.ndarray:
+    """(k,) bool, covariates that lie in the null space of the remainder.
+
+    Parameters
+    ----------
+    remainder_squares, whole : (k, k) sums of squares with and without the projection, in coordinates that are
+        orthonormal in an average level.
+    inward : (k, k) upper triangular, the covariates in these coordinates.
+    """
     size = np.sqrt(np.diagonal(whole))
     size = np.where(size > 0.0, size, 1.0)
-    values, vectors = np.linalg.eigh(left / size[:, None] / size)
+    values, vectors = np.linalg.eigh(remainder_squares / size[:, None] / size)
     outside = vectors[:, values > NOTHING].T @ (size[:, None] * inward)
     remainder = size * np.diagonal(inward)  # 0 for what depends on other covariates
     return np.asarray((np.linalg.norm(outside, axis=0) <= APART * remainder) & (remainder > 0.0))
@@ -126,7 +133,7 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
     if not criterion.solver.is_exact:
         return {}
     projected = criterion.factor(np.zeros(criterion.n_theta)).projected(True)
-    return {j: left for j in random if (left := projected[j]) is not None}
+    return {j: remainder_squares for j in random if (remainder_squares := projected[j]) is not None}
 
 
 def has_levels(criterion: Criterion) -> bool:

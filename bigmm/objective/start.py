@@ -24,13 +24,20 @@ CONSTANT = 1e-28
 
 @dataclass(frozen=True, slots=True)
 class MomentSums:
-    """Sums over levels, additive over shards; s covariates of all penalized terms: moment (s,) sum of s_l^2 / B_l;
-    coupling (s, s): see `_coupling`; seen, levels (s,): levels with B > 0, and all; products (s, s): sum of Z'WZ within
-    each term, 0 between terms."""
+    """Sums over levels, additive over shards, for the s covariates of all penalized terms.
+
+    Attributes
+    ----------
+    moment : (s,) sum of s_l^2 / B_l.
+    coupling : (s, s) see `_coupling`.
+    informative : (s,) number of levels with B > 0.
+    levels : (s,) number of levels.
+    products : (s, s) sum of Z'WZ within each term, 0 between terms.
+    """
 
     moment: np.ndarray
     coupling: np.ndarray
-    seen: np.ndarray
+    informative: np.ndarray
     levels: np.ndarray
     products: np.ndarray
 
@@ -59,11 +66,11 @@ def start_from(sums: MomentSums, gram: Gram, covariances: ModelCovariance) -> np
     ratios = _variance_ratios(sums, gram)
     theta = np.zeros(covariances.n_theta)
     for term in covariances.terms:
-        own = np.diag(ratios[term.joint])
-        if term.width == len(own):  # a full covariance: the working basis is as good as the user's
-            lam = lower_factor(np.linalg.solve(gram.terms[term.joint].basis, own)[list(term.slots)])
+        block = np.diag(ratios[term.joint])
+        if term.width == len(block):  # a full covariance: the working basis is as good as the user's
+            lam = lower_factor(np.linalg.solve(gram.terms[term.joint].basis, block)[list(term.slots)])
         else:
-            lam = own[term.block]
+            lam = block[term.block]
         if term.covariance.parts_from_residual:  # where a level has one row of a column, moments cannot
             lam = lam * min(1.0, MOST_EFFECT / max(_effects(sums, gram, term, lam), 1e-300))
         theta[term.part] = term.covariance.start(lam)
@@ -74,9 +81,9 @@ def _effects(sums: MomentSums, gram: Gram, term: TermCovariance, lam: np.ndarray
     """Largest standard deviation that a column's effects give to its rows, over that of the residual, if a row has one
     column of the term."""
     widths = [t.width for t in gram.terms if t.penalized]
-    own = slice(sum(widths[: term.joint]), sum(widths[: term.joint + 1]))
+    block = slice(sum(widths[: term.joint]), sum(widths[: term.joint + 1]))
     columns = gram.terms[term.joint].basis[:, term.slots]
-    squares = np.einsum("ac,ab,bc->c", columns, sums.products[own, own], columns)
+    squares = np.einsum("ac,ab,bc->c", columns, sums.products[block, block], columns)
     sizes = np.sqrt(np.maximum(squares, 0.0) * term.width / gram.n)
     return float(np.max(np.linalg.norm(lam, axis=1) * sizes))
 
@@ -101,19 +108,25 @@ def moment_sums(gram: Gram, coefficients: np.ndarray) -> MomentSums:
     terms = [t for t in gram.terms if t.penalized]
     owners = [(j, c) for j, t in enumerate(terms) for c in range(t.width)]
     n = len(owners)
-    moment, coupling, seen, levels, products = np.zeros(n), np.zeros((n, n)), np.zeros(n), np.zeros(n), np.zeros((n, n))
+    moment, coupling, informative, levels, products = (
+        np.zeros(n),
+        np.zeros((n, n)),
+        np.zeros(n),
+        np.zeros(n),
+        np.zeros((n, n)),
+    )
     for i, (j, c) in enumerate(owners):
         t = terms[j]
         b = t.diagonal[:, c, c]
         inverse = np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
         s = t.dense[:, c, -1] - t.dense[:, c, :-1] @ coefficients
         moment[i] = (s * s) @ inverse
-        seen[i], levels[i] = np.count_nonzero(b > 0), len(b)
+        informative[i], levels[i] = np.count_nonzero(b > 0), len(b)
         for i2, (j2, c2) in enumerate(owners):
             coupling[i, i2] = _coupling(gram, j, c, j2, c2, inverse)
             if j == j2:
                 products[i, i2] = t.diagonal[:, c, c2].sum()
-    return MomentSums(moment, coupling, seen, levels, products)
+    return MomentSums(moment, coupling, informative, levels, products)
 
 
 def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
@@ -124,7 +137,7 @@ def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
     rss = gram.xy[-1, -1] - coefficients @ gram.xy[:-1, -1]
     n = len(owners)
     degrees = max(gram.n - len(coefficients), 1)
-    matrix = np.block([[sums.coupling, sums.seen[:, None]], [sums.total[None, :], np.full((1, 1), degrees)]])
+    matrix = np.block([[sums.coupling, sums.informative[:, None]], [sums.total[None, :], np.full((1, 1), degrees)]])
     sizes = _sizes(sums, terms) / np.maximum(sums.levels, 1)
     units = np.append(np.where(sizes > 0, sizes, 1.0), 1.0)  # covariates may be of any size
     variances = np.linalg.lstsq(matrix / units, np.append(sums.moment, rss), rcond=None)[0] / units
@@ -139,13 +152,13 @@ def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
 
 def _sizes(sums: MomentSums, terms: list[TermBlock]) -> np.ndarray:
     """(s,) sums of squares; a column that is constant, and so nothing but rounding once it is shifted, has its own."""
-    out, at = [], 0
+    out, start = [], 0
     for term in terms:
-        own = sums.products[at : at + term.width, at : at + term.width]
-        original = np.diagonal(term.basis.T @ own @ term.basis)
-        shifted = np.diagonal(own)
+        block = sums.products[start : start + term.width, start : start + term.width]
+        original = np.diagonal(term.basis.T @ block @ term.basis)
+        shifted = np.diagonal(block)
         out.append(np.where(shifted > CONSTANT * original, shifted, original))
-        at += term.width
+        start += term.width
     return np.concatenate(out)
 
 

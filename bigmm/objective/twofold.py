@@ -55,7 +55,7 @@ def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, po
     scores = [weighted @ contrast for weighted in whole.weighted]
     if criterion.reml:
         projected = tuple(
-            left - _fixed_part(weighted, root) for left, weighted in zip(projected, whole.weighted, strict=True)
+            total - _fixed_part(weighted, root) for total, weighted in zip(projected, whole.weighted, strict=True)
         )
     return criterion.gradient_of(frames, point, projected, [tall_product(s, s) for s in scores], sigma2)
 

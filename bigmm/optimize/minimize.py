@@ -19,7 +19,7 @@ BOUNDARY = 1e-4
 MAX_RESTARTS = 4
 
 
-class Seen:
+class LowestPoint:
     """The lowest point of all evaluations: an end above it is no minimum, whatever gradient and curvature say."""
 
     def __init__(self, problem: Problem):
@@ -81,12 +81,12 @@ def minimize(problem: Problem, method: str = "auto") -> Outcome:
     """
     if method not in ("auto", "newton"):
         nlopt_methods.algorithm(method)
-    seen = Seen(problem)
-    outcome = _minimized(seen.watched, method)
-    if seen.is_lower(outcome) and method == "auto" and problem.evaluate is not None and not problem.noisy:
-        again = _minimized(replace(seen.watched, starts=(seen.lowest[1],)), "newton")
+    watch = LowestPoint(problem)
+    outcome = _minimized(watch.watched, method)
+    if watch.is_lower(outcome) and method == "auto" and problem.evaluate is not None and not problem.noisy:
+        again = _minimized(replace(watch.watched, starts=(watch.lowest[1],)), "newton")
         outcome = again if again.value < outcome.value else outcome
-    return seen.judged(outcome)
+    return watch.judged(outcome)
 
 
 def _minimized(problem: Problem, method: str) -> Outcome:
@@ -102,10 +102,12 @@ def _minimized(problem: Problem, method: str) -> Outcome:
     several = problem.cheap and (len(problem.lower) >= 3 or problem.has_several_minima)
     starts = problem.starts if several else problem.starts[:1]
     states = [newton.run(problem, newton.init(problem, start)) for start in starts]
-    found = min(states, key=lambda s: s.model.value)
-    best = newton.sharpen(problem, newton.polish(problem, found)) if problem.cheap else newton.last_step(problem, found)
-    evaluations = sum(s.evaluations for s in states) + best.evaluations - found.evaluations
-    gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - found.gradient_evaluations
+    lowest = min(states, key=lambda s: s.model.value)
+    best = (
+        newton.sharpen(problem, newton.polish(problem, lowest)) if problem.cheap else newton.last_step(problem, lowest)
+    )
+    evaluations = sum(s.evaluations for s in states) + best.evaluations - lowest.evaluations
+    gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - lowest.gradient_evaluations
     outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts), best.model)
     if method == "auto" and not outcome.converged:
         second = _by_nlopt(problem, problem.rectify(best.theta), "bobyqa")
@@ -138,13 +140,19 @@ def _by_nlopt(problem: Problem, start: np.ndarray, name: str) -> Outcome:
 
 
 def _finish(
-    problem: Problem, theta, method, evaluations, gradients, starts, known: LocalModel | None = None
+    problem: Problem,
+    theta: np.ndarray,
+    method: str,
+    evaluations: int,
+    gradients: int,
+    starts: int,
+    local: LocalModel | None = None,
 ) -> Outcome:
-    """Rectify signs, try scales of exactly 0, certify by gradient and curvature; known: the model at theta."""
+    """Rectify signs, try scales of exactly 0, certify by gradient and curvature; local: the model at theta."""
     unsigned, theta = theta, problem.rectify(theta)
     scales = np.flatnonzero(problem.lower == 0)
     assert problem.evaluate is not None
-    model = known if known is not None and np.array_equal(theta, unsigned) else problem.evaluate(theta)
+    model = local if local is not None and np.array_equal(theta, unsigned) else problem.evaluate(theta)
     theta, model, tried = _try_boundary(problem, theta, model, scales)
     decrease = max(newton.expected_decrease(model), newton.expected_decrease(_relative(theta, model)))
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
@@ -213,8 +221,11 @@ def _falls(problem: Problem, theta: np.ndarray, model: LocalModel, at_boundary: 
     )
 
 
-def _try_boundary(problem, theta, model: LocalModel, scales):
-    """Set small scales to exactly 0 where that costs nothing."""
+def _try_boundary(
+    problem: Problem, theta: np.ndarray, model: LocalModel, scales: np.ndarray
+) -> tuple[np.ndarray, LocalModel, int]:
+    """(theta with small scales set to exactly 0 where that costs nothing, the model there, scales that were tried)."""
+    assert problem.evaluate is not None
     tried = 0
     for i in scales:
         cost = 0.5 * abs(model.hessian[i, i]) * theta[i] ** 2
@@ -254,9 +265,9 @@ def _without_gradient(problem: Problem, name: str) -> Outcome:
         curvature = np.diagonal(model.hessian)
         saddle = bool(np.any(curvature < -1e-6 * np.abs(curvature).max()))
         certified = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
-        evaluations, attempts, at = evaluations + more + tried + model.evaluations, attempts + 1, theta
+        evaluations, attempts, end = evaluations + more + tried + model.evaluations, attempts + 1, theta
         theta = model.best[1]
-    at_boundary = at <= problem.lower + BOUNDARY
+    at_boundary = end <= problem.lower + BOUNDARY
     advice = (
         ""
         if certified
@@ -267,7 +278,7 @@ def _without_gradient(problem: Problem, name: str) -> Outcome:
     )
     largest = float(np.abs(model.gradient).max(initial=0.0))
     return Outcome(
-        at,
+        end,
         model.value,
         model.gradient,
         name,

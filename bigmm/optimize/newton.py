@@ -4,8 +4,8 @@ Where the mean is misspecified, average information is far from the Hessian. Wha
 differences by symmetric rank-one updates of a correction, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch
 1981).
 
-theta is unconstrained: the objective is even in the sign of every template column, so a boundary at 0 is an ordinary
-stationary point whose curvature decides whether it is a minimum.
+theta is unconstrained: the objective is even in the sign of every scale, or of a column of lambda. So a boundary at
+0 is an ordinary stationary point, whose curvature decides whether it is a minimum.
 """
 
 from __future__ import annotations
@@ -82,16 +82,16 @@ def newton_step(model: LocalModel, correction: np.ndarray, radius: float) -> tup
     g = vectors.T @ (model.gradient / scale)
     size = np.maximum(np.abs(values), 1e-6)
 
-    def at(damping):
-        return -g / (size + damping)
+    def damped(damping: float) -> np.ndarray:
+        return np.asarray(-g / (size + damping))
 
     damping = 0.0
-    if np.linalg.norm(at(0.0)) > radius:
+    if np.linalg.norm(damped(0.0)) > radius:
         low, high = 0.0, float(np.linalg.norm(g)) / radius
         for _ in range(60):
             damping = 0.5 * (low + high)
-            low, high = (damping, high) if np.linalg.norm(at(damping)) > radius else (low, damping)
-    s = at(damping)
+            low, high = (damping, high) if np.linalg.norm(damped(damping)) > radius else (low, damping)
+    s = damped(damping)
     predicted = -(g @ s + 0.5 * np.sum(size * s * s))
     return (vectors @ s) / scale, float(predicted)
 
@@ -147,11 +147,11 @@ def learnt(state: State, model: LocalModel, move: np.ndarray) -> np.ndarray:
     does, so that it counts at most as much as this step tells.
     """
     _, _, scale = scaled_eigen(model)
-    wanted = model.gradient - state.model.gradient - model.hessian @ move
+    change = model.gradient - state.model.gradient - model.hessian @ move
     before = abs(float(move @ state.correction @ move))
-    share = min(1.0, abs(float(move @ wanted)) / before) if before > 0.0 else 1.0
+    share = min(1.0, abs(float(move @ change)) / before) if before > 0.0 else 1.0
     for correction in (state.correction, share * state.correction):
-        missing, along = (wanted - correction @ move) / scale, move * scale
+        missing, along = (change - correction @ move) / scale, move * scale
         against, length = float(missing @ along), float(along @ along)
         # a tiny step tells rounding, a tiny denominator tells nothing
         if length < 1e-10 or abs(against) <= 1e-4 * np.sqrt(length) * np.linalg.norm(missing):

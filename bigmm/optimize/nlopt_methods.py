@@ -29,11 +29,11 @@ MAX_EVALUATIONS = 20_000
 def algorithm(name: str) -> str:
     """NLopt's name of an algorithm; raises UsageError listing the names."""
     key = name.lower().replace("-", "_").removeprefix("nlopt_")
-    known = {full.lower(): full for full in ALGORITHMS.values()}
+    full_names = {full.lower(): full for full in ALGORITHMS.values()}
     if key in ALGORITHMS:
         return ALGORITHMS[key]
-    if key in known:
-        return known[key]
+    if key in full_names:
+        return full_names[key]
     raise UsageError(f"unknown optimizer {name!r}: choose 'auto', 'newton' or one of {', '.join(ALGORITHMS)}")
 
 
@@ -48,7 +48,7 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
     count = [0, 0]
     lowest, best = np.inf, start
 
-    def objective(theta, gradient):
+    def objective(theta: np.ndarray, gradient: np.ndarray) -> float:
         nonlocal lowest, best
         theta = theta.copy()  # NLopt reuses the buffer
         if gradient.size and evaluate is not None:

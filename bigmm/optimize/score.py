@@ -59,10 +59,10 @@ def _step(problem: Problem, theta: np.ndarray, model: LocalModel, correction: np
     other elements step as they should beside that."""
     move, free = np.zeros(len(theta)), np.ones(len(theta), bool)
     while free.any():
-        rest = np.ix_(free, free)
-        held = (model.hessian + correction)[np.ix_(free, ~free)] @ move[~free]
-        reduced = Stepped(model.value, model.gradient[free] + held, model.hessian[rest])
-        move[free], _ = newton_step(reduced, correction[rest], np.inf)
+        free_block = np.ix_(free, free)
+        fixed_part = (model.hessian + correction)[np.ix_(free, ~free)] @ move[~free]
+        reduced = Stepped(model.value, model.gradient[free] + fixed_part, model.hessian[free_block])
+        move[free], _ = newton_step(reduced, correction[free_block], np.inf)
         low = free & (problem.lower == 0) & (theta != 0)
         low[low] = 1.0 + move[low] / theta[low] < 1.0 / FACTOR
         if not low.any():
@@ -75,5 +75,5 @@ def _step(problem: Problem, theta: np.ndarray, model: LocalModel, correction: np
 def _limited(problem: Problem, theta: np.ndarray, move: np.ndarray) -> np.ndarray:
     """Shorten the step until no scale grows by more than the factor."""
     scales = (problem.lower == 0) & (theta != 0)
-    growth = np.max(move[scales] / theta[scales], initial=0.0)
+    growth = float(np.max(move[scales] / theta[scales], initial=0.0))
     return move * min(1.0, (FACTOR - 1.0) / max(growth, 1e-300))

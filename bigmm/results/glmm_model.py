@@ -36,8 +36,7 @@ class GlmmResults(MixedModelResults):
 
     @property
     def dispersion(self) -> float:
-        """phi: variance / weight (gaussian), squared coefficient of variation (gamma), scale (inverse gaussian), shape
-        (negative binomial: variance = mu + mu^2 / phi); 1 for the other families."""
+        """The dispersion phi that docs/glmm.md defines for each family; 1 for families without one."""
         return self.fitted.dispersion
 
     @property

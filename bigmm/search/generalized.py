@@ -154,7 +154,7 @@ def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: n
     others are the last coordinates of the problem."""
 
     def whole_point(point: np.ndarray) -> np.ndarray:
-        return origin + directions @ point
+        return np.asarray(origin + directions @ point)
 
     def evaluate(point: np.ndarray) -> Evaluation:
         assert problem.evaluate is not None

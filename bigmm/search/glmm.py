@@ -64,14 +64,15 @@ class GlmmSearch:
             self.engine.value, self.engine.evaluate, information, self.parameters, rows, self.back[:n, :n]
         )
         self.objective = GeneralizedObjective(self.engine, self.coordinates, covariances, self.phi_bounds)
-        self.stochastic: StochasticOutcome | None = None
+        self.stochastic: StochasticOutcome[GeneralizedObjective] | None = None
         self.end = np.full(self.parameters.size, np.nan)
 
     @property
     def fixed_names(self) -> np.ndarray:
         """(rank,) names of the coefficients that are kept."""
         layout, gram = self.model.spec.layout, self.model.assembled.gram
-        return np.array(layout.fixed_names, object)[gram.active[gram.fixed_order]]
+        names = np.array(layout.fixed_names, object)
+        return np.asarray(names[gram.active[gram.fixed_order]])
 
     @property
     def passes(self) -> int:
@@ -126,7 +127,7 @@ class GlmmSearch:
 
 def user_map(gram: Gram) -> np.ndarray:
     """(rank, rank) from coefficients of the working columns to those of the user's that are kept, in their order."""
-    return fixed_map(gram)[gram.fixed_order][gram.active[gram.fixed_order]]
+    return np.asarray(fixed_map(gram)[gram.fixed_order][gram.active[gram.fixed_order]])
 
 
 def no_start(model: GlmmData, start: Start) -> str:

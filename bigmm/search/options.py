@@ -42,14 +42,14 @@ class SearchOptions:
 
 def checked_theta0(theta0: Any, covariances: ModelCovariance) -> np.ndarray:
     """theta0 as (n_theta,) numbers; raises UsageError."""
-    theta0 = np.asarray(theta0, float)
-    if theta0.shape != (covariances.n_theta,):
+    start: np.ndarray = np.asarray(theta0, float)
+    if start.shape != (covariances.n_theta,):
         raise UsageError(
-            f"theta0 must have {covariances.n_theta} elements ({', '.join(covariances.names)}), got {theta0.shape}"
+            f"theta0 must have {covariances.n_theta} elements ({', '.join(covariances.names)}), got {start.shape}"
         )
-    if not np.all(np.isfinite(theta0)) or np.any(theta0 < covariances.lower) or np.any(theta0 > covariances.upper):
-        raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {theta0}")
-    return theta0
+    if not np.all(np.isfinite(start)) or np.any(start < covariances.lower) or np.any(start > covariances.upper):
+        raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {start}")
+    return start
 
 
 def checked_tolerance(mc_tol: Any) -> tuple[float, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from bigmm.objective import Estimates
 from bigmm.objective.montecarlo import monte_carlo_error
 from bigmm.optimize import Outcome
 from bigmm.search import separation
+from bigmm.search.generalized import GeneralizedObjective
 from bigmm.search.glmm import GlmmSearch
 from bigmm.search.stochastic import StochasticOutcome
 
@@ -38,7 +40,7 @@ class PostFit:
     estimates: Estimates
     se_method: str
     penalized: float
-    error: dict | None = None
+    error: dict[str, Any] | None = None
     observed: bool = False
 
 
@@ -112,21 +114,28 @@ def blocks_at_mode(search: GlmmSearch, observed: bool) -> Optimum:
         for j, diagonal, dense, basis in zip(order, blocks.diagonal, blocks.dense, model.bases, strict=True)
     )
     gram = working_gram(assembled.gram, terms, blocks)
-    kept = assembled.kept if blocks.kept is None else blocks.kept
+    level_numbers = assembled.kept if blocks.kept is None else blocks.kept
     penalized = -2.0 * blocks.ll + squared_length(blocks.u) + model.constant
     return Optimum(
-        Assembled(gram, order, kept, assembled.dropped_columns), blocks.beta, turned(search, blocks.u), penalized
+        Assembled(gram, order, level_numbers, assembled.dropped_columns),
+        blocks.beta,
+        turned(search, blocks.u),
+        penalized,
     )
 
 
-def probe_record(search: GlmmSearch) -> dict | None:
+def probe_record(search: GlmmSearch) -> dict[str, Any] | None:
     """Probes, deflation and seed that the objective takes; None where nothing is estimated."""
     return None if search.stochastic is None else asdict(search.stochastic.probing)
 
 
 def error_record(
-    search: GlmmSearch, end: StochasticOutcome, working: WorkingModel, theta: np.ndarray, objective: float
-) -> dict:
+    search: GlmmSearch,
+    end: StochasticOutcome[GeneralizedObjective],
+    working: WorkingModel,
+    theta: np.ndarray,
+    objective: float,
+) -> dict[str, Any]:
     """`MonteCarloError` as plain values, with the errors of the coefficients beside those of theta."""
     n, error = search.parameters.n_beta, end.error
     part = slice(n, n + search.parameters.n_theta)
@@ -143,9 +152,9 @@ def runaway_advice(search: GlmmSearch, beta: np.ndarray, error: np.ndarray) -> s
     lost = separation.lost_coefficients(model.family, beta, error, search.start)
     if lost.any():
         largest = np.max(model.shards.map(separation.largest_values, model.fixed_columns), axis=0)
-        found = separation.without_estimate(lost, error, largest, search.fixed_names)
-        if found:
-            return found
+        advice = separation.without_estimate(lost, error, largest, search.fixed_names)
+        if advice:
+            return advice
     # columns of the frame have a mean square of one: a row of eta is the deviation that its column adds to the rows
     deviations = search.coordinates.frame.deviations(search.coordinates.eta(search.end))
     advice = separation.runaway_variance(model.family, deviations, covariances.names)
@@ -169,7 +178,7 @@ def observed_covariance(search: GlmmSearch, outcome: Outcome, se: str) -> np.nda
         return None
     n = parameters.n_beta
     outward = coordinates.user_jacobian(point)[:n, :n]
-    return outward @ inverse[:n, :n] @ outward.T
+    return np.asarray(outward @ inverse[:n, :n] @ outward.T)
 
 
 def coefficient_covariance(search: GlmmSearch, covered: np.ndarray | None, rx: np.ndarray) -> tuple[np.ndarray, str]:
@@ -177,8 +186,8 @@ def coefficient_covariance(search: GlmmSearch, covered: np.ndarray | None, rx: n
     if covered is None:
         return rx, "rx"
     out = np.full_like(rx, np.nan)
-    kept = np.isfinite(np.diagonal(rx))
-    out[np.ix_(kept, kept)] = covered
+    estimable = np.isfinite(np.diagonal(rx))
+    out[np.ix_(estimable, estimable)] = covered
     return out, "hessian"
 
 

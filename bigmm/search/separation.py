@@ -62,15 +62,15 @@ def lost_coefficients(family: Family, beta: np.ndarray, error: np.ndarray, start
     """(p,) coefficients that may have run away: to be looked at with `without_estimate`."""
     if not family.distribution.separable:
         return np.zeros(len(beta), bool)
-    return (error > LOST * start.spread) & (np.abs(beta) < INSIGNIFICANT * error)
+    return np.asarray((error > LOST * start.spread) & (np.abs(beta) < INSIGNIFICANT * error))
 
 
 def without_estimate(lost: np.ndarray, error: np.ndarray, largest: np.ndarray, names: np.ndarray) -> str:
     """Advice on quasi-complete separation, "" when there is none."""
-    endless = lost & (error * largest > FLAT)
-    if not endless.any():
+    separated = lost & (error * largest > FLAT)
+    if not separated.any():
         return ""
-    listed = ", ".join(repr(str(name)) for name in names[endless])
+    listed = ", ".join(repr(str(name)) for name in names[separated])
     return (
         f"quasi-complete separation: {listed} can grow without limit, because some values of the covariate go with one "
         "response only; the other coefficients and the likelihood are good, this estimate and its standard error are "

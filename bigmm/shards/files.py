@@ -158,7 +158,16 @@ def unpacked(file: SpillFile, record: Record, shape: RowShape) -> DesignChunk:
     return DesignChunk(floats[:c], floats[c], tuple(refs), w, offset, record.rows_read, record.dropped)
 
 
-def _shard(files: ShardFiles, first: int, last: int, n: int, refs_start: int, start: int, indptr, records) -> Any:
+def _shard(
+    files: ShardFiles,
+    first: int,
+    last: int,
+    n: int,
+    refs_start: int,
+    start: int,
+    indptr: np.ndarray,
+    records: list[Record],
+) -> Shard:
     def vector(which: int, exists: bool) -> Any:
         return Placed(start + 8 * n * which, (n,), "<f8") if exists and n else np.empty(0)
 

@@ -38,7 +38,7 @@ Sum = Callable[[Sequence[DesignChunk]], NestedSums]
 
 @dataclass(frozen=True, slots=True)
 class LevelModel:
-    """solver: asks the shards; assembled: the fixed part, and what fetches the levels' numbers; facts: of the rows."""
+    """The solver that asks the shards, the fixed part of the model, and the facts that all rows tell."""
 
     solver: ShardedSolver
     assembled: Assembled
@@ -95,15 +95,12 @@ def level_model(sums: LevelSums, how: Settings) -> LevelModel:
     assembled, columns = _fixed_part(sums)
     covariances = covariances_for(layout, chain)
     for number, j in enumerate(chain):
-        name, width, size = (
-            columns.fixed_part_gram.terms[number].name,
-            widest(covariances, number),
-            int(facts.sizes[number]),
-        )
-        check_factor(assembled.gram, name, size, width, _varies(facts, j, number, layout))
+        name, width = columns.fixed_part_gram.terms[number].name, widest(covariances, number)
+        check_factor(assembled.gram, name, int(facts.sizes[number]), width, _varies(facts, j, number, layout))
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
-    kept = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    return LevelModel(ShardedSolver(levels), replace(assembled, gram=columns.fixed_part_gram, kept=kept), facts)
+    level_numbers = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
+    assembled = replace(assembled, gram=columns.fixed_part_gram, kept=level_numbers)
+    return LevelModel(ShardedSolver(levels), assembled, facts)
 
 
 def without_labels(layout: Layout) -> Layout:
@@ -168,9 +165,9 @@ def _fixed_part(sums: LevelSums) -> tuple[Assembled, ChainColumns]:
             joint.name,
             np.zeros((0, joint.width, joint.width)),
             np.zeros((0, joint.width, len(picked))),
-            term_basis(own, shift),
+            term_basis(term_columns, shift),
         )
-        for joint, own in zip(joined, covariates, strict=True)
+        for joint, term_columns in zip(joined, covariates, strict=True)
     )
     shell = replace(gram, terms=terms, cross=_no_pairs(terms))
     return replace(assembled, term_order=tuple(chain)), ChainColumns(shell, covariates, picked)

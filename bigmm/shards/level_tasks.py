@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import reduce
+from typing import Any
 
 import numpy as np
 
@@ -94,13 +95,13 @@ def _batch_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, change
 def projected(sums: NestedSums, columns: ChainColumns, lams: Lams, inverse: np.ndarray) -> tuple[np.ndarray, ...]:
     """Per term (k, k) sum over the shard's levels of (Z'PZ)_ll."""
     parts = [_projected(_factor(batch, columns, lams), inverse) for batch in batches_of_trees(sums, BATCH)]
-    return tuple(sum((own[t] for own in parts), np.zeros_like(lam)) for t, lam in enumerate(lams))
+    return tuple(sum((part[t] for part in parts), np.zeros_like(lam)) for t, lam in enumerate(lams))
 
 
 def _projected(factor: Factor, inverse: np.ndarray) -> tuple[np.ndarray, ...]:
-    found: list = [None] * len(factor.lams)
-    invert_stages(factor, len(inverse), inverse, (False, False), found, [None] * len(found))
-    return tuple(found)
+    sums: list[Any] = [None] * len(factor.lams)
+    invert_stages(factor, len(inverse), inverse, (False, False), sums, [None] * len(sums))
+    return tuple(sums)
 
 
 def scores(sums: NestedSums, columns: ChainColumns, lams: Lams, beta: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -114,7 +115,7 @@ def covariances(sums: NestedSums, columns: ChainColumns, lams: Lams) -> tuple[np
     """Per term (q, k, k) Lambda (M^-1)_ll Lambda'."""
 
     def part(factor: Factor) -> tuple[np.ndarray, ...]:
-        blocks: list = [None] * len(lams)
+        blocks: list[Any] = [None] * len(lams)
         invert_stages(factor, 0, np.zeros((0, 0)), (True, False), [None] * len(lams), blocks)
         return tuple(blocks)
 
@@ -127,7 +128,7 @@ def _side_by_side(
 ) -> tuple[np.ndarray, ...]:
     """Per term the batches' arrays, which follow each other as the levels do."""
     empty = [np.zeros((0, k, k) if square else (0, k)) for k in sums.widths]
-    return tuple(np.concatenate([empty[t], *(own[t] for own in parts)]) for t in range(len(empty)))
+    return tuple(np.concatenate([empty[t], *(part[t] for part in parts)]) for t in range(len(empty)))
 
 
 def start_sums(sums: NestedSums, columns: ChainColumns, coefficients: np.ndarray) -> MomentSums:
@@ -170,10 +171,10 @@ class ChainFacts:
 def chain_facts(sums: NestedSums, covariates: tuple[np.ndarray, ...]) -> ChainFacts:
     """See `ChainFacts`."""
     within = []
-    for number, own in enumerate(covariates):
+    for number, term_columns in enumerate(covariates):
         record = sums.records_of(number)
-        own_squares = record[:, 0, own[0]]
-        inverse = np.divide(1.0, own_squares, out=np.zeros(len(record)), where=own_squares > 0)
+        squares = record[:, 0, term_columns[0]]
+        inverse = np.divide(1.0, squares, out=np.zeros(len(record)), where=squares > 0)
         within.append(float((record[:, 0, -1] ** 2) @ inverse))
     plain = (sums.n, sums.rows_read, dict(sums.dropped), sums.sum_log_w)
     return ChainFacts(np.array(sums.sizes), sums.gram, *plain, np.array(within))

@@ -73,7 +73,7 @@ def between(chunk: DesignChunk, leading: int, first: int, last: int) -> DesignCh
     return chunk if inside.all() else _rows(chunk, np.flatnonzero(inside), chunk.rows_read, chunk.dropped)
 
 
-def _rows(chunk: DesignChunk, rows: slice | np.ndarray, rows_read: int, dropped: tuple) -> DesignChunk:
+def _rows(chunk: DesignChunk, rows: slice | np.ndarray, rows_read: int, dropped: tuple[Any, ...]) -> DesignChunk:
     return DesignChunk(
         chunk.columns[:, rows],
         chunk.y[rows],
@@ -95,7 +95,7 @@ def sorted_by(numbers: np.ndarray, first: int, count: int) -> tuple[np.ndarray, 
 
 
 @njit(cache=True, nogil=True)
-def _counting_sort(numbers, first, count):
+def _counting_sort(numbers: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray, bool]:
     cuts = np.zeros(count + 1, np.int64)
     moved, last = False, first
     for i in range(len(numbers)):

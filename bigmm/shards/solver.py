@@ -38,10 +38,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ShardedLevels:
-    """Where the levels are, and how arrays per level come to the driver.
+    """Levels in shards, and the way of their arrays to the driver.
 
-    shards: each a `NestedSums`; columns: see there; sizes (T,): levels with rows, per factor; memory_limit: bytes
-    that a gathered Gram may take.
+    Parameters
+    ----------
+    shards
+        Each a `NestedSums`.
+    columns
+        See `ChainColumns`.
+    sizes
+        (T,) number of levels with rows, per factor.
+    memory_limit
+        Bytes that a gathered Gram may take.
     """
 
     shards: Sharded
@@ -53,7 +61,7 @@ class ShardedLevels:
         """(q,) numbers of the levels of a factor that have rows, increasing."""
         return np.sort(np.concatenate(self.shards.map(_levels_of, term)))
 
-    def gathered(self, term: int, task: Callable[..., tuple], *args: Any) -> np.ndarray:
+    def gathered(self, term: int, task: Callable[..., tuple[Any, ...]], *args: Any) -> np.ndarray:
         """(q, ...) what ``task(shard, columns, *args)[term]`` gives per level, in the order of `numbers`."""
         order = np.argsort(np.concatenate(self.shards.map(_levels_of, term)), kind="stable")
         values = np.concatenate(self.shards.map(_picked, term, task, self.columns, args))
@@ -87,7 +95,7 @@ class LevelNumbers:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self.levels.numbers(self.term).astype(dtype or np.int64)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return np.asarray, (np.asarray(self),)
 
 
@@ -95,13 +103,15 @@ def _levels_of(sums: NestedSums, term: int) -> np.ndarray:
     return sums.levels_of(term)
 
 
-def _picked(sums: NestedSums, term: int, task: Callable[..., tuple], columns: ChainColumns, args: tuple) -> np.ndarray:
+def _picked(
+    sums: NestedSums, term: int, task: Callable[..., tuple[Any, ...]], columns: ChainColumns, args: tuple[Any, ...]
+) -> np.ndarray:
     return task(sums, columns, *args)[term]
 
 
 def joined_gram(parts: Sequence[Gram], numbers: Sequence[np.ndarray], shell: Gram) -> Gram:
     """One Gram from those of shards; numbers: per term (q,) the levels' numbers, shard after shard."""
-    orders = [np.argsort(own, kind="stable") for own in numbers]
+    orders = [np.argsort(level_numbers, kind="stable") for level_numbers in numbers]
     places = []
     for order in orders:
         place = np.empty(len(order), np.int32)
@@ -118,7 +128,7 @@ def joined_gram(parts: Sequence[Gram], numbers: Sequence[np.ndarray], shell: Gra
     cross = {}
     for j, k in shell.cross:
         before = np.cumsum([0, *(part.terms[k].n_levels for part in parts)])
-        level = np.concatenate([part.cross[j, k].indices + at for part, at in zip(parts, before, strict=False)])
+        level = np.concatenate([part.cross[j, k].indices + first for part, first in zip(parts, before, strict=False)])
         data = np.concatenate([part.cross[j, k].data for part in parts])[orders[j]]
         cross[j, k] = CrossBlock(np.arange(len(level) + 1), places[k][level[orders[j]]], data)
     return replace(shell, terms=terms, cross=cross)
@@ -143,33 +153,38 @@ class Fetched(Sequence[T]):
     def __iter__(self) -> Iterator[T]:
         return (self.fetch(i) for i in range(self.size))
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return tuple, (list(self),)
 
 
 class ShardedFactor(ExactFactor):
     """A `Factorization` whose tail and fixed effects are on the driver, as a `Factor` without levels."""
 
-    def __init__(self, solver: ShardedSolver, rest: Factor):
-        self.solver, self.rest, self.gram = solver, rest, solver.gram
-        self.lams, self.logdet_z, self.logdet_x, self.pwrss = rest.lams, rest.logdet_z, rest.logdet_x, rest.pwrss
+    def __init__(self, solver: ShardedSolver, factor: Factor):
+        self.solver, self.driver_factor, self.gram = solver, factor, solver.gram
+        self.lams, self.logdet_z, self.logdet_x, self.pwrss = (
+            factor.lams,
+            factor.logdet_z,
+            factor.logdet_x,
+            factor.pwrss,
+        )
         self._driver: CholeskyFactor | None = None
         self._lock = Lock()
 
     def solution(self) -> Solution:
         """See `blocks.solve.solve`; the levels' part is empty."""
-        return solve(self.rest)
+        return solve(self.driver_factor)
 
     def fixed_root(self) -> np.ndarray:
         """See `Factorization.fixed_root`."""
-        return np.tril(self.rest.tail[:-1, :-1])
+        return np.tril(self.driver_factor.tail[:-1, :-1])
 
     def moments(self, solution: Solution, lams: Lams, changes: Changes, with_fixed: bool) -> LevelMoments:
         """Round two."""
         beta, inverse = solution.beta, self._fixed_inverse(with_fixed)
         task, merge = level_tasks.part_moments, level_tasks.PartMoments.merge
         sums = self.solver.shards.fold(merge, task, self.solver.columns, lams, beta, inverse, changes)
-        through = triangular(self.rest.tail[:-1, :-1], np.asfortranarray(sums.through))
+        through = triangular(self.driver_factor.tail[:-1, :-1], np.asfortranarray(sums.through))
         return LevelMoments(sums.outer, sums.projected, sums.information - through.T @ through)
 
     def projected(self, with_fixed: bool) -> tuple[np.ndarray | None, ...]:
@@ -182,7 +197,7 @@ class ShardedFactor(ExactFactor):
         """(p, p) inverse of X'V^-1X, (0, 0) where X is not projected out."""
         if not with_fixed:
             return np.zeros((0, 0))
-        lower = inverse_from_cholesky(self.rest.tail[:-1, :-1])
+        lower = inverse_from_cholesky(self.driver_factor.tail[:-1, :-1])
         return np.tril(lower) + np.tril(lower, -1).T
 
     def modes(self, solution: Solution, lams: Lams, joint: Lams) -> Modes:
@@ -200,7 +215,7 @@ class ShardedFactor(ExactFactor):
         levels, lams = self.solver.levels, self.lams
         return tuple(levels.gathered(term, level_tasks.covariances, lams) for term in range(len(lams)))
 
-    def rows(self, x: np.ndarray, refs: tuple, z: tuple) -> np.ndarray:
+    def rows(self, x: np.ndarray, refs: tuple[Any, ...], z: tuple[Any, ...]) -> np.ndarray:
         """See `Factorization.rows`; brings all levels to the driver, where they then stay."""
         with self._lock:
             if self._driver is None:

@@ -113,13 +113,24 @@ class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
-    family: "poisson", "negative_binomial", "gamma", "inverse_gaussian", "gaussian", "binomial" (proportions, with
-        the trials as weights). link: None takes the family's default, the log but for the gamma. The others as in
-        `GLMMClassifier`.
+    formula, random, new_levels, weights, offset, contrasts, categories
+        As in `LMMRegressor`.
+    optimizer, drop_missing, n_workers, partition_bytes, memory_limit
+        As in `bigmm.glmm`.
+    family : str
+        One of `bigmm.families.NAMES`, such as "poisson", "gamma", "beta", or "binomial" for proportions with the
+        trials as weights.
+    link : str, optional
+        None takes the family's default.
+    nagq, se
+        As in `GLMMClassifier`.
 
     Attributes
     ----------
-    result_: the fitted `GlmmResults` (without its rows); n_features_in_, feature_names_in_: columns of X at fit.
+    result_ : GlmmResults
+        The fit, without its rows.
+    n_features_in_, feature_names_in_
+        The columns of X at fit.
     """
 
     family: str = "poisson"

@@ -16,12 +16,12 @@ from bigmm.blocks import Gram
 from bigmm.design.layout import DesignChunk
 from bigmm.execute.threads.shards import ThreadShards
 from bigmm.families import Family, rows, simulate
+from bigmm.laplace.block_layout import block_layout, ready_rows
 from bigmm.laplace.crossed import CrossedLaplace
 from bigmm.laplace.nested import NestedFactors
 from bigmm.laplace.objective import EnginePoint, Parameters
-from bigmm.laplace.single import SingleFactor
+from bigmm.laplace.one_factor import SingleFactor
 from bigmm.laplace.tree import Forest, grow
-from bigmm.laplace.wiring import ready_rows, wire
 from bigmm.objective import ModelCovariance, TermCovariance
 from bigmm.objective.cholesky import CholeskySolver
 from bigmm.objective.covariances import RootElements
@@ -181,7 +181,7 @@ class Rows:
     def crossed(
         self, observed: bool, profile: bool = False, count: int = 1, solver: WorkingSolver | None = None
     ) -> CrossedLaplace:
-        wiring = wire(self.pattern, np.arange(self.x.shape[1]), [c for _, c, _ in self.terms])
+        wiring = block_layout(self.pattern, np.arange(self.x.shape[1]), [c for _, c, _ in self.terms])
         own = [np.arange(q) for q, _, _ in self.terms]
         prepare = partial(ready_rows, wiring=wiring, groupings=list(range(len(own))), places=own)
         held = [prepare(shard) for shard in self.shards(self.edges(count))]

@@ -15,7 +15,7 @@ import pytest
 import bigmm
 from bigmm.errors import DataError
 from bigmm.execute.dask.shards import ClusterShards
-from bigmm.laplace import crossed, nested, single
+from bigmm.laplace import crossed, nested, one_factor
 from bigmm.planning import placement, sharding
 
 pytest.importorskip("distributed")
@@ -100,7 +100,7 @@ def kill_once(task, mark, shard, *args):
 @pytest.mark.parametrize(
     ("formula", "engine", "name"),
     [
-        pytest.param(ONE, single, "evaluate_shard", marks=pytest.mark.slow),
+        pytest.param(ONE, one_factor, "evaluate_shard", marks=pytest.mark.slow),
         (TWO, crossed, "working_part"),
         (NESTED, nested, "evaluate_shard"),
     ],

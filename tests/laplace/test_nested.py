@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bigmm.families import rows
-from bigmm.laplace.single import working_blocks
-from bigmm.laplace.wiring import gram_of
+from bigmm.laplace.block_layout import gram_of
+from bigmm.laplace.one_factor import working_blocks
 from tests.families.pairs import PAIRS
 from tests.laplace.models import Rows, dense_laplace, differences
 from tests.laplace.test_gradient import CASES

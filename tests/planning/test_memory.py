@@ -15,7 +15,7 @@ from bigmm.accumulate.fold import Accumulator
 from bigmm.blocks.structure import elimination_order
 from bigmm.design.layout import DesignChunk, Grouping, Layout, RandomTerm
 from bigmm.families import family
-from bigmm.laplace.wiring import ready_rows, wire
+from bigmm.laplace.block_layout import block_layout, ready_rows
 from bigmm.objective import Criterion
 from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.planning import memory
@@ -166,7 +166,7 @@ def test_a_generalized_model_with_crossed_factors(kind):
     """Rows as the kernels read them have level numbers and entries; working sums have blocks and vectors."""
     model = GeneralizedRows.draw(family("poisson"), kind)
     pattern, terms = model.pattern, len(model.terms)
-    wiring = wire(pattern, np.arange(model.x.shape[1]), [c for _, c, _ in model.terms])
+    wiring = block_layout(pattern, np.arange(model.x.shape[1]), [c for _, c, _ in model.terms])
     (shard,) = model.shards(model.edges(1))
     rows = ready_rows(shard, wiring, list(range(terms)), [np.arange(q) for q, _, _ in model.terms])
     assert nbytes(rows.refs, rows.entries) == len(model.y) * memory.pattern_bytes(terms)

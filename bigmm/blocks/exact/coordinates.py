@@ -41,19 +41,19 @@ def unscale_tail(structure: Structure, lams, matrix: np.ndarray, n_fixed: int) -
 
 def unscale_rows(structure: Structure, lams, matrix: np.ndarray, n_fixed: int) -> np.ndarray:
     """B matrix for rows in scaled coordinates, back to raw ones; fixed columns are absent when n_fixed == 0."""
-    pieces, at = [], 0
+    pieces, position = [], 0
     for t in structure.tail:
         if not t.penalized:
             size = t.contrast.shape[1] if n_fixed else 0
             absent = np.zeros((t.n_levels, matrix.shape[1]))
-            pieces.append(t.contrast @ matrix[at : at + size] if size else absent)
+            pieces.append(t.contrast @ matrix[position : position + size] if size else absent)
         else:
             size = t.n_levels * t.width
-            rows = matrix[at : at + size]
+            rows = matrix[position : position + size]
             if t.width == 1:
                 pieces.append(rows * lams[t.term][0, 0])
             else:
                 blocks = rows.reshape(t.n_levels, t.width, -1)
                 pieces.append(np.einsum("bc,lcn->lbn", lams[t.term], blocks).reshape(rows.shape))
-        at += size
-    return np.concatenate([*pieces, matrix[at:]])
+        position += size
+    return np.concatenate([*pieces, matrix[position:]])

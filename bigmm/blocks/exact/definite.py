@@ -100,10 +100,10 @@ def choose_kind(matrix: sp.csr_array) -> tuple[str, int]:
     return ("dense", dense_bytes) if fill > DENSE_SHARE * q * q else ("sparse", 12 * fill)
 
 
-def inverse_products(factor: DefiniteFactor, left: sp.csr_array) -> np.ndarray:
+def inverse_products(factor: DefiniteFactor, first: sp.csr_array) -> np.ndarray:
     """(m,) diagonal of left M^-1 left', in panels of rows so that M^-1 is never held."""
-    out = np.empty(left.shape[0])
+    out = np.empty(first.shape[0])
     for start in range(0, len(out), PANEL):
-        rows = left[start : start + PANEL].toarray()
+        rows = first[start : start + PANEL].toarray()
         out[start : start + PANEL] = np.einsum("ij,ji->i", rows, factor.solve(rows.T))
     return out

@@ -119,8 +119,8 @@ def factor_tail(structure, lams, stages, schur, logdet) -> Factor:
         run(kernels.scale_lower, len(scale), 4 * TAIL_GRAIN, schur, scale, n_random, full)
     else:
         full = np.ascontiguousarray(scale_tail(structure, lams, np.tril(schur) + np.tril(schur, -1).T, structure.m))
-        each = np.arange(n_random)
-        full[each, each] += 1.0
+        index = np.arange(n_random)
+        full[index, index] += 1.0
     upper, info = lapack.dpotrf(full.T, lower=0, overwrite_a=1, clean=0)
     if info:
         raise NotPositiveDefiniteError(f"pivot {info} of {len(full)} is not positive")

@@ -51,16 +51,16 @@ def selected_inverse(
     n_terms = len(structure.gram.terms)
     projected: list[np.ndarray | None] = [None] * n_terms
     blocks: list[np.ndarray | None] = [None] * n_terms
-    at = 0
+    position = 0
     for t in structure.tail:
         if t.penalized:
             size = t.n_levels * t.width
-            projected[t.term] = _tail_projected(factor, t, at, inverse, n)
-            at += size
+            projected[t.term] = _tail_projected(factor, t, position, inverse, n)
+            position += size
             if covariances:
                 view = raw[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
-                each = np.arange(t.n_levels)
-                blocks[t.term] = view[each, :, each, :]
+                index = np.arange(t.n_levels)
+                blocks[t.term] = view[index, :, index, :]
     columns = invert_stages(factor, p, raw, (covariances, pattern), projected, blocks)
     pairs = pair_inverses(structure, columns, raw) if pattern else {}
     return SelectedInverse(tuple(projected), tuple(blocks), pairs)
@@ -88,17 +88,19 @@ def _unscaled(factor: Factor, inverse: np.ndarray, with_fixed: bool) -> np.ndarr
     return out
 
 
-def _tail_projected(factor: Factor, t: TailTerm, at: int, inverse: np.ndarray, n: int) -> np.ndarray:
+def _tail_projected(factor: Factor, t: TailTerm, position: int, inverse: np.ndarray, n: int) -> np.ndarray:
     """Sum over the levels of a tail term of (Z'PZ)_ll."""
     lam = factor.lams[t.term]
     size = t.n_levels * t.width
-    each = np.arange(t.n_levels)
-    own = inverse[at : at + size, at : at + size].reshape(t.n_levels, t.width, t.n_levels, t.width)
-    blocks = own[each, :, each, :].sum(axis=0)
+    index = np.arange(t.n_levels)
+    block = inverse[position : position + size, position : position + size].reshape(
+        t.n_levels, t.width, t.n_levels, t.width
+    )
+    blocks = block[index, :, index, :].sum(axis=0)
     share = np.eye(t.width) * t.n_levels - np.tril(blocks) - np.tril(blocks, -1).T
     if share.diagonal().min() > NEARLY_SINGULAR * t.n_levels and np.linalg.cond(lam) < 1e4:
-        left = np.linalg.solve(lam.T, share)
-        return np.linalg.solve(lam.T, left.T).T
+        first = np.linalg.solve(lam.T, share)
+        return np.linalg.solve(lam.T, first.T).T
     return _project_directly(factor, t, n)
 
 
@@ -109,9 +111,9 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
     rows = scale_rows(structure, factor.lams, np.ascontiguousarray(full[:, t.offset : t.stop]), structure.m)[:n]
     half = triangular(factor.tail[:n, :n], np.asfortranarray(rows))
     blocks = half.reshape(len(half), t.n_levels, t.width)
-    each = np.arange(t.n_levels)
-    own = full[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
-    return own[each, :, each, :].sum(axis=0) - np.einsum("nla,nlb->ab", blocks, blocks)
+    index = np.arange(t.n_levels)
+    block = full[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
+    return block[index, :, index, :].sum(axis=0) - np.einsum("nla,nlb->ab", blocks, blocks)
 
 
 def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, bool], projected, blocks) -> dict:

@@ -180,23 +180,23 @@ def _gather_parents(first, last, i, p, parents, out):
     """
     level_of, position, widths, diagonal_start, column_start, fixed_start, diagonal, columns, fixed = parents
     nc = last - first
-    at = 0
+    offset = 0
     for q in range(len(widths)):
         width = widths[q]
         level = level_of[q, i]
         for a in range(width):
             for b in range(width):
-                out[at + a, at + b] = diagonal[diagonal_start[q] + (level * width + a) * width + b]
-            for e in range(first + at + width, last):
+                out[offset + a, offset + b] = diagonal[diagonal_start[q] + (level * width + a) * width + b]
+            for e in range(first + offset + width, last):
                 x = columns[column_start[q] + position[q, e] * width + a]
-                out[at + a, e - first] = x
-                out[e - first, at + a] = x
+                out[offset + a, e - first] = x
+                out[e - first, offset + a] = x
             for j in range(p):
                 x = fixed[fixed_start[q] + (level * width + a) * p + j]
-                out[at + a, nc + j] = x
-                out[nc + j, at + a] = x
-        at += width
-    return at
+                out[offset + a, nc + j] = x
+                out[nc + j, offset + a] = x
+        offset += width
+    return offset
 
 
 @njit(inline="always")

@@ -71,8 +71,8 @@ def _row_quadratics(factor: Factor, x, refs, z) -> np.ndarray:
     n_dense = structure.m - 1
     x = swept.x
     scaled = scale_rows(structure, factor.lams, np.vstack([swept.tail, x[:, x.shape[1] - n_dense :].T]), n_dense)
-    at = factor.n_random
-    scaled[at : at + factor.n_fixed - n_dense] += x[:, : x.shape[1] - n_dense].T
+    position = factor.n_random
+    scaled[position : position + factor.n_fixed - n_dense] += x[:, : x.shape[1] - n_dense].T
     size = len(factor.tail) - 1
     return swept.total + (triangular(factor.tail[:size, :size], np.asfortranarray(scaled)) ** 2).sum(axis=0)
 
@@ -84,8 +84,8 @@ def _merged(pending, n_levels: int):
     A row usually touches one level; more when its factors are not nested as they were in the fit.
     """
     rows, level, rhs = (np.concatenate([p[i] for p in pending]) for i in range(3))
-    known = level >= 0
-    keys, number = np.unique(rows[known] * n_levels + level[known], return_inverse=True)
+    fixed = level >= 0
+    keys, number = np.unique(rows[fixed] * n_levels + level[fixed], return_inverse=True)
     merged = np.zeros((len(keys), rhs.shape[1]))
-    np.add.at(merged, number, rhs[known])
+    np.add.at(merged, number, rhs[fixed])
     return keys // n_levels, keys % n_levels, merged

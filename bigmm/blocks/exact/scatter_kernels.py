@@ -95,7 +95,7 @@ def identity_blocks(lo, hi, rows, h, term, product, out, cross, cross_first):
     inner, moved, with_cross = np.empty((k, k)), np.empty((k, width)), len(cross) > 0
     for i in range(lo, hi):
         inner[:] = 0.0
-        e, at = first[i], cross_first[i]
+        e, position = first[i], cross_first[i]
         while e < indptr[i + 1]:
             c = columns[e]
             if c < offset or c >= stop:
@@ -117,9 +117,9 @@ def identity_blocks(lo, hi, rows, h, term, product, out, cross, cross_first):
                     t = 0.0
                     for b in range(k):
                         t -= h[i, b, a] * moved[b, q]
-                    cross[at, a, q] = t
+                    cross[position, a, q] = t
             e += width
-            at += 1
+            position += 1
         for a in range(k):
             for b in range(k):
                 t = 0.0

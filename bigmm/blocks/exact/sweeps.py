@@ -35,11 +35,11 @@ def back_substitute(
     out: list[np.ndarray] = [np.zeros(0)] * len(structure.stages)
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], stages[number]
-        own = np.empty((stage.n_levels, stage.width, nv), dtype)
-        given = np.zeros((0, stage.width, nv), dtype) if v is None else v[number]
+        values = np.empty((stage.n_levels, stage.width, nv), dtype)
+        right_side = np.zeros((0, stage.width, nv), dtype) if v is None else v[number]
         where = stage.indptr, stage.columns
-        run(coupling_kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, given, *where, solution, own)
+        run(coupling_kernels.back_levels, stage.n_levels, ROWS, part.h, part.f, right_side, *where, solution, values)
         if len(sizes) > 1:
-            solution[starts[number] : starts[number + 1]] = own.reshape(-1, nv)
-        out[number] = own
+            solution[starts[number] : starts[number + 1]] = values.reshape(-1, nv)
+        out[number] = values
     return tuple(out)

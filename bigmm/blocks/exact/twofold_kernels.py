@@ -29,10 +29,10 @@ def minus_product(high, low, a, b_high, b_low):
     error = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
     total = high - product
     back = total - high
-    rest = (high - (total - back)) - (product + back)
-    rest += low - error - a * b_low
-    new_high = total + rest
-    return new_high, rest - (new_high - total)
+    error_sum = (high - (total - back)) - (product + back)
+    error_sum += low - error - a * b_low
+    new_high = total + error_sum
+    return new_high, error_sum - (new_high - total)
 
 
 @njit(cache=True, nogil=True)
@@ -55,12 +55,12 @@ def subtract_blocks(indptr, indices, data, source, target):
 
 
 @njit(cache=True, nogil=True)
-def subtract_products(left, right, total):
-    """total -= sum over levels of left[i]'right[:, i]; left (q, k, m), right (2, q, k, nr), total (2, m, nr)."""
-    for i in range(left.shape[0]):
-        for r in range(left.shape[1]):
-            for c in range(left.shape[2]):
-                x = left[i, r, c]
+def subtract_products(first, right, total):
+    """total -= sum over levels of left[i]'right[:, i]; first (q, k, m), right (2, q, k, nr), total (2, m, nr)."""
+    for i in range(first.shape[0]):
+        for r in range(first.shape[1]):
+            for c in range(first.shape[2]):
+                x = first[i, r, c]
                 for v in range(right.shape[3]):
                     total[0, c, v], total[1, c, v] = minus_product(
                         total[0, c, v], total[1, c, v], x, right[0, i, r, v], right[1, i, r, v]

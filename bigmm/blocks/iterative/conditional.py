@@ -52,7 +52,7 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
     x (n, p), refs and z per term in the working basis; a level of -1 contributes nothing.
     """
     whole, operator, n_dense = factor.structure, factor.operator, factor.n_dense
-    known = fixed_part(factor)
+    fixed_columns = fixed_part(factor)
     pieces = []
     for lo in range(0, len(refs[0]), ROWS_AT_ONCE):
         part = slice(lo, lo + ROWS_AT_ONCE)
@@ -63,8 +63,8 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
         inner = conjugate_gradients(operator, right, ROW_TOLERANCE).x
         value = swept.total + np.einsum("rn,rn->n", right, inner)
         if x is not None and n_dense:
-            rest = swept.x.T - known.dense[:, :n_dense].T @ inner
-            value += (np.linalg.solve(known.root[:n_dense, :n_dense], rest) ** 2).sum(axis=0)
+            remainder_vectors = swept.x.T - fixed_columns.dense[:, :n_dense].T @ inner
+            value += (np.linalg.solve(fixed_columns.root[:n_dense, :n_dense], remainder_vectors) ** 2).sum(axis=0)
         pieces.append(value)
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
@@ -98,38 +98,40 @@ class RowEstimator:
         return value, error
 
     def _block(self, x, refs, z) -> tuple[np.ndarray, np.ndarray]:
-        known = [(np.where(r >= 0, r, 0), np.where((r >= 0)[:, None], a, 0.0)) for r, a in zip(refs, z, strict=True)]
-        start, rest = (
-            sum(np.einsum("nk,nkv->nv", a, e[r]) for (r, a), e in zip(known, effects, strict=True))
+        fixed_columns = [
+            (np.where(r >= 0, r, 0), np.where((r >= 0)[:, None], a, 0.0)) for r, a in zip(refs, z, strict=True)
+        ]
+        start, remainder_vectors = (
+            sum(np.einsum("nk,nkv->nv", a, e[r]) for (r, a), e in zip(fixed_columns, effects, strict=True))
             for effects in (self.start, self.rest)
         )
         chain, norm = chain_and_norm(self.factor, refs, z)
         lams = self.factor.lams
-        prior = sum(((a @ lam) ** 2).sum(axis=1) for (_, a), lam in zip(known, lams, strict=True))
-        value, error = self._combined(chain + norm, start * rest)
+        prior = sum(((a @ lam) ** 2).sum(axis=1) for (_, a), lam in zip(fixed_columns, lams, strict=True))
+        value, error = self._combined(chain + norm, start * remainder_vectors)
         value = np.clip(value, chain, prior)
         if x is not None and self.factor.n_dense:
-            d = x - sum(np.einsum("nk,nkp->np", a, e[r]) for (r, a), e in zip(known, self.fixed, strict=True))
+            d = x - sum(np.einsum("nk,nkp->np", a, e[r]) for (r, a), e in zip(fixed_columns, self.fixed, strict=True))
             value = value + ((d @ self.root.T) ** 2).sum(axis=1)
         return value, error
 
     def _combined(self, exact: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Exact part (...,), products (..., t + d) of the probes, then of the basis."""
-        each = products[..., : self.probes].astype(float)
-        value = exact + products[..., self.probes :].sum(axis=-1) + each.mean(axis=-1)
-        return value, each.std(axis=-1, ddof=1) / np.sqrt(self.probes)
+        index = products[..., : self.probes].astype(float)
+        value = exact + products[..., self.probes :].sum(axis=-1) + index.mean(axis=-1)
+        return value, index.std(axis=-1, ddof=1) / np.sqrt(self.probes)
 
     def levels(self, term: int, directions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(q, m) z'Lambda (M^-1)_ll Lambda'z for every level of a term and every z among directions (m, k), and its
         standard error; never below what the chain (or the level's own diagonal block) gives, nor above the prior."""
         lam = self.factor.lams[term]
         q, remainder = len(self.start[term]), self.remainder[term]
-        rest = self.rest[term] if remainder is None else remainder
+        remainder_vectors = self.rest[term] if remainder is None else remainder
         values, errors = np.empty((q, len(directions))), np.empty((q, len(directions)))
         for number, z in enumerate(directions):
             refs, covariates = one_term(self.factor, term, np.arange(q), z)
             chain, norm = chain_and_norm(self.factor, refs, covariates)
-            products = np.einsum("k,qkv->qv", z, self.start[term]) * np.einsum("k,qkv->qv", z, rest)
+            products = np.einsum("k,qkv->qv", z, self.start[term]) * np.einsum("k,qkv->qv", z, remainder_vectors)
             value, errors[:, number] = self._combined(chain + norm, products)
             least = chain if remainder is None else norm
             values[:, number] = np.clip(value, least, ((z @ lam) ** 2).sum())
@@ -157,9 +159,9 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
         part = slice(lo, lo + columns)
         mine = np.ascontiguousarray(start[:, part])
         solved = conjugate_gradients(operator, mine, factor.precision.probe_tolerance)
-        rest = solved.x - mine
-        raw_remainder[:, part] = operator.raw(rest - mine + solved.image)
-        for out, vectors in ((starts, mine), (rests, rest)):
+        remainder_vectors = solved.x - mine
+        raw_remainder[:, part] = operator.raw(remainder_vectors - mine + solved.image)
+        for out, vectors in ((starts, mine), (rests, remainder_vectors)):
             for target, effects in zip(out, effects_of(whole, operator, operator.raw(vectors), None), strict=True):
                 target[:, :, part] = effects
     places = {t.term: t for t in whole.tail if t.term not in operator.nested}

@@ -45,16 +45,16 @@ def row_norms(lo, hi, level, w, rows, effects, size, out):
     raw, last_row = np.zeros(size), np.full(size, -1)
     block, owner = np.empty(size, np.int64), np.empty(size, np.int64)
     for i in range(lo, hi):
-        count, at = 0, 0
+        count, position = 0, 0
         for t in range(n_terms):
             if refs[t, i] >= 0:
                 c = first[t] + refs[t, i] * width[t]
                 for a in range(width[t]):
-                    raw[c + a] = z[i, at + a]
+                    raw[c + a] = z[i, position + a]
                 last_row[c] = i
                 block[count], owner[count] = c, t
                 count += 1
-            at += width[t]
+            position += width[t]
         if level[i] >= 0:
             t = 0
             for e in range(tail_start[level[i]], indptr[level[i] + 1]):

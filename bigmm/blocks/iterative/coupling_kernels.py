@@ -66,16 +66,18 @@ def _gather(width: int) -> Any:
         _require_c_order(columns, f, x, w)
         signature = types.void(columns, f, types.int64, types.int64, types.int64, x, types.int64, w)
 
-        def generate(context, builder, signature, given):
+        def generate(context, builder, signature, arguments):
             columns_kind, f_kind, _, _, _, x_kind, _, w_kind = signature.args
-            columns, f, a, lo, hi, x, first, w = given
+            columns, f, a, lo, hi, x, first, w = arguments
             vector = ir.VectorType(context.get_data_type(x_kind.dtype), width)
             total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * width))
             with cgutils.for_range_slice(builder, lo, hi, ir.Constant(INDEX, 1), INDEX) as (e, _):
                 row = _row_number(context, builder, columns_kind, columns, e)
-                own = builder.load(_vector(context, builder, x_kind, x, row, first, width), align=4)
-                own = builder.fmul(_everywhere(context, builder, f_kind, f, e, a, vector), own, flags=FUSED)
-                builder.store(builder.fadd(builder.load(total), own, flags=FUSED), total)
+                row_values = builder.load(_vector(context, builder, x_kind, x, row, first, width), align=4)
+                row_values = builder.fmul(
+                    _everywhere(context, builder, f_kind, f, e, a, vector), row_values, flags=FUSED
+                )
+                builder.store(builder.fadd(builder.load(total), row_values, flags=FUSED), total)
             builder.store(builder.load(total), _vector(context, builder, w_kind, w, a, first, width), align=4)
             return context.get_dummy_value()
 
@@ -104,14 +106,16 @@ def _scatter(width: int) -> Any:
         _require_c_order(columns, f, w, out)
         signature = types.void(columns, f, types.int64, types.int64, types.int64, w, types.int64, out)
 
-        def generate(context, builder, signature, given):
+        def generate(context, builder, signature, arguments):
             columns_kind, f_kind, _, _, _, w_kind, _, out_kind = signature.args
-            columns, f, a, lo, hi, w, first, out = given
-            own = builder.load(_vector(context, builder, w_kind, w, a, first, width), align=4)
+            columns, f, a, lo, hi, w, first, out = arguments
+            row_values = builder.load(_vector(context, builder, w_kind, w, a, first, width), align=4)
             with cgutils.for_range_slice(builder, lo, hi, ir.Constant(INDEX, 1), INDEX) as (e, _):
                 row = _row_number(context, builder, columns_kind, columns, e)
                 place = _vector(context, builder, out_kind, out, row, first, width)
-                less = builder.fmul(_everywhere(context, builder, f_kind, f, e, a, own.type), own, flags=FUSED)
+                less = builder.fmul(
+                    _everywhere(context, builder, f_kind, f, e, a, row_values.type), row_values, flags=FUSED
+                )
                 builder.store(builder.fsub(builder.load(place, align=4), less, flags=FUSED), place, align=4)
             return context.get_dummy_value()
 
@@ -189,17 +193,18 @@ def through_levels(lo, hi, start, indptr, columns, f, x, out):
 
 
 @njit(cache=True, nogil=True)
-def between_levels(lo, hi, indptr, columns, f, x, x_own, own, out):
-    """Two terms of the tail: own_l += C_l x and out -= C_l'x_own_l for the levels l of one of them.
+def between_levels(lo, hi, indptr, columns, f, x, x_own, row_values, out):
+    """Two terms of the tail: row_values_l += C_l x and out -= C_l'x_own_l for the levels l of one of them.
 
-    columns (nnz,) int32 and f (nnz, k) as above; x, out (r, nv) of the other term; x_own (negated) and own (q, k, nv).
+    columns (nnz,) int32 and f (nnz, k) as above; x, out (r, nv) of the other term; x_own (negated) and row_values
+    (q, k, nv).
     """
     w = np.empty((f.shape[1], x.shape[1]), x.dtype)
     for i in range(lo, hi):
         for a in range(f.shape[1]):
             gather_row(columns, f, a, indptr[i], indptr[i + 1], x, w)
             scatter_row(columns, f, a, indptr[i], indptr[i + 1], x_own[i], out)
-        own[i] += w
+        row_values[i] += w
 
 
 @njit(cache=True, nogil=True)

@@ -137,8 +137,8 @@ def _solved(factor: IterativeFactor, rhs: np.ndarray, tolerance: float | None) -
     """(S_hat^-1 rhs (r, nv) in float64, iterations)."""
     kind, usual = factor.precision.data, factor.precision.tolerance
     rhs = rhs.astype(kind, copy=False)
-    found = conjugate_gradients(factor.operator, rhs, usual if tolerance is None else tolerance)
-    return found.x.astype(np.float64, copy=False), found.iterations
+    solved = conjugate_gradients(factor.operator, rhs, usual if tolerance is None else tolerance)
+    return solved.x.astype(np.float64, copy=False), solved.iterations
 
 
 # ---------------------------------------------------------------------------------------------------- solves
@@ -151,12 +151,12 @@ def effects(factor: IterativeFactor, x: np.ndarray, v: Sequence[np.ndarray] | No
 
 def solve(factor: IterativeFactor) -> Solution:
     """Fixed effects and conditional modes for the response's column, working basis."""
-    known, n = fixed_part(factor), factor.n_dense
-    beta = np.linalg.solve(known.root[:n, :n].T, known.root[n, :n])
+    fixed_columns, n = fixed_part(factor), factor.n_dense
+    beta = np.linalg.solve(fixed_columns.root[:n, :n].T, fixed_columns.root[n, :n])
     coefficients = np.append(-beta, 1.0)
     v = [(part.v @ coefficients)[:, :, None] for part in factor.stages]
-    found = effects(factor, (known.solved @ coefficients)[:, None], v)
-    return Solution(beta, tuple(e[:, :, 0] for e in found))
+    solved = effects(factor, (fixed_columns.solved @ coefficients)[:, None], v)
+    return Solution(beta, tuple(e[:, :, 0] for e in solved))
 
 
 def fixed_effects_of_levels(factor: IterativeFactor) -> tuple[np.ndarray, ...]:
@@ -176,10 +176,10 @@ def solve_for(
     if random_only:
         tau, x = np.zeros((n, nr)), _solved(factor, tail, None)[0]
     else:
-        known, x = _with_tail(factor, tail)
-        root = known.root[:n, :n]
-        tau = np.linalg.solve(root.T, np.linalg.solve(root, swept.fixed - known.dense[:, :n].T @ x))
-        x = x - known.solved[:, :n] @ tau
+        fixed_columns, x = _with_tail(factor, tail)
+        root = fixed_columns.root[:n, :n]
+        tau = np.linalg.solve(root.T, np.linalg.solve(root, swept.fixed - fixed_columns.dense[:, :n].T @ x))
+        x = x - fixed_columns.solved[:, :n] @ tau
     v = [w - part.v[:, :, :n] @ tau for w, part in zip(swept.w, factor.stages, strict=True)]
     return effects(factor, x, v), tau
 
@@ -191,7 +191,7 @@ def quadratic(
     n = factor.n_dense
     swept = forward(factor.structure, factor.stages, rhs, rhs_x)
     tail = factor.operator.normalised(swept.tail)
-    known, inner = _with_tail(factor, tail, tolerance)
-    half = np.linalg.solve(known.root[:n, :n], swept.fixed - known.dense[:, :n].T @ inner)
+    fixed_columns, inner = _with_tail(factor, tail, tolerance)
+    half = np.linalg.solve(fixed_columns.root[:n, :n], swept.fixed - fixed_columns.dense[:, :n].T @ inner)
     total = swept.total + tail.T @ inner + half.T @ half
     return 0.5 * (total + total.T)

@@ -70,7 +70,7 @@ class TailOperator:
 
     def known(self) -> dict[int, np.ndarray]:
         """{term: (q, k, k)} diagonal blocks of Lambda P^-1 Lambda'."""
-        return {t.term: own for chain in self.chains for t, own in zip(chain.places, chain.known(), strict=True)}
+        return {t.term: block for chain in self.chains for t, block in zip(chain.places, chain.known(), strict=True)}
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """S_hat x = x + L^-1 Lambda'(S - P) Lambda L^-T x for x (r, nv), S and P without their ridge."""
@@ -81,9 +81,9 @@ class TailOperator:
             return array[t.offset : t.stop].reshape(t.n_levels, t.width, nv)
 
         for chain in self.chains:
-            for t, taken in zip(chain.places, chain.taken, strict=True):
-                taken = taken.astype(x.dtype, copy=False)
-                run(solve_kernels.multiply_own, t.n_levels, GRAIN, taken, view(raw, t), view(image, t))
+            for t, share in zip(chain.places, chain.taken, strict=True):
+                share = share.astype(x.dtype, copy=False)
+                run(solve_kernels.multiply_own, t.n_levels, GRAIN, share, view(raw, t), view(image, t))
         for j, k, block in self.couplings:
             _between(block, view(raw, j), view(raw, k), view(image, j), view(image, k))
         for stage, part in zip(self.structure.stages, self.stages, strict=True):
@@ -165,7 +165,7 @@ def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: floa
             f"conjugate gradients did not converge in {MAX_ITERATIONS} iterations "
             "(nested factors hidden among crossed ones?)"
         )
-    coefficients = (np.array(each).reshape(len(alphas), r.shape[1])[:, :nv] for each in (alphas, betas))
+    coefficients = (np.array(index).reshape(len(alphas), r.shape[1])[:, :nv] for index in (alphas, betas))
     return Solved(_first(x, nv), _first(image, nv), len(alphas), *coefficients)
 
 

@@ -41,14 +41,14 @@ class ChainFactor:
 
     def to_raw(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = Lambda L^-T x in the chain's rows; both (r, nv)."""
-        given, targets = self._views(x), self._views(out)
+        source, targets = self._views(x), self._views(out)
         stages = self.factor.stages
         if len(stages) == 1:
-            run(krylov_kernels.block_multiply, len(given[0]), GRAIN, stages[0].h, True, given[0], targets[0])
+            run(krylov_kernels.block_multiply, len(source[0]), GRAIN, stages[0].h, True, source[0], targets[0])
             return
         none = np.empty((0, x.shape[1]), x.dtype)
-        for target, found in zip(targets, back_substitute(self.factor.structure, stages, none, given), strict=True):
-            target[:] = found
+        for target, result in zip(targets, back_substitute(self.factor.structure, stages, none, source), strict=True):
+            target[:] = result
 
     def to_normalised(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = L^-1 Lambda'x in the chain's rows; both (r, nv)."""
@@ -84,28 +84,28 @@ def factor_chain(
     What S has on a tree need not be positive (slopes can make it so): then P has the diagonal blocks only.
     """
     gram, terms = structure.gram, [t.term for t in chain.places]
-    taken = []
+    share = []
     for t in chain.places:
         shape = t.n_levels, t.width, t.width
-        taken.append(_taken(scatter_kernels.scatter_own, structure, stages, shape, _columns(t)))
+        share.append(_taken(scatter_kernels.scatter_own, structure, stages, shape, _columns(t)))
     between = {}
     for child, stage in zip(chain.places, chain.alone.stages, strict=True):
         for parent in stage.parents:
             above = chain.places[parent.stage]
             where = (_columns(child), _columns(above), parent.level)
             shape = child.n_levels, child.width, above.width
-            own = _taken(preconditioner_kernels.scatter_nested, structure, stages, shape, *where)
-            between[child.term, above.term] = own
-    diagonals = [gram.terms[j].diagonal - own for j, own in zip(terms, taken, strict=True)]
+            block = _taken(preconditioner_kernels.scatter_nested, structure, stages, shape, *where)
+            between[child.term, above.term] = block
+    diagonals = [gram.terms[j].diagonal - block for j, block in zip(terms, share, strict=True)]
     below = tuple(lams[j] for j in terms)
     for pairs in (between, {}) if between else ({},):
-        data = {(j, k): cross(gram, j, k).data - own for (j, k), own in pairs.items()}
+        data = {(j, k): cross(gram, j, k).data - block for (j, k), block in pairs.items()}
         alone = _with_numbers(chain, diagonals, data)
         parts, logdet, _ = eliminate_stages(alone, below)
         if np.isfinite(logdet):
             none = np.zeros((0, 0))
             factor = Factor(alone, below, parts, none, none, 0, 0, logdet, 0.0, 0.0)
-            return ChainFactor(chain.places, factor, tuple(taken), pairs)
+            return ChainFactor(chain.places, factor, tuple(share), pairs)
     raise NotPositiveDefiniteError("a diagonal block of the Schur complement is not positive")
 
 
@@ -146,9 +146,9 @@ def first_moment(structure: Structure, stages: tuple[StageFactor, ...], chain: C
     """
     if not chain.between:
         return 0.0
-    found = chain._inverse()
-    total = sum(float((a * b).sum()) for a, b in zip(chain.taken, found.covariances, strict=True))
-    for (a, b), block in found.pairs.items():
+    result = chain._inverse()
+    total = sum(float((a * b).sum()) for a, b in zip(chain.taken, result.covariances, strict=True))
+    for (a, b), block in result.pairs.items():
         total += 2.0 * float((block * chain.between[chain.places[a].term, chain.places[b].term]).sum())
     tree = _flat_tree(chain)
     for stage, part in zip(structure.stages, stages, strict=True):

@@ -53,12 +53,12 @@ def scatter_nested(lo, hi, rows, term, container, level, out):
                 e += 1
                 continue
             m = (c - offset) // width
-            at = entry[level[m]]
+            position = entry[level[m]]
             for a in range(width):
                 for b in range(above_width):
                     t = 0.0
                     for d in range(k):
-                        t += f[e + a, d] * f[at + b, d]
+                        t += f[e + a, d] * f[position + b, d]
                     out[m, a, b] += t
             e += width
     return 0

@@ -47,17 +47,17 @@ def draw_probes(operator: TailOperator, n_probes: int, deflation: int, seed: int
     return make_probes(basis, operator.size, n_probes, seed, keys)
 
 
-def standard_error(each: np.ndarray) -> float:
+def standard_error(index: np.ndarray) -> float:
     """Of the mean of what each probe (t,) says."""
-    return float(each.std(ddof=1) / np.sqrt(len(each)))
+    return float(index.std(ddof=1) / np.sqrt(len(index)))
 
 
-def sum_and_spread(known: np.ndarray, each: np.ndarray, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
-    """((k, k) estimate of a symmetric sum over levels, (t, k, k) as each probe has it): known (k, k) exactly, each
+def sum_and_spread(fixed: np.ndarray, index: np.ndarray, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
+    """((k, k) estimate of a symmetric sum over levels, (t, k, k) as each probe has it): fixed (k, k) exactly, each
     (t + d, k, k): what probes, then the basis, add to it."""
-    each = 0.5 * (each + each.transpose(0, 2, 1))
-    deflated = known + each[n_probes:].sum(axis=0)
-    return deflated + each[:n_probes].mean(axis=0), deflated + each[:n_probes]
+    index = 0.5 * (index + index.transpose(0, 2, 1))
+    deflated = fixed + index[n_probes:].sum(axis=0)
+    return deflated + index[:n_probes].mean(axis=0), deflated + index[:n_probes]
 
 
 def most_deflation(operator: TailOperator) -> int:
@@ -72,11 +72,11 @@ def deflation_basis(
     largest |eigenvalues| of what they leave of X_hat = I - S_hat, by subspace iteration."""
     size = min(size, most_deflation(operator))
     few = _few_columns(operator.structure, 2 * size // 3)
-    wanted = size - len(few)
-    basis = _orthonormal_without(few, keyed_columns(_normals, operator.size, wanted, seed + 1, keys))
-    for _ in range(rounds if wanted else 0):
+    target = size - len(few)
+    basis = _orthonormal_without(few, keyed_columns(_normals, operator.size, target, seed + 1, keys))
+    for _ in range(rounds if target else 0):
         image = operator.apply(padded(basis.astype(np.float32)))
-        basis = _orthonormal_without(few, basis - image[:, :wanted])
+        basis = _orthonormal_without(few, basis - image[:, :target])
     coordinates = np.zeros((operator.size, len(few)))
     coordinates[few, np.arange(len(few))] = 1.0
     return np.concatenate([coordinates, basis], axis=1)

@@ -50,9 +50,9 @@ def sample(factor: IterativeFactor, probes: Probes) -> SampledFactor:
     """Solve for probes and basis; raises NotPositiveDefiniteError."""
     start = _side_by_side(factor, probes)
     solved = conjugate_gradients(factor.operator, start, factor.precision.probe_tolerance)
-    known = {each.name: getattr(factor, each.name) for each in fields(IterativeFactor)}
+    fixed = {index.name: getattr(factor, index.name) for index in fields(IterativeFactor)}
     logdet_each = _logdet_each(factor, start, solved, probes.vectors.shape[1])
-    return SampledFactor(**known, probes=probes, solved=solved, logdet_each=logdet_each)
+    return SampledFactor(**fixed, probes=probes, solved=solved, logdet_each=logdet_each)
 
 
 def with_more_probes(factor: SampledFactor, probes: Probes) -> SampledFactor:
@@ -80,12 +80,12 @@ def first_moment_free(s: np.ndarray) -> np.ndarray:
     return np.log(s) + 1.0 - s
 
 
-def _inserted(first: Solved, more: Solved, at: int) -> Solved:
+def _inserted(first: Solved, more: Solved, position: int) -> Solved:
     """The columns of ``more`` put before column ``at`` of ``first``; resting columns have NaN coefficients."""
     steps = max(first.iterations, more.iterations)
 
     def columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return np.concatenate([a[:, :at], b, a[:, at:]], axis=1)
+        return np.concatenate([a[:, :position], b, a[:, position:]], axis=1)
 
     def padded(a: np.ndarray) -> np.ndarray:
         return np.concatenate([a, np.full((steps - len(a), a.shape[1]), np.nan)])

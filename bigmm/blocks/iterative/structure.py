@@ -33,9 +33,9 @@ def iterative_order(gram: Gram) -> Order:
         for other in penalized:
             if other > chain[-1] and (chain[-1], other) in nested:
                 chain.append(other)
-        left = sum(j not in chain and k not in chain for j, k in nested)
-        if best is None or left < best[0]:
-            best = left, chain
+        unplaced = sum(j not in chain and k not in chain for j, k in nested)
+        if best is None or unplaced < best[0]:
+            best = unplaced, chain
     chain = [] if best is None else best[1]
     return chain, [i for i in range(len(gram.terms)) if i not in chain]
 
@@ -68,17 +68,17 @@ def analyse_iterative(gram: Gram, order: Order | None = None) -> IterativeStruct
     """Symbolic analysis for the iterative solver; order: see `row_structure`."""
     whole = row_structure(gram, order)
     chain = analyse(gram_of_terms(gram, [stage.term for stage in whole.stages]))
-    left, chains = {t.term: t for t in whole.tail}, []
-    while left:
-        terms = containing_chain(list(left), lambda j, k: (j, k) in gram.cross and is_nested(gram.cross[j, k]))
-        chains.append(TailChain(tuple(left.pop(term) for term in terms), _alone(gram, terms)))
+    unplaced, chains = {t.term: t for t in whole.tail}, []
+    while unplaced:
+        terms = containing_chain(list(unplaced), lambda j, k: (j, k) in gram.cross and is_nested(gram.cross[j, k]))
+        chains.append(TailChain(tuple(unplaced.pop(term) for term in terms), _alone(gram, terms)))
     return IterativeStructure(whole, chain, tuple(chains))
 
 
 def _alone(gram: Gram, terms: Sequence[int]) -> Structure:
-    own = gram_of_terms(gram, terms)
-    blocks = (replace(t, dense=np.zeros((t.n_levels, t.width, 1))) for t in own.terms)
-    return analyse(replace(own, terms=tuple(blocks), xy=np.zeros((1, 1))))
+    chain_alone = gram_of_terms(gram, terms)
+    blocks = (replace(t, dense=np.zeros((t.n_levels, t.width, 1))) for t in chain_alone.terms)
+    return analyse(replace(chain_alone, terms=tuple(blocks), xy=np.zeros((1, 1))))
 
 
 def row_structure(gram: Gram, order: Order | None = None) -> Structure:
@@ -86,14 +86,14 @@ def row_structure(gram: Gram, order: Order | None = None) -> Structure:
 
     order: where it is not the best one for the model, but that of another model it is compared with.
     """
-    chain, rest = order or iterative_order(gram)
+    chain, others = order or iterative_order(gram)
     none = np.zeros(0, np.int64)
     if len(chain) == 1:
-        tail = place_tail(gram, rest)
+        tail = place_tail(gram, others)
         return Structure(
             gram, (_stage(gram, chain[0], tail),), tail, np.zeros((0, 0)), tail[-1].stop if tail else 0, {}
         )
-    whole = analyse(gram, dense_tail=False, order=(chain, rest))
+    whole = analyse(gram, dense_tail=False, order=(chain, others))
     stages = (replace(s, colptr=none, entry=none, level=none.astype(np.int32)) for s in whole.stages)
     return replace(whole, stages=tuple(stages), transposed={})
 
@@ -146,10 +146,10 @@ def _place(lo, hi, indptr, indices, pair, start, offset, columns, data):
     """Block-CSR pair (nnz, k, width) as scalar columns from offset on, for levels lo..hi from entry start[l] on."""
     k, width = pair.shape[1], pair.shape[2]
     for i in range(lo, hi):
-        at = start[i]
+        position = start[i]
         for e in range(indptr[i], indptr[i + 1]):
             for b in range(width):
-                columns[at] = offset + indices[e] * width + b
+                columns[position] = offset + indices[e] * width + b
                 for a in range(k):
-                    data[at, a] = pair[e, a, b]
-                at += 1
+                    data[position, a] = pair[e, a, b]
+                position += 1

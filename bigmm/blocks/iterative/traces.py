@@ -50,25 +50,25 @@ def inverse(factor: SampledFactor, with_pairs: bool) -> Inverse:
     """The parts of J; without pairs only their diagonal blocks are known."""
     structure, operator, solved, t = factor.structure, factor.operator, factor.solved, factor.n_probes
     exactly = len(structure.stages) == 1 and not operator.nested
-    known, pairs = (_identity_part if exactly else _chain_part)(factor, with_pairs)
-    begun = factor.start
-    start = effects(factor, begun)
-    rest = effects(factor, solved.x - begun if exactly else solved.x)
-    tail_rest = operator.raw(solved.x - 2.0 * begun + solved.image)
+    exact_blocks, pairs = (_identity_part if exactly else _chain_part)(factor, with_pairs)
+    start_vectors = factor.start
+    start = effects(factor, start_vectors)
+    remainder = effects(factor, solved.x - start_vectors if exactly else solved.x)
+    tail_rest = operator.raw(solved.x - 2.0 * start_vectors + solved.image)
     places = {place.term: place for place in structure.tail}
     own_blocks = operator.known()
     sums, spread = [], []
-    for term, (a, b, exact) in enumerate(zip(start, rest, known, strict=True)):
+    for term, (a, b, exact) in enumerate(zip(start, remainder, exact_blocks, strict=True)):
         total = exact.sum(axis=0)
         if term in places:
             total, place = own_blocks[term].sum(axis=0), places[term]
             # S_hat^-1 = 2 I - S_hat + ..., whose first two parts have known diagonal blocks; of nested terms only I
             b = b - a if term in operator.nested else tail_rest[place.offset : place.stop].reshape(a.shape)
-        estimate, own = sum_and_spread(total, _products(a, b), t)
+        estimate, block = sum_and_spread(total, _products(a, b), t)
         sums.append(estimate)
-        spread.append(own)
-    weight = np.append(np.full(t, 1.0 / t), np.ones(begun.shape[1] - t))
-    return Inverse(known, pairs, start, rest, weight, tuple(sums), tuple(spread))
+        spread.append(block)
+    weight = np.append(np.full(t, 1.0 / t), np.ones(start_vectors.shape[1] - t))
+    return Inverse(exact_blocks, pairs, start, remainder, weight, tuple(sums), tuple(spread))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +82,19 @@ class EstimatedCovariances:
 
 def summed_covariances(factor: SampledFactor, with_fixed: bool) -> EstimatedCovariances:
     """With M^-1 for Omega^-1, or with that of the fixed effects in it (REML)."""
-    found = inverse(factor, with_pairs=False)
+    estimate_parts = inverse(factor, with_pairs=False)
     if not (with_fixed and factor.n_dense):
-        return EstimatedCovariances(found.sums, found.spread)
+        return EstimatedCovariances(estimate_parts.sums, estimate_parts.spread)
     extra, n = [], factor.n_dense
     root = np.linalg.inv(fixed_part(factor).root[:n, :n])
     for e in fixed_effects_of_levels(factor):
         moved = e @ root.T
         extra.append(np.einsum("lav,lbv->ab", moved, moved))
     return EstimatedCovariances(
-        *(tuple(a + b for a, b in zip(each, extra, strict=True)) for each in (found.sums, found.spread))
+        *(
+            tuple(a + b for a, b in zip(index, extra, strict=True))
+            for index in (estimate_parts.sums, estimate_parts.spread)
+        )
     )
 
 
@@ -105,31 +108,31 @@ def _identity_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.
     """M_chain^-1 + T T', for one stage."""
     structure, operator = factor.structure, factor.operator
     (stage,), (part,) = structure.stages, factor.stages
-    known: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
-    known[stage.term] = own = part.h.transpose(0, 2, 1) @ part.h
+    exact_blocks: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
+    exact_blocks[stage.term] = share = part.h.transpose(0, 2, 1) @ part.h
     pairs: Pairs = {}
     rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
     own_blocks = operator.known()
     for place in structure.tail:
-        known[place.term] = product = own_blocks[place.term]
+        exact_blocks[place.term] = product = own_blocks[place.term]
         block = structure.gram.cross[stage.term, place.term] if with_pairs else None
         first = np.zeros(stage.n_levels, np.int64) if block is None else block.indptr
         cross = np.empty((0 if block is None else len(block.indices), stage.width, place.width), part.f.dtype)
         columns = TermColumns(place.offset, place.stop, place.width)
-        run(scatter_kernels.identity_blocks, stage.n_levels, GRAIN, rows, part.h, columns, product, own, cross, first)
+        run(scatter_kernels.identity_blocks, stage.n_levels, GRAIN, rows, part.h, columns, product, share, cross, first)
         if with_pairs:
             pairs[stage.term, place.term] = cross
-    return tuple(known), pairs
+    return tuple(exact_blocks), pairs
 
 
 def _chain_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.ndarray, ...], Pairs]:
     """M_chain^-1 alone: where levels' columns overlap, the identity's part is left to probes."""
     chosen = [stage.term for stage in factor.structure.stages]
-    found = selected_inverse(_chain_factor(factor), with_fixed=False, covariances=True, pattern=with_pairs)
-    known = [np.zeros_like(term.diagonal) for term in factor.structure.gram.terms]
-    for j, block in zip(chosen, found.covariances, strict=True):
-        known[j] = np.asarray(block)
-    return tuple(known), {(chosen[a], chosen[b]): block for (a, b), block in found.pairs.items()}
+    estimate_parts = selected_inverse(_chain_factor(factor), with_fixed=False, covariances=True, pattern=with_pairs)
+    exact_blocks = [np.zeros_like(term.diagonal) for term in factor.structure.gram.terms]
+    for j, block in zip(chosen, estimate_parts.covariances, strict=True):
+        exact_blocks[j] = np.asarray(block)
+    return tuple(exact_blocks), {(chosen[a], chosen[b]): block for (a, b), block in estimate_parts.pairs.items()}
 
 
 def _chain_factor(factor: IterativeFactor) -> Factor:
@@ -137,9 +140,9 @@ def _chain_factor(factor: IterativeFactor) -> Factor:
     chain = factor.analysed.chain
     stages = []
     for stage, alone, part in zip(factor.structure.stages, chain.stages, factor.stages, strict=True):
-        each = len(alone.columns) // max(stage.n_levels, 1)
-        own = (stage.indptr[:-1, None] + np.arange(each)).ravel()
-        data, f = (np.asarray(x[own], np.float64) for x in (part.data, part.f))
+        index = len(alone.columns) // max(stage.n_levels, 1)
+        block = (stage.indptr[:-1, None] + np.arange(index)).ravel()
+        data, f = (np.asarray(x[block], np.float64) for x in (part.data, part.f))
         stages.append(StageFactor(part.diagonal, part.dense, data, part.h, f, part.v))
     lams = tuple(factor.lams[stage.term] for stage in factor.structure.stages)
     none = np.zeros((0, 0))

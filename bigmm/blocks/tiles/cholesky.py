@@ -88,8 +88,8 @@ class Panel:
 
     @property
     def nbytes(self) -> int:
-        own = self.colptr.nbytes + self.row.nbytes + self.value.nbytes
-        return own + sum(s.colptr.nbytes + s.level.nbytes + s.values.nbytes for s in self.stages)
+        tile_levels = self.colptr.nbytes + self.row.nbytes + self.value.nbytes
+        return tile_levels + sum(s.colptr.nbytes + s.level.nbytes + s.values.nbytes for s in self.stages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +122,12 @@ class Reduced:
     @property
     def nbytes(self) -> int:
         """Bytes that were made for it, the structure included."""
-        made = sum(part.f.nbytes + part.h.nbytes + part.v.nbytes for part in self.stages)
+        product_bytes = sum(part.f.nbytes + part.h.nbytes + part.v.nbytes for part in self.stages)
         laid_out = sum(
             s.columns.nbytes + s.data.nbytes + s.entry.nbytes + s.level.nbytes for s in self.structure.stages
         )
         turned = sum(pair.indices.nbytes + pair.data.nbytes for pair in self.structure.transposed.values())
-        return 12 * self.base.nnz + made + laid_out + turned
+        return 12 * self.base.nnz + product_bytes + laid_out + turned
 
     @property
     def assembly_flops(self) -> float:
@@ -239,8 +239,8 @@ def schedule(n: int) -> Iterator[tuple[Name, tuple[Name, ...]]]:
             tile: Name = ("assemble", i, j)
             yield tile, (("panel", i), ("panel", j)) if i != j else (("panel", i),)
             for k in range(j):
-                left, right = (("solve", i, k), ("solve", j, k))
-                yield ("update", i, j, k), (tile, left, right) if i != j else (tile, left)
+                left_tile, right = (("solve", i, k), ("solve", j, k))
+                yield ("update", i, j, k), (tile, left_tile, right) if i != j else (tile, left_tile)
                 tile = ("update", i, j, k)
             if i == j:
                 yield ("factor", j), (tile,)
@@ -266,14 +266,14 @@ def assemble(rows: Panel, columns: Panel | None = None) -> np.ndarray:
     return out
 
 
-def update(tile: np.ndarray, left: np.ndarray, right: np.ndarray | None = None) -> np.ndarray:
+def update(tile: np.ndarray, left_tile: np.ndarray, right: np.ndarray | None = None) -> np.ndarray:
     """tile - left right'; without right a diagonal tile, of which the lower triangle counts. Writes over a tile that
     is writeable: its owner needs it no more."""
     target = own(tile)
     if right is None:
-        level3.subtract_square(target, left)
+        level3.subtract_square(target, left_tile)
     else:
-        level3.subtract_product(target, left, right)
+        level3.subtract_product(target, left_tile, right)
     return target
 
 

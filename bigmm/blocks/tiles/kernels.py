@@ -26,13 +26,13 @@ def by_level(colptr, level, values, n_levels):
         start[level[e] + 1] += 1
     for i in range(n_levels):
         start[i + 1] += start[i]
-    at = start[:-1].copy()
+    position = start[:-1].copy()
     column = np.empty(len(level), np.int32)
     out = np.empty(values.shape)
     for c in range(len(colptr) - 1):
         for e in range(colptr[c], colptr[c + 1]):
-            t = at[level[e]]
-            at[level[e]] = t + 1
+            t = position[level[e]]
+            position[level[e]] = t + 1
             column[t] = c
             for a in range(values.shape[1]):
                 out[t, a] = values[e, a]

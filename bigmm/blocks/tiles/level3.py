@@ -29,8 +29,8 @@ def _routine(module: Any, name: str) -> Callable:
 
 
 def _call(module: Any, name: str, *arguments) -> None:
-    held = [_passed(argument) for argument in arguments]
-    _routine(module, name)(*[address for _, address in held])
+    buffer = [_passed(argument) for argument in arguments]
+    _routine(module, name)(*[address for _, address in buffer])
 
 
 def _passed(argument) -> tuple[object, int]:
@@ -51,20 +51,20 @@ def _check(target: np.ndarray, target_shape: tuple, *others: tuple[np.ndarray, t
         raise TypeError("the tile to write to is read-only")
 
 
-def subtract_product(target: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
-    """target (a, b) -= left (a, c) right (b, c)'."""
-    a, b, c = len(left), len(right), left.shape[1]
-    _check(target, (a, b), (left, (a, c)), (right, (b, c)))
+def subtract_product(target: np.ndarray, a_tile: np.ndarray, right: np.ndarray) -> None:
+    """target (a, b) -= a_tile (a, c) right (b, c)'."""
+    a, b, c = len(a_tile), len(right), a_tile.shape[1]
+    _check(target, (a, b), (a_tile, (a, c)), (right, (b, c)))
     if min(a, b, c):
-        _call(cython_blas, "dgemm", "T", "N", b, a, c, -1.0, right, c, left, c, 1.0, target, b)
+        _call(cython_blas, "dgemm", "T", "N", b, a, c, -1.0, right, c, a_tile, c, 1.0, target, b)
 
 
-def subtract_square(target: np.ndarray, left: np.ndarray) -> None:
-    """Lower triangle of target (a, a) -= left (a, c) left'."""
-    a, c = left.shape
-    _check(target, (a, a), (left, (a, c)))
+def subtract_square(target: np.ndarray, a_tile: np.ndarray) -> None:
+    """Lower triangle of target (a, a) -= a_tile (a, c) left'."""
+    a, c = a_tile.shape
+    _check(target, (a, a), (a_tile, (a, c)))
     if a and c:
-        _call(cython_blas, "dsyrk", "U", "T", a, c, -1.0, left, c, 1.0, target, a)
+        _call(cython_blas, "dsyrk", "U", "T", a, c, -1.0, a_tile, c, 1.0, target, a)
 
 
 def solve_transposed(target: np.ndarray, lower: np.ndarray) -> None:

@@ -85,7 +85,7 @@ class ClusterExecutor:
         return tree.result()
 
     def map(
-        self, task: Callable[[Any], T], items: Iterable, *, label: str, progress: ProgressCallback | None = None
+        self, task: Callable[[Any], T], items: Iterable[Any], *, label: str, progress: ProgressCallback | None = None
     ) -> Iterator[T]:
         """See `Executor.map`."""
         items = list(items)
@@ -99,9 +99,9 @@ class ClusterExecutor:
 
     def shuffle(
         self,
-        split: Callable[[Any], Iterable],
-        items: Sequence,
-        join: Callable[[int, list], Any],
+        split: Callable[[Any], Iterable[Any]],
+        items: Sequence[Any],
+        join: Callable[[int, list[Any]], Any],
         n_shards: int,
         *,
         files: Callable[[], PieceStore] | None = None,
@@ -114,14 +114,14 @@ class ClusterExecutor:
 
     def shuffle_once(
         self,
-        split: Callable[[Any], Iterable],
-        items: Sequence,
-        join: Callable[[int, list], Any],
+        split: Callable[[Any], Iterable[Any]],
+        items: Sequence[Any],
+        join: Callable[[int, list[Any]], Any],
         n_shards: int,
         *,
         label: str,
         progress: ProgressCallback | None = None,
-    ) -> list:
+    ) -> list[Any]:
         """See `Executor.shuffle_once`."""
         self._check_versions(self._watchdog(label))
         return shards.fetched_from_there(*self._shuffled(split, items, join, n_shards, label, progress))
@@ -129,7 +129,7 @@ class ClusterExecutor:
     def shard_sorted(
         self,
         make: Callable[[Any], Any],
-        items: Iterable,
+        items: Iterable[Any],
         *,
         in_files: bool = False,
         label: str = "shard",
@@ -158,7 +158,7 @@ class ClusterExecutor:
 
     @contextmanager
     def _flight(
-        self, runner: Callable, work: Callable, items: Sequence, label: str
+        self, runner: Callable[..., Any], work: Callable[..., Any], items: Sequence[Any], label: str
     ) -> Iterator[tuple[Flight, Watchdog]]:
         """Tasks under way, with the first ones submitted; what is left is cancelled at the end."""
         watchdog = self._watchdog(label)
@@ -179,7 +179,7 @@ class ClusterExecutor:
             self.same_versions = True
 
 
-def _fold_lane(payload: bytes, lane: Lane, needs: list[list]) -> tuple[Any, int] | BigmmError:
+def _fold_lane(payload: bytes, lane: Lane, needs: list[list[Any]]) -> tuple[Any, int] | BigmmError:
     """Runs on a worker. Errors in the data come back as values: running those again would only read the lane again."""
     counted = [0]
 

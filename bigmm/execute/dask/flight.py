@@ -31,9 +31,11 @@ _LARGE_PAYLOAD = 1 << 20  # bytes; from here on the workers share one copy of th
 class Flight:
     """Tasks under way: number -> future. Submits in order, a bounded number at a time."""
 
-    def __init__(self, client: Client, runner: Callable, work: Callable, items: Sequence, label: str):
+    def __init__(
+        self, client: Client, runner: Callable[..., Any], work: Callable[..., Any], items: Sequence[Any], label: str
+    ):
         self.client, self.runner, self.items, self.label = client, runner, items, label
-        self.futures: dict[int, Future] = {}
+        self.futures: dict[int, Future[Any]] = {}
         self.events: SimpleQueue[tuple[int, str]] = SimpleQueue()
         self.submitted, self.lost = 0, dict.fromkeys(range(len(items)), 0)
         self.payload = shared(client, work, label)
@@ -53,7 +55,7 @@ class Flight:
         self.futures[number] = future
         future.add_done_callback(lambda _: self.events.put((number, key)))
 
-    def arguments(self, number: int) -> tuple:
+    def arguments(self, number: int) -> tuple[Any, ...]:
         """What the runner gets after the payload."""
         item = self.items[number]
         return item, needed_futures(item)
@@ -137,7 +139,7 @@ def longer(seconds: float, watchdog: Watchdog) -> float:
     return min(2.0 * seconds, max(watchdog.no_worker_seconds, watching.CHECK_SECONDS))
 
 
-def fetched(future: Future, seconds: float) -> Any:
+def fetched(future: Future[Any], seconds: float) -> Any:
     """The result of a future, within so many seconds or TimeoutError; raises what its task raised.
 
     A scheduler that goes away while it is asked for the result closes the connection before the client knows.
@@ -152,7 +154,7 @@ def fetched(future: Future, seconds: float) -> Any:
         raise lost_connection(error) from error
 
 
-def give_up(client: Client, futures: dict[int, Future]) -> None:
+def give_up(client: Client, futures: dict[int, Future[Any]]) -> None:
     """Cancel what is in flight, and forget it; what cannot be told to a scheduler that is gone ends with it."""
     unfinished = list(futures.values())
     futures.clear()
@@ -173,7 +175,7 @@ class Sealed(bytes):
         return f"<{len(self)} bytes>"
 
 
-def shared(client: Client, work: Any, label: str) -> bytes | Future:
+def shared(client: Client, work: Any, label: str) -> bytes | Future[Any]:
     """``work`` pickled, as a future when it is large, so that it travels once per worker and not with every task."""
     content = Sealed(cloudpickle.dumps(work))
     if len(content) < _LARGE_PAYLOAD:
@@ -184,13 +186,13 @@ def shared(client: Client, work: Any, label: str) -> bytes | Future:
         return client.submit(Sealed, content, key=new_key(label, "payload"), pure=False)
 
 
-def needed_futures(item: Any) -> list[list]:
+def needed_futures(item: Any) -> list[list[Any]]:
     """Futures inside an item would not survive the journey; as arguments they are dependencies that Dask fetches."""
     needs = [list(getattr(part, "futures", ())) for part in getattr(item, "partitions", ())]
     return needs if any(needs) else []
 
 
-def run_task(payload: bytes, item: Any, needs: list[list], *more: Any) -> Any:
+def run_task(payload: bytes, item: Any, needs: list[list[Any]], *more: Any) -> Any:
     """One task on a worker: unpack the work, hand it the item, send a BigmmError back as a value."""
     work = cloudpickle.loads(payload)
     if needs:

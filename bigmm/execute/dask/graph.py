@@ -65,7 +65,7 @@ class _Attempt:
         self.reporter, uses = reporter, Uses(tasks)
         self.to_submit = {name: len(users) for name, users in uses.users.items()}
         self.number = {task.name: number for number, task in enumerate(tasks)}
-        self.futures: dict[int, Future] = {}
+        self.futures: dict[int, Future[Any]] = {}
         self.finished = [False] * len(tasks)
         self.first = self.submitted = 0
         self.events: SimpleQueue[int] = SimpleQueue()
@@ -150,7 +150,7 @@ class _Attempt:
             self.first += 1
         self._let_go(number)
 
-    def _taken(self, future: Future) -> Any:
+    def _taken(self, future: Future[Any]) -> Any:
         seconds = watching.CHECK_SECONDS
         while True:
             try:
@@ -185,7 +185,7 @@ def _threads(n_threads: dict[str, int]) -> list[str]:
     return [address for turn in turns for address, threads in sorted(n_threads.items()) if threads > turn]
 
 
-def _step(work: Callable, data: bytes | None, *values: Any) -> Any:
+def _step(work: Callable[..., Any], data: bytes | None, *values: Any) -> Any:
     """Runs on a worker. Everything is read-only: a task may run again, and others may have the same array."""
     arguments = [] if data is None else [cloudpickle.loads(data)]
     for value in values:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAXIMUM_PIECES = 10_000  # tasks that pick a piece; partitions are split in groups so that there are no more
 
 
-Again = Callable[[Sequence[int]], list["Future"]]
+Again = Callable[[Sequence[int]], list["Future[Any]"]]
 """Makes the shards of these numbers anew, from the rows."""
 
 
@@ -52,12 +52,16 @@ class ClusterShards:
                 for number, shard in zip(lost, self.again(lost), strict=True):
                     self.futures[number] = shard
 
-    def map(self, task: Callable, *args: Any, per_shard: Sequence | None = None) -> list:
+    def map(self, task: Callable[..., Any], *args: Any, per_shard: Sequence[Any] | None = None) -> list[Any]:
         """See `Sharded.map`."""
         return list(self._in_order(task, args, per_shard))
 
     def fold(
-        self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
+        self,
+        merge: Callable[[Any, Any], Any],
+        task: Callable[..., Any],
+        *args: Any,
+        per_shard: Sequence[Any] | None = None,
     ) -> Any:
         """See `Sharded.fold`."""
         return reduce(merge, self._in_order(task, args, per_shard))
@@ -68,7 +72,7 @@ class ClusterShards:
         payload = shared(client, change, label)
         first = list(self.futures)
 
-        def again(numbers: Sequence[int]) -> list[Future]:
+        def again(numbers: Sequence[int]) -> list[Future[Any]]:
             # Later the originals may be gone: they are made again too, rather than kept.
             shards = [first[i] for i in numbers] if first else before(numbers)
             return [_submitted(client, label, "change", _ask, payload, shard, ()) for shard in shards]
@@ -77,22 +81,24 @@ class ClusterShards:
         first.clear()
         return changed
 
-    def _in_order(self, task: Callable, args: tuple, per_shard: Sequence | None) -> Iterator:
+    def _in_order(
+        self, task: Callable[..., Any], args: tuple[Any, ...], per_shard: Sequence[Any] | None
+    ) -> Iterator[Any]:
         return answers(self, partial(_with_arguments, task, args), per_shard)
 
 
-def _with_arguments(task: Callable, args: tuple, shard: Any, *extra: Any) -> Any:
+def _with_arguments(task: Callable[..., Any], args: tuple[Any, ...], shard: Any, *extra: Any) -> Any:
     return task(shard, *extra, *args)
 
 
 class ShardFlight(Flight):
     """Questions to futures under way: one task per future, which runs where the future is."""
 
-    def __init__(self, shards: ClusterShards, work: Callable, per_shard: Sequence | None):
+    def __init__(self, shards: ClusterShards, work: Callable[..., Any], per_shard: Sequence[Any] | None):
         self.shards, self.per_shard = shards, per_shard
         super().__init__(shards.client, _ask, work, shards.futures, shards.label)
 
-    def arguments(self, number: int) -> tuple:
+    def arguments(self, number: int) -> tuple[Any, ...]:
         """The shard, and the argument of this shard alone."""
         return self.items[number], () if self.per_shard is None else (self.per_shard[number],)
 
@@ -130,11 +136,11 @@ class ShardFlight(Flight):
 
 def answers(
     shards: ClusterShards,
-    work: Callable,
-    per_shard: Sequence | None = None,
+    work: Callable[..., Any],
+    per_shard: Sequence[Any] | None = None,
     reporter: Reporter | None = None,
     rows: Sequence[int] | None = None,
-) -> Iterator:
+) -> Iterator[Any]:
     """``work(shard)`` of every shard in order; each is fetched and released on its worker as soon as it is there.
 
     ``rows`` are the rows of each shard, for the reporter. Raises the first BigmmError, in order, unchanged.
@@ -177,9 +183,9 @@ def _taken(flight: Flight, number: int, watchdog: Watchdog) -> Any:
 def shuffle(
     client: Client,
     no_worker_seconds: float,
-    split: Callable[[Any], Iterable],
-    items: Sequence,
-    join: Callable[[int, list], Any],
+    split: Callable[[Any], Iterable[Any]],
+    items: Sequence[Any],
+    join: Callable[[int, list[Any]], Any],
     n_shards: int,
     label: str,
     progress: ProgressCallback | None,
@@ -190,12 +196,12 @@ def shuffle(
         cut = partial(_split_lane, split) if groups is items else partial(_split_group, split, n_shards)
         splits, joins = shared(client, cut, label), shared(client, join, label)
 
-    def pieces_of(numbers: Sequence[int]) -> list[Future]:
+    def pieces_of(numbers: Sequence[int]) -> list[Future[Any]]:
         return [
             _submitted(client, label, "split", run_task, splits, groups[i], needed_futures(groups[i])) for i in numbers
         ]
 
-    def joined(pieces: list[Future], numbers: Sequence[int]) -> list[Future]:
+    def joined(pieces: list[Future[Any]], numbers: Sequence[int]) -> list[Future[Any]]:
         return [
             _submitted(
                 client,
@@ -216,7 +222,7 @@ def shuffle(
         pass
     pieces = list(first.futures)
 
-    def again(numbers: Sequence[int]) -> list[Future]:
+    def again(numbers: Sequence[int]) -> list[Future[Any]]:
         return joined(pieces or pieces_of(range(len(groups))), numbers)
 
     shards = ClusterShards(client, no_worker_seconds, label, n_shards, again)
@@ -231,7 +237,7 @@ def left_there(shards: ClusterShards, reporter: Reporter) -> ClusterShards:
     return shards
 
 
-def fetched_from_there(shards: ClusterShards, reporter: Reporter) -> list:
+def fetched_from_there(shards: ClusterShards, reporter: Reporter) -> list[Any]:
     """The shards themselves, each fetched as soon as it is made."""
     return list(answers(shards, _itself, None, reporter))
 
@@ -240,7 +246,7 @@ def from_sorted(
     client: Client,
     no_worker_seconds: float,
     make: Callable[[Any], Any],
-    items: Sequence,
+    items: Sequence[Any],
     label: str,
     progress: ProgressCallback | None,
 ) -> ClusterShards:
@@ -248,42 +254,42 @@ def from_sorted(
     with scheduler_errors():
         work = shared(client, make, label)
 
-    def again(numbers: Sequence[int]) -> list[Future]:
+    def again(numbers: Sequence[int]) -> list[Future[Any]]:
         return [_submitted(client, label, "make", run_task, work, items[i], needed_futures(items[i])) for i in numbers]
 
     shards = ClusterShards(client, no_worker_seconds, label, len(items), again)
     return left_there(shards, Reporter(progress, label, 0, len(items)))
 
 
-def _submitted(client: Client, label: str, name: str, *call: Any) -> Future:
+def _submitted(client: Client, label: str, name: str, *call: Any) -> Future[Any]:
     return client.submit(*call, key=new_key(label, name), pure=False, retries=RETRIES)
 
 
-def _groups(items: Sequence, n_shards: int) -> list[Lane]:
+def _groups(items: Sequence[Any], n_shards: int) -> list[Lane]:
     size = max(1, -(-len(items) * n_shards // MAXIMUM_PIECES))
     return [Lane(i, tuple(items[start : start + size])) for i, start in enumerate(range(0, len(items), size))]
 
 
-def _split_group(split: Callable[[Any], Iterable], n_shards: int, group: Lane) -> list[list]:
+def _split_group(split: Callable[[Any], Iterable[Any]], n_shards: int, group: Lane) -> list[list[Any]]:
     """Runs on a worker: per shard the pieces of a group's partitions, in their order."""
-    pieces: list[list] = [[] for _ in range(n_shards)]
+    pieces: list[list[Any]] = [[] for _ in range(n_shards)]
     for item in group.partitions:
         for mine, piece in zip(pieces, split(item), strict=True):
             mine.append(piece)
     return pieces
 
 
-def _split_lane(split: Callable[[Any], Iterable], lane: Lane) -> list[list]:
+def _split_lane(split: Callable[[Any], Iterable[Any]], lane: Lane) -> list[list[Any]]:
     """Runs on a worker: per shard the one piece of a lane that is split as a whole."""
     return [[piece] for piece in split(lane)]
 
 
-def _pick(pieces: list[list] | BigmmError, number: int) -> list | BigmmError:
+def _pick(pieces: list[list[Any]] | BigmmError, number: int) -> list[Any] | BigmmError:
     return pieces if isinstance(pieces, BigmmError) else pieces[number]
 
 
-def _join(payload: bytes, number: int, picked: list[list | BigmmError]) -> Any:
-    parts: list = []
+def _join(payload: bytes, number: int, picked: list[list[Any] | BigmmError]) -> Any:
+    parts: list[Any] = []
     for piece in picked:
         if isinstance(piece, BigmmError):
             return piece
@@ -295,7 +301,7 @@ def _join(payload: bytes, number: int, picked: list[list | BigmmError]) -> Any:
             return error
 
 
-def _ask(payload: bytes, shard: Any, extra: tuple) -> Any:
+def _ask(payload: bytes, shard: Any, extra: tuple[Any, ...]) -> Any:
     """Runs on a worker; errors in the data travel as values, so that they are not tried again."""
     if isinstance(shard, BigmmError):
         return shard

@@ -21,7 +21,7 @@ ANSWER_SECONDS = 5.0  # how long one question to the scheduler may take before i
 _WORKERS_PER_SECOND = 100  # a look costs some kilobytes a worker, so large clusters are looked at less often
 
 
-def answer(client: Client, question: Callable, *arguments: Any, **options: Any) -> Any:
+def answer(client: Client, question: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """Result of a coroutine function of the client or of its scheduler.
 
     Raises TimeoutError after `ANSWER_SECONDS`, TemporaryError when the connection is lost.
@@ -109,7 +109,7 @@ class Watchdog:
         while not self.check():
             time.sleep(0.1)
 
-    def ask(self, question: Callable, *arguments: Any, **options: Any) -> Any:
+    def ask(self, question: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """`answer`, put again until it comes or the watchdog gives up."""
         while True:
             try:
@@ -134,7 +134,7 @@ class Watchdog:
         """Addresses of the workers whose heartbeats arrive; None (all of them) where that is not known."""
         return [address for address in self.heartbeats if self._is_fresh(address)] or None
 
-    def _look(self) -> dict[str, dict]:
+    def _look(self) -> dict[str, dict[Any, Any]]:
         """What the scheduler knows of its workers, by address, with new heartbeats noted.
 
         Heartbeats carry the scheduler's clock, so only their changes mean something here.
@@ -162,7 +162,7 @@ class Watchdog:
         if now - self.quiet_since > seconds:
             raise TemporaryError(f"{self.label}: {reason}")
 
-    def _standstill(self, workers: dict[str, dict], seconds: float) -> str:
+    def _standstill(self, workers: dict[str, dict[Any, Any]], seconds: float) -> str:
         """Why nothing goes on."""
         lasted = f"for {seconds:.0f} s"
         paused = [address for address, worker in workers.items() if worker["status"] == "paused"]
@@ -185,7 +185,7 @@ class Watchdog:
             f"{': ' * bool(faults)}{', '.join(faults)}. Look at the scheduler's dashboard and try again."
         )
 
-    def _patience(self, workers: dict[str, dict]) -> float:
+    def _patience(self, workers: dict[str, dict[Any, Any]]) -> float:
         """Seconds that this standstill may last.
 
         Dask gives the tasks of a silent worker to others after its worker-ttl, which it looks at once in that time.
@@ -205,12 +205,12 @@ class Watchdog:
         return max(self.no_worker_seconds, self.reassigned_after)
 
 
-def _executes(worker: dict) -> bool:
+def _executes(worker: dict[Any, Any]) -> bool:
     counts = worker.get("metrics", {}).get("task_counts", {})
     return bool(counts.get("executing") or counts.get("long-running"))
 
 
-def _received(worker: dict) -> int:
+def _received(worker: dict[Any, Any]) -> int:
     """How many transfers of data a worker has finished."""
     return worker.get("metrics", {}).get("transfer", {}).get("incoming_count_total", 0)
 

@@ -63,7 +63,7 @@ class ThreadExecutor:
         return tree.result()
 
     def map(
-        self, task: Callable[[Any], T], items: Iterable, *, label: str, progress: ProgressCallback | None = None
+        self, task: Callable[[Any], T], items: Iterable[Any], *, label: str, progress: ProgressCallback | None = None
     ) -> Iterator[T]:
         """See `Executor.map`."""
         items = list(items)
@@ -78,9 +78,9 @@ class ThreadExecutor:
 
     def shuffle(
         self,
-        split: Callable[[Any], Iterable],
-        items: Sequence,
-        join: Callable[[int, list], Any],
+        split: Callable[[Any], Iterable[Any]],
+        items: Sequence[Any],
+        join: Callable[[int, list[Any]], Any],
         n_shards: int,
         *,
         files: Callable[[], PieceStore] | None = None,
@@ -97,21 +97,21 @@ class ThreadExecutor:
 
     def shuffle_once(
         self,
-        split: Callable[[Any], Iterable],
-        items: Sequence,
-        join: Callable[[int, list], Any],
+        split: Callable[[Any], Iterable[Any]],
+        items: Sequence[Any],
+        join: Callable[[int, list[Any]], Any],
         n_shards: int,
         *,
         label: str,
         progress: ProgressCallback | None = None,
-    ) -> list:
+    ) -> list[Any]:
         """See `Executor.shuffle_once`."""
         return shards.in_memory(self.map, split, items, join, n_shards, label, progress)
 
     def shard_sorted(
         self,
         make: Callable[[Any], Any],
-        items: Iterable,
+        items: Iterable[Any],
         *,
         in_files: bool = False,
         label: str = "shard",
@@ -137,9 +137,11 @@ class ThreadExecutor:
             return graph.run(tasks, self.n_workers, label, ahead, memory, progress)
 
 
-def _run_lanes(fold: Callable, lanes: Sequence[Lane], tree: MergeTree, reporter: Reporter, n_workers: int) -> None:
+def _run_lanes(
+    fold: Callable[..., Any], lanes: Sequence[Lane], tree: MergeTree[Any], reporter: Reporter, n_workers: int
+) -> None:
     """Fold lanes on a pool; this thread only counts events, so progress and Ctrl-C are served here at once."""
-    events: SimpleQueue = SimpleQueue()
+    events: SimpleQueue[Any] = SimpleQueue()
     stop = Event()
 
     def tick(rows: int) -> None:
@@ -176,10 +178,10 @@ def _serve(event: int | BaseException | None, reporter: Reporter) -> None:
         reporter.add(rows=event)
 
 
-def _windowed(task: Callable[[Any], T], items: Sequence, n_workers: int) -> Iterator[T]:
+def _windowed(task: Callable[[Any], T], items: Sequence[Any], n_workers: int) -> Iterator[T]:
     """Results in the order of items, with at most twice as many tasks in flight as there are threads."""
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="bigmm")
-    flying: deque[Future] = deque()
+    flying: deque[Future[Any]] = deque()
     try:
         with one_thread_each():
             for item in items:

@@ -18,8 +18,8 @@ class Map(Protocol):
     """`Executor.map`."""
 
     def __call__(
-        self, task: Callable, items: Iterable, *, label: str, progress: ProgressCallback | None = None
-    ) -> Iterator:
+        self, task: Callable[..., Any], items: Iterable[Any], *, label: str, progress: ProgressCallback | None = None
+    ) -> Iterator[Any]:
         """``task(item)`` of every item, in the order of items."""
         ...
 
@@ -27,29 +27,35 @@ class Map(Protocol):
 class ThreadShards:
     """Shards in memory, or frozen dataclasses whose arrays are mapped from a temporary file (``file`` is not None)."""
 
-    def __init__(self, shards: list, n_workers: int, file: SpillFile | None = None):
+    def __init__(self, shards: list[Any], n_workers: int, file: SpillFile | None = None):
         self.shards, self.n_shards, self.file = shards, len(shards), file
         self.n_workers = min(n_workers, len(shards))
         self._pool = ThreadPoolExecutor(self.n_workers, "bigmm-shards") if self.n_workers > 1 else None
 
-    def map(self, task: Callable, *args: Any, per_shard: Sequence | None = None) -> list:
+    def map(self, task: Callable[..., Any], *args: Any, per_shard: Sequence[Any] | None = None) -> list[Any]:
         """See `Sharded.map`."""
         return list(self._in_order(task, args, per_shard))
 
     def fold(
-        self, merge: Callable[[Any, Any], Any], task: Callable, *args: Any, per_shard: Sequence | None = None
+        self,
+        merge: Callable[[Any, Any], Any],
+        task: Callable[..., Any],
+        *args: Any,
+        per_shard: Sequence[Any] | None = None,
     ) -> Any:
         """See `Sharded.fold`."""
         return reduce(merge, self._in_order(task, args, per_shard))
 
-    def _in_order(self, task: Callable, args: tuple, per_shard: Sequence | None) -> Iterator:
+    def _in_order(
+        self, task: Callable[..., Any], args: tuple[Any, ...], per_shard: Sequence[Any] | None
+    ) -> Iterator[Any]:
         arguments = [(s,) if per_shard is None else (s, per_shard[i]) for i, s in enumerate(self.shards)]
         # Always: a BLAS with many threads may round otherwise.
         with one_thread_each():
             if self._pool is None:
                 yield from (task(*first, *args) for first in arguments)
                 return
-            flying: deque[Future] = deque()
+            flying: deque[Future[Any]] = deque()
             try:
                 for first in arguments:
                     flying.append(self._pool.submit(task, *first, *args))
@@ -76,15 +82,15 @@ def _changed(change: Callable[[Any], Any], file: SpillFile, shard: Any) -> Any:
 
 def in_memory(
     map_items: Map,
-    split: Callable[[Any], Iterable],
-    items: Iterable,
-    join: Callable[[int, list], Any],
+    split: Callable[[Any], Iterable[Any]],
+    items: Iterable[Any],
+    join: Callable[[int, list[Any]], Any],
     n_shards: int,
     label: str,
     progress: ProgressCallback | None,
-) -> list:
+) -> list[Any]:
     """The shards of `Executor.shuffle`; pieces are given back as they are joined."""
-    pieces: list[list] = [[] for _ in range(n_shards)]
+    pieces: list[list[Any]] = [[] for _ in range(n_shards)]
     for parts in map_items(partial(_listed, split), items, label=label, progress=progress):
         for number, part in enumerate(parts):
             pieces[number].append(part)
@@ -96,19 +102,19 @@ def in_memory(
     return shards
 
 
-def _listed(split: Callable[[Any], Iterable], item: Any) -> list:
+def _listed(split: Callable[[Any], Iterable[Any]], item: Any) -> list[Any]:
     return list(split(item))
 
 
 def in_file(
     map_items: Map,
-    split: Callable[[Any], Iterable],
-    items: Iterable,
+    split: Callable[[Any], Iterable[Any]],
+    items: Iterable[Any],
     store: PieceStore,
     n_shards: int,
     label: str,
     progress: ProgressCallback | None,
-) -> tuple[list, SpillFile]:
+) -> tuple[list[Any], SpillFile]:
     """The shards of `Executor.shuffle` with their arrays mapped from a temporary file."""
 
     def add(numbered: tuple[int, Any]) -> None:
@@ -122,8 +128,8 @@ def in_file(
 
 
 def sorted_in_file(
-    map_items: Map, make: Callable[[Any], Any], items: Iterable, label: str, progress: ProgressCallback | None
-) -> tuple[list, SpillFile]:
+    map_items: Map, make: Callable[[Any], Any], items: Iterable[Any], label: str, progress: ProgressCallback | None
+) -> tuple[list[Any], SpillFile]:
     """The shards of `Executor.shard_sorted` with their arrays mapped from a temporary file."""
     file = SpillFile()
     shards = list(map_items(lambda item: moved(make(item), file), items, label=label, progress=progress))

@@ -1,4 +1,4 @@
-"""Sums over rows, shard by shard: what a shard adds lies in its windows of the flat arrays."""
+"""WorkingSums over rows, shard by shard: what a shard adds lies in its windows of the flat arrays."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from bigmm.laplace import working_kernels
+from bigmm.laplace.block_layout import BlockLayout, NumberedRows, Predictor, RowLayout
 from bigmm.laplace.records import FlatSums
-from bigmm.laplace.wiring import Predictor, Rows, Rules, Wiring
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ShardSums:
     """One shard's sums and their windows: ll; vectors Z's, diagonal, dense, cross, flat, of its levels and entries
     only; xy (m, m)."""
 
@@ -28,7 +28,7 @@ class Part:
     xy: np.ndarray
 
 
-def working_part(rows: Rows, rules: Rules, predictor: Predictor, with_x: bool, kind: Any) -> Part:
+def working_part(rows: NumberedRows, rules: RowLayout, predictor: Predictor, with_x: bool, kind: Any) -> ShardSums:
     """One shard's working sums at a linear predictor; kind: type of the cross blocks. A pure task."""
     m = (len(predictor.beta) if with_x else 0) + 1
     count, k = rows.windows[:, 1], rows.entry_windows[:, 1] * rules.width[rules.first] * rules.width[rules.second]
@@ -36,11 +36,11 @@ def working_part(rows: Rows, rules: Rules, predictor: Predictor, with_x: bool, k
     vectors, diagonal, dense = (np.zeros(size) for size in sizes)
     sums = FlatSums(np.zeros(1), vectors, diagonal, dense, np.zeros(int(k.sum()), kind), np.zeros((m, m)))
     working_kernels.add_working_sums(rows.record(), rules.record(rows, m), predictor.record(rows), with_x, sums)
-    return Part(rows.windows, rows.entry_windows, float(sums.ll[0]), *sums[1:])
+    return ShardSums(rows.windows, rows.entry_windows, float(sums.ll[0]), *sums[1:])
 
 
 @dataclass(slots=True)
-class Sums:
+class WorkingSums:
     """Working sums at one linear predictor: log-likelihood, Z's per term (q, k), and the blocks of A, flat."""
 
     ll: float
@@ -51,10 +51,10 @@ class Sums:
     xy: np.ndarray
 
 
-def summed(fold: Callable, wiring: Wiring, m: int, kind: Any, task: Callable, *args: Any) -> Sums:
+def working_sums(fold: Callable, wiring: BlockLayout, m: int, kind: Any, task: Callable, *args: Any) -> WorkingSums:
     """Add up ``task``'s parts in the shards' order; few of them are alive at a time."""
     vectors = np.zeros(wiring.q)
-    out = Sums(
+    out = WorkingSums(
         0.0,
         wiring.terms(vectors),
         np.zeros(int((wiring.width**2 * wiring.n_levels).sum())),
@@ -65,7 +65,7 @@ def summed(fold: Callable, wiring: Wiring, m: int, kind: Any, task: Callable, *a
     k = wiring.width
     sizes = ((vectors, k), (out.diagonal, k * k), (out.dense, k * m))
 
-    def add(part: Part) -> None:
+    def add(part: ShardSums) -> None:
         out.ll += part.ll
         out.xy += part.xy
         for (total, size), mine in zip(sizes, (part.vectors, part.diagonal, part.dense), strict=True):

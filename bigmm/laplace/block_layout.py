@@ -15,7 +15,7 @@ from bigmm.shards.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
-class Wiring:
+class BlockLayout:
     """The pattern of a model's blocks and its flat coordinates.
 
     pattern: a Gram with the right levels, widths and entries, whose numbers are zeros; xc (p,), zc (sum of widths,)
@@ -47,10 +47,10 @@ class Wiring:
         """Where each term's (q, k, m) numbers begin."""
         return _starts(self.width * self.n_levels * m)
 
-    def rules(self, family: Family) -> Rules:
+    def rules(self, family: Family) -> RowLayout:
         """What tasks on shards have to know of it."""
         first, second = (np.array([pair[i] for pair in self.pairs], np.int64) for i in (0, 1))
-        return Rules(family.family_id, family.link_id, self.xc, self.zc, self.width, first, second)
+        return RowLayout(family.family_id, family.link_id, self.xc, self.zc, self.width, first, second)
 
     def terms(self, flat: np.ndarray) -> tuple[np.ndarray, ...]:
         """A flat vector over random effects as (q, k) per term."""
@@ -67,12 +67,12 @@ def _starts(sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(sizes)])[:-1].astype(np.int64)
 
 
-def wire(pattern: Gram, xc: np.ndarray, covariates: list[tuple[int, ...]]) -> Wiring:
+def block_layout(pattern: Gram, xc: np.ndarray, covariates: list[tuple[int, ...]]) -> BlockLayout:
     """The flat layout of a pattern; ``covariates``: column numbers per term, in the order of the pattern's terms."""
     width = np.array([t.width for t in pattern.terms], np.int64)
     n_levels = np.array([t.n_levels for t in pattern.terms], np.int64)
     pairs = tuple(sorted(pattern.cross))
-    return Wiring(
+    return BlockLayout(
         without_numbers(pattern),
         np.asarray(xc, np.int64),
         np.array([c for term in covariates for c in term], np.int64),
@@ -98,7 +98,7 @@ def without_numbers(gram: Gram) -> Gram:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class NumberedRows:
     """A shard ready for the row kernels: refs (T, n) level numbers of the pattern; entries (n_pairs, n) of each pair's
     block, less the first that the shard has;
     windows (T, 2), entry_windows (n_pairs, 2): first level (entry) of each term (pair) here, and how many from there to
@@ -118,7 +118,7 @@ class Rows:
         return KernelRows(self.columns, self.y, self.w, self.offset, self.refs, self.entries)
 
 
-def ready_rows(shard: Shard, wiring: Wiring, groupings: list[int], places: list[np.ndarray]) -> Rows:
+def ready_rows(shard: Shard, wiring: BlockLayout, groupings: list[int], places: list[np.ndarray]) -> NumberedRows:
     """Number a shard's levels as the pattern does (``places``: per term, global level -> kept level) and find its
     pairs."""
     refs = np.empty((len(groupings), shard.rows), np.int32)
@@ -134,7 +134,7 @@ def ready_rows(shard: Shard, wiring: Wiring, groupings: list[int], places: list[
         np.subtract(found, entry_windows[number, 0], out=entries[number], casting="unsafe")
     y = shard.y.astype(np.float32)
     y = y if np.array_equal(y, shard.y) else shard.y  # counts and zeros and ones take half
-    return Rows(shard.columns, y, shard.w, shard.offset, refs, entries, windows, entry_windows)
+    return NumberedRows(shard.columns, y, shard.w, shard.offset, refs, entries, windows, entry_windows)
 
 
 def _window(numbers: np.ndarray) -> tuple[int, int]:
@@ -161,8 +161,8 @@ def find_entries(indptr, indices, rows, columns):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """family, link: numbers; xc, zc, width as in `Wiring`; first, second (n_pairs,): terms of each pair."""
+class RowLayout:
+    """family, link: numbers; xc, zc, width as in `BlockLayout`; first, second (n_pairs,): terms of each pair."""
 
     family: int
     link: int
@@ -172,7 +172,7 @@ class Rules:
     first: np.ndarray
     second: np.ndarray
 
-    def record(self, rows: Rows, m: int) -> KernelModel:
+    def record(self, rows: NumberedRows, m: int) -> KernelModel:
         """What the row kernels take, in coordinates of the shard's windows alone; m: columns of [X y*]."""
         count, begin, k = rows.windows[:, 1], rows.windows[:, 0], self.width
         start, diagonal, dense = (_starts(count * size) - begin * size for size in (k, k * k, k * m))
@@ -190,12 +190,12 @@ class Predictor:
     phi: float
     observed: bool
 
-    def record(self, rows: Rows) -> KernelPoint:
+    def record(self, rows: NumberedRows) -> KernelPoint:
         """What the row kernels take, effects of the shard's windows alone."""
         return KernelPoint(self.beta, local(rows, self.effects), float(self.phi), bool(self.observed))
 
 
-def local(rows: Rows, terms: Sequence[np.ndarray], shape: tuple[int, ...] = (-1,)) -> np.ndarray:
+def local(rows: NumberedRows, terms: Sequence[np.ndarray], shape: tuple[int, ...] = (-1,)) -> np.ndarray:
     """The shard's levels of arrays per term (q, ...), each in that shape, one after the other."""
     return np.concatenate(
         [
@@ -205,7 +205,7 @@ def local(rows: Rows, terms: Sequence[np.ndarray], shape: tuple[int, ...] = (-1,
     )
 
 
-def gram_of(wiring: Wiring, diagonal, dense, cross, xy) -> Gram:
+def gram_of(wiring: BlockLayout, diagonal, dense, cross, xy) -> Gram:
     """The flat sums as blocks; xy (m, m)."""
     m = len(xy)
     dense_start = wiring.dense_start(m)
