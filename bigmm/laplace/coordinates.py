@@ -1,7 +1,7 @@
 """Coordinates of the search of a generalized model, in which neither origin nor unit of a covariate matters.
 
 Coefficients are searched for where X'WX is the identity. The covariance of a term is searched for in columns that are
-orthonormal over the rows, as `objective.frame` does it for linear models: with Z F for Z the template is eta. The
+orthonormal over the rows, as `objective.frame` does it for linear models: with Z F for Z the root is eta. The
 engine has working columns, with Z = Z_working T and X = X_working B (`accumulate.shift`), and is given the matrix T F
 eta. That matrix is not triangular. The likelihood depends on Lambda Lambda' alone, so the engine takes any square root
 of it, and its gradient by every element of that root gives the gradient by eta.
@@ -231,7 +231,7 @@ class Coordinates:
         return self.rows.matrices(self.eta(point))
 
     def rotations(self, point: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Per joint term (k, k) orthogonal Q with F eta = lambda Q: the engine's u are Q'u of the user's template, for
+        """Per joint term (k, k) orthogonal Q with F eta = lambda Q: the engine's u are Q'u of the user's lambda, for
         T lambda u are the effects in working columns."""
         covariances, out = self.frame.covariances, [np.eye(k) for k in self.frame.covariances.widths]
         lambdas = covariances.lambdas(self.frame.parameters(self.eta(point)))

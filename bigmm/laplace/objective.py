@@ -47,7 +47,7 @@ class Parameters:
         return np.concatenate([beta[: self.n_beta], theta, [log_phi] if self.with_phi else []])
 
     def lower(self, theta_lower: np.ndarray) -> np.ndarray:
-        """Bounds of psi: only template diagonals have one."""
+        """Bounds of psi: only scales have one."""
         return self.join(np.full(self.p, -np.inf), theta_lower, -np.inf)
 
     def blocks(self, beta: np.ndarray, theta: np.ndarray, log_phi: float) -> np.ndarray:

@@ -31,8 +31,13 @@ def square_root(square: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """A template with its small scales raised: lams per size of `RAISED` (k, k); weight: of the second in the straight
-    line through both that ends at the template's own scales."""
+    """A lambda with its small scales raised.
+
+    Attributes
+    ----------
+    lams : per size of `RAISED` (k, k).
+    weight : of the second one in the straight line through both, at the scales of lambda itself.
+    """
 
     lams: tuple[np.ndarray, np.ndarray]
     weight: float

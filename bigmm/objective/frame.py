@@ -1,12 +1,14 @@
-"""Coordinates of the search: the covariance of a term, in columns that are orthonormal within an average level.
+"""Coordinates of the search of a linear model.
 
-A term with a full covariance is the same model in any basis of its columns: with Z F for Z its template is eta instead
-of lambda, lambda lambda' = F eta eta' F'. A covariate that is far from zero makes lambda nearly singular, and one that
-varies little makes its elements of very different size; eta knows neither. Columns that depend on others within every
-level get none of the covariance, for the data say nothing about how to divide it.
+A term without a structure is the same model in any basis of its columns. With Z F for Z its root is eta instead of
+lambda, lambda lambda' = F eta eta' F'. A covariate that is far from zero makes lambda nearly singular, and one that
+varies little makes the elements of lambda differ much in size. The columns of Z F are orthonormal within an average
+level, so eta depends on neither. Columns that depend on others within every level get no covariance, because the data
+do not say how to divide it.
 
 A scalar term has no basis to choose, but a unit: where its covariate is very large or small (bytes, populations, square
-metres of a leaf), the search is for its scale in units of the covariate's root mean square.
+metres of a leaf), the search is for its scale in units of the covariate's root mean square. A term with another
+structure has the coordinates of that structure (`Covariance.to_search`), in such units.
 """
 
 from __future__ import annotations

@@ -19,7 +19,14 @@ Changes = Sequence[tuple[int, np.ndarray]]
 def changes_of(
     bases: Sequence[np.ndarray], lams: Sequence[np.ndarray], places: Sequence[tuple[int, int, int]]
 ) -> Changes:
-    """Of the elements (term, row, column) of covariances: bases per term (k, k) B, lams per term (k, k) B template."""
+    """Changes by single elements of the terms' roots.
+
+    Parameters
+    ----------
+    bases : per term (k, k) B.
+    lams : per term (k, k) B times the root.
+    places : (term, row, column) of each element.
+    """
     halves = [(j, np.outer(bases[j][:, row], lams[j][:, column])) for j, row, column in places]
     return [(j, half + half.T) for j, half in halves]
 

@@ -4,8 +4,8 @@ Where the mean is misspecified, average information is far from the Hessian. Wha
 differences by symmetric rank-one updates of a correction, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch
 1981).
 
-theta is unconstrained: the objective is even in the sign of every template column, so a boundary at 0 is an ordinary
-stationary point whose curvature decides whether it is a minimum.
+theta is unconstrained: the objective is even in the sign of every scale, or of a column of lambda. So a boundary at
+0 is an ordinary stationary point, whose curvature decides whether it is a minimum.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class LocalModel(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A function of theta with lower bounds of 0 on the scale elements, even in the sign of each template column.
+    """A function of theta with lower bounds of 0 on the scale elements, even in the sign of each scale.
 
     value: theta -> float (inf allowed); evaluate: theta -> LocalModel, or None when there is no gradient;
     lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;

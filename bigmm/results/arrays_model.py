@@ -15,7 +15,7 @@ from bigmm.objective.general import GeneralCriterion, GeneralEstimates
 from bigmm.results.estimated import Estimated
 from bigmm.results.fit_results import FitResults
 from bigmm.results.inference import linear_inference
-from bigmm.results.summary import Block, Summary, criterion_block, fixed_block, lost_note, numbers
+from bigmm.results.summary import Summary, SummaryBlock, criterion_block, fixed_block, lost_note, numbers
 from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matrices
 
 
@@ -202,6 +202,6 @@ def _summary(fitted: FittedArrays) -> Summary:
     theta.append(("", *numbers(np.append(fitted.theta, fitted.sigma))))
     lines = [f"solver {fitted.solver}, {fitted.outcome.evaluations} evaluations", *lost_note(fitted)]
     lines += [fitted.outcome.advice] * bool(fitted.outcome.advice)
-    notes = Block("Notes:", lines=tuple(f" - {line}" for line in lines))
-    blocks = (criterion_block(fitted), Block("Covariance parameters:", tuple(theta)), fixed_block(fitted), notes)
+    notes = SummaryBlock("Notes:", lines=tuple(f" - {line}" for line in lines))
+    blocks = (criterion_block(fitted), SummaryBlock("Covariance parameters:", tuple(theta)), fixed_block(fitted), notes)
     return Summary(heading, blocks)

@@ -23,7 +23,7 @@ TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SummaryBlock:
     """A headed piece of the summary: a table of ready-made strings (header first) or lines of text."""
 
     title: str
@@ -37,7 +37,7 @@ class Summary:
     """`print(model.summary())` for text; notebooks show the HTML tables."""
 
     heading: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[SummaryBlock, ...]
 
     def __str__(self) -> str:
         parts = ["\n".join(self.heading)] + [_text(block) for block in self.blocks]
@@ -51,7 +51,7 @@ class Summary:
         return f"<p>{head}</p>" + "".join(_html(block) for block in self.blocks)
 
 
-def _text(block: Block) -> str:
+def _text(block: SummaryBlock) -> str:
     lines = [block.title] if block.title else []
     if block.rows:
         widths = [max(len(row[i]) for row in block.rows) for i in range(len(block.rows[0]))]
@@ -64,7 +64,7 @@ def _text(block: Block) -> str:
     return "\n".join([*lines, *block.lines])
 
 
-def _html(block: Block) -> str:
+def _html(block: SummaryBlock) -> str:
     title = f"<p><b>{html.escape(block.title)}</b></p>" if block.title else ""
     text = "".join(f"<p>{html.escape(line)}</p>" for line in block.lines)
     if not block.rows:
@@ -112,16 +112,16 @@ def _heading(fitted: FittedModel) -> tuple[str, ...]:
     return tuple(lines + [f"{label}: {text}" for label, text in fitted.remarks])
 
 
-def criterion_block(fitted: Estimated) -> Block:
+def criterion_block(fitted: Estimated) -> SummaryBlock:
     """AIC, BIC, log likelihood, criterion and degrees of freedom."""
     info = broom.information(fitted)
     labels = {"AIC": "AIC", "BIC": "BIC", "logLik": "logLik", "deviance": "REML crit." if fitted.reml else "deviance"}
     header = (*labels.values(), "df.resid")
     values = [f"{info[key]:.1f}" for key in labels] + [str(int(info["df.residual"]))]
-    return Block("", (header, tuple(values)), left_columns=0)
+    return SummaryBlock("", (header, tuple(values)), left_columns=0)
 
 
-def _random(fitted: FittedModel) -> Block:
+def _random(fitted: FittedModel) -> SummaryBlock:
     """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term.
 
     A structure with one variance has one line, and one with one correlation parameter says this once, with its name.
@@ -141,7 +141,9 @@ def _random(fitted: FittedModel) -> Block:
     if sigma is not None:
         rows.append(("Residual", "", *next(texts), *("",) * width))
     groups = "; ".join(f"{name}, {count:,}" for name, count in effects.n_groups(fitted).items())
-    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left_columns=2)
+    return SummaryBlock(
+        "Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left_columns=2
+    )
 
 
 def _row_names(term: TermCovariance) -> tuple[str, ...]:
@@ -171,7 +173,7 @@ def _two(value: float) -> str:
     return "NaN" if np.isnan(value) else f"{value:.2f}"
 
 
-def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
+def fixed_block(fitted: Estimated, ddf: Any = "auto") -> SummaryBlock:
     """The table of coefficients."""
     table = coefficients.table(fitted, ddf)
     estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
@@ -188,10 +190,10 @@ def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
     more = len(rows) - 1 - MAX_COEFFICIENTS
     lines: tuple[str, ...] = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
     lines += inference.method_notes(fitted, ddf)
-    return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
+    return SummaryBlock("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 
 
-def _correlations(fitted: FittedModel) -> Block | None:
+def _correlations(fitted: FittedModel) -> SummaryBlock | None:
     if not 1 < fitted.rank <= MAX_CORRELATIONS:
         return None
     corr = coefficients.correlations(fitted)
@@ -201,7 +203,7 @@ def _correlations(fitted: FittedModel) -> Block | None:
     for i in range(1, len(short)):
         cells = [f"{values[i, j]:.3f}" for j in range(i)] + [""] * (len(short) - 1 - i)
         rows.append((str(corr.index[i]), *cells))
-    return Block("Correlation of fixed effects:", tuple(rows))
+    return SummaryBlock("Correlation of fixed effects:", tuple(rows))
 
 
 def lost_note(fitted: Estimated) -> list[str]:
@@ -264,7 +266,7 @@ def _effort(fitted: FittedModel) -> str:
 def summarize(fitted: FittedModel, ddf: Any = "auto") -> Summary:
     """The summary of a fit."""
     blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted, ddf), _correlations(fitted)]
-    noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
+    noted = SummaryBlock("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
     return Summary(_heading(fitted), tuple(b for b in [*blocks, noted] if b is not None))
 
 
