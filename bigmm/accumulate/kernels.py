@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from bigmm.accumulate.vector import BLOCK, STRIDE, add_four_rows, add_four_rows_once, add_four_rows_twice, prefetch
+from bigmm.kernel import njit
 
 # Rows per run from which a dot product beats adding row by row.
 _LONG_RUN = 16
@@ -25,7 +25,7 @@ _CACHED = 1 << 15
 _REGROUP = {"reassoc", "contract", "nsz"}
 
 # A part of a kernel is called by kernels only. Without the code that makes it callable from Python it compiles faster.
-_njit: Any = numba.njit
+_njit: Any = njit
 _part = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
 _regrouping_part = _njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, fastmath=_REGROUP)
 
@@ -212,7 +212,7 @@ def _add_one_by_one(block, right, m, refs, ahead, covariates, records):
         _add_single(block, right, r, refs[r], covariates, none, m, records)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records):
     """Add a chunk to the Gram matrix and to the records of one joint term.
 
@@ -249,7 +249,7 @@ def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records
                 _add_one_by_one(block, right, m, levels, ahead, covariates, records)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def count_levels(refs, counts):
     """counts (q,) int64 += rows of each level."""
     for i in range(refs.shape[0]):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from bigmm.kernel import njit
 
 _DIGIT = 11
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def pair_keys(first, second, n_second):
     """(n,) int64 first * n_second + second."""
     keys = np.empty(first.shape[0], np.int64)
@@ -17,7 +18,7 @@ def pair_keys(first, second, n_second):
     return keys
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _histograms(keys, digits):
     """(digits, 2^11) where each digit's bucket starts."""
     starts = np.zeros((digits, 1 << _DIGIT), np.int64)
@@ -34,7 +35,7 @@ def _histograms(keys, digits):
     return starts
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def radix_sort_keys(keys, bits):
     """(n,) the keys (< 2^bits) in increasing order."""
     digits = (bits + _DIGIT - 1) // _DIGIT
@@ -55,7 +56,7 @@ def radix_sort_keys(keys, bits):
     return source
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def radix_sort(keys, bits):
     """(n,) the keys in increasing order, and (n,) int64 the row each comes from; rows of a key stay in order."""
     digits = (bits + _DIGIT - 1) // _DIGIT
@@ -76,7 +77,7 @@ def radix_sort(keys, bits):
     return source, order
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def _count_distinct(keys):
     distinct = 0
     for i in range(keys.shape[0]):
@@ -84,7 +85,7 @@ def _count_distinct(keys):
     return distinct
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def collapse_counts(keys):
     """Sorted keys (n,) -> distinct keys (d,) and how often each occurs (d,)."""
     distinct = _count_distinct(keys)
@@ -98,7 +99,7 @@ def collapse_counts(keys):
     return out, counts
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def collapse(keys, order, z_first, z_second):
     """Sorted keys (n,), their rows, covariates (k_j, n), (k_k, n) -> distinct keys (d,), sums of z z' (d, k_j, k_k)."""
     distinct = _count_distinct(keys)
@@ -115,7 +116,7 @@ def collapse(keys, order, z_first, z_second):
     return out, data
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def collapse_blocks(keys, order, blocks):
     """Sorted keys (n,), where each was in blocks (n, k_j, k_k) -> distinct keys (d,), sums of blocks (d, k_j, k_k)."""
     distinct = _count_distinct(keys)
@@ -132,7 +133,7 @@ def collapse_blocks(keys, order, blocks):
     return out, data
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def add_to_table(first, second, n_second, z_first, z_second, table):
     """table (q_j * q_k, k_j, k_k) += z z' of each row, in row order."""
     for i in range(first.shape[0]):
@@ -142,14 +143,14 @@ def add_to_table(first, second, n_second, z_first, z_second, table):
                 table[key, a, b] += z_first[a, i] * z_second[b, i]
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def count_in_table(first, second, n_second, table):
     """table (q_j * q_k,) += 1 for each row."""
     for i in range(first.shape[0]):
         table[np.int64(first[i]) * n_second + second[i]] += 1.0
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def split_keys(keys, first_level, n_second, counts, indices):
     """Sorted keys -> indices (n,) int32 levels of the second term, counts[l - first_level] += entries of level l."""
     level, end = 0, (np.int64(first_level) + 1) * n_second

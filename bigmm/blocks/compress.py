@@ -12,9 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from bigmm.blocks.gram import Gram, TermBlock
+from bigmm.kernel import njit
 
 SAMPLE = 4096
 WORTH = 4

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-from numba import njit
 
 from bigmm.families import scores
 from bigmm.families.distribution import Column
 from bigmm.families.registry import Family
 from bigmm.families.special import F
+from bigmm.kernel import njit
 
 # Device functions have other names here than the functions of columns, for a kernel calls the former.
 device_mean, device_mean_derivative, device_eta_of = scores.mean, scores.mean_derivative, scores.eta_of

@@ -12,12 +12,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from numba import njit
-
 from bigmm.families.distribution import Device
 from bigmm.families.links import bounded
 from bigmm.families.registry import FAMILIES
 from bigmm.families.special import device
+from bigmm.kernel import njit
 
 OUTSIDE = -math.inf
 

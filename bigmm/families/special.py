@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from numba import njit
+from bigmm.kernel import njit
 
 ASYMPTOTIC = 10.0
 HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from bigmm.blocks import CrossBlock, Gram
 from bigmm.families import Family
+from bigmm.kernel import njit
 from bigmm.laplace.records import KernelModel, KernelPoint, KernelRows
 from bigmm.shards.shard import Shard
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from numba import njit
 
 from bigmm.families import Family
+from bigmm.kernel import njit
 from bigmm.shards.shard import Shard
 
 WORTHWHILE = 0.5

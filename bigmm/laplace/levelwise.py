@@ -17,9 +17,9 @@ symbols are those of `bigmm.laplace.records`.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bigmm.families.scores import dispersion_derivatives, score_full
+from bigmm.kernel import njit
 from bigmm.laplace.mode import modes
 from bigmm.laplace.quadrature import quadrature_gradient, quadrature_sums
 from bigmm.laplace.records import Block, Gradients, LevelScratch, RowScratch

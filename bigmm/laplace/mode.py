@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bigmm.families.scores import score
+from bigmm.kernel import njit
 from bigmm.laplace.records import LevelSums, NewtonScratch
 from bigmm.laplace.small import column, copy, factor_scaled, multiply, multiply_transposed, solve
 

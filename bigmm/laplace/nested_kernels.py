@@ -11,9 +11,9 @@ tree are taken while its rows are in the cache. Records and symbols are those of
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bigmm.families.scores import score_full
+from bigmm.kernel import njit
 from bigmm.laplace.levelwise import row_sums
 from bigmm.laplace.records import Block, Gradients, LevelRows, RowScratch, TreeFactor, TreeNodes, TreeScratch
 from bigmm.laplace.small import column

@@ -9,9 +9,9 @@ move with the mode and with H (Stringer 2024, arXiv:2202.07864). See docs/theory
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bigmm.families.scores import dispersion_derivatives, score
+from bigmm.kernel import njit
 from bigmm.laplace.records import Quadrature
 from bigmm.laplace.small import column
 

@@ -8,9 +8,9 @@ those of `bigmm.laplace.records`; the sums are those of docs/theory/laplace.md, 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bigmm.families.scores import dispersion_derivatives, score_full
+from bigmm.kernel import njit
 from bigmm.laplace.small import column
 
 LANES = 8

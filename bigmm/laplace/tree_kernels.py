@@ -12,8 +12,8 @@ over the slots of a path. Arrays over nodes begin with node nodes.first[0].
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bigmm.kernel import njit
 from bigmm.laplace.small import cholesky
 
 

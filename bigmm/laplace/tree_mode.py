@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from bigmm.kernel import njit
 from bigmm.laplace.mode import CLOSE, MAX_HALVINGS, MAX_LOOKS, SETTLED, level_sums
 from bigmm.laplace.records import LevelSums
 from bigmm.laplace.tree_kernels import eliminate, solve_tree, spread

@@ -8,9 +8,9 @@ adds to. Records are those of `bigmm.laplace.records`; the sums are those of doc
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from bigmm.families.scores import score
+from bigmm.kernel import njit
 from bigmm.laplace.records import FlatSums, KernelModel, KernelPoint, KernelRows
 from bigmm.laplace.small import column
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from bigmm.design.layout import DesignChunk
+from bigmm.kernel import njit
 
 
 @dataclass(frozen=True, slots=True)

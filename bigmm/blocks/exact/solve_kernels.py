@@ -8,7 +8,8 @@ entries.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from bigmm.kernel import njit
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,7 @@ SIAM J. Sci. Comput. 26). None of them needs a fused multiplication, so all proc
 
 from __future__ import annotations
 
-from numba import njit
+from bigmm.kernel import njit
 
 SPLITTER = 134217729.0  # 2^27 + 1
 

@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils, config
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+
+from bigmm.kernel import njit
 
 WIDE, MIDDLE, NARROW = 32, 16, 4
 """Columns that one run of an inner loop handles; at most three single ones are left over."""

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from bigmm.blocks.analysis import analyse, place_tail
 from bigmm.blocks.exact.factor import GRAIN
 from bigmm.blocks.gram import Gram
 from bigmm.blocks.parallel import run
 from bigmm.blocks.structure import Stage, Structure, TailTerm, containing_chain, cross, is_nested
+from bigmm.kernel import njit
 
 Order = tuple[list[int], list[int]]
 

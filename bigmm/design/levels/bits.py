@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
+
+from bigmm.kernel import njit
 
 ROOMY = 1 << 26
 """A span of so many integers is always worth its 8 MiB;"""
@@ -78,7 +79,7 @@ def are_compact(low: int, high: int, rows: int) -> bool:
     return high - low <= max(ROOMY, SPARSE * rows)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def set_bits(keys: np.ndarray, low: int, words: np.ndarray) -> None:
     """words[(key - low) / 64] gets the key's bit; keys (n,) integers."""
     for i in range(keys.shape[0]):
@@ -86,7 +87,7 @@ def set_bits(keys: np.ndarray, low: int, words: np.ndarray) -> None:
         words[place >> 6] |= np.uint64(1) << np.uint64(place & 63)
 
 
-@numba.njit(inline="always")
+@njit(inline="always")
 def count_bits(word: np.uint64) -> np.int64:
     """Number of ones in a uint64 (Hacker's Delight, figure 5-2)."""
     word = word - ((word >> np.uint64(1)) & np.uint64(0x5555555555555555))
@@ -95,7 +96,7 @@ def count_bits(word: np.uint64) -> np.int64:
     return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def ranks(words: np.ndarray) -> np.ndarray:
     """(w + 1,) int32 members before each word, and in all."""
     out = np.zeros(words.shape[0] + 1, np.int32)
@@ -104,7 +105,7 @@ def ranks(words: np.ndarray) -> np.ndarray:
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def members(words: np.ndarray, low: int, out: np.ndarray) -> None:
     """The integers whose bits are set, increasing."""
     position = 0
@@ -116,7 +117,7 @@ def members(words: np.ndarray, low: int, out: np.ndarray) -> None:
                 position += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def number_by_rank(keys: np.ndarray, low: int, words: np.ndarray, before: np.ndarray, out: np.ndarray) -> None:
     """out[i] = how many members are smaller than keys[i], -1 where it is none itself; before: `ranks`."""
     size = words.shape[0] * 64
@@ -130,7 +131,7 @@ def number_by_rank(keys: np.ndarray, low: int, words: np.ndarray, before: np.nda
                 out[i] = before[place >> 6] + count_bits(word & ((one << bit) - one))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def is_increasing(keys: np.ndarray) -> bool:
     """Strictly, so without repetition."""
     for i in range(1, keys.shape[0]):  # noqa: SIM110  compiled: a loop

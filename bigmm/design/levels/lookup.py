@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from bigmm.design.levels.bits import NOTHING, SPARSE, is_increasing, number_by_rank, ranks
+from bigmm.kernel import njit
 
 NARROW = 1 << 18
 """A table for so many integers stays in the cache."""
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def number_by_table(keys: np.ndarray, low: int, table: np.ndarray, out: np.ndarray) -> None:
     """out[i] = table[keys[i] - low], -1 outside: keys (n,) integers, table (m,) int32, out (n,) int32."""
     size = table.size
@@ -23,7 +23,7 @@ def number_by_table(keys: np.ndarray, low: int, table: np.ndarray, out: np.ndarr
         out[i] = table[place] if 0 <= place < size else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def number_without_gaps(keys: np.ndarray, low: int, size: int, out: np.ndarray) -> None:
     """out[i] = keys[i] - low, -1 outside 0..size-1: what `number_by_table` gives when every key of the range occurs."""
     for i in range(keys.size):
@@ -31,7 +31,7 @@ def number_without_gaps(keys: np.ndarray, low: int, size: int, out: np.ndarray) 
         out[i] = place if 0 <= place < size else -1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def fill_slots(keys: np.ndarray, slots: np.ndarray, shift: np.uint64) -> None:
     """Open addressing: put i for key i into the first free slot; slots are a power of two, -1 = free."""
     mask = slots.size - 1
@@ -42,7 +42,7 @@ def fill_slots(keys: np.ndarray, slots: np.ndarray, shift: np.uint64) -> None:
         slots[slot] = i
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def number_by_slots(values: np.ndarray, keys: np.ndarray, slots: np.ndarray, shift: np.uint64, out: np.ndarray) -> None:
     """out[i] = the place of values[i] among keys, found by the slots of `fill_slots`, or -1."""
     mask = slots.size - 1

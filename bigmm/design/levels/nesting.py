@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from bigmm.design.encoding.encoder import Cells
 from bigmm.design.layout import DesignChunk, Layout
 from bigmm.design.spec import DesignSpec
 from bigmm.execute import Executor, Lane, cut_lanes
+from bigmm.kernel import njit
 from bigmm.source.partition import Source
 
 Pairs = tuple[tuple[int, int], ...]

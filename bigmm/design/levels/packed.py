@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 
 from bigmm.design.levels.numbering import sorted_distinct
+from bigmm.kernel import njit
 
 BITS = 63
 
@@ -79,7 +79,7 @@ def _keys(columns: Sequence[np.ndarray], lows: Sequence[int], highs: Sequence[in
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True)
 def merge_sorted(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> int:
     """The union of two increasing arrays -> out; returns its length."""
     i = j = position = 0
