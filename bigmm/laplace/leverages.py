@@ -75,9 +75,9 @@ def third_order_sums(
             add_windows(z_phi, sizes, wiring.width, windows, z_phi_part)
 
     exact = leverages.start is None
-    sampled = None if exact else (leverages.start, leverages.rest, leverages.weight)
+    sampled = None if exact else (leverages.start, leverages.image, leverages.weight)
     slices = [cross_slices(wiring, leverages.pairs, windows) for windows in entry_windows]
-    task = third_order_part, rules, predictor, with_phi, leverages.known, sampled
+    task = third_order_part, rules, predictor, with_phi, leverages.exact, sampled
     each_in_order(fold, add, *task, per_shard=slices)
     return out
 

@@ -70,7 +70,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     standard error of log|M|)."""
     state, parameters = engine.at_mode(psi, True), engine.parameters
     leverages = state.factor.leverages()
-    assert leverages.start is not None and leverages.rest is not None
+    assert leverages.start is not None and leverages.image is not None
     t = len(leverages.spread)
     places = engine.roots.elements
     traces = [[2.0 * (sums[j] @ state.lams[j])[row, column] for j, row, column in places] for sums in leverages.spread]
@@ -79,7 +79,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     if parameters.with_phi:
         third = third_order_sums(engine.held.fold, engine.wiring, engine.rules, engine.windows, point, True, leverages)
     along_x, along_z = directions(engine, state, third)
-    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.rest))
+    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.image))
     task = engine.rules, point, parameters.with_phi, start, others, along_x, along_z
     out = sum(engine.held.map(spread_part, *task))
     engine.passes += 1 + parameters.with_phi
