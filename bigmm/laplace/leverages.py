@@ -42,11 +42,11 @@ def third_order_part(
     h, model, record = np.empty(len(rows.y)), rules.record(rows, 1), rows.record()
     third_order.known_leverages(record, model, local(rows, j_diagonal), j_cross, h)
     if sampled is not None:
-        start, partner, weight = sampled
-        starts, partners = (lanes(local(rows, terms, (-1, len(weight)))) for terms in (start, partner))
+        start, image, weight = sampled
+        starts, images = (lanes(local(rows, terms, (-1, len(weight)))) for terms in (start, image))
         # In place: `local` has made a copy of the driver's arrays.
         starts *= lanes(weight)
-        third_order.sampled_leverages(record, model, starts, partners, h)
+        third_order.sampled_leverages(record, model, starts, images, h)
     p, q = len(predictor.beta), int((rows.windows[:, 1] * rules.width).sum())
     out = FlatThirdOrder(np.zeros(p), np.zeros(p), np.zeros(q), np.zeros(2 + p), np.zeros(q if with_phi else 0))
     third_order.third_order_sums(record, model, predictor.record(rows), with_phi, h, out)
@@ -85,9 +85,9 @@ def third_order_sums(
             add_windows(z_phi, sizes, wiring.width, windows, z_phi_part)
 
     exact = leverages.start is None
-    sampled = None if exact else (leverages.start, leverages.rest, leverages.weight)
+    sampled = None if exact else (leverages.start, leverages.image, leverages.weight)
     slices = [cross_slices(wiring, leverages.pairs, windows) for windows in entry_windows]
-    task = third_order_part, rules, predictor, with_phi, leverages.known, sampled
+    task = third_order_part, rules, predictor, with_phi, leverages.exact, sampled
     each_in_order(fold, add, *task, per_shard=slices)
     return out
 
@@ -107,7 +107,7 @@ def cross_slices(wiring: BlockLayout, pairs: dict, windows: np.ndarray) -> np.nd
 
 
 def spread_part(
-    rows: NumberedRows, rules: RowLayout, predictor: LinearPredictor, with_phi, start, partner, along_x, along_z
+    rows: NumberedRows, rules: RowLayout, predictor: LinearPredictor, with_phi, start, image, along_x, along_z
 ) -> Any:
     """(nv, P) of one shard: see `third_order.sampled_spread`; a pure task."""
     nv, n_psi = start[0].shape[-1], along_x.shape[1]
@@ -118,7 +118,7 @@ def spread_part(
         predictor.record(rows),
         with_phi,
         local(rows, start, shape),
-        local(rows, partner, shape),
+        local(rows, image, shape),
         along_x,
         local(rows, along_z, (-1, n_psi)),
         out,

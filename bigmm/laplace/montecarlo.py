@@ -76,7 +76,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     """
     state, parameters = engine.at_mode(psi, True), engine.parameters
     leverages = state.factor.leverages()
-    assert leverages.start is not None and leverages.rest is not None
+    assert leverages.start is not None and leverages.image is not None
     t = len(leverages.spread)
     places = engine.roots.elements
     traces = [[2.0 * (sums[j] @ state.lams[j])[row, column] for j, row, column in places] for sums in leverages.spread]
@@ -88,7 +88,7 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
         )
     along_x, along_z = directions(engine, state, third)
     # The first t vectors are the probes. Those after them are common to all probes, and have no spread.
-    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.rest))
+    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.image))
     task = engine.rules, point, parameters.with_phi, start, others, along_x, along_z
     out = sum(engine.shards.map(spread_part, *task))
     engine.passes += 1 + parameters.with_phi
