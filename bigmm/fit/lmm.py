@@ -44,7 +44,7 @@ from bigmm.results.doubts import warned
 from bigmm.search.linear import solve_model
 from bigmm.search.options import SearchOptions, checked_seed, checked_tolerance
 from bigmm.search.residual import with_residual_advice
-from bigmm.shards.level_sums import LevelModel, level_model, sum_by_level
+from bigmm.shards.level_sums import ShardedModel, level_model, sum_by_level
 from bigmm.source import Source
 from bigmm.version import __version__
 
@@ -265,7 +265,7 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     return Ready(assembled, covariances, chosen, why, cross.rows_read, cross.dropped)
 
 
-def assembled_there(held: LevelModel, spec: DesignSpec, placement: LevelPlacement) -> Ready:
+def assembled_there(held: ShardedModel, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
     covariances, facts = covariances_for(spec.layout, placement.chain), held.facts
     return Ready(held.assembled, covariances, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)

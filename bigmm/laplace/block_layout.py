@@ -124,14 +124,14 @@ def ready_rows(shard: Shard, wiring: BlockLayout, groupings: list[int], places: 
     refs = np.empty((len(groupings), shard.rows), np.int32)
     for t, (g, place) in enumerate(zip(groupings, places, strict=True)):
         refs[t] = place[shard.refs[g]]
-    windows = np.array([_window(own) for own in refs], np.int64).reshape(-1, 2)
+    windows = np.array([_window(level_numbers) for level_numbers in refs], np.int64).reshape(-1, 2)
     entries = np.empty((len(wiring.pairs), shard.rows), np.int32)
     entry_windows = np.zeros((len(wiring.pairs), 2), np.int64)
     for number, (j, k) in enumerate(wiring.pairs):
         block = wiring.pattern.cross[j, k]
-        found = find_entries(block.indptr, block.indices, refs[j], refs[k])
-        entry_windows[number] = _window(found)
-        np.subtract(found, entry_windows[number, 0], out=entries[number], casting="unsafe")
+        entry_numbers = find_entries(block.indptr, block.indices, refs[j], refs[k])
+        entry_windows[number] = _window(entry_numbers)
+        np.subtract(entry_numbers, entry_windows[number, 0], out=entries[number], casting="unsafe")
     y = shard.y.astype(np.float32)
     y = y if np.array_equal(y, shard.y) else shard.y  # counts and zeros and ones take half
     return NumberedRows(shard.columns, y, shard.w, shard.offset, refs, entries, windows, entry_windows)
@@ -149,10 +149,10 @@ def find_entries(indptr, indices, rows, columns):
     """(n,) int64 the entry of the block-CSR at (rows, columns), all of which are there."""
     out = np.empty(len(rows), np.int64)
     for i in range(len(rows)):
-        low, high, wanted = indptr[rows[i]], indptr[rows[i] + 1] - 1, columns[i]
+        low, high, target = indptr[rows[i]], indptr[rows[i] + 1] - 1, columns[i]
         while low < high:
             middle = (low + high) >> 1
-            if indices[middle] < wanted:
+            if indices[middle] < target:
                 low = middle + 1
             else:
                 high = middle
@@ -182,7 +182,7 @@ class RowLayout:
 
 
 @dataclass(frozen=True, slots=True)
-class Predictor:
+class LinearPredictor:
     """A linear predictor X beta + Z effects: beta (p,), effects per term (q, k); phi, and which weights."""
 
     beta: np.ndarray
@@ -212,19 +212,19 @@ def gram_of(wiring: BlockLayout, diagonal, dense, cross, xy) -> Gram:
     terms = []
     for t, block in enumerate(wiring.pattern.terms):
         q, k = block.n_levels, block.width
-        at, at_dense = wiring.diagonal_start[t], dense_start[t]
+        first, first_dense = wiring.diagonal_start[t], dense_start[t]
         terms.append(
             replace(
                 block,
-                diagonal=diagonal[at : at + q * k * k].reshape(q, k, k),
-                dense=dense[at_dense : at_dense + q * k * m].reshape(q, k, m),
+                diagonal=diagonal[first : first + q * k * k].reshape(q, k, k),
+                dense=dense[first_dense : first_dense + q * k * m].reshape(q, k, m),
                 basis=np.eye(k),
             )
         )
     blocks = {}
-    for pair, at in zip(wiring.pairs, wiring.cross_start, strict=True):
+    for pair, first in zip(wiring.pairs, wiring.cross_start, strict=True):
         old = wiring.pattern.cross[pair]
-        blocks[pair] = CrossBlock(old.indptr, old.indices, cross[at : at + old.data.size].reshape(old.data.shape))
+        blocks[pair] = CrossBlock(old.indptr, old.indices, cross[first : first + old.data.size].reshape(old.data.shape))
     p = m - 1
     return replace(
         wiring.pattern,

@@ -15,7 +15,7 @@ from bigmm.blocks.exact.factor import NotPositiveDefiniteError
 from bigmm.blocks.gram import Gram
 from bigmm.execute import Sharded
 from bigmm.families import Family
-from bigmm.laplace.block_layout import BlockLayout, NumberedRows, Predictor, gram_of
+from bigmm.laplace.block_layout import BlockLayout, LinearPredictor, NumberedRows, gram_of
 from bigmm.laplace.leverages import third_order_sums
 from bigmm.laplace.objective import EnginePoint, ModeBlocks, Parameters, ProbedEngine
 from bigmm.laplace.working_sums import WorkingSums, working_part, working_sums
@@ -58,13 +58,17 @@ class AtMode:
 class CrossedLaplace:
     """The Laplace deviance as a function of psi; remembers the last mode as the next start.
 
-    held: `block_layout.NumberedRows`; observed: log|M| with observed weights; parameters.profile: beta comes from PIRLS
-    (nagq = 0), psi holds theta only.
+    Parameters
+    ----------
+    shards : each a `block_layout.NumberedRows`.
+    observed : whether log|M| has observed weights.
+    parameters : of psi. Where they are profiled, beta comes from PIRLS (nagq = 0), and psi holds theta only.
+    beta0 : (p,) start of PIRLS.
     """
 
     def __init__(
         self,
-        held: Sharded,
+        shards: Sharded,
         wiring: BlockLayout,
         family: Family,
         roots: RootElements,
@@ -74,11 +78,11 @@ class CrossedLaplace:
         beta0: np.ndarray,
         solver: WorkingSolver,
     ):
-        self.held, self.wiring, self.family, self.roots = held, wiring, family, roots
+        self.shards, self.wiring, self.family, self.roots = shards, wiring, family, roots
         self.parameters, self.observed, self.constant, self.solver = parameters, observed, constant, solver
         self.profile = parameters.profile
         self.rules = wiring.rules(family)
-        self.windows = held.map(entry_windows)
+        self.windows = shards.map(entry_windows)
         self.u = tuple(np.zeros((q, k)) for q, k in zip(wiring.n_levels, wiring.width, strict=True))
         self.lams: Terms | None = None
         self.beta = np.asarray(beta0, float)
@@ -97,8 +101,8 @@ class CrossedLaplace:
         """One look at all rows."""
         self.passes += 1
         m = (len(beta) if with_x else 0) + 1
-        task = working_part, self.rules, Predictor(beta, effects, phi, observed), with_x, self.solver.dtype
-        return working_sums(self.held.fold, self.wiring, m, self.solver.dtype, *task)
+        task = working_part, self.rules, LinearPredictor(beta, effects, phi, observed), with_x, self.solver.dtype
+        return working_sums(self.shards.fold, self.wiring, m, self.solver.dtype, *task)
 
     def gram(self, sums: WorkingSums) -> Gram:
         """The sums as blocks."""
@@ -240,9 +244,9 @@ class CrossedLaplace:
     def _gradient(self, state: AtMode, leverages: Leverages) -> tuple[np.ndarray, Terms]:
         """The gradient, and Z' times that of log|M| in the linear predictor."""
         parameters, score, u = self.parameters, state.sums.score, state.mode.u
-        point = Predictor(state.mode.beta, state.effects, state.phi, self.observed)
+        point = LinearPredictor(state.mode.beta, state.effects, state.phi, self.observed)
         third = third_order_sums(
-            self.held.fold, self.wiring, self.rules, self.windows, point, parameters.with_phi, leverages
+            self.shards.fold, self.wiring, self.rules, self.windows, point, parameters.with_phi, leverages
         )
         self.passes += 1
         gram = state.factor_o.structure.gram

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bigmm.laplace.block_layout import Predictor
+from bigmm.laplace.block_layout import LinearPredictor
 from bigmm.laplace.crossed import AtMode, CrossedLaplace
 from bigmm.laplace.leverages import ThirdOrder, spread_part, third_order_sums
 from bigmm.objective.factorization import Probing, Terms
@@ -70,18 +70,20 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
     standard error of log|M|)."""
     state, parameters = engine.at_mode(psi, True), engine.parameters
     leverages = state.factor.leverages()
-    assert leverages.start is not None and leverages.rest is not None
+    assert leverages.start is not None and leverages.image is not None
     t = len(leverages.spread)
     places = engine.roots.elements
     traces = [[2.0 * (sums[j] @ state.lams[j])[row, column] for j, row, column in places] for sums in leverages.spread]
-    point = Predictor(state.mode.beta, state.effects, state.phi, engine.observed)
+    point = LinearPredictor(state.mode.beta, state.effects, state.phi, engine.observed)
     third = None
     if parameters.with_phi:
-        third = third_order_sums(engine.held.fold, engine.wiring, engine.rules, engine.windows, point, True, leverages)
+        third = third_order_sums(
+            engine.shards.fold, engine.wiring, engine.rules, engine.windows, point, True, leverages
+        )
     along_x, along_z = directions(engine, state, third)
-    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.rest))
+    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.image))
     task = engine.rules, point, parameters.with_phi, start, others, along_x, along_z
-    out = sum(engine.held.map(spread_part, *task))
+    out = sum(engine.shards.map(spread_part, *task))
     engine.passes += 1 + parameters.with_phi
     n = parameters.n_beta
     out[:, n : n + parameters.n_theta] += np.array(traces).reshape(t, -1)

@@ -66,17 +66,17 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
     failures = 0
     for g in range(len(trees.first)):
         nodes = TreeNodes(trees.first[g], parent, model.depths)
-        own = LevelRows(columns, rows.y, rows.w, offset, indptr[leaves[g] : leaves[g + 1] + 1])
+        tree_rows = LevelRows(columns, rows.y, rows.w, offset, indptr[leaves[g] : leaves[g + 1] + 1])
         u_tree, inner = u[nodes.first[0] : nodes.first[-1]], leaves[g + 1] - leaves[g]
-        start, n = own.indptr[0], len(u_tree)
-        for i in range(start, own.indptr[-1]):
+        start, n = tree_rows.indptr[0], len(u_tree)
+        for i in range(start, tree_rows.indptr[-1]):
             eta = offset[i] if len(offset) else 0.0
             for j in range(p):
                 eta += beta[j] * column(columns, xc[j], i)
             by_row.eta0[i - start] = eta
         value, settled = -np.inf, False
         for attempt in range(2):  # from the start, then from zero
-            value, settled = newton(own, nodes, model, point, u_tree, by_row.eta0, factor, scratch)
+            value, settled = newton(tree_rows, nodes, model, point, u_tree, by_row.eta0, factor, scratch)
             if settled:
                 break
             if attempt == 0:
@@ -85,7 +85,7 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
             failures += 1
             continue
         spread(nodes, lam, u_tree, rhs)
-        at_mode(own, model, point.phi, by_row, scratch, gram, want_gradient)
+        at_mode(tree_rows, model, point.phi, by_row, scratch, gram, want_gradient)
         front[inner:n] = 0.0
         if want_gradient:
             dense[inner:n] = 0.0
@@ -101,7 +101,7 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
         projected[:] = 0.0
         invert(nodes, lam, factor, front, inverse, projected)
         rhs[:n] = 0.0
-        path_leverages(own, model.zc, inverse, by_row, rhs)
+        path_leverages(tree_rows, model.zc, inverse, by_row, rhs)
         if not model.same:  # the mode moves by the observed weights where these make a maximum
             front_o[inner:n] = 0.0
             if not np.isfinite(eliminate(nodes, lam, front_o, factor, no_dense, no_gram)):
@@ -111,7 +111,7 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
         solve_tree(nodes, lam, factor, rhs, x)
         gather(nodes, x, rhs)
         gather(nodes, u_tree, u_paths)
-        row_sums(Block(0, inner), own, model, point, u_paths, by_row, gradients)
+        row_sums(Block(0, inner), tree_rows, model, point, u_paths, by_row, gradients)
         gradients.pull[inner:n] = 0.0
         sums_on_paths(nodes, gradients.pull)
         for leaf in range(inner):

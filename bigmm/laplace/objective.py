@@ -85,7 +85,7 @@ class ModeBlocks:
 
     Attributes
     ----------
-    kept : per term (q,) numbers of the levels that have rows; None where the engine has no other levels.
+    levels : per term (q,) numbers of the levels that have rows; None where the engine has no other levels.
     diagonal : per term (q, k, k) Z'WZ.
     dense : per term (q, k, p + 1) Z'W[X y*].
     cross : {(j, k): Z_j'W Z_k}, as in `Gram`.
@@ -95,7 +95,7 @@ class ModeBlocks:
     ll : log-likelihood of the rows given the modes, without constants.
     """
 
-    kept: tuple[np.ndarray, ...] | None
+    levels: tuple[np.ndarray, ...] | None
     diagonal: tuple[np.ndarray, ...]
     dense: tuple[np.ndarray, ...]
     cross: dict[tuple[int, int], CrossBlock]

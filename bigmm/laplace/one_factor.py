@@ -74,7 +74,6 @@ class SingleFactor:
         )
         self.u = np.zeros((int(edges[-1]), len(self.zc)))
         self.passes = 0
-        self._last: tuple[bytes, float] | None = None
 
     def _run(self, psi: np.ndarray, want_gradient: bool) -> tuple[np.ndarray, np.ndarray]:
         beta, theta, phi = self.parameters.split(psi)
@@ -107,10 +106,10 @@ class SingleFactor:
         modes = [self.u[a:b] for a, b in zip(self.edges[:-1], self.edges[1:], strict=True)]
         task = working_blocks, self.xc, self.zc, self.family, point.beta, point.lams[0], point.phi, observed
         parts = self.map_shards(*task, per_shard=modes)
-        kept = np.flatnonzero(np.concatenate([part[4] for part in parts]))
-        diagonal, dense = (np.concatenate([part[i] for part in parts])[kept] for i in (0, 1))
+        level_numbers = np.flatnonzero(np.concatenate([part[4] for part in parts]))
+        diagonal, dense = (np.concatenate([part[i] for part in parts])[level_numbers] for i in (0, 1))
         xy, ll = sum(part[2] for part in parts), sum(part[3] for part in parts)
-        return ModeBlocks((kept,), (diagonal,), (dense,), {}, xy, point.beta, (self.u[kept],), ll)
+        return ModeBlocks((level_numbers,), (diagonal,), (dense,), {}, xy, point.beta, (self.u[level_numbers],), ll)
 
 
 def working_blocks(shard: Shard, u, xc, zc, family: Family, beta, lam, phi, observed: bool) -> tuple:

@@ -49,7 +49,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class ScoringSums:
     """Sums over rows of one step of iteratively reweighted least squares.
 
     Attributes
@@ -67,8 +67,8 @@ class Sums:
     def ll(self) -> float:
         return float(self.totals[0])
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(self.xwx + other.xwx, self.xwz + other.xwz, self.totals + other.totals)
+    def __add__(self, other: ScoringSums) -> ScoringSums:
+        return ScoringSums(self.xwx + other.xwx, self.xwz + other.xwz, self.totals + other.totals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +108,15 @@ def _blocks(shard: Shard, xc: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, betas: tuple[np.ndarray, ...], phi: float) -> tuple:
-    """`Sums` at every beta (p,); a pure task."""
+    """`ScoringSums` at every beta (p,); a pure task."""
     out = [_empty(len(xc)) for _ in betas]
     for x, y, w, offset in _blocks(shard, xc):
         out = [sums + _sums_of(family, x, y, w, offset, x @ beta + offset, phi) for sums, beta in zip(out, betas)]
     return tuple(out)
 
 
-def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[Sums, Level]:
-    """`Sums` at the family's starting means, and the sums for one mean of all rows; a pure task."""
+def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[ScoringSums, Level]:
+    """`ScoringSums` at the family's starting means, and the sums for one mean of all rows; a pure task."""
     p = len(xc)
     sums, level = _empty(p), Level(np.zeros((p, p)), np.zeros(p), np.zeros(p), 0.0, 0.0)
     for x, y, w, offset in _blocks(shard, xc):
@@ -126,11 +126,11 @@ def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[Sums, Leve
     return sums, level
 
 
-def _empty(p: int) -> Sums:
-    return Sums(np.zeros((p, p)), np.zeros(p), np.zeros(5))
+def _empty(p: int) -> ScoringSums:
+    return ScoringSums(np.zeros((p, p)), np.zeros(p), np.zeros(5))
 
 
-def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> Sums:
+def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> ScoringSums:
     ll, d1, weight = columnwise.score_full(family, y, w, eta, phi)[:3]
     mu = columnwise.mean(family, eta)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # means at the edge have no variance
@@ -138,7 +138,7 @@ def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> Sums:
         pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
         moments = family.distribution.moments(y, mu)
         totals = np.array([ll.sum(), pearson, *moments, np.abs(eta).sum()])
-        return Sums(x.T @ (weight[:, None] * x), x.T @ (weight * (eta - offset) + d1), totals)
+        return ScoringSums(x.T @ (weight[:, None] * x), x.T @ (weight * (eta - offset) + d1), totals)
 
 
 def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, rows: int) -> Start:
@@ -153,7 +153,7 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
     shaped = family.distribution.dispersion == "shape"
     phi = _dispersion(family, first.totals, rows - len(xc)) if shaped else 1.0
 
-    def sums_at(*betas: np.ndarray) -> list[Sums]:
+    def sums_at(*betas: np.ndarray) -> list[ScoringSums]:
         return [_added(list(parts)) for parts in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
 
     candidates = (_least_squares(first.xwx, first.xwz), _constant(family, level))

@@ -43,6 +43,7 @@ def average_information(
     score: Z'W residual per term (q, k).
     """
     gram, nt = structure.gram, len(changes)
+    # f_i = Z g_i has a number per row and is never formed: f'Wf = g'A_ZZ g, and the rest goes through A as well.
     directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
     for i, (j, change) in enumerate(changes):
         directions[j][:, :, i] = score[j] @ change
@@ -52,7 +53,9 @@ def average_information(
     total = np.zeros((nt, nt))
     for j, t in enumerate(gram.terms):
         if t.penalized:
+            # Fixed factors have no variance, so their part of every g_i is zero.
             flat = directions[j].reshape(-1, nt)
             rhs_x += tall_product(t.dense.reshape(-1, n_dense + 1), flat)[:-1]
             total += tall_product(flat, image[j].reshape(-1, nt))
+    # f'Pf is f'Wf less what Z Lambda and X explain of f.
     return np.asarray(total - quadratic(image, rhs_x))

@@ -32,8 +32,14 @@ UNKNOWN_ROWS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class RowSizes:
-    """rows: their number, a guess where the source does not tell; weighted, with_offset: whether they have a weight and
-    an offset; row_bytes: bytes of one row in a shard."""
+    """Number and size of the rows.
+
+    Attributes
+    ----------
+    rows : their number, a guess where the source does not tell.
+    weighted, with_offset : whether a row has a weight and an offset.
+    row_bytes : bytes of one row in a shard.
+    """
 
     rows: int
     weighted: bool
@@ -42,6 +48,7 @@ class RowSizes:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all rows."""
         return self.rows * self.row_bytes
 
 
@@ -71,8 +78,15 @@ def enough_trees(rows: int, bytes_per_row: int, n_roots: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the rows of a generalized model are rows. nbytes: of all; in_files: whether they go through and stay in
-    temporary files; resident: bytes of the rows in this process, none where a cluster or files have them."""
+    """Where the rows of a generalized model are stored.
+
+    Attributes
+    ----------
+    n_shards : number of shards.
+    nbytes : bytes of all rows.
+    in_files : whether the rows go through temporary files and stay there.
+    resident : bytes of the rows in this process, 0 where a cluster or files have them.
+    """
 
     n_shards: int
     nbytes: int

@@ -11,9 +11,9 @@ import pyarrow as pa
 from bigmm.design.layout import DesignChunk
 from bigmm.families import Family
 from bigmm.results.draws import standard_normal
+from bigmm.results.new_effects import NewEffects
 from bigmm.results.predictor import ALL, Parts, Predictor, Variance, encode, parts_of_chunk, parts_of_table
 from bigmm.results.scale import mean, mean_slope
-from bigmm.results.unseen import NewEffects
 
 ERROR = "_mcse"
 """Ending of the columns that hold the Monte Carlo standard error of an estimated one."""

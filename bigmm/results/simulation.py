@@ -10,9 +10,9 @@ from bigmm.arguments import true_or_false
 from bigmm.errors import UsageError
 from bigmm.results.draws import check_seed, standard_normal
 from bigmm.results.fitted import FittedModel
+from bigmm.results.new_effects import new_effects
 from bigmm.results.predictor import check_new_levels, predictor
 from bigmm.results.rows import Noise, Simulate
-from bigmm.results.unseen import new_effects
 
 
 def drawn_modes(fitted: FittedModel, number: int, seed: int, replicate: int) -> np.ndarray:

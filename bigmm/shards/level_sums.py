@@ -37,7 +37,7 @@ Sum = Callable[[Sequence[DesignChunk]], NestedSums]
 
 
 @dataclass(frozen=True, slots=True)
-class LevelModel:
+class ShardedModel:
     """The solver that asks the shards, the fixed part of the model, and the facts that all rows tell."""
 
     solver: ShardedSolver
@@ -46,9 +46,17 @@ class LevelModel:
 
 
 @dataclass(frozen=True, slots=True)
-class LevelSums:
-    """Sums per level in shards, and what is known of all rows; layout: without labels; chain: as in `sum_by_level`;
-    shift: what the columns are summed about."""
+class ShardedSums:
+    """Sums per level in shards, and the facts of all rows.
+
+    Attributes
+    ----------
+    shards : each a `NestedSums`.
+    layout : without labels.
+    chain : as in `sum_by_level`.
+    shift : what the columns are summed about.
+    facts : sums over all rows.
+    """
 
     shards: Sharded
     layout: Layout
@@ -67,7 +75,7 @@ class LevelSums:
 
 def sum_by_level(
     source: Source, spec: DesignSpec, chain: Sequence[int], head: DesignChunk, workers: Executor, how: Settings
-) -> LevelSums:
+) -> ShardedSums:
     """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next; head: the first rows.
 
     Raises MemoryLimitError, and OutputError when the disk is full.
@@ -81,7 +89,7 @@ def sum_by_level(
             source, spec, _recipe(source, spec, layout, chain, head, workers, how, total), workers, how.progress
         )
         facts = shards.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
-        sums = LevelSums(shards, layout, tuple(chain), shift, facts)
+        sums = ShardedSums(shards, layout, tuple(chain), shift, facts)
         better = next_shift(layout, head, sums.products) if more else None
         if better is None:
             return sums
@@ -89,7 +97,7 @@ def sum_by_level(
         shift, more = better, more - 1
 
 
-def level_model(sums: LevelSums, how: Settings) -> LevelModel:
+def level_model(sums: ShardedSums, how: Settings) -> ShardedModel:
     """The model of the sums. Raises DataError for what cannot be identified."""
     layout, chain, facts = sums.layout, sums.chain, sums.facts
     assembled, columns = _fixed_part(sums)
@@ -100,7 +108,7 @@ def level_model(sums: LevelSums, how: Settings) -> LevelModel:
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     level_numbers = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
     assembled = replace(assembled, gram=columns.fixed_part_gram, kept=level_numbers)
-    return LevelModel(ShardedSolver(levels), assembled, facts)
+    return ShardedModel(ShardedSolver(levels), assembled, facts)
 
 
 def without_labels(layout: Layout) -> Layout:
@@ -153,7 +161,7 @@ class SumFiles(ShardFiles):
         return moved(self.total(pieces), file)
 
 
-def _fixed_part(sums: LevelSums) -> tuple[Assembled, ChainColumns]:
+def _fixed_part(sums: ShardedSums) -> tuple[Assembled, ChainColumns]:
     """Which columns of X are kept, and the Gram without levels."""
     layout, chain, shift = sums.layout, sums.chain, sums.shift
     assembled = assemble(sums.products, replace(layout, terms=()))
