@@ -57,6 +57,7 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     active = np.zeros(len(rank.kept), bool)
     active[fixed.order] = rank.kept
     dense = fixed.dense[active[: len(fixed.dense)]]
+    # y is the last column of the sums, behind any copies.
     picked = np.append(dense, len(cross.shift) - 1)
     basis, one, response_mix = x_basis(cross.shift, layout, fixed)
     y_shift = float(cross.shift.numbers[-1])
@@ -95,6 +96,7 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
     check_size(cross, layout)
     y = len(cross.shift) - 1
     spread = response_squares(cross)
+    # Stored values leave 1e-30 of their squares where y is constant, sums about a shift 1e-14 of theirs.
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
         check_weights(cross, 0.0)
         mean = float(cross.gram[0] @ cross.shift.back[:, y]) / cross.gram[0, 0]
@@ -165,6 +167,7 @@ def _of_levels(block: CrossBlock, rows: np.ndarray, columns: np.ndarray, q_k: in
     """The block without the levels that have no rows; rows, columns: the numbers of those that have."""
     indptr, indices = block.indptr, block.indices
     if len(rows) < len(indptr) - 1:
+        # A level without rows has no entries, so its pointer goes and no entry with it.
         indptr = np.append(indptr[rows], indptr[-1])
     if len(columns) < q_k:
         place = np.zeros(q_k, np.int32)

@@ -22,6 +22,7 @@ ROUNDING_SQUARED = 1e-30
 def response_squares(cross: CrossProducts) -> float:
     """Weighted sum of squares of the response (less any offset) about its weighted mean."""
     response = (np.eye(len(cross.shift)) + cross.shift.mix)[:, [-1]]
+    # Column 0 of v is the constant: through it the weighted mean comes off.
     response[0] -= cross.gram[0] @ response / cross.gram[0, 0]
     return float(squares_of(cross.gram, response)[0])
 

@@ -39,6 +39,7 @@ class MatrixShift:
         """Shift the rows of [X y] (n, p + 1) in place."""
         if self.shift.any():
             xy -= np.outer(xy[:, :-1] @ self.one, self.shift)
+        # In the order of columns: what is taken off is a combination of earlier columns that are final.
         for column in np.flatnonzero(self.mix.any(axis=0)):
             xy[:, column] -= xy @ self.mix[:, column]
 
@@ -187,6 +188,7 @@ def _weights(partition: MatrixPartition) -> np.ndarray | None:
 def _refuse_nonfinite(partition: MatrixPartition, name: str, values: Any) -> None:
     """Raise DataError with the first position (row, and column of a matrix, counted from 0) of a NaN or infinity."""
     data = values.data if is_sparse(values) else values
+    # A sum is infinite for large finite numbers too, so the slow test has the last word.
     if np.isfinite(data.sum()) or np.isfinite(data).all():
         return
     entry = int(np.argmax(~np.isfinite(data)))

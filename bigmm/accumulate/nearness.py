@@ -50,12 +50,14 @@ def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOf
             dependent[number] = True
             continue
         remainder, coefficients = values[:, number].copy(), np.zeros(len(base))
+        # Twice is enough: the second step takes off what rounding has left of the first one's columns.
         for _ in range(2):
             step = solve_triangular(r, q.T @ remainder) if len(base) else coefficients
             coefficients, remainder = coefficients + step, remainder - values[:, np.array(base, int)] @ step
         residual[number] = float(remainder @ remainder) / sizes[number] if sizes[number] > 0.0 else 1.0
         if residual[number] < MIX and (may[number] or residual[number] > NOTHING):
             weights[number] = dict(zip(base, coefficients, strict=True))
+            # Later columns meet the residual, since the sums have the column less what is taken off.
             values[:, number] = remainder
         dependent[number] = residual[number] <= NOTHING
         if not dependent[number]:

@@ -94,9 +94,11 @@ def moments_from(cross: CrossProducts) -> Moments:
     """Of all rows, from their sums."""
     back, n = cross.shift.back, cross.gram[0, 0]
     mean = cross.gram[0] / n
+    # The difference cancels where a column is far from its shift. To choose a better shift a few digits are enough.
     centred = cross.gram / n - np.outer(mean, mean)
     keep = np.append(np.arange(len(mean) - 1 - len(cross.shift.copies)), len(mean) - 1)
     deviations = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", back, centred, back), 0.0))
+    # x^2 = x for zeros and ones alone, so both sums are equal, bit for bit.
     binary = (np.diagonal(cross.gram) == cross.gram[0]) & (cross.shift.numbers == 0.0)
     return Moments((mean @ back)[keep], deviations[keep], binary[keep])
 
@@ -124,6 +126,7 @@ def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift
     if distant.any():
         again = first_shift(layout, head, moments_from(cross))
         moved = np.abs(again.numbers[[*base[:-1], -1]] - shift.numbers[base])
+        # A column that cannot be moved is as distant after another pass: a pass is taken only where the shift changes.
         if np.any(distant & (moved > 0.5 * np.abs(mean[base]))):
             return again
     return _mixed_more(layout, head, cross)
@@ -187,6 +190,7 @@ def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndar
         origin[:, column] = 0.0
         for margin, weight in margins.items():
             origin[margin, column] = weight
+    # Margins come before what contains them, as `Shift.products` promises.
     products = tuple((column, parts[column]) for column in sorted(expanded, key=lambda c: len(parts[c])))
     return replace(shift, origin=origin, products=products)
 
@@ -216,6 +220,7 @@ def _expand(
 
 
 def _is_product(head: DesignChunk, column: int, factors: Iterable[int]) -> bool:
+    # A colon in a name proves nothing: the values of the head must be the product.
     value = np.prod([head.columns[c - 1] for c in factors], axis=0)
     return bool(np.all(np.abs(head.columns[column - 1] - value) <= 1e-15 * np.abs(value)))
 
@@ -227,6 +232,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     columns = [column for column in dict.fromkeys(sequence) if column >= 0]
     if head.rows <= len(columns) + 2 or not columns:  # too few to tell
         return shift, False
+    # Rows from all of the head: those at its start may all be of one group.
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]
     original = values + shift.plain[[*columns, m - 1]]
@@ -310,6 +316,7 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     places = np.append(np.arange(m - 1), m - 1 + more)
     wider, mix = np.zeros((m + more, m + more)), np.zeros((m + more, m + more))
     wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
+    # Copies stand behind the layout's columns; y stays the last.
     wider[0, m - 1 : -1] = [number for _, number in copies]
     order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
     for column, others, weights_of in mixed:
@@ -352,6 +359,7 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     diagonal = np.diagonal(factors_of)
     if not np.all(diagonal <= LARGEST):  # `overflow` says so
         return None
+    # Lengths of one: the limits below are shares of a column's own squares, whatever its unit.
     scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
     factors_of, original = factors_of / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
     residual = pivots(factors_of)
@@ -365,11 +373,13 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     base: list[int] = []
     for number, column in enumerate(columns):
         if close[number] and base:
+            # Least squares and no solve, because the columns of the base may be close to each other.
             weights = np.linalg.lstsq(factors_of[np.ix_(base, base)], factors_of[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []
         elif residual[number] > MIX * RETAKE:
             base.append(number)
+    # With v = v_new (I + more) and u = v (I + C) the new C follows from u = v_new (I + more)(I + C).
     mix = (np.eye(m) + more) @ (np.eye(m) + shift.mix) - np.eye(m)
     place = {column: number for number, column in enumerate(columns)}
     changed = replace(shift, mix=mix, order=tuple(sorted(order, key=lambda column: place[column])))

@@ -45,6 +45,7 @@ def sequential_rank(
     limit = np.maximum(np.maximum(tolerance * spread, _ROUNDING * np.diagonal(gram)), floor)
     for start in range(0, p, _PANEL):
         stop = min(start + _PANEL, p)
+        # All earlier panels at once, which is one product for BLAS.
         panel = gram[start:, start:stop] - factor[start:, :start] @ factor[start:stop, :start].T
         for j in range(start, stop):
             column = panel[j - start :, j - start] - factor[j:, start:j] @ factor[j, start:j]

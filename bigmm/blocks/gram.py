@@ -29,6 +29,7 @@ class TermBlock:
     basis: np.ndarray
     penalized: bool = True
     contrast: np.ndarray | None = None
+    # It multiplies log|D| and its derivative alone: the rows of `dense` already hold the second moments of all levels.
     multiplicity: np.ndarray | None = None
 
     @property
@@ -67,6 +68,7 @@ class Gram:
     """
 
     terms: tuple[TermBlock, ...]
+    # Every pair is there, also one without common rows: its block then has no entries.
     cross: dict[tuple[int, int], CrossBlock]
     xy: np.ndarray
     n: int

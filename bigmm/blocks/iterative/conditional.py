@@ -60,6 +60,7 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
         fixed = np.zeros((len(mine[0]), n_dense)) if x is None else x[part]
         swept = sweep_rows(whole, operator.stages, fixed, mine, tuple(a[part] for a in z))
         right = operator.normalised(swept.tail)
+        # r S_hat^-1 r' = r (I + (S_hat^-1 - I)) r': the norm needs no estimate here, since the solve is exact.
         inner = conjugate_gradients(operator, right, ROW_TOLERANCE).x
         value = swept.total + np.einsum("rn,rn->n", right, inner)
         if x is not None and n_dense:
@@ -109,6 +110,7 @@ class RowEstimator:
         lams = self.factor.lams
         prior = sum(((a @ lam) ** 2).sum(axis=1) for (_, a), lam in zip(fixed_columns, lams, strict=True))
         value, error = self._combined(chain + norm, start * remainder_vectors)
+        # The chain alone is a lower bound, the prior an upper one; an estimate may leave both.
         value = np.clip(value, chain, prior)
         if x is not None and self.factor.n_dense:
             d = x - sum(np.einsum("nk,nkp->np", a, e[r]) for (r, a), e in zip(fixed_columns, self.fixed, strict=True))
@@ -117,6 +119,7 @@ class RowEstimator:
 
     def _combined(self, exact: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Exact part (...,), products (..., t + d) of the probes, then of the basis."""
+        # Products may be float32; mean and spread are taken in float64.
         index = products[..., : self.probes].astype(float)
         value = exact + products[..., self.probes :].sum(axis=-1) + index.mean(axis=-1)
         return value, index.std(axis=-1, ddof=1) / np.sqrt(self.probes)
@@ -158,6 +161,7 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
     for lo in range(0, shape, columns):
         part = slice(lo, lo + columns)
         mine = np.ascontiguousarray(start[:, part])
+        # S_hat z comes with the first iteration: that term of the Neumann series costs no product.
         solved = conjugate_gradients(operator, mine, factor.precision.probe_tolerance)
         remainder_vectors = solved.x - mine
         raw_remainder[:, part] = operator.raw(remainder_vectors - mine + solved.image)
@@ -193,6 +197,7 @@ def chain_and_norm(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.nda
     stage, part, n = whole.stages[0], operator.stages[0], len(refs[0])
     level = refs[stage.term]
     w = np.einsum("nab,nb->na", part.h[np.maximum(level, 0)], z[stage.term])
+    # A level of -1 has read level 0 above, which does not count.
     w[level < 0] = 0.0
     places = whole.tail
     first = np.array([t.offset for t in places])

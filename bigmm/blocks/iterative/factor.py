@@ -55,6 +55,7 @@ class IterativeFactor:
     vv: np.ndarray
     columns: int
     precision: Precision
+    # A list in a frozen record, filled once: what it holds is a function of the other fields.
     cache: list[Fixed]
 
     @property
@@ -115,6 +116,7 @@ def _with_tail(factor: IterativeFactor, tail: np.ndarray, tolerance: float | Non
     """(the columns' part, S_hat^-1 tail): where the first is not known yet, in one block of right-hand sides."""
     if factor.cache:
         return factor.cache[0], _solved(factor, tail, tolerance)[0]
+    # One block of right-hand sides: an iteration reads the matrix once, however many columns there are.
     dense, c = _dense_rows(factor), factor.columns
     both, iterations = _solved(factor, np.concatenate([dense, tail], axis=1), tolerance)
     solved = np.ascontiguousarray(both[:, :c])
@@ -138,6 +140,7 @@ def _solved(factor: IterativeFactor, rhs: np.ndarray, tolerance: float | None) -
     kind, usual = factor.precision.data, factor.precision.tolerance
     rhs = rhs.astype(kind, copy=False)
     solved = conjugate_gradients(factor.operator, rhs, usual if tolerance is None else tolerance)
+    # Iterations run in the type of the data; what is made of their results is float64.
     return solved.x.astype(np.float64, copy=False), solved.iterations
 
 
@@ -194,4 +197,5 @@ def quadratic(
     fixed_columns, inner = _with_tail(factor, tail, tolerance)
     half = np.linalg.solve(fixed_columns.root[:n, :n], swept.fixed - fixed_columns.dense[:, :n].T @ inner)
     total = swept.total + tail.T @ inner + half.T @ half
+    # tail'inner is symmetric up to the tolerance of the solve only.
     return 0.5 * (total + total.T)

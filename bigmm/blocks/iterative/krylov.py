@@ -82,6 +82,8 @@ class TailOperator:
 
         for chain in self.chains:
             for t, share in zip(chain.places, chain.taken, strict=True):
+                # S - P vanishes on P's blocks: what `through_levels` takes off there comes back here.
+                # One type for both operands, or another kernel would be compiled.
                 share = share.astype(x.dtype, copy=False)
                 run(solve_kernels.multiply_own, t.n_levels, GRAIN, share, view(raw, t), view(image, t))
         for j, k, block in self.couplings:
@@ -148,14 +150,17 @@ def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: floa
         if not active.any():
             break
         ap = operator.apply(p)
+        # The first direction is the right-hand side itself, so this product is S_hat rhs.
         if iteration == 0:
             image = ap
         curvature = _dots(p, ap)
         if np.any(curvature[active] <= 0):
             raise NotPositiveDefiniteError("conjugate gradients met a direction without positive curvature")
+        # Columns of zeros have curvature 0: dividing by 1 avoids 0 / 0. A column at rest takes a step of 0.
         alpha = np.where(active, rho / np.where(active, curvature, 1.0), 0.0).astype(rhs.dtype)
         new = sum(run(kernels.cg_update, len(x), ROWS * 8, alpha, p, ap, x, r))
         beta = np.where(active, new / np.where(active, rho, 1.0), 0.0).astype(rhs.dtype)
+        # NaN marks steps after a column has come to rest; `lanczos_quadrature` counts the others.
         alphas.append(np.where(active, alpha, np.nan))
         betas.append(np.where(active, beta, np.nan))
         rho = np.where(active, new, rho)
@@ -173,6 +178,7 @@ def padded(rhs: np.ndarray) -> np.ndarray:
     """A copy of rhs (r, nv) with columns of zeros to a multiple of what `coupling_kernels` handles at once."""
     r, nv = rhs.shape
     step = coupling_kernels.MIDDLE if nv > coupling_kernels.MIDDLE // 2 else coupling_kernels.NARROW
+    # Columns of zeros are at rest from the start, and rows are then whole vectors of the kernels.
     out = np.zeros((r, -(-nv // step) * step), rhs.dtype)
     out[:, :nv] = rhs
     return out
@@ -196,9 +202,11 @@ def lanczos_quadrature(solved: Solved, norms: np.ndarray, function) -> np.ndarra
         if not steps:
             continue
         alpha, beta = alpha[:steps].astype(float), solved.beta[:steps, column].astype(float)
+        # Lanczos' tridiagonal from the coefficients of conjugate gradients (docs/theory/iterative.md, Log-determinant).
         diagonal = 1.0 / alpha
         diagonal[1:] += beta[:-1] / alpha[:-1]
         off = np.sqrt(np.maximum(beta[:-1], 0.0)) / alpha[:-1]
+        # Below, values are kept positive: rounding can push one under zero, where f has no value.
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
         out[column] = norms[column] * float(vectors[0] ** 2 @ function(np.maximum(values, 1e-300)))
     return out

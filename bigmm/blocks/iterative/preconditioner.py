@@ -46,6 +46,7 @@ class ChainFactor:
         if len(stages) == 1:
             run(krylov_kernels.block_multiply, len(source[0]), GRAIN, stages[0].h, True, source[0], targets[0])
             return
+        # The chain is a model of its own, whose tail is empty.
         none = np.empty((0, x.shape[1]), x.dtype)
         for target, result in zip(targets, back_substitute(self.factor.structure, stages, none, source), strict=True):
             target[:] = result
@@ -53,6 +54,7 @@ class ChainFactor:
     def to_normalised(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = L^-1 Lambda'x in the chain's rows; both (r, nv)."""
         below, targets = self._views(x), self._views(out)
+        # Nothing is subtracted from the finest term, whose rows may stay views of the caller's.
         below[1:] = [rhs.copy() for rhs in below[1:]]
         structure = self.factor.structure
         for number, (stage, part) in enumerate(zip(structure.stages, self.factor.stages, strict=True)):
@@ -131,6 +133,7 @@ def _with_numbers(chain: TailChain, diagonals: list[np.ndarray], pairs: Pairs) -
         rows = [np.zeros((t.n_levels, 0, t.width))]
         for above in chain.places[number + 1 :]:
             block = pairs.get((t.term, above.term))
+            # Zeros where P has no block: the pattern stays the tree's, so that one analysis serves.
             missing = np.zeros((t.n_levels, above.width, t.width))
             rows.append(missing if block is None else block.transpose(0, 2, 1))
         data = np.ascontiguousarray(np.concatenate(rows, axis=1).reshape(-1, t.width))
@@ -171,5 +174,6 @@ def _flat_tree(chain: ChainFactor) -> FlatTree:
         np.array(above),
         np.cumsum([0, *(len(stage.columns) for stage in alone.stages)]),
         column[np.concatenate([stage.columns for stage in alone.stages])],
+        # All terms in one array of one width: a kernel that took them one by one would be compiled for each depth.
         np.concatenate([np.pad(part.f, [(0, 0), (0, widest - part.f.shape[1])]) for part in parts]),
     )

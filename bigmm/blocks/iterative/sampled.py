@@ -50,6 +50,7 @@ def sample(factor: IterativeFactor, probes: Probes) -> SampledFactor:
     """Solve for probes and basis; raises NotPositiveDefiniteError."""
     start = _side_by_side(factor, probes)
     solved = conjugate_gradients(factor.operator, start, factor.precision.probe_tolerance)
+    # A factor becomes its subclass, which `dataclasses.replace` cannot do.
     fixed = {index.name: getattr(factor, index.name) for index in fields(IterativeFactor)}
     logdet_each = _logdet_each(factor, start, solved, probes.vectors.shape[1])
     return SampledFactor(**fixed, probes=probes, solved=solved, logdet_each=logdet_each)
@@ -72,6 +73,7 @@ def _side_by_side(factor: IterativeFactor, probes: Probes) -> np.ndarray:
 def _logdet_each(factor: IterativeFactor, start: np.ndarray, solved: Solved, t: int) -> np.ndarray:
     norms = np.einsum("rv,rv->v", start, start, dtype=np.float64)
     values = lanczos_quadrature(solved, norms, first_moment_free)
+    # The basis is exact, so each probe's value has the whole of it; only probes spread.
     return factor.logdet + values[:t] + values[t:].sum()
 
 

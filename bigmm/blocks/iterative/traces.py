@@ -88,6 +88,7 @@ def summed_covariances(factor: SampledFactor, with_fixed: bool) -> EstimatedCova
     extra, n = [], factor.n_dense
     root = np.linalg.inv(fixed_part(factor).root[:n, :n])
     for e in fixed_effects_of_levels(factor):
+        # root'root = (X'V^-1X)^-1, so this adds what REML has beyond ML.
         moved = e @ root.T
         extra.append(np.einsum("lav,lbv->ab", moved, moved))
     return EstimatedCovariances(
@@ -109,6 +110,7 @@ def _identity_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.
     structure, operator = factor.structure, factor.operator
     (stage,), (part,) = structure.stages, factor.stages
     exact_blocks: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
+    # share is aliased on purpose: `identity_blocks` adds the part of each tail term to it.
     exact_blocks[stage.term] = share = part.h.transpose(0, 2, 1) @ part.h
     pairs: Pairs = {}
     rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
@@ -116,6 +118,7 @@ def _identity_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.
     for place in structure.tail:
         exact_blocks[place.term] = product = own_blocks[place.term]
         block = structure.gram.cross[stage.term, place.term] if with_pairs else None
+        # Without pairs the kernel reads these places and writes nothing there.
         first = np.zeros(stage.n_levels, np.int64) if block is None else block.indptr
         cross = np.empty((0 if block is None else len(block.indices), stage.width, place.width), part.f.dtype)
         columns = TermColumns(place.offset, place.stop, place.width)
@@ -142,6 +145,7 @@ def _chain_factor(factor: IterativeFactor) -> Factor:
     for stage, alone, part in zip(factor.structure.stages, chain.stages, factor.stages, strict=True):
         index = len(alone.columns) // max(stage.n_levels, 1)
         block = (stage.indptr[:-1, None] + np.arange(index)).ravel()
+        # `selected_inverse` is compiled for float64, rows may be float32.
         data, f = (np.asarray(x[block], np.float64) for x in (part.data, part.f))
         stages.append(StageFactor(part.diagonal, part.dense, data, part.h, f, part.v))
     lams = tuple(factor.lams[stage.term] for stage in factor.structure.stages)
