@@ -133,4 +133,4 @@ def _chosen(fitted: FittedModel, levels: Mapping[str, Sequence[Any]]) -> dict[st
 
 def n_groups(fitted: FittedModel) -> dict[str, int]:
     """{grouping: number of levels that have rows}."""
-    return {j.name: len(fitted.assembled.kept[n]) for n, j in random_joints(fitted)}
+    return {j.name: len(fitted.assembled.level_numbers[n]) for n, j in random_joints(fitted)}

@@ -132,7 +132,7 @@ class FittedModel(Estimated):
 
     def kept_levels(self, number: int) -> np.ndarray:
         """(q,) level numbers (into the grouping's labels) of joint term `number`: those that have rows."""
-        return np.asarray(self.assembled.kept[number])
+        return np.asarray(self.assembled.level_numbers[number])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -69,7 +69,9 @@ def save_fit(fitted: FittedModel, path: str | os.PathLike[str], overwrite: bool)
     with whole_directory(path, overwrite=overwrite) as folder:
         # The whole Gram, even where workers hold parts of it: a saved fit has no cluster.
         arrays, scalars = gram_parts(fitted.criterion.whole_gram)
-        arrays |= {f"kept/{number}": np.asarray(numbers) for number, numbers in enumerate(fitted.assembled.kept)}
+        arrays |= {
+            f"kept/{number}": np.asarray(numbers) for number, numbers in enumerate(fitted.assembled.level_numbers)
+        }
         meta, learned = fitted.spec.to_dict()
         arrays |= {f"{SPEC}{name}": values for name, values in learned.items()}
         more, small = KINDS[fitted.kind].parts(fitted)
