@@ -12,7 +12,7 @@ import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
-from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, mixture_of
 from bigmm.accumulate.overflow import LARGEST, check_weights, fits
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
@@ -199,7 +199,10 @@ def _expand(
     column: int, parts: Mapping[int, tuple[int, ...]], by_parts: Mapping[frozenset, int], numbers: np.ndarray,
     head: DesignChunk, layout: Layout, expanded: dict[int, dict[int, float]],
 ) -> bool:  # fmt: skip
-    """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
+    """Add to `expanded` the margins that come back with a product of shifted factors, {margin: weight}, 0 the constant.
+
+    Returns whether all of them are in X.
+    """
     if column in expanded:
         return True
     factors_of, margins = parts[column], {}
@@ -247,9 +250,9 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     if not few.any():
         return shift, bool(np.any(residual[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
-    mixture = taken_off(values, sizes, ~np.array(binary))
+    mixture = mixture_of(values, sizes, ~np.array(binary))
     for number, weights in mixture.weights.items():
-        if number == last and mixture.left[number] <= NOTHING:
+        if number == last and mixture.residual[number] <= NOTHING:
             continue  # effects that reproduce the response are reported as such
         column = m - 1 if number == last else columns[number]
         for other, weight in weights.items():
@@ -339,7 +342,7 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     if not np.all(np.isfinite(sizes)):
         return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
-    mixture = taken_off(values, sizes, may)
+    mixture = mixture_of(values, sizes, may)
     return {place: weights for place, weights in mixture.weights.items() if not mixture.dependent[place]}
 
 

@@ -85,6 +85,7 @@ def joint(inference: LinearInference, matrix: np.ndarray, values: np.ndarray | f
         statistic, df = scaled_f(inference.kenward_roger, rows, difference)
         return Joint(rank, df, statistic, float(stats.f.sf(statistic, rank, df)))
     covariance = inference.covariance(ddf)
+    # Fai and Cornelius: in these directions the contrasts are orthogonal, and their squared t statistics add up.
     sizes, directions = np.linalg.eigh(rows @ covariance @ rows.T)
     statistic = float(((directions.T @ difference) ** 2 / sizes).sum()) / rank
     df = joint_df(degrees(inference, directions.T @ rows, ddf)) if ddf != "normal" else np.inf
@@ -92,7 +93,9 @@ def joint(inference: LinearInference, matrix: np.ndarray, values: np.ndarray | f
     return Joint(rank, float(df), statistic, float(p_value))
 
 
-def _independent(inference: LinearInference, matrix: np.ndarray, values: np.ndarray | float) -> tuple:
+def _independent(
+    inference: LinearInference, matrix: np.ndarray, values: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
     """(rows, difference) of independent hypotheses; raises UsageError where they contradict each other."""
     rows = inference.coefficients.rows(matrix)
     values = np.broadcast_to(np.asarray(values, float), (len(rows),))

@@ -1,8 +1,8 @@
 """Kernels over the rows of a shard for the gradient: leverages, and sums of leverage times slope of the weight.
 
 The leverage of row i on the linear predictor is h_i = z_i'J z_i, J = Lambda M^-1 Lambda'. J is known on the pattern of
-pairs, or estimated there: J = exact + sum over v of weight_v start_v image_v' (`blocks.traces`). Records and symbols are
-those of `bigmm.laplace.records`; the sums are those of docs/theory/laplace.md, "Gradient".
+pairs, or estimated there: J = exact + sum over v of weight_v start_v image_v' (`blocks.traces`). Records and symbols
+are those of `bigmm.laplace.records`; the sums are those of docs/theory/laplace.md, "Gradient".
 """
 
 from __future__ import annotations

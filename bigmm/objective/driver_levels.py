@@ -114,7 +114,7 @@ class DriverLevels:
 
     def level_counts(self) -> tuple[int, ...]:
         """See `Solver.level_counts`."""
-        # A level of a compressed Gram stands for `multiplicity` levels of the data.
+        # An entry of a compressed Gram stands for `multiplicity` levels of the data, not always a whole number.
         terms = (term for term in self.gram.terms if term.penalized)
         return tuple(t.n_levels if t.multiplicity is None else int(t.multiplicity.sum()) for t in terms)
 

@@ -135,7 +135,7 @@ def blocks_at_mode(search: GlmmSearch, observed: bool) -> Optimum:
         for j, diagonal, dense, basis in zip(order, blocks.diagonal, blocks.dense, model.bases, strict=True)
     )
     gram = working_gram(assembled.gram, terms, blocks)
-    level_numbers = assembled.kept if blocks.levels is None else blocks.levels
+    level_numbers = assembled.level_numbers if blocks.levels is None else blocks.levels
     penalized = -2.0 * blocks.ll + squared_length(blocks.u) + model.constant
     return Optimum(
         Assembled(gram, order, level_numbers, assembled.dropped_columns),

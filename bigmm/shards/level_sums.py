@@ -109,7 +109,7 @@ def level_model(sums: ShardedSums, how: Settings) -> ShardedModel:
         check_factor(assembled.gram, name, int(facts.sizes[number]), width, _varies(facts, j, number, layout))
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     level_numbers = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    assembled = replace(assembled, gram=columns.fixed_part_gram, kept=level_numbers)
+    assembled = replace(assembled, gram=columns.fixed_part_gram, level_numbers=level_numbers)
     return ShardedModel(ShardedSolver(levels), assembled, facts)
 
 

@@ -104,7 +104,7 @@ def choose_kind(matrix: sp.csr_array) -> tuple[str, int]:
 
 
 def inverse_products(factor: DefiniteFactor, first: sp.csr_array) -> np.ndarray:
-    """(m,) diagonal of left M^-1 left', in panels of rows so that M^-1 is never held."""
+    """(m,) diagonal of first M^-1 first', in panels of rows so that M^-1 is never held."""
     out = np.empty(first.shape[0])
     for start in range(0, len(out), PANEL):
         rows = first[start : start + PANEL].toarray()

@@ -23,8 +23,11 @@ from bigmm.blocks.structure import Structure
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Type of the tail's vectors and relative residual of their solves: of the model's own right-hand sides, whose
-    quadratic forms are good to its square, and of probes, whose Monte Carlo error is far larger."""
+    """Types of the tail's vectors and relative residuals of their solves.
+
+    Quadratic forms of the model's own right-hand sides are good to the square of the residual. Probes need less, since
+    their Monte Carlo error is far larger.
+    """
 
     data: Any
     tolerance: float
@@ -34,8 +37,11 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """c columns of [X y] beside the random effects: dense (r, c) normalised tail rows of Z'W[X y], solved (r, c):
-    S_hat^-1 of them, in so many iterations, root (c, c): lower Cholesky factor of what is left of [X y]'W[X y]."""
+    """The first c columns of [X y] beside the random effects.
+
+    dense (r, c) are the normalised tail rows of Z'W[X y], and solved (r, c) = S_hat^-1 dense took so many iterations.
+    root (c, c) is the lower Cholesky factor of the Schur complement of [X y]'W[X y].
+    """
 
     dense: np.ndarray
     solved: np.ndarray
@@ -45,9 +51,18 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class IterativeFactor:
-    """analysed, of which structure is the whole; operator: the tail; logdet: log|M| but for tr(log S_hat + I - S_hat);
-    vv (m, m): what the stages take from [X y]'W[X y]; columns: how many of [X y] are solved for; cache: they, once they
-    are."""
+    """The factor of Omega under the iterative solver.
+
+    Attributes
+    ----------
+    analysed: the analysis, of which ``structure`` is the whole model.
+    operator: the tail's Schur complement.
+    logdet: log|M| but for tr(log S_hat + I - S_hat).
+    vv: (m, m) what the stages take from [X y]'W[X y].
+    columns: number of columns of [X y] to solve for.
+    precision: types and tolerances of the solves.
+    cache: the solutions for these columns, filled by the first call of `fixed_part`.
+    """
 
     analysed: IterativeStructure
     operator: TailOperator
