@@ -59,6 +59,7 @@ class ProgressBar:
             self.display.start()
         if event.label not in self.tasks:
             self.tasks[event.label] = self.display.add_task(event.label, total=total or None, pace="")
+        # The first event may come within the resolution of the clock.
         rate = event.rows_done / event.seconds if event.seconds > 0 else 0.0
         pace = f"{rate / 1e6:.2f} M rows/s" if by_rows and rate else ""
         self.display.update(self.tasks[event.label], completed=done, total=total or None, pace=pace)

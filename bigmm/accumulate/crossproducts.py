@@ -64,6 +64,7 @@ class CrossProducts:
             raise VersionError("cannot take rows away that were never added: some levels would have negative counts")
         records = tuple(a - b for a, b in zip(self.records, other.records))
         for record, count in zip(records, counts):
+            # Differences of rounded sums are not exactly zero, and a level that comes back starts from zero.
             record[count == 0] = 0.0
         return CrossProducts(
             self.gram - other.gram,

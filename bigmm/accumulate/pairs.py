@@ -187,6 +187,7 @@ class PairBuffer:
     def _push(self, run: Run) -> None:
         runs = self.runs
         runs.append(run)
+        # Lengths at least halve from run to run, so that an entry is merged a logarithmic number of times.
         while len(runs) > 1 and len(runs[-1][0]) < SHORT and len(runs[-2][0]) < 2 * len(runs[-1][0]):
             runs[-2:] = [add_up(runs[-2:], 0, self.entries)]
         if _crowded(runs, RANGES * PENDING):
@@ -195,9 +196,11 @@ class PairBuffer:
 
 def add_up(runs: Sequence[Run], low: int, high: int) -> Run:
     """One run of the runs' entries, low <= key < high; blocks of a common key are added in the order of the runs."""
+    # A single run is sorted, and its keys are distinct.
     if len(runs) == 1:
         return runs[0]
     keys = np.concatenate([keys for keys, _ in runs]) - low if runs else np.empty(0, np.int64)
+    # Keys count from the start of the range: fewer bits are fewer passes of the sort.
     bits = max(1, int(high - low - 1).bit_length())
     if all(data is None for _, data in runs):
         distinct, data = _counted(kernels.radix_sort_keys(keys, bits))

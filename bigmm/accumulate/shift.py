@@ -90,6 +90,7 @@ class Shift:
         """The chunk with its copies, and with the columns that need more than a number taken off as u or v."""
         if not (self.copies or self.products or self.order):
             return chunk
+        # New memory: columns of a chunk may be views of the table's, and what follows writes in place.
         columns = np.concatenate([chunk.columns, chunk.columns[[c - 1 for c in self.copies]]])
         y, offset, last = chunk.y, chunk.offset, len(self) - 1
         for column, factors in self.products:
@@ -112,6 +113,7 @@ class Shift:
                 if other == 0:
                     target -= weight
                     continue
+                # A column that `order` has before this one stands as v already; any other still has its number.
                 value = columns[other - 1]
                 target -= weight * (value if other in products_done else value - self.numbers[other])
         return replace(chunk, columns=columns, y=y, offset=offset)
@@ -152,6 +154,7 @@ def shift_vector(layout: Layout, head: DesignChunk) -> np.ndarray:
             shift[column] = values.mean()
     if movable[-1]:
         shift[-1] = (head.y if head.offset is None else head.y - head.offset).mean()
+    # A mean that overflows moves nothing; `overflow` names the column once all rows are summed.
     shift[~np.isfinite(shift)] = 0.0
     return shift
 
@@ -164,6 +167,7 @@ def may_shift(layout: Layout) -> np.ndarray:
 
 def is_binary(values: np.ndarray) -> bool:
     """Zeros and ones only?"""
+    # NaN is neither, and -0.0 equals 0.0.
     return bool(np.all((values == 0.0) | (values == 1.0)))
 
 

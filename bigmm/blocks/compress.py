@@ -16,6 +16,7 @@ from numba import njit
 
 from bigmm.blocks.gram import Gram, TermBlock
 
+# Levels that are compared before all of them are sorted.
 SAMPLE = 4096
 WORTH = 4
 """Compress when the rows become this many times fewer."""
@@ -36,6 +37,7 @@ class Classes:
         first, number = _distinct(diagonal)
         counts = np.zeros(len(first), np.int64)
         moments = np.zeros((len(first), *self.moments.shape[1:]))
+        # `add.at` also adds where a class is in both operands; `+=` with an index array would keep one of the two.
         np.add.at(counts, number, np.concatenate([self.counts, other.counts]))
         np.add.at(moments, number, np.concatenate([self.moments, other.moments]))
         return Classes(diagonal[first], counts, moments)
@@ -58,6 +60,7 @@ def compress(gram: Gram) -> Gram:
 
 def classes(term: TermBlock) -> Classes | None:
     """The classes of a term's levels; None when they are clearly too many to be worth it."""
+    # Scalar blocks are compared as plain numbers, which is cheap; only wider ones are sampled first.
     if term.width > 1 and not _often_equal(term):
         return None
     size = term.width * term.dense.shape[2]
@@ -73,6 +76,7 @@ def as_term(groups: Classes, term: TermBlock) -> TermBlock:
     """The term with the rows of the classes instead of its levels'."""
     size = groups.moments.shape[1]
     rows = _square_root(groups.moments).reshape(len(groups.counts) * size, term.width, -1)
+    # The rows of a class share its levels equally, so that the multiplicities of a class add up to its count.
     diagonal = np.repeat(groups.diagonal, size, axis=0)
     return TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(groups.counts / size, size))
 
@@ -87,6 +91,7 @@ def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
             size = values.astype(np.int64)
             flags = np.bincount(size) > 0
             first = np.zeros(len(flags), np.int64)
+            # Written from the last level to the first: of several levels with one count, the first is written last.
             first[size[::-1]] = np.arange(term.n_levels - 1, -1, -1)
             return first[flags], (np.cumsum(flags) - 1)[size]
     return _distinct(term.diagonal)
@@ -103,6 +108,7 @@ def _distinct(diagonal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _keys(flat: np.ndarray) -> np.ndarray:
     """One sortable value per row of a (q, s) array."""
     flat = np.ascontiguousarray(flat)
+    # Rows are compared as bytes. 0.0 and -0.0 then make two classes of equal levels, which is slower but not wrong.
     return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
 
 
@@ -126,7 +132,10 @@ def _sum_moments(number, rows, out):
 def _square_root(moments: np.ndarray) -> np.ndarray:
     """(d, s, s) rows Q with Q'Q = moments; columns are scaled first so that no direction is lost."""
     scale = np.sqrt(np.einsum("dii->di", moments))
+    # A direction without moments stays zero; a division by its scale would make NaN of it.
     scale[scale == 0] = 1.0
+    # Not Cholesky: a class of one level has moments of rank one.
     values, vectors = np.linalg.eigh(moments / scale[:, :, None] / scale[:, None, :])
+    # Rounding can leave small negative eigenvalues.
     roots = np.sqrt(np.maximum(values, 0.0))
     return roots[:, :, None] * vectors.transpose(0, 2, 1) * scale[:, None, :]

@@ -90,6 +90,7 @@ class Stage:
     @property
     def grain(self) -> int:
         """Levels that are worth a thread: fewer when each touches many columns."""
+        # A function of the pattern alone: ranges, and with them the bits of sums, are the same on every machine.
         return max(256, 2048 // (1 + len(self.columns) // max(self.n_levels, 1)))
 
 
@@ -143,6 +144,7 @@ class Structure:
 def transposed(block: CrossBlock, n_columns: int) -> CrossBlock:
     """The same pair of terms seen from the other one."""
     indptr, order, rows = by_column(block.indptr, block.indices, n_columns)
+    # Kernels are compiled for C order; a transposed view would be a type of its own.
     return CrossBlock(indptr, rows, np.ascontiguousarray(block.data[order].transpose(0, 2, 1)))
 
 
@@ -151,16 +153,19 @@ def by_column(indptr: np.ndarray, columns: np.ndarray, n_columns: int) -> tuple[
 
     Within a column the rows increase. A counting sort (SciPy's CSR to CSC), since 25 million entries are no rarity.
     """
+    # Half the memory of the sort, where 32 bits suffice.
     small = np.int32 if len(columns) < 2**31 else np.int64
     numbered = sp.csr_array(
         (np.arange(len(columns)), columns.astype(small, copy=False), indptr.astype(small, copy=False)),
         shape=(len(indptr) - 1, n_columns),
     ).tocsc()
+    # Kernels are compiled for one type of pointers, whichever type the sort had.
     return numbered.indptr.astype(np.int64), numbered.data, numbered.indices.astype(np.int32, copy=False)
 
 
 def pointers(rows: np.ndarray, n_rows: int) -> np.ndarray:
     """(n_rows + 1,) int64 where each row's entries begin, once they are sorted by row."""
+    # `minlength` counts the last rows too when they have no entries.
     return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))]).astype(np.int64)
 
 
@@ -178,6 +183,7 @@ def is_nested(block: CrossBlock) -> bool:
 
 def elimination_order(gram: Gram) -> tuple[list[int], list[int]]:
     """(terms eliminated level by level, terms of the tail): a chain of containing factors, then the rest."""
+    # A fixed factor is never a stage: no identity is added to its blocks, so that they may be singular.
     penalized = [i for i, t in enumerate(gram.terms) if t.penalized]
     chain = containing_chain(penalized, lambda i, k: is_nested(cross(gram, i, k)))
     return chain, [i for i in range(len(gram.terms)) if i not in chain]
@@ -188,6 +194,7 @@ def containing_chain(terms: Sequence[int], nested: Callable[[int, int], bool]) -
     chain = list(terms[:1])
     while chain:
         candidates = [i for i in terms if i not in chain]
+        # Terms come by decreasing number of levels, so the first that contains the end of the chain is the nearest one.
         containing = next((i for i in candidates if nested(chain[-1], i)), None)
         if containing is None:
             break

@@ -58,7 +58,9 @@ def learn(
     parsed = parse(formula, need_random)
     check_columns(parsed, source.schema, weights, offset)
     used = set(required_columns(parsed))
+    # Orders of categories come from footers and dictionaries, before any pass over the rows.
     orders = source.orders(sorted(used))
+    # What the user says wins over the order that a file declares.
     declared = {**orders.levels, **(categories or {})}
     _refuse_lost_orders(parsed, orders.lost, declared)
     text = frozenset(name for name in used if is_label(source.schema.field(name).type))
@@ -128,6 +130,7 @@ def _needs(
         columns.append(str(parsed.response.value))
     interactions = tuple(dict.fromkeys(bar.variables for bar in parsed.bars if len(bar.variables) > 1))
     orders = {}
+    # `canonical_type` refuses lists and structs here, before the pass, so that the message names the column.
     for name in {*columns, *(name for variables in interactions for name in variables)}:
         kind = canonical_type(source.schema.field(name).type, name)
         if name in declared:
@@ -192,16 +195,19 @@ def _pending_states(calls: Mapping[str, Node], states: dict[str, State]) -> dict
     requests: dict[str, Any] = {}
     incomplete: set[str] = set()
     for text, node in calls.items():
+        # poly(scale(x), 2) waits until scale(x) has its state. Stateless calls such as log(x) hold nothing up.
         inner = {unparse(child) for child in list(node.walk())[1:] if child.kind == "call"}
         if inner & incomplete:
             incomplete.add(text)
             continue
+        # A copy: the summary travels to workers, while `states` grows in the driver.
         argument = ArgumentValues(node.arguments[0], Replayer(dict(states)))
         request = pending(node, states.get(text), columns_of(node), argument)
         if request is not None:
             requests[text] = request
             incomplete.add(text)
         else:
+            # An empty state marks a transform that needs none, as poly(raw=True).
             states.setdefault(text, {})
     return requests
 
@@ -211,6 +217,8 @@ def _number_levels(
 ) -> tuple[dict[str, Levels], dict[tuple[str, ...], Combinations]]:
     tables = {variables: _rows_found(source, variables, summary) for variables, summary in rows.items()}
     levels: dict[str, Levels] = {}
+    # Single columns come first: a column that is a factor of its own has levels also in rows where a partner of an
+    # interaction is missing.
     for variables, table in sorted(tables.items(), key=lambda item: len(item[0])):
         for name in variables:
             if name not in levels:
@@ -233,6 +241,7 @@ def _refuse_two_widths(name: str, values: pa.Array, files: str) -> None:
     if not files:
         return
     numbers = values.to_numpy(zero_copy_only=False)
+    # A double beyond the range of single precision becomes inf, which equals no level.
     with np.errstate(over="ignore"):
         narrow = numbers.astype(np.float32).astype(np.float64)
     twice = np.flatnonzero((narrow != numbers) & np.isin(narrow, numbers))

@@ -57,6 +57,7 @@ class Parameter:
 
 def zeta(parameter: Parameter, value: float, minimum: float) -> float:
     """The signed root of the excess of the deviance over its minimum."""
+    # Both are ends of a search: near the estimate rounding may leave the excess negative.
     excess = max(parameter.deviance(value) - minimum, 0.0)
     return float(np.copysign(np.sqrt(excess), value - parameter.estimate))
 
@@ -94,10 +95,11 @@ def limit(parameter: Parameter, minimum: float, quantile: float) -> float:
 
 def _next(
     near: float, near_zeta: float, far: float, far_zeta: float, quantile: float, parameter: Parameter, bound: float
-):
+) -> float:
     """The next value: by the secant where both sides are known, else by proportion."""
     if np.isfinite(far_zeta):
         share = (quantile - near_zeta) / (far_zeta - near_zeta)
+        # Off both ends, so that every step makes the interval smaller.
         return near + min(max(share, 0.01), 0.99) * (far - near)
     if near == parameter.estimate:
         return 0.5 * (near + far) if np.isfinite(far) else near + 2.0 * quantile * parameter.error
@@ -108,7 +110,9 @@ def _next(
 # --------------------------------------------------------------------------------------------------- coefficients
 
 
-def coefficient(criterion: Criterion, theta: np.ndarray, name: str, position: int, estimate: float, error: float):
+def coefficient(
+    criterion: Criterion, theta: np.ndarray, name: str, position: int, estimate: float, error: float
+) -> Parameter:
     """The parameter of one coefficient; position: in the user's order."""
     gram = criterion.gram
     if any(not term.penalized for term in gram.terms):
@@ -120,6 +124,7 @@ def coefficient(criterion: Criterion, theta: np.ndarray, name: str, position: in
     start = np.array(theta)
 
     def deviance(value: float) -> float:
+        # The shortest vector whose coefficient has this value. The columns of `basis` do not change it.
         fixed = direction * ((value - moved) / size)
         change = np.zeros((len(direction) + 1, len(direction)))
         change[:-1, :-1], change[:-1, -1], change[-1, -1] = basis, -fixed, 1.0
@@ -223,6 +228,7 @@ def _descent(
         point[free] = x * units
         value, gradient = both(coordinates.outward(point))
         gradient = (gradient * coordinates.slopes(point))[free] * units
+        # The line search of BFGS takes differences of values, which infinity would make NaN.
         return (value, gradient) if np.isfinite(value) else (1e300, np.zeros(len(x)))
 
     result = minimize(scaled, chosen / units, jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 200})
@@ -298,6 +304,7 @@ def _deviation(criterion: Criterion, theta: np.ndarray, sigma: float, term: Term
             return _without(criterion, theta, term, column)
 
         def both(point: np.ndarray) -> tuple[float, np.ndarray]:
+            # sigma follows from the value: sd = sigma |row|. So log sigma falls as the row grows.
             row = structure.lam(point[term.part])[column]
             size = float(np.linalg.norm(row))
             if size == 0.0:
@@ -308,6 +315,7 @@ def _deviation(criterion: Criterion, theta: np.ndarray, sigma: float, term: Term
             gradient[term.part] -= scale.log_sigma * slopes
             return scale.value, gradient
 
+        # A row of zeros has no direction that could be scaled to the value.
         if not structure.lam(start[term.part])[column].any():
             start[term.part] = structure.start(np.eye(term.width) * 0.1)
         least, start[:] = _search(both, start, criterion.covariances)

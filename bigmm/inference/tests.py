@@ -86,6 +86,7 @@ def joint(inference: LinearInference, matrix: np.ndarray, values: np.ndarray | f
     if ddf == "kenward-roger":  # the same test in any basis of the hypotheses: here their variances are 1
         statistic, df = scaled_f(inference.kenward_roger, rows / sizes[:, None], difference / sizes)
         return Joint(rank, df, statistic, float(stats.f.sf(statistic, rank, df)))
+    # Fai and Cornelius: in these directions the contrasts are orthogonal, and their squared t statistics add up.
     statistic = float(((difference / sizes) ** 2).sum()) / rank
     df = joint_df(degrees(inference, rows, ddf)) if ddf != "normal" else np.inf
     p_value = stats.chi2.sf(statistic * rank, rank) if np.isinf(df) else stats.f.sf(statistic, rank, df)
@@ -105,7 +106,9 @@ def _principal(rows: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np
     return sizes, directions
 
 
-def _independent(inference: LinearInference, matrix: np.ndarray, values: np.ndarray | float) -> tuple:
+def _independent(
+    inference: LinearInference, matrix: np.ndarray, values: np.ndarray | float
+) -> tuple[np.ndarray, np.ndarray]:
     """(rows, difference) of independent hypotheses; raises UsageError where they contradict each other."""
     rows = inference.coefficients.rows(matrix)
     values = np.broadcast_to(np.asarray(values, float), (len(rows),))

@@ -16,9 +16,15 @@ from bigmm.laplace.tree import Forest
 
 @dataclass(frozen=True, slots=True)
 class ShardBlocks:
-    """`ModeBlocks` of one shard, per factor, finest first: levels (q,) in the order of its
-    nodes; above {(i, j): (q_i,)} the level
-    of j that each of i lies in, cross {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two."""
+    """`ModeBlocks` of one shard, per factor, finest first.
+
+    Attributes
+    ----------
+    levels : per factor (q,) level numbers, in the order of the shard's nodes.
+    diagonal, dense, u, xy, ll : as in `ModeBlocks`, for the shard's levels and rows.
+    above : {(i, j): (q_i,)} the level of j that each level of i lies in.
+    cross : {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two levels.
+    """
 
     levels: tuple[np.ndarray, ...]
     diagonal: tuple[np.ndarray, ...]
@@ -32,13 +38,13 @@ class ShardBlocks:
 
 def blocks_of_shard(forest: Forest, u, model: LevelModel, point: Point) -> ShardBlocks:
     """One shard's blocks at the modes u (N, K); pure."""
-    xc, at, lam = model.xc, model.depths, point.lam
-    width, m, depths = np.diff(at), len(xc) + 1, range(forest.depth)
+    xc, edges, lam = model.xc, model.depths, point.lam
+    width, m, depths = np.diff(edges), len(xc) + 1, range(forest.depth)
     nodes = [forest.nodes(t) for t in depths]
-    n_levels = np.array([len(own) for own in nodes], np.int64)
+    n_levels = np.array([len(numbers) for numbers in nodes], np.int64)
     number = np.empty(len(forest.parent), np.int64)  # of a node among those of its depth
-    for own in nodes:
-        number[own] = np.arange(len(own))
+    for numbers in nodes:
+        number[numbers] = np.arange(len(numbers))
     refs = np.repeat(number[forest.path()], np.diff(forest.indptr), axis=1)
     pairs = [(i, j) for j in depths for i in range(j)]
     first, second = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
@@ -49,16 +55,17 @@ def blocks_of_shard(forest: Forest, u, model: LevelModel, point: Point) -> Shard
     # a level of i meets one of j: the entry of a row is its level of i
     refs = refs.astype(np.int32)
     rows = KernelRows(forest.columns, forest.y, forest.w, forest.offset, refs, refs[first])
-    modes = [u[own, :k] for own, k in zip(nodes, width, strict=True)]
-    b = [mode @ lam[at[t] : at[t + 1], at[t] : at[t + 1]].T for t, mode in enumerate(modes)]
+    modes = [u[numbers, :k] for numbers, k in zip(nodes, width, strict=True)]
+    b = [mode @ lam[edges[t] : edges[t + 1], edges[t] : edges[t + 1]].T for t, mode in enumerate(modes)]
     vectors, xy = np.zeros(int((width * n_levels).sum())), np.zeros((m, m))
     diagonal, dense, cross = (np.zeros(int(size.sum())) for size in sizes)
     sums = FlatSums(np.zeros(1), vectors, diagonal, dense, cross, xy)
     effects = np.concatenate([x.ravel() for x in b])
     predictor = KernelPoint(point.beta, effects, point.phi, model.observed)
+    # The kernel of crossed factors serves here: at the optimum speed matters less than one set of sums.
     working_kernels.add_working_sums(rows, layout, predictor, True, sums)
     return ShardBlocks(
-        tuple(forest.level[own] for own in nodes),
+        tuple(forest.level[numbers] for numbers in nodes),
         tuple(_cut(diagonal, starts[1], [(q, k, k) for q, k in zip(n_levels, width, strict=True)])),
         tuple(_cut(dense, starts[2], [(q, k, m) for q, k in zip(n_levels, width, strict=True)])),
         tuple(modes),
@@ -87,8 +94,9 @@ def joined(parts: Sequence[ShardBlocks], beta: np.ndarray) -> ModeBlocks:
     """The blocks of all shards; every level is in one of them."""
     depths = range(len(parts[0].levels))
     levels = [np.concatenate([part.levels[t] for part in parts]) for t in depths]
-    order = [np.argsort(own, kind="stable") for own in levels]
-    kept = tuple(own[by] for own, by in zip(levels, order, strict=True))
+    # Shards number their nodes tree by tree; blocks are in the order of the levels.
+    order = [np.argsort(numbers, kind="stable") for numbers in levels]
+    level_numbers = tuple(numbers[by] for numbers, by in zip(levels, order, strict=True))
 
     def all_of(name: str) -> tuple[np.ndarray, ...]:
         return tuple(np.concatenate([getattr(part, name)[t] for part in parts])[order[t]] for t in depths)
@@ -97,9 +105,10 @@ def joined(parts: Sequence[ShardBlocks], beta: np.ndarray) -> ModeBlocks:
     for i, j in parts[0].above:
         above = np.concatenate([part.above[i, j] for part in parts])[order[i]]
         data = np.concatenate([part.cross[i, j] for part in parts])[order[i]]
-        indices = np.searchsorted(kept[j], above).astype(np.int32)
+        # A level lies in one level of each coarser factor, so a block row has one entry.
+        indices = np.searchsorted(level_numbers[j], above).astype(np.int32)
         cross[i, j] = CrossBlock(np.arange(len(above) + 1, dtype=np.int64), indices, data)
     xy = np.sum([part.xy for part in parts], axis=0)
     xy[-1, -1] = working_kernels.LAST_CORNER
     ll = float(sum(part.ll for part in parts))
-    return ModeBlocks(kept, all_of("diagonal"), all_of("dense"), cross, xy, beta, all_of("u"), ll)
+    return ModeBlocks(level_numbers, all_of("diagonal"), all_of("dense"), cross, xy, beta, all_of("u"), ll)

@@ -31,14 +31,17 @@ class Parameters:
 
     @property
     def n_beta(self) -> int:
+        """Number of coefficients in psi."""
         return 0 if self.profile else self.p
 
     @property
     def size(self) -> int:
+        """P, the number of parameters in psi."""
         return self.n_beta + self.n_theta + self.with_phi
 
     def split(self, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """(beta, theta, phi); phi is 1 for families without dispersion, beta is empty when profiled."""
+        # Views of psi: nobody may write to them.
         beta, theta = psi[: self.n_beta], psi[self.n_beta : self.n_beta + self.n_theta]
         return beta, theta, float(np.exp(psi[-1])) if self.with_phi else 1.0
 
@@ -47,7 +50,7 @@ class Parameters:
         return np.concatenate([beta[: self.n_beta], theta, [log_phi] if self.with_phi else []])
 
     def lower(self, theta_lower: np.ndarray) -> np.ndarray:
-        """Bounds of psi: only template diagonals have one."""
+        """Bounds of psi: only scales have one."""
         return self.join(np.full(self.p, -np.inf), theta_lower, -np.inf)
 
     def blocks(self, beta: np.ndarray, theta: np.ndarray, log_phi: float) -> np.ndarray:
@@ -85,7 +88,7 @@ class ModeBlocks:
 
     Attributes
     ----------
-    kept : per term (q,) numbers of the levels that have rows; None where the engine has no other levels.
+    levels : per term (q,) numbers of the levels that have rows; None where the engine has no other levels.
     diagonal : per term (q, k, k) Z'WZ.
     dense : per term (q, k, p + 1) Z'W[X y*].
     cross : {(j, k): Z_j'W Z_k}, as in `Gram`.
@@ -95,7 +98,7 @@ class ModeBlocks:
     ll : log-likelihood of the rows given the modes, without constants.
     """
 
-    kept: tuple[np.ndarray, ...] | None
+    levels: tuple[np.ndarray, ...] | None
     diagonal: tuple[np.ndarray, ...]
     dense: tuple[np.ndarray, ...]
     cross: dict[tuple[int, int], CrossBlock]
@@ -128,7 +131,9 @@ class ProbedEngine(LaplaceObjective, Protocol):
     """An engine whose solver has probes, so that value and gradient are estimates."""
 
     @property
-    def probing(self) -> Probing: ...
+    def probing(self) -> Probing:
+        """The random vectors of the solver."""
+        ...
 
     def probe_error(self, psi: np.ndarray, inward: np.ndarray, outward: np.ndarray) -> ProbeError:
         """The errors at psi; raises NotPositiveDefiniteError.

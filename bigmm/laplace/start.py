@@ -14,6 +14,7 @@ from bigmm.families import Family, start_eta
 from bigmm.families import rows as columnwise
 from bigmm.shards.shard import Shard
 
+# Rows at a time: temporaries of a task stay small beside its shard.
 BLOCK = 65_536
 STEPS = 25
 SETTLED = 1e-3
@@ -49,7 +50,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class ScoringSums:
     """Sums over rows of one step of iteratively reweighted least squares.
 
     Attributes
@@ -65,10 +66,11 @@ class Sums:
 
     @property
     def ll(self) -> float:
+        """Log-likelihood without constants."""
         return float(self.totals[0])
 
-    def __add__(self, other: Sums) -> Sums:
-        return Sums(self.xwx + other.xwx, self.xwz + other.xwz, self.totals + other.totals)
+    def __add__(self, other: ScoringSums) -> ScoringSums:
+        return ScoringSums(self.xwx + other.xwx, self.xwz + other.xwz, self.totals + other.totals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +110,15 @@ def _blocks(shard: Shard, xc: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarr
 
 
 def fixed_sums(shard: Shard, family: Family, xc: np.ndarray, betas: tuple[np.ndarray, ...], phi: float) -> tuple:
-    """`Sums` at every beta (p,); a pure task."""
+    """`ScoringSums` at every beta (p,); a pure task."""
     out = [_empty(len(xc)) for _ in betas]
     for x, y, w, offset in _blocks(shard, xc):
         out = [sums + _sums_of(family, x, y, w, offset, x @ beta + offset, phi) for sums, beta in zip(out, betas)]
     return tuple(out)
 
 
-def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[Sums, Level]:
-    """`Sums` at the family's starting means, and the sums for one mean of all rows; a pure task."""
+def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[ScoringSums, Level]:
+    """`ScoringSums` at the family's starting means, and the sums for one mean of all rows; a pure task."""
     p = len(xc)
     sums, level = _empty(p), Level(np.zeros((p, p)), np.zeros(p), np.zeros(p), 0.0, 0.0)
     for x, y, w, offset in _blocks(shard, xc):
@@ -126,11 +128,11 @@ def first_sums(shard: Shard, family: Family, xc: np.ndarray) -> tuple[Sums, Leve
     return sums, level
 
 
-def _empty(p: int) -> Sums:
-    return Sums(np.zeros((p, p)), np.zeros(p), np.zeros(5))
+def _empty(p: int) -> ScoringSums:
+    return ScoringSums(np.zeros((p, p)), np.zeros(p), np.zeros(5))
 
 
-def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> Sums:
+def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> ScoringSums:
     ll, d1, weight = columnwise.score_full(family, y, w, eta, phi)[:3]
     mu = columnwise.mean(family, eta)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # means at the edge have no variance
@@ -138,7 +140,7 @@ def _sums_of(family: Family, x, y, w, offset, eta, phi: float) -> Sums:
         pearson = (w * error / columnwise.variance(family, mu, 1.0)).sum()
         moments = family.distribution.moments(y, mu)
         totals = np.array([ll.sum(), pearson, *moments, np.abs(eta).sum()])
-        return Sums(x.T @ (weight[:, None] * x), x.T @ (weight * (eta - offset) + d1), totals)
+        return ScoringSums(x.T @ (weight[:, None] * x), x.T @ (weight * (eta - offset) + d1), totals)
 
 
 def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, rows: int) -> Start:
@@ -151,13 +153,16 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
     parts = map_shards(first_sums, family, xc)
     first, level = (_added([part[i] for part in parts]) for i in range(2))
     shaped = family.distribution.dispersion == "shape"
+    # A scale cancels in the steps of beta, a shape does not.
     phi = _dispersion(family, first.totals, rows - len(xc)) if shaped else 1.0
 
-    def sums_at(*betas: np.ndarray) -> list[Sums]:
+    def sums_at(*betas: np.ndarray) -> list[ScoringSums]:
         return [_added(list(parts)) for parts in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
 
     candidates = (_least_squares(first.xwx, first.xwz), _constant(family, level))
+    # One pass serves both candidates.
     both = list(zip(candidates, sums_at(*candidates), strict=True))
+    # NaN compares with nothing, so a likelihood that is not finite has to lose by a key of its own.
     beta, sums = max(both, key=lambda one: (np.isfinite(one[1].ll), np.nan_to_num(one[1].ll, nan=-np.inf)))
     passes, settled = 2, not np.isfinite(sums.ll)
     while passes < STEPS and not settled:
@@ -204,6 +209,7 @@ def _standard_errors(xwx: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(xwx)):
         return np.full(len(xwx), np.nan)
     scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
+    # Rounding may leave a small negative diagonal where X'WX is singular.
     return np.sqrt(np.abs(np.diagonal(np.linalg.pinv(xwx / scale[:, None] / scale)))) / scale
 
 
@@ -217,4 +223,5 @@ def _dispersion(family: Family, totals: np.ndarray, dof: int) -> float:
         return 1.0
     if family.distribution.dispersion == "shape":
         return family.distribution.start_dispersion(float(totals[2]), float(totals[3]))
+    # A fit without error has a dispersion of 0, and no logarithm to start from.
     return float(max(totals[1] / max(dof, 1), 1e-10))

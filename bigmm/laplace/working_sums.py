@@ -1,4 +1,4 @@
-"""WorkingSums over rows, shard by shard: what a shard adds lies in its windows of the flat arrays."""
+"""Working sums over rows, shard by shard: what a shard adds lies in its windows of the flat arrays."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 
 from bigmm.laplace import working_kernels
-from bigmm.laplace.block_layout import BlockLayout, NumberedRows, Predictor, RowLayout
+from bigmm.laplace.block_layout import BlockLayout, LinearPredictor, NumberedRows, RowLayout
 from bigmm.laplace.records import FlatSums
 
 
 @dataclass(frozen=True, slots=True)
 class ShardSums:
-    """One shard's sums and their windows: ll; vectors Z's, diagonal, dense, cross, flat, of its levels and entries
-    only; xy (m, m)."""
+    """One shard's sums, flat as in `records.FlatSums`, and the windows of levels and entries that they are about."""
 
     windows: np.ndarray
     entry_windows: np.ndarray
@@ -28,7 +27,9 @@ class ShardSums:
     xy: np.ndarray
 
 
-def working_part(rows: NumberedRows, rules: RowLayout, predictor: Predictor, with_x: bool, kind: Any) -> ShardSums:
+def working_part(
+    rows: NumberedRows, rules: RowLayout, predictor: LinearPredictor, with_x: bool, kind: Any
+) -> ShardSums:
     """One shard's working sums at a linear predictor; kind: type of the cross blocks. A pure task."""
     m = (len(predictor.beta) if with_x else 0) + 1
     count, k = rows.windows[:, 1], rows.entry_windows[:, 1] * rules.width[rules.first] * rules.width[rules.second]
@@ -59,6 +60,7 @@ def working_sums(fold: Callable, wiring: BlockLayout, m: int, kind: Any, task: C
         wiring.terms(vectors),
         np.zeros(int((wiring.width**2 * wiring.n_levels).sum())),
         np.zeros(wiring.q * m),
+        # The cross blocks are the largest sums: the iterative solver may take them in single precision.
         np.zeros(wiring.entries, kind),
         np.zeros((m, m)),
     )
@@ -70,11 +72,12 @@ def working_sums(fold: Callable, wiring: BlockLayout, m: int, kind: Any, task: C
         out.xy += part.xy
         for (total, size), mine in zip(sizes, (part.vectors, part.diagonal, part.dense), strict=True):
             add_windows(total, wiring.n_levels * size, size, part.windows, mine)
-        each = np.array([k[i] * k[j] for i, j in wiring.pairs], np.int64)
+        numbers = np.array([k[i] * k[j] for i, j in wiring.pairs], np.int64)
         blocks = np.diff(np.append(wiring.cross_start, wiring.entries))
-        add_windows(out.cross, blocks, each, part.entry_windows, part.cross)
+        add_windows(out.cross, blocks, numbers, part.entry_windows, part.cross)
 
     each_in_order(fold, add, task, *args)
+    # The shards' sums leave this corner out.
     out.xy[-1, -1] = working_kernels.LAST_CORNER
     return out
 
@@ -93,10 +96,14 @@ def each_in_order(fold: Callable, use: Callable[[Any], None], task: Callable, *a
         use(alone)
 
 
-def add_windows(total: np.ndarray, sizes: np.ndarray, each: np.ndarray, windows: np.ndarray, part: np.ndarray) -> None:
-    """Add a shard's windows, one after the other in ``part``, to a flat array of blocks of these sizes; each: numbers
-    per level (or entry)."""
-    start = at = 0
-    for size, k, (begin, count) in zip(sizes, each, windows, strict=True):
-        total[start + begin * k : start + (begin + count) * k] += part[at : at + count * k]
-        start, at = start + size, at + count * k
+def add_windows(
+    total: np.ndarray, sizes: np.ndarray, numbers: np.ndarray, windows: np.ndarray, part: np.ndarray
+) -> None:
+    """Add a shard's windows, one after the other in ``part``, to a flat array of blocks of these sizes.
+
+    numbers: how many a level (or entry) has, per block.
+    """
+    start = position = 0
+    for size, k, (begin, count) in zip(sizes, numbers, windows, strict=True):
+        total[start + begin * k : start + (begin + count) * k] += part[position : position + count * k]
+        start, position = start + size, position + count * k

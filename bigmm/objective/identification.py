@@ -57,6 +57,7 @@ def _within(gram: Gram, term: TermBlock) -> float | None:
     plain = gram.one is not None and term.width == 1 and bool(np.all(term.basis == 1.0))
     if not plain or term.diagonal.min(initial=1.0) <= 0:
         return None
+    # Z is the constant exactly when the weights of its levels add up to the constant's own sum of squares.
     is_intercept = np.isclose(float(term.diagonal.sum()), float(gram.xy[0, 0])) if len(gram.xy) > 1 else False
     if not is_intercept:
         return None

@@ -19,7 +19,14 @@ Changes = Sequence[tuple[int, np.ndarray]]
 def changes_of(
     bases: Sequence[np.ndarray], lams: Sequence[np.ndarray], places: Sequence[tuple[int, int, int]]
 ) -> Changes:
-    """Of the elements (term, row, column) of covariances: bases per term (k, k) B, lams per term (k, k) B template."""
+    """Changes by single elements of the terms' roots.
+
+    Parameters
+    ----------
+    bases : per term (k, k) B.
+    lams : per term (k, k) B times the root.
+    places : (term, row, column) of each element.
+    """
     halves = [(j, np.outer(bases[j][:, row], lams[j][:, column])) for j, row, column in places]
     return [(j, half + half.T) for j, half in halves]
 
@@ -36,6 +43,7 @@ def average_information(
     score: Z'W residual per term (q, k).
     """
     gram, nt = structure.gram, len(changes)
+    # f_i = Z g_i has a number per row and is never formed: f'Wf = g'A_ZZ g, and the rest goes through A as well.
     directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
     for i, (j, change) in enumerate(changes):
         directions[j][:, :, i] = score[j] @ change
@@ -45,7 +53,9 @@ def average_information(
     total = np.zeros((nt, nt))
     for j, t in enumerate(gram.terms):
         if t.penalized:
+            # Fixed factors have no variance, so their part of every g_i is zero.
             flat = directions[j].reshape(-1, nt)
             rhs_x += tall_product(t.dense.reshape(-1, n_dense + 1), flat)[:-1]
             total += tall_product(flat, image[j].reshape(-1, nt))
+    # f'Pf is f'Wf less what Z Lambda and X explain of f.
     return np.asarray(total - quadratic(image, rhs_x))

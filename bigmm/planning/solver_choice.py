@@ -73,6 +73,7 @@ def choose_solver(sizes: BlockSizes, requested: str, memory_limit: int) -> tuple
     Raises UsageError for a fixed factor that the iterative solver does not take.
     """
     size, fixed = sizes.tail, sizes.fixed
+    # First what the user wants, then what a method cannot do, then memory, and time last.
     if requested == "exact":
         return "exact", "as asked for"
     if not sizes.crossed:
@@ -89,6 +90,7 @@ def choose_solver(sizes: BlockSizes, requested: str, memory_limit: int) -> tuple
         return "exact", f"{fixed} needs it"
     if requested != "auto":
         return requested, "as asked for"
+    # 0 effects: only the iterative solver has vectors of all random effects.
     nbytes = solver_bytes(sizes, 0, "exact")
     if nbytes > memory_limit:
         return "iterative", f"a dense block of {size:,} columns needs {nbytes / 2**30:.1f} GiB"

@@ -5,7 +5,7 @@ from bigmm.results.fitted import FittedLmm
 from bigmm.results.fitted_glmm import FittedGlmm
 from bigmm.results.glmm_model import GlmmResults
 from bigmm.results.lmm_model import LmmResults
+from bigmm.results.loader import load
 from bigmm.results.model import MixedModelResults
-from bigmm.results.opening import load
 
 __all__ = ["FittedGlmm", "FittedLmm", "GlmmResults", "LmmResults", "MixedModelResults", "load", "likelihood_ratio"]

@@ -117,6 +117,7 @@ class FittedModel(Estimated):
     @property
     def joints(self) -> tuple[JointTerm, ...]:
         """The joint terms in the order of the Gram's blocks and of `estimates.b`; fixed factors come last."""
+        # The Gram sorts its terms by levels with rows, which may be fewer than those of the design.
         joined = self.spec.layout.joint
         return tuple(joined[number] for number in self.assembled.term_order)
 
@@ -131,7 +132,7 @@ class FittedModel(Estimated):
 
     def kept_levels(self, number: int) -> np.ndarray:
         """(q,) level numbers (into the grouping's labels) of joint term `number`: those that have rows."""
-        return np.asarray(self.assembled.kept[number])
+        return np.asarray(self.assembled.level_numbers[number])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)

@@ -23,7 +23,7 @@ TINY = 1e-300
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class SummaryBlock:
     """A headed piece of the summary: a table of ready-made strings (header first) or lines of text."""
 
     title: str
@@ -37,7 +37,7 @@ class Summary:
     """`print(model.summary())` for text; notebooks show the HTML tables."""
 
     heading: tuple[str, ...]
-    blocks: tuple[Block, ...]
+    blocks: tuple[SummaryBlock, ...]
 
     def __str__(self) -> str:
         parts = ["\n".join(self.heading)] + [_text(block) for block in self.blocks]
@@ -51,7 +51,7 @@ class Summary:
         return f"<p>{head}</p>" + "".join(_html(block) for block in self.blocks)
 
 
-def _text(block: Block) -> str:
+def _text(block: SummaryBlock) -> str:
     lines = [block.title] if block.title else []
     if block.rows:
         widths = [max(len(row[i]) for row in block.rows) for i in range(len(block.rows[0]))]
@@ -64,7 +64,7 @@ def _text(block: Block) -> str:
     return "\n".join([*lines, *block.lines])
 
 
-def _html(block: Block) -> str:
+def _html(block: SummaryBlock) -> str:
     title = f"<p><b>{html.escape(block.title)}</b></p>" if block.title else ""
     text = "".join(f"<p>{html.escape(line)}</p>" for line in block.lines)
     if not block.rows:
@@ -79,6 +79,7 @@ def _digits(values: np.ndarray) -> int:
     finite = np.abs(values[np.isfinite(values) & (values != 0)])
     if not finite.size:
         return 0
+    # Zeros are left out before: they need no digits, and their logarithm is -inf.
     smallest, largest = np.floor(np.log10([finite.min(), finite.max()]))
     return int(np.clip(min(3 - smallest, 8 - largest), 0, 12))
 
@@ -87,6 +88,7 @@ def numbers(values: np.ndarray, decimals: int | None = None) -> list[str]:
     """Fixed-point strings with common decimals; NA for NaN."""
     values = np.asarray(values, dtype=float)
     decimals = _digits(values) if decimals is None else decimals
+    # Fixed points of such numbers are wider than a screen.
     if values.size and np.nanmax(np.abs(values), initial=0.0) >= 1e9:
         return ["NA" if np.isnan(v) else f"{v:.5g}" for v in values]
     return ["NA" if np.isnan(v) else f"{v:.{decimals}f}" for v in values]
@@ -112,16 +114,16 @@ def _heading(fitted: FittedModel) -> tuple[str, ...]:
     return tuple(lines + [f"{label}: {text}" for label, text in fitted.remarks])
 
 
-def criterion_block(fitted: Estimated) -> Block:
+def criterion_block(fitted: Estimated) -> SummaryBlock:
     """AIC, BIC, log likelihood, criterion and degrees of freedom."""
     info = broom.information(fitted)
     labels = {"AIC": "AIC", "BIC": "BIC", "logLik": "logLik", "deviance": "REML crit." if fitted.reml else "deviance"}
     header = (*labels.values(), "df.resid")
     values = [f"{info[key]:.1f}" for key in labels] + [str(int(info["df.residual"]))]
-    return Block("", (header, tuple(values)), left_columns=0)
+    return SummaryBlock("", (header, tuple(values)), left_columns=0)
 
 
-def _random(fitted: FittedModel) -> Block:
+def _random(fitted: FittedModel) -> SummaryBlock:
     """Groups, names, variances, standard deviations, correlations with the earlier covariates of the term.
 
     A structure with one variance has one line, and one with one correlation parameter says this once, with its name.
@@ -141,7 +143,9 @@ def _random(fitted: FittedModel) -> Block:
     if sigma is not None:
         rows.append(("Residual", "", *next(texts), *("",) * width))
     groups = "; ".join(f"{name}, {count:,}" for name, count in effects.n_groups(fitted).items())
-    return Block("Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left_columns=2)
+    return SummaryBlock(
+        "Random effects:", tuple(rows), (f"Number of obs: {fitted.nobs:,}, groups: {groups}",), left_columns=2
+    )
 
 
 def _row_names(term: TermCovariance) -> tuple[str, ...]:
@@ -171,9 +175,10 @@ def _two(value: float) -> str:
     return "NaN" if np.isnan(value) else f"{value:.2f}"
 
 
-def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
+def fixed_block(fitted: Estimated, ddf: Any = "auto") -> SummaryBlock:
     """The table of coefficients."""
     table = coefficients.table(fitted, ddf)
+    # Estimate and standard error share their decimals, as in R's coefficient tables.
     estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
     decimals = _digits(estimates)
     columns = [
@@ -188,10 +193,11 @@ def fixed_block(fitted: Estimated, ddf: Any = "auto") -> Block:
     more = len(rows) - 1 - MAX_COEFFICIENTS
     lines: tuple[str, ...] = (f" ... and {more:,} more coefficients: see params, tidy()",) if more > 0 else ()
     lines += inference.method_notes(fitted, ddf)
-    return Block("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
+    return SummaryBlock("Fixed effects:", tuple(rows[: MAX_COEFFICIENTS + 1]), lines + fitted.table_notes)
 
 
-def _correlations(fitted: FittedModel) -> Block | None:
+def _correlations(fitted: FittedModel) -> SummaryBlock | None:
+    # A larger triangle is wider than a screen; lme4 leaves it out above 20 coefficients.
     if not 1 < fitted.rank <= MAX_CORRELATIONS:
         return None
     corr = coefficients.correlations(fitted)
@@ -201,7 +207,7 @@ def _correlations(fitted: FittedModel) -> Block | None:
     for i in range(1, len(short)):
         cells = [f"{values[i, j]:.3f}" for j in range(i)] + [""] * (len(short) - 1 - i)
         rows.append((str(corr.index[i]), *cells))
-    return Block("Correlation of fixed effects:", tuple(rows))
+    return SummaryBlock("Correlation of fixed effects:", tuple(rows))
 
 
 def lost_note(fitted: Estimated) -> list[str]:
@@ -254,6 +260,7 @@ def _probes(error: Mapping[str, Any]) -> str:
 
 
 def _effort(fitted: FittedModel) -> str:
+    # The total is measured by itself, since phases do not cover every moment.
     phases = {phase: s for phase, s in fitted.seconds.items() if phase != "total"}
     total = fitted.seconds.get("total", sum(phases.values()))
     detail = ", ".join(f"{phase} {s:.2f}" for phase, s in phases.items())
@@ -264,7 +271,7 @@ def _effort(fitted: FittedModel) -> str:
 def summarize(fitted: FittedModel, ddf: Any = "auto") -> Summary:
     """The summary of a fit."""
     blocks = [criterion_block(fitted), _random(fitted), fixed_block(fitted, ddf), _correlations(fitted)]
-    noted = Block("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
+    noted = SummaryBlock("Notes:", lines=tuple(f" - {line}" for line in notes(fitted)))
     return Summary(_heading(fitted), tuple(b for b in [*blocks, noted] if b is not None))
 
 

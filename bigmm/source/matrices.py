@@ -88,6 +88,7 @@ class ZarrRows:
     def chunks(self) -> tuple[int, ...]:
         """Rows of each chunk, or of each shard, which is the smallest part that can be read."""
         rows = self.array.shape[0]
+        # Reading part of a chunk decompresses all of it.
         step = (getattr(self.array, "shards", None) or self.array.chunks)[0]
         return tuple(min(step, rows - start) for start in range(0, rows, step))
 
@@ -132,6 +133,7 @@ class DaskRows:
         from dask.optimization import cull
 
         rows = tuple(b - a for a, b in pairwise(cuts))
+        # All columns of a row come together: -1 joins the chunks of every other axis.
         array = self.array.rechunk({0: rows} | dict.fromkeys(range(1, self.array.ndim), -1))
         keys = [(array.name, number, *(0,) * (array.ndim - 1)) for number in range(len(rows))]
         whole = dict(array.__dask_graph__())
@@ -207,6 +209,7 @@ def is_sparse(values: Any) -> bool:
 def as_matrix(values: Any, name: str) -> Any:
     """A float64 ndarray, or a csr_array for anything sparse; DataError when the values are not numbers."""
     try:
+        # pydata/sparse has the method too, and needs no import here.
         if hasattr(values, "tocsr"):
             return sp.csr_array(values.tocsr(), dtype=np.float64)
         return np.asarray(values, np.float64)
@@ -216,6 +219,7 @@ def as_matrix(values: Any, name: str) -> Any:
 
 def open_matrix(values: Any, name: str) -> MatrixRows:
     """Open one array; raises UsageError for kinds that are not known and for Dask arrays of unknown length."""
+    # Classes are known by name, so that Dask, zarr and polars are imported by those who use them.
     for cls in type(values).__mro__:
         open_kind = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
         if open_kind is not None:
@@ -231,6 +235,7 @@ def _held(values: Any, name: str) -> Held:
     if array.dtype.kind not in "biuf":
         raise UsageError(f"{name} has type {array.dtype}: numbers are needed (encode text as columns first)")
     names = getattr(values, "columns", None)
+    # 8 bytes a value, whatever the type: reading converts to float64.
     return Held(array, array.size * 8, None if names is None else tuple(map(str, names)))
 
 
@@ -282,6 +287,7 @@ def cut_rows(arrays: Mapping[str, MatrixRows], partition_bytes: int, chunk_rows:
         return (*range(0, n, limit), n)
     cuts = [0]
     for start, stop in pairwise(accumulate(chunked[0], initial=0)):
+        # Cuts only where chunks end, so that no chunk is read by two partitions.
         if start > cuts[-1] and stop - cuts[-1] > limit:
             cuts.append(start)
     return (*cuts, n)

@@ -64,6 +64,7 @@ class Inventory:
         return {
             "taken": self.n_files,
             "left_out": len(self.left_out),
+            # A lake may have a side file for every data file, and records must stay small.
             "left_out_names": list(self.left_out[:MOST_NAMES]),
             "rows": self.rows,
             "rows_skipped_by_filter": self.rows_skipped,

@@ -13,7 +13,7 @@ from bigmm.blocks.iterative.krylov import MAX_ITERATIONS
 from bigmm.blocks.iterative.probes import Probes
 from bigmm.families import family
 from bigmm.laplace import working_sums
-from bigmm.laplace.block_layout import Predictor, find_entries
+from bigmm.laplace.block_layout import LinearPredictor, find_entries
 from bigmm.laplace.montecarlo import gradient_spread, probe_error
 from bigmm.objective.krylov import KrylovSolver, working_accuracy
 from tests.laplace import models
@@ -150,8 +150,8 @@ def test_a_shard_adds_to_its_own_levels_only():
     model = Rows.draw(FAMILIES[0], "crossed", n=90)
     engine = model.crossed(False, count=4)
     effects = tuple(np.zeros_like(u) for u in engine.u)
-    predictor = Predictor(model.psi[:3], effects, 1.0, False)
-    parts = engine.held.map(working_sums.working_part, engine.rules, predictor, True, np.dtype(float))
+    predictor = LinearPredictor(model.psi[:3], effects, 1.0, False)
+    parts = engine.shards.map(working_sums.working_part, engine.rules, predictor, True, np.dtype(float))
     own = [part.windows[0] for part in parts]
     assert all(first + count <= nxt for (first, count), (nxt, _) in pairwise(own))
     entries = engine.wiring.pattern.cross[0, 1].indptr[-1]

@@ -62,8 +62,8 @@ def test_every_look_at_the_rows_is_counted():
     model = Rows.draw(BERNOULLI, "crossed")
     engine = model.crossed(False)
     tasks = []
-    inner = engine.held.fold
-    engine.held.fold = lambda merge, task, *args, **own: (tasks.append(task), inner(merge, task, *args, **own))[1]
+    inner = engine.shards.fold
+    engine.shards.fold = lambda merge, task, *args, **own: (tasks.append(task), inner(merge, task, *args, **own))[1]
     engine.evaluate(model.psi)
     assert engine.passes == len(tasks) > 3
     engine.value(model.psi)  # known already

@@ -156,7 +156,7 @@ def test_blocks_at_the_mode_are_those_of_a_look_at_all_rows(kind):
     assert found.ll == pytest.approx(sums.ll, rel=1e-9)
     assert np.allclose(found.xy, gram.xy, rtol=1e-6)
     for t, term in enumerate(gram.terms):
-        assert np.array_equal(found.kept[t], np.arange(term.n_levels))
+        assert np.array_equal(found.levels[t], np.arange(term.n_levels))
         assert np.allclose(found.diagonal[t], term.diagonal, rtol=1e-6)
         assert np.allclose(found.dense[t], term.dense, rtol=1e-5, atol=1e-8)
         assert np.allclose(found.u[t], mode.u[t], atol=1e-5)

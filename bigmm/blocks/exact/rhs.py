@@ -26,5 +26,6 @@ def solve_for(
     x = triangular(lower, np.asfortranarray(scale_rows(structure, factor.lams, tail, n_x)[:n, 0]))
     x = triangular(lower, x, transposed=True)
     tau = np.zeros(n_x) if random_only else x[factor.n_random :]
+    # The right-hand side takes the place of the response, so the coefficients are (-tau, 1) as in `solve`.
     v = tuple(np.concatenate([p.v[:, :, :-1], w], axis=2) for p, w in zip(factor.stages, swept.w, strict=True))
     return backward(factor, np.concatenate([x[: factor.n_random], tau]), v, np.append(-tau, 1.0)), tau

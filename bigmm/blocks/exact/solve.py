@@ -28,6 +28,7 @@ class Solution:
 def solve(factor: Factor) -> Solution:
     """Back-substitution for the response column: conditional modes and fixed effects at this theta."""
     n = len(factor.tail) - 1
+    # The last row of the factor is L^-1 times the response's column, so half of the substitution is done.
     x = triangular(factor.tail[:n, :n], factor.tail[n, :n].copy(), transposed=True)
     beta = x[factor.n_random :]
     n_dense = factor.structure.m - 1
@@ -45,6 +46,7 @@ def backward(
     """
     structure = factor.structure
     effects: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
+    # At least 1: 0 would say that x has no rows for fixed effects.
     raw = unscale_rows(structure, factor.lams, x[:, None], max(factor.n_fixed, 1))[: structure.r_raw, 0]
     for t in structure.tail:
         effects[t.term] = raw[t.offset : t.stop].reshape(t.n_levels, t.width)
@@ -78,12 +80,14 @@ def forward(
 ) -> Forward:
     """Eliminate the stages from right-hand sides given unscaled: per term (q, k, nr), and (p, nr) for dense X."""
     nr = rhs_x.shape[1]
+    # Copies: children subtract from the right-hand sides of the levels that contain them.
     below = {s.term: rhs[s.term].copy() for s in structure.stages}
     tail = np.concatenate([rhs[t.term].reshape(-1, nr) for t in structure.tail] or [np.zeros((0, nr))])
     fixed, total, swept = rhs_x.copy(), np.zeros((nr, nr)), []
     for stage, part in zip(structure.stages, stages, strict=True):
         w = np.empty_like(below[stage.term])
         parts = run(kernels.forward_levels, stage.n_levels, stage.grain, part.h, part.v, below[stage.term], w)
+        # The last row belongs to the response, which is no unknown here.
         fixed -= sum(p[0] for p in parts)[:-1]
         total += sum(p[1] for p in parts)
         swept.append(w)

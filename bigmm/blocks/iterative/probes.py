@@ -36,6 +36,7 @@ class Probes:
 
 def make_probes(factor_basis: np.ndarray, r: int, n_probes: int, seed: int, keys: Keys | None = None) -> Probes:
     """Random signs with their part in the basis removed; see `keyed_columns` for what they depend on."""
+    # The basis is traced exactly; probes that kept their part in it would count it twice.
     signs = keyed_columns(_signs, r, n_probes, seed, keys)
     return Probes(factor_basis, np.ascontiguousarray(signs - factor_basis @ (factor_basis.T @ signs)))
 
@@ -75,6 +76,7 @@ def deflation_basis(
     target = size - len(few)
     basis = _orthonormal_without(few, keyed_columns(_normals, operator.size, target, seed + 1, keys))
     for _ in range(rounds if target else 0):
+        # A step of the power method on I - S_hat. float32 is enough: a basis need only be near the eigenvectors.
         image = operator.apply(padded(basis.astype(np.float32)))
         basis = _orthonormal_without(few, basis - image[:, :target])
     coordinates = np.zeros((operator.size, len(few)))
@@ -115,6 +117,7 @@ def keyed_columns(
         part = out[offset : offset + levels * width].reshape(levels, width, size)
         for covariate in range(width):
             for number in range(size):
+                # Python's own hash of a string differs from process to process.
                 entropy = [seed, zlib.crc32(name.encode()), levels, covariate, number]
                 part[:, covariate, number] = draw(np.random.default_rng(entropy), levels)
         offset += levels * width

@@ -144,12 +144,14 @@ class Reduced:
             hi,
             (self.base.indptr[lo : hi + 1] - first).astype(np.int64),
             self.base.indices[first:last].astype(np.int32),
+            # A copy: a view would keep the whole base alive for as long as the panel is.
             self.base.data[first:last].copy(),
             tuple(self._columns(stage, part, lo, hi) for stage, part in stages),
         )
 
     def _columns(self, stage, part: StageFactor, lo: int, hi: int) -> StageColumns:
         r = self.structure.r_raw
+        # Dense columns, from r on, have no entries in the stages: their pointers stay at the end.
         colptr = stage.colptr[np.minimum(np.arange(lo, hi + 1), r)]
         chosen = slice(colptr[0], colptr[-1])
         column = lo + np.repeat(np.arange(hi - lo), np.diff(colptr))
@@ -177,6 +179,7 @@ def reduce(structure: Structure, lams: tuple[np.ndarray, ...]) -> Reduced:
     pieces = [*(_own(structure, lams, t) for t in structure.tail), *_pairs(structure, lams)]
     dense = np.concatenate([np.zeros((0, m)), *(gram.terms[t.term].dense.reshape(-1, m) for t in structure.tail)])
     for stage, part in zip(structure.stages, stages, strict=True):
+        # Each range has rows of its own, so there is no lock, and the order of the levels fixes the bits.
         entries = (stage.colptr, stage.entry, stage.level)
         run(solve_kernels.forward_tail, structure.r_raw, ROWS, *entries, part.f, part.v, dense)
     pieces += [_dense(structure, lams, t, dense[t.offset : t.stop]) for t in structure.tail]
@@ -185,6 +188,7 @@ def reduce(structure: Structure, lams: tuple[np.ndarray, ...]) -> Reduced:
     row, column, value = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
     size = structure.r_raw + m
     base = sp.coo_array((value, (row, column)), shape=(size, size)).tocsc()
+    # `kernels.place` finds a tile's rows by bisection.
     base.sort_indices()
     return Reduced(structure, tuple(lams), stages, logdet, base)
 
@@ -281,6 +285,7 @@ def factor(tile: np.ndarray) -> np.ndarray:
     """The Cholesky factor of a diagonal tile, in its lower triangle; raises NotPositiveDefiniteError."""
     target = own(tile)
     pivot = level3.cholesky(target)
+    # A pivot of NaN is not refused by every LAPACK.
     if pivot or not np.all(np.isfinite(np.diagonal(target))):
         raise NotPositiveDefiniteError(f"pivot {pivot} of a diagonal tile of the Schur complement is not positive")
     return target
@@ -316,4 +321,5 @@ def read_pivots(reduced: Reduced, diagonal: np.ndarray) -> Pivots:
     """From the (N,) diagonal of the factor."""
     logs, r = 2.0 * np.log(diagonal), reduced.n_random
     logdet = reduced.logdet + float(logs[:r].sum())
+    # The last pivot belongs to y: its square is r^2, and its logarithm is part of no determinant.
     return Pivots(logdet, float(logs[r:-1].sum()), float(diagonal[-1]) ** 2)

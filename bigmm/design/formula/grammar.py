@@ -47,6 +47,7 @@ class Parser:
         return lhs
 
     def sign(self) -> Node:
+        # The sign recurses, and not `atom`, so that --x and -x ** 2 parse as in R.
         if token := self.operator("-"):
             return Node("neg", "-", token.start, (self.sign(),))
         if self.operator("+"):
@@ -87,12 +88,14 @@ class Parser:
             return Node("list", None, token.start, tuple(self.items(inner, token)[0]))
         if not inner:
             self.fail("nothing between the brackets", token.start)
+        # Positions are those of the whole formula, so the caret of an inner error needs no shift.
         return Parser(self.formula, inner).whole()
 
     def call(self, token: Token) -> Node:
         end = closing(self.tokens, self.at)
         inner, self.at = self.tokens[self.at + 1 : end], end + 1
         arguments, keywords = self.items(inner, token)
+        # R's c(1, 2) gives knots; it is a list here, and never a function.
         if token.text == "c":
             return Node("list", None, token.start, arguments)
         return Node("call", token.text, token.start, arguments, keywords)
@@ -102,6 +105,7 @@ class Parser:
         for comma, piece in split_top(inner, (",",)) if inner else ():
             if not piece:
                 self.fail("an argument is missing here", comma.start if comma else opener.start)
+            # == is one token, so a single = after a name can only be a keyword.
             if len(piece) > 1 and piece[0].kind == "name" and piece[1].text == "=" and piece[1].kind == "operator":
                 if len(piece) == 2:
                     self.fail(f"a value is missing after {piece[0].text}=", piece[1].start)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from bigmm.errors import FormulaError
 
+# Order matters: || before |, ** before *, and a number before a name that begins with a dot.
+# The L of R's integers (1L) is read and dropped.
 _PATTERN = re.compile(
     r"""(?P<space>\s+)
   | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)L?
@@ -47,6 +49,7 @@ def tokenize(formula: str) -> tuple[Token, ...]:
         match = _PATTERN.match(formula, position)
         if match is None:
             raise FormulaError(f"unexpected character {formula[position]!r}", formula, position)
+        # `lastgroup` is the alternative that matched, because no group contains another one.
         kind, text = str(match.lastgroup), match[str(match.lastgroup)]
         if kind in ("quoted", "string"):
             text = text[1:-1]
@@ -82,6 +85,7 @@ def check_depth(formula: str, tokens: Sequence[Token]) -> None:
             counts.append(1)
             total += 1
         elif token.kind == "operator" and token.text == ",":
+            # A comma ends an argument: the next one begins at the depth of its call.
             total -= counts[-1] - 1
             counts[-1] = 1
         elif token.kind == "operator":

@@ -49,6 +49,7 @@ class Bits:
 
     def _over(self, low: int, high: int) -> Bits:
         """A copy with room for low <= key < high."""
+        # Bounds at multiples of 64 keep the words of two sets aligned, so that a union is an OR of words.
         low, high = low & ~63, (high + 63) & ~63
         if len(self.words):
             low, high = min(low, self.low), max(high, self.high)
@@ -75,6 +76,7 @@ def key_range(keys: Sequence[np.ndarray]) -> tuple[int, int]:
 
 def are_compact(low: int, high: int, rows: int) -> bool:
     """Do bits from low to high pay for so many rows?"""
+    # 64 bits, as many as an int64 key takes, are the most that a row may cost here.
     return high - low <= max(ROOMY, SPARSE * rows)
 
 

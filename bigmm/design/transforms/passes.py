@@ -42,6 +42,7 @@ def fold_summaries(
     """
     columns = list(dict.fromkeys(column for request in requests.values() for column in request.columns))
     if complete is not None:
+        # Whether a row counts can depend on any used column, so all of them are read.
         columns = list(complete.columns)
     state = dict(requests)
     for partition in lane.partitions:
@@ -71,6 +72,7 @@ def summarize(
         return {}
     return executor.map_reduce(
         partial(fold_summaries, source, requests, complete=complete),
+        # Lanes depend on the partitions and not on the number of workers, and so do the bits of the merged sums.
         cut_lanes(source.partitions),
         merge_summaries,
         label="levels",

@@ -54,6 +54,7 @@ class Results:
             for name, entry in zip(needs, entries, strict=True):
                 if entry.value is None and entry.placed is not None:
                     self._read(entry)
+                # A view stays read-only: its memory may be part of another task's result.
                 if isinstance(entry.value, np.ndarray) and entry.value.flags.owndata:
                     entry.value.flags.writeable = self.users[name] == [number] and name not in self.keep
             return [entry.value for entry in entries]
@@ -98,6 +99,7 @@ class Results:
             if not movable:
                 return
             entry = self.entries[max(movable)[1]]
+            # What was in the file once is there still, and a result does not change before its last use.
             if entry.placed is None:
                 entry.placed = self._write(entry.value)
             self.nbytes -= entry.nbytes
@@ -125,4 +127,5 @@ class Results:
     def _drop(self, entry: _Entry) -> None:
         self.nbytes -= entry.nbytes
         if entry.placed is not None:
+            # Results of one size take each other's room, so the file stays as small as what it holds at once.
             self.free.setdefault(entry.placed.nbytes, []).append(entry.placed.start)
