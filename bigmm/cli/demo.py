@@ -42,6 +42,7 @@ def fit_ratings(console: Console, places: Destinations, lake: Path, overwrite: b
     from bigmm.datasets import insteval, write_lake
 
     frame, results = insteval(), lake.with_name("results")
+    # Small files on purpose: the demo shows a lake of folders with several files each.
     files = write_lake(frame, lake, partition_by="dept", rows_per_file=4000, overwrite=overwrite)
     console.result(f"{len(frame):,} ratings in {len(files)} Parquet files under {lake}")
     compiled = seconds_to_compile(lake)

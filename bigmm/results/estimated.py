@@ -61,6 +61,7 @@ class Estimated:
     @property
     def npar(self) -> int:
         """Coefficients, theta and sigma, as lme4 counts them."""
+        # Dropped columns are no parameters.
         return self.rank + len(self.theta) + 1
 
     @property
@@ -82,10 +83,12 @@ class Estimated:
 def freeze(value: Any) -> None:
     """Make every array reachable through dataclasses and tuples read-only."""
     if isinstance(value, np.ndarray):
+        # Views made before this stay writable; results hand out none of those.
         value.flags.writeable = False
     elif is_dataclass(value):
         for field in fields(value):
             freeze(getattr(value, field.name, None))
     elif isinstance(value, tuple):
+        # Lists and dicts are not entered: the values of a fit hold tuples.
         for item in value:
             freeze(item)

@@ -117,6 +117,7 @@ class FittedModel(Estimated):
     @property
     def joints(self) -> tuple[JointTerm, ...]:
         """The joint terms in the order of the Gram's blocks and of `estimates.b`; fixed factors come last."""
+        # The Gram sorts its terms by levels with rows, which may be fewer than those of the design.
         joined = self.spec.layout.joint
         return tuple(joined[number] for number in self.assembled.term_order)
 

@@ -45,10 +45,12 @@ class NewEffects:
             unseen = chunk.refs[term.grouping] < 0
             if not unseen.any():
                 continue
+            # One draw for each distinct label, whatever the number of its rows.
             labels = row_labels(table.filter(pa.array(unseen)), term.variables).dictionary_encode()
             number = labels.indices.fill_null(-1).to_numpy(zero_copy_only=False)
             effects = np.zeros((len(labels.dictionary) + 1, len(term.covariates)))  # the last: no label
             for i, label in enumerate(labels.dictionary.to_pylist()):
+                # The label and not the level number: numbers of new levels depend on the table at hand.
                 stream = ("new mode", term.group, term.place, replicate, label)
                 effects[i] = term.scale @ standard_normal(self.seed, stream, 0, len(term.covariates))
             for slot, column in enumerate(term.covariates):
