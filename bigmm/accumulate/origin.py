@@ -60,7 +60,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
     ----------
     layout: of the design.
     head: the first rows, complete ones only; rows of weight zero do not count.
-    moments: of all rows, where a pass has told that they differ from those of the head.
+    moments: moments of all rows, where a pass has shown that they differ from those of the head.
     """
     head = without_zero_weights(head)
     if not fits(head):
@@ -82,7 +82,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
 
 @np.errstate(**QUIETLY)
 def moments_of(chunk: DesignChunk) -> Moments:
-    """Of the rows of a chunk."""
+    """The moments of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
     statistics = [(row.mean(), row.std(), is_binary(row)) for row in rows]
@@ -91,7 +91,7 @@ def moments_of(chunk: DesignChunk) -> Moments:
 
 @np.errstate(**QUIETLY)
 def moments_from(cross: CrossProducts) -> Moments:
-    """Of all rows, from their sums."""
+    """The moments of all rows, from their sums."""
     back, n = cross.shift.back, cross.gram[0, 0]
     mean = cross.gram[0] / n
     # The difference cancels where a column is far from its shift. To choose a better shift a few digits are enough.
@@ -152,8 +152,10 @@ def sequence_of(layout: Layout, shift: Shift) -> np.ndarray:
 def _chosen(
     layout: Layout, head: DesignChunk, numbers: np.ndarray, moments: Moments, early: bool
 ) -> tuple[Shift, bool]:
-    """The shift, and whether columns of X that are moved before the constant is there depend on others; early: may
-    they be moved?"""
+    """(shift, whether columns of X that are moved before the constant depend on others).
+
+    early says whether such columns may be moved.
+    """
     numbers, far = numbers.copy(), moments.far
     last_one = -1 if layout.one is None else int(np.flatnonzero(layout.one).max())
     for position, column in enumerate(layout.fixed_columns):

@@ -2,7 +2,7 @@
 
 Some columns need more than a number. A product f:x of a covariate far from zero is nearly a multiple of f, and is
 summed as f (x - s). A column of X that the columns before it nearly reproduce is summed less a combination of them.
-Everybody uses the same shift, so that sums stay additive; `assemble` undoes it in the small algebra. `origin` chooses.
+All lanes use the same shift, so that sums stay additive; `assemble` undoes it in the small algebra. `origin` chooses.
 """
 
 from __future__ import annotations

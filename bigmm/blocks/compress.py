@@ -35,7 +35,7 @@ class Classes:
     moments: np.ndarray
 
     def merge(self, other: Classes) -> Classes:
-        """Of the levels of both."""
+        """The classes of the levels of both."""
         diagonal = np.concatenate([self.diagonal, other.diagonal])
         first, number = _distinct(diagonal)
         counts = np.zeros(len(first), np.int64)
@@ -116,7 +116,7 @@ def _keys(flat: np.ndarray) -> np.ndarray:
 
 
 def _often_equal(term: TermBlock) -> bool:
-    """Looked at on the first levels: sorting millions of different blocks would cost more than an evaluation."""
+    """Whether blocks of the first levels repeat. To sort millions of different ones costs more than an evaluation."""
     sample = _keys(term.diagonal[:SAMPLE].reshape(min(SAMPLE, term.n_levels), -1))
     return len(np.unique(sample)) <= len(sample) // 2
 

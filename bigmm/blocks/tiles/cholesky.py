@@ -59,7 +59,7 @@ class Tiling:
 
 
 def default_tile(size: int) -> int:
-    """A function of the size alone: with other tiles the sums are rounded otherwise."""
+    """Rows of a tile for a matrix of that size. Other tiles round sums otherwise, so nothing else decides."""
     return int(np.clip(-(-size // MANY // GRAIN) * GRAIN, SMALLEST, LARGEST))
 
 
@@ -102,7 +102,7 @@ class Panel:
 class Reduced:
     """The tail at one theta, before it is factored: n_random scaled random effects, then m dense columns.
 
-    logdet: of the stages; base (N, N) csc_array, lower triangle; stages: their factors.
+    stages has the factors of the stages, logdet their part of log|M|, and base the lower triangle (N, N).
     """
 
     structure: Structure
@@ -139,7 +139,7 @@ class Reduced:
 
     @property
     def assembly_flops(self) -> float:
-        """Of the products f'f of all stages, one triangle."""
+        """Multiplications of the products f'f of all stages, one triangle."""
         rows = ((s.indptr[1:] - s.tail_start, s.width) for s in self.structure.stages)
         return float(sum(width * np.square(count.astype(float)).sum() for count, width in rows))
 
