@@ -20,18 +20,18 @@ from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.execute.discipline import one_thread_each
 
 FAR = 100.0
-"""A column whose mean is so many standard deviations from zero loses four digits of its squares: X and Z then take it
-about numbers of their own, and its products are formed of shifted factors."""
+"""Standard deviations between the mean and zero at which squares lose four digits. X and Z then take the column about
+numbers of their own, and its products are formed of shifted factors."""
 RETAKE = 1e-3
 """Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the
 sums of a pass have lost six digits: the pass is taken again."""
 MORE_PASSES = 2
-"""So often at most a pass is taken again; nobody has needed more."""
+"""The most passes that are taken after the first one."""
 ROWS = 8192
-"""So many of the first rows tell what columns have to do with each other."""
+"""Number of the first rows from which near dependences among columns are found."""
 
 QUIETLY: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
-"""Columns whose squares are no numbers are named once all rows are summed (`overflow`)."""
+"""NumPy's warnings that are off here: `overflow` names such columns once all rows are summed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,11 @@ WORTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Levels of one term by diagonal block: diagonal (d, k, k); counts (d,) levels; moments (d, s, s), s = k (p + 1),
-    sum over the levels of a class of r r', r = Z_l'W[X y] as one row."""
+    """The d different diagonal blocks of one term, each with its levels.
+
+    diagonal: (d, k, k) the blocks; counts: (d,) number of levels of each class; moments: (d, s, s) with s = k (p + 1),
+    the sum of r r' over the levels of a class, where r is Z_l'W[X y] as one row.
+    """
 
     diagonal: np.ndarray
     counts: np.ndarray

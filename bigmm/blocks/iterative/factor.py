@@ -75,18 +75,22 @@ class IterativeFactor:
 
     @property
     def structure(self) -> Structure:
+        """The whole model, without a dense tail."""
         return self.analysed.whole
 
     @property
     def lams(self) -> tuple[np.ndarray, ...]:
+        """Per term (k, k) Lambda's block in the working basis."""
         return self.operator.lams
 
     @property
     def stages(self) -> tuple[StageFactor, ...]:
+        """The factors of the stages."""
         return self.operator.stages
 
     @property
     def n_dense(self) -> int:
+        """p, the number of columns of X."""
         return self.structure.m - 1
 
     @property
