@@ -118,7 +118,7 @@ def _four_dots(a0, a1, b0, b1):
 
 @_part
 def _block_gram(plain, right, rows, out):
-    """out (m, m) upper triangle = left[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
+    """out (m, m) upper triangle = plain[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
     m = plain.shape[0]
     for a in range(0, m - 1, 2):
         # The first pair of a row also writes out[a + 1, a], below the diagonal, which nobody reads.

@@ -19,16 +19,22 @@ ROUNDED = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
-class TakenOff:
-    """weights: {column: {earlier column: what is taken off}}; left (p,): share of the sum of squares that earlier
-    columns leave; dependent (p,): whether that is nothing."""
+class Mixture:
+    """The combinations of earlier columns that are taken off p columns.
+
+    Attributes
+    ----------
+    weights: {column: {earlier column: its weight}}.
+    residual: (p,) share of each column's sum of squares that earlier columns leave.
+    dependent: (p,) whether they leave nothing.
+    """
 
     weights: dict[int, dict[int, float]]
-    left: np.ndarray
+    residual: np.ndarray
     dependent: np.ndarray
 
 
-def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
+def mixture_of(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> Mixture:
     """What to take off columns so that each is what earlier ones leave of it.
 
     Parameters
@@ -63,7 +69,7 @@ def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOf
         if not dependent[number]:
             q, r = _extended(q, r, values[:, number])
             base.append(number)
-    return TakenOff(weights, residual, dependent)
+    return Mixture(weights, residual, dependent)
 
 
 def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

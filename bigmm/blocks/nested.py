@@ -91,7 +91,7 @@ def batches_of_trees(sums: NestedSums, levels: int) -> Iterator[NestedSums]:
 def _batch_of_trees(sums: NestedSums, ranges: list[slice]) -> NestedSums:
     depth = len(ranges)
     return NestedSums(
-        tuple(span_here.stop - span_here.start for span_here in ranges),
+        tuple(span.stop - span.start for span in ranges),
         sums.widths,
         np.concatenate([sums.levels_of(t)[ranges[t]] for t in range(depth)]),
         np.concatenate(
@@ -182,8 +182,14 @@ def _transposed(block: CrossBlock, n_parents: int) -> CrossBlock:
 
 @dataclass(frozen=True, slots=True)
 class TreeOrder:
-    """levels: per factor (q,) its levels' numbers, children of one parent side by side; parents: per factor but the
-    last (q,) places of the parents; rows: per factor (n,) int32 place of each row's level."""
+    """The levels of a chain in an order in which children of one parent stand side by side.
+
+    Attributes
+    ----------
+    levels: per factor (q,) its levels' numbers.
+    parents: per factor but the last (q,) places of the parents.
+    rows: per factor (n,) int32 place of each row's level.
+    """
 
     levels: tuple[np.ndarray, ...]
     parents: tuple[np.ndarray, ...]

@@ -49,13 +49,13 @@ def _arrays(gram: Gram) -> list[np.ndarray]:
 
 def _numbered(gram: Gram) -> Gram:
     """The same pattern whose numbers are 1, 2, 3, ... in the order of `_arrays`."""
-    at = 1
+    place = 1
 
     def numbers(array: np.ndarray) -> np.ndarray:
-        nonlocal at
+        nonlocal place
         # float64 has all integers up to 2^53, so a place survives the analysis as a floating-point number.
-        out = np.arange(at, at + array.size, dtype=float).reshape(array.shape)
-        at += array.size
+        out = np.arange(place, place + array.size, dtype=float).reshape(array.shape)
+        place += array.size
         return out
 
     diagonals = [numbers(t.diagonal) for t in gram.terms]

@@ -274,7 +274,7 @@ def glmm_data(rows: ShardedRows, spec: DesignSpec, family: Family) -> GlmmData:
     else:
         level_index = tuple(
             _level_index(layout.joint[j].n_levels, level_numbers)
-            for j, level_numbers in zip(assembled.term_order, assembled.kept, strict=True)
+            for j, level_numbers in zip(assembled.term_order, assembled.level_numbers, strict=True)
         )
         covariances = covariances_for(layout, assembled.term_order)
     return GlmmData(

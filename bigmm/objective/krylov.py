@@ -227,9 +227,9 @@ class KrylovFactor(DriverFactor):
             return projections_of(inverse(other, with_pairs=False), other)
 
         projections, dtype = self._extrapolated(blocks, projections_at), self.solver.dtype
-        start, image = (tuple(np.ascontiguousarray(x, dtype) for x in terms) for terms in (blocks.start, blocks.rest))
+        start, image = (tuple(np.ascontiguousarray(x, dtype) for x in terms) for terms in (blocks.start, blocks.image))
         weight = blocks.weight.astype(dtype)
-        return Leverages(blocks.known, blocks.pairs, start, image, weight, projections.sums, list(projections.spread))
+        return Leverages(blocks.exact, blocks.pairs, start, image, weight, projections.sums, list(projections.spread))
 
 
 class KrylovSolver(DriverLevels):

@@ -41,6 +41,7 @@ def selection(fitted: FittedModel, random: Any) -> Selection:
     for name in random:
         for number, slots in _named(fitted, name).items():
             chosen.setdefault(number, set()).update(slots)
+    # Columns of other groupings may then be absent from the new data.
     names = frozenset(_grouping_name(fitted, number) for number in chosen)
     return Selection(tuple(tuple(sorted(chosen.get(n, ()))) for n in range(len(fitted.joints))), names)
 
@@ -76,6 +77,7 @@ def _named(fitted: FittedModel, name: Any) -> dict[int, set[int]]:
         return {term.joint: set(term.slots)}
     is_term = "|" in name
     bars = _bars(fitted, name if is_term else f"(1 | {name})", name)
+    # By sets of columns: cask:batch and batch:cask are one grouping.
     groups = {frozenset(fitted.joints[n].factor.variables): n for n, _ in whole.values()}
     places: dict[int, set[int]] = {}
     for bar in bars:
@@ -91,6 +93,7 @@ def _bars(fitted: FittedModel, text: str, name: str) -> tuple[Bar, ...]:
     """The random terms that a text holds, and nothing else."""
     wrapped = text if text.lstrip().startswith("(") else f"({text})"
     try:
+        # The formula's own parser, so that "batch/cask" and "(x || g)" mean here what they mean there.
         parsed = parse(f"{unparse(fitted.spec.parsed.response)} ~ 1 + {wrapped}")
     except FormulaError:
         raise _unknown(fitted, name) from None

@@ -24,6 +24,7 @@ from bigmm.source import open_source
 from bigmm.source.partition import Partition, Source
 
 ROWS_PER_GROUP = 1_000_000
+# Draw numbers of partitions must not overlap: no partition has a trillion rows.
 UNCOUNTED = 2**40
 PATH_TYPES = (str, os.PathLike, list)
 
@@ -58,6 +59,7 @@ def in_memory(data: Any) -> Any:
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return pd.DataFrame(data)
     if isinstance(data, pd.DataFrame):
+        # An index of labels would become a column of the Arrow table.
         return data.reset_index(drop=True)
     return data
 
@@ -107,6 +109,7 @@ def compute(task: RowTask, data: Any, columns: Sequence[str], *, client: Any = N
 
 def _run(fold: Callable[[Item], Any], source: Source, data: Any, client: Any) -> list[Any]:
     """One result per partition: files through the executor, tables already in memory in this thread."""
+    # Sending slices of a table in memory to workers may cost more than the task.
     if isinstance(data, PATH_TYPES) or source is data:
         return list(executor(client).map(fold, items_of(source), label="rows"))
     return [fold(item) for item in items_of(source)]
@@ -130,6 +133,7 @@ def augmented(
     names = list(dict.fromkeys([*carried, *present(source, columns)]))
     tables = _run(partial(_table_of, source, task, names, carried), source, data, client)
     frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    # The caller's index comes back, so that columns can be assigned to the frame by it.
     return frame.set_index(data.index) if isinstance(data, pd.DataFrame) else frame
 
 
@@ -184,6 +188,7 @@ def write(
     names = list(dict.fromkeys([*carried, *present(source, columns)]))
     with whole_directory(to.out, overwrite=to.overwrite) as folder:
         job = partial(_write_part, source, task, names, carried, folder)
+        # Parts are written by the workers; only counts of rows come back.
         for _ in executor(client).map(
             job, items_of(source), label="write", progress=progress if callable(progress) else None
         ):
@@ -215,6 +220,7 @@ def destination(
 
 def _write_part(source: Source, task: RowTask, names: list[str], carried: list[str], folder: Path, item: Item) -> int:
     """Write one part by temporary name and rename, so that a task that runs twice is harmless."""
+    # The mark says that bigmm wrote the file, so that overwrite= may replace it and nothing else.
     result = marked_table(_table_of(source, task, names, carried, item))
     part = folder / f"part-{item.partition.index:05d}.parquet"
     temporary = part.with_name(f".{part.name}.{secrets.token_hex(6)}")
@@ -247,6 +253,7 @@ def lazily(task: RowTask, data: Any, columns: Sequence[str], finish: Callable[[d
 def _frame_task(
     frame: pd.DataFrame, task: RowTask, columns: Sequence[str], finish: Callable[..., Any], meta: Any
 ) -> Any:
+    # Dask calls this with empty frames to learn types, and an empty partition has no rows to encode.
     if not len(frame):
         return meta
     return finish(compute(task, frame, columns)).set_axis(frame.index)

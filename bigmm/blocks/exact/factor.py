@@ -50,10 +50,17 @@ class StageFactor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """lams: per term (k, k) Lambda's block in the working basis; stages: per stage; schur: (r_raw + m,) square, lower,
-    the unscaled tail; tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1 (columns:
-    random effects, fixed factors, dense X, y); n_random = r; n_fixed = f + p; logdet_z = log|M|; logdet_x =
-    log|X'V^-1X|; pwrss = r2.
+    """The blocked Cholesky factor at one Lambda.
+
+    Attributes
+    ----------
+    lams: per term (k, k) Lambda's block in the working basis.
+    stages: factors of the stages.
+    schur: (r_raw + m, r_raw + m) lower triangle, the unscaled tail.
+    tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1. Its columns are random effects,
+        fixed factors, dense X and y.
+    n_random, n_fixed: r and f + p.
+    logdet_z, logdet_x, pwrss: log|M|, log|X'V^-1X| and r^2.
     """
 
     structure: Structure

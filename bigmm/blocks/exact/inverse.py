@@ -26,9 +26,14 @@ NEARLY_SINGULAR = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class SelectedInverse:
-    """projected: per term (k, k), sum over levels of (Z'PZ)_ll in the working basis, None for unpenalized terms;
-    covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None when they were not asked for;
-    pairs: {(j, k): (nnz, k_j, k_k)} the same between levels that meet in some row, entries as in `Gram.cross`."""
+    """The entries of the inverse that gradients and conditional variances need.
+
+    Attributes
+    ----------
+    projected: per term (k, k), sum over levels of (Z'PZ)_ll in the working basis, None for unpenalized terms.
+    covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None where they are not computed.
+    pairs: {(j, k): (nnz, k_j, k_k)}, the same between levels that meet in some row, entries as in `Gram.cross`.
+    """
 
     projected: tuple[Any, ...]
     covariances: tuple[Any, ...]
@@ -122,7 +127,7 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
 def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, bool], projected, blocks) -> dict:
     """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns.
 
-    parts: are diagonal blocks, and the blocks between levels that meet, asked for?
+    parts: whether to compute diagonal blocks, and whether to compute blocks between levels that meet.
     """
     structure = factor.structure
     covariances, pattern = parts

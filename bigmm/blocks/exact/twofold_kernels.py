@@ -60,7 +60,7 @@ def subtract_blocks(indptr, indices, data, source, target):
 
 @njit(cache=True, nogil=True)
 def subtract_products(first, right, total):
-    """total -= sum over levels of left[i]'right[:, i]; first (q, k, m), right (2, q, k, nr), total (2, m, nr)."""
+    """total -= sum over levels of first[i]'right[:, i]; first (q, k, m), right (2, q, k, nr), total (2, m, nr)."""
     for i in range(first.shape[0]):
         for r in range(first.shape[1]):
             for c in range(first.shape[2]):

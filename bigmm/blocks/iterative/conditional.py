@@ -74,15 +74,20 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
 class RowEstimator:
     """What the probes say about any row.
 
-    start, rest: per term (q, k, t + d) effects of the probes and the deflation basis, and of (S_hat^-1 - I) times them;
-    remainder: the same of S_hat^-1 - 2 I + S_hat for the tail's terms (None for the others), which suffices for a
-    single level of a tail's term that is not nested, because its own block of S_hat is the identity; probes: t; fixed:
-    per term (q, k, p) Lambda M^-1 Lambda'Z'W X; root: (p, p) inverse of the lower Cholesky factor of X'V^-1X.
+    Attributes
+    ----------
+    start: per term (q, k, t + d) effects of the probes and the deflation basis.
+    image: per term (q, k, t + d) the same of (S_hat^-1 - I) times these vectors.
+    remainder: per term the same of S_hat^-1 - 2 I + S_hat, None for terms outside the tail and nested ones. It suffices
+        for a single level, because the level's own block of S_hat is the identity.
+    probes: t.
+    fixed: per term (q, k, p) Lambda M^-1 Lambda'Z'W X.
+    root: (p, p) inverse of the lower Cholesky factor of X'V^-1X.
     """
 
     factor: IterativeFactor
     start: tuple[np.ndarray, ...]
-    rest: tuple[np.ndarray, ...]
+    image: tuple[np.ndarray, ...]
     remainder: tuple[np.ndarray | None, ...]
     probes: int
     fixed: tuple[np.ndarray, ...]
@@ -104,7 +109,7 @@ class RowEstimator:
         ]
         start, remainder_vectors = (
             sum(np.einsum("nk,nkv->nv", a, e[r]) for (r, a), e in zip(fixed_columns, effects, strict=True))
-            for effects in (self.start, self.rest)
+            for effects in (self.start, self.image)
         )
         chain, norm = chain_and_norm(self.factor, refs, z)
         lams = self.factor.lams
@@ -129,7 +134,7 @@ class RowEstimator:
         standard error; never below what the chain (or the level's own diagonal block) gives, nor above the prior."""
         lam = self.factor.lams[term]
         q, remainder = len(self.start[term]), self.remainder[term]
-        remainder_vectors = self.rest[term] if remainder is None else remainder
+        remainder_vectors = self.image[term] if remainder is None else remainder
         values, errors = np.empty((q, len(directions))), np.empty((q, len(directions)))
         for number, z in enumerate(directions):
             refs, covariates = one_term(self.factor, term, np.arange(q), z)
@@ -153,7 +158,7 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
     whole, operator = factor.structure, factor.operator
     start = np.concatenate([probes.vectors, probes.basis], axis=1).astype(factor.precision.probes)
     shape = start.shape[1]
-    starts, rests = (
+    starts, images = (
         tuple(np.empty((t.n_levels, t.width, shape), start.dtype) for t in whole.gram.terms) for _ in range(2)
     )
     raw_remainder = np.empty_like(start)
@@ -165,7 +170,7 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
         solved = conjugate_gradients(operator, mine, factor.precision.probe_tolerance)
         remainder_vectors = solved.x - mine
         raw_remainder[:, part] = operator.raw(remainder_vectors - mine + solved.image)
-        for out, vectors in ((starts, mine), (rests, remainder_vectors)):
+        for out, vectors in ((starts, mine), (images, remainder_vectors)):
             for target, effects in zip(out, effects_of(whole, operator, operator.raw(vectors), None), strict=True):
                 target[:, :, part] = effects
     places = {t.term: t for t in whole.tail if t.term not in operator.nested}
@@ -176,7 +181,7 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
     n = factor.n_dense
     root = np.linalg.inv(fixed_part(factor).root[:n, :n])
     fixed = fixed_effects_of_levels(factor)
-    return RowEstimator(factor, starts, rests, remainder, probes.vectors.shape[1], fixed, root)
+    return RowEstimator(factor, starts, images, remainder, probes.vectors.shape[1], fixed, root)
 
 
 def affordable_probes(factor: SampledFactor) -> int:

@@ -33,8 +33,13 @@ MAX_ITERATIONS = 2000
 class TailOperator:
     """S_hat = L^-1 S L^-T on the tail at one theta.
 
-    structure (without dense tail), lams per term, stages: their factors; chains: P = L L', see `preconditioner`;
-    couplings: (j, k, block) what S and P differ in between two tail terms, but for what goes through the stages;
+    Attributes
+    ----------
+    structure: the model without a dense tail.
+    lams: per term (k, k) Lambda's block.
+    stages: factors of the stages.
+    chains: P = L L' chain by chain, see `preconditioner`.
+    couplings: (j, k, block) for two terms of the tail: S less P, but for the part that goes through the stages.
     logdet: log|P| + tr(S_hat - I).
     """
 
@@ -47,6 +52,7 @@ class TailOperator:
 
     @property
     def size(self) -> int:
+        """Number of columns of the tail."""
         return self.structure.r_raw
 
     @property
@@ -68,9 +74,13 @@ class TailOperator:
             chain.to_normalised(x, out)
         return out
 
-    def known(self) -> dict[int, np.ndarray]:
+    def diagonal_blocks(self) -> dict[int, np.ndarray]:
         """{term: (q, k, k)} diagonal blocks of Lambda P^-1 Lambda'."""
-        return {t.term: block for chain in self.chains for t, block in zip(chain.places, chain.known(), strict=True)}
+        return {
+            t.term: block
+            for chain in self.chains
+            for t, block in zip(chain.places, chain.diagonal_blocks(), strict=True)
+        }
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """S_hat x = x + L^-1 Lambda'(S - P) Lambda L^-T x for x (r, nv), S and P without their ridge."""
@@ -81,7 +91,7 @@ class TailOperator:
             return array[t.offset : t.stop].reshape(t.n_levels, t.width, nv)
 
         for chain in self.chains:
-            for t, share in zip(chain.places, chain.taken, strict=True):
+            for t, share in zip(chain.places, chain.losses, strict=True):
                 # S - P vanishes on P's blocks: what `through_levels` takes off there comes back here.
                 # One type for both operands, or another kernel would be compiled.
                 share = share.astype(x.dtype, copy=False)
@@ -126,8 +136,9 @@ def tail_operator(
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """x (r, nv) with S_hat x = rhs; image (r, nv): S_hat rhs, known from the first iteration; iterations;
-    alpha, beta (iterations, nv): CG's coefficients, which are Lanczos' in another form."""
+    """What conjugate gradients found: x (r, nv) with S_hat x = rhs, and image (r, nv) = S_hat rhs.
+
+    alpha and beta (iterations, nv) are the coefficients of the iterations, which are Lanczos' in another form."""
 
     x: np.ndarray
     image: np.ndarray

@@ -30,13 +30,19 @@ Pairs = dict[tuple[int, int], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class ChainFactor:
-    """places: the chain's terms in the tail, finest first; factor: of P there; taken: per term of the chain (q, k, k),
-    and between {terms (j, k) of the model: (q_j, k_j, k_k)} where P has them, what the stages take from A: sum of f'f.
+    """P on one chain of nested terms, and what the stages take from A there: the sum of f'f.
+
+    Attributes
+    ----------
+    places: the chain's terms in the tail, finest first.
+    factor: the factor of P.
+    losses: per term of the chain (q, k, k), what the stages take from its diagonal blocks.
+    between: {terms (j, k) of the model: (q_j, k_j, k_k)}, the same between two terms, where P has these blocks.
     """
 
     places: tuple[TailTerm, ...]
     factor: Factor
-    taken: tuple[np.ndarray, ...]
+    losses: tuple[np.ndarray, ...]
     between: Pairs
 
     def to_raw(self, x: np.ndarray, out: np.ndarray) -> None:
@@ -67,7 +73,7 @@ class ChainFactor:
     def _views(self, x: np.ndarray) -> list[np.ndarray]:
         return [x[t.offset : t.stop].reshape(t.n_levels, t.width, -1) for t in self.places]
 
-    def known(self) -> tuple[np.ndarray, ...]:
+    def diagonal_blocks(self) -> tuple[np.ndarray, ...]:
         """Per term (q, k, k) diagonal blocks of K."""
         if len(self.places) == 1:
             h = self.factor.stages[0].h
@@ -150,7 +156,7 @@ def first_moment(structure: Structure, stages: tuple[StageFactor, ...], chain: C
     if not chain.between:
         return 0.0
     result = chain._inverse()
-    total = sum(float((a * b).sum()) for a, b in zip(chain.taken, result.covariances, strict=True))
+    total = sum(float((a * b).sum()) for a, b in zip(chain.losses, result.covariances, strict=True))
     for (a, b), block in result.pairs.items():
         total += 2.0 * float((block * chain.between[chain.places[a].term, chain.places[b].term]).sum())
     tree = _flat_tree(chain)

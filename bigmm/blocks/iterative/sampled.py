@@ -19,8 +19,9 @@ from bigmm.blocks.iterative.probes import Probes, standard_error
 
 @dataclass(frozen=True, slots=True)
 class SampledFactor(IterativeFactor):
-    """probes; solved: what conjugate gradients found for the probes, then for the basis; logdet_each (t,): log|M| as
-    each single probe would have it."""
+    """An iterative factor with probes: solved has the solutions for the probes, then for the basis.
+
+    logdet_each (t,) is log|M| as each single probe would have it."""
 
     probes: Probes
     solved: Solved
@@ -28,6 +29,7 @@ class SampledFactor(IterativeFactor):
 
     @property
     def n_probes(self) -> int:
+        """t, the number of probes."""
         return len(self.logdet_each)
 
     @property
@@ -83,7 +85,7 @@ def first_moment_free(s: np.ndarray) -> np.ndarray:
 
 
 def _inserted(first: Solved, more: Solved, position: int) -> Solved:
-    """The columns of ``more`` put before column ``at`` of ``first``; resting columns have NaN coefficients."""
+    """The columns of ``more`` before column ``position`` of ``first``. Columns at rest have NaN coefficients."""
     steps = max(first.iterations, more.iterations)
 
     def columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:

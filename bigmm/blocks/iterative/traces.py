@@ -29,18 +29,22 @@ Pairs = dict[tuple[int, int], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Inverse:
-    """J = Lambda M^-1 Lambda' on the levels that meet in a row: J = known + sum over v of weight_v start_v rest_v'.
+    """J = Lambda M^-1 Lambda' on the levels that meet in a row: J = exact + sum over v of weight_v start_v image_v'.
 
-    known: per term (q, k, k) exact diagonal blocks; pairs: {(j, k): (nnz, k_j, k_k)} exact blocks of `Gram.cross`, an
-    absent pair being zero; start, rest: per term (q, k, t + d); weight (t + d,): 1 / t for probes, 1 for the basis;
-    sums: per term (k, k) estimated sum over levels of J_ll; spread: per term (t, k, k) what each probe would say, whose
-    mean it is.
+    Attributes
+    ----------
+    exact: per term (q, k, k), the part of the diagonal blocks that needs no probes.
+    pairs: {(j, k): (nnz, k_j, k_k)}, the same of the blocks of `Gram.cross`. A pair that is not there is zero.
+    start, image: per term (q, k, t + d), effects of the probes and the basis, and of their images.
+    weight: (t + d,), 1 / t for a probe and 1 for a column of the basis.
+    sums: per term (k, k), the estimated sum over levels of J_ll.
+    spread: per term (t, k, k), the estimates of single probes, whose mean is in ``sums``.
     """
 
-    known: tuple[np.ndarray, ...]
+    exact: tuple[np.ndarray, ...]
     pairs: Pairs
     start: tuple[np.ndarray, ...]
-    rest: tuple[np.ndarray, ...]
+    image: tuple[np.ndarray, ...]
     weight: np.ndarray
     sums: tuple[np.ndarray, ...]
     spread: tuple[np.ndarray, ...]
@@ -56,7 +60,7 @@ def inverse(factor: SampledFactor, with_pairs: bool) -> Inverse:
     remainder = effects(factor, solved.x - start_vectors if exactly else solved.x)
     tail_rest = operator.raw(solved.x - 2.0 * start_vectors + solved.image)
     places = {place.term: place for place in structure.tail}
-    own_blocks = operator.known()
+    own_blocks = operator.diagonal_blocks()
     sums, spread = [], []
     for term, (a, b, exact) in enumerate(zip(start, remainder, exact_blocks, strict=True)):
         total = exact.sum(axis=0)
@@ -114,7 +118,7 @@ def _identity_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.
     exact_blocks[stage.term] = share = part.h.transpose(0, 2, 1) @ part.h
     pairs: Pairs = {}
     rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
-    own_blocks = operator.known()
+    own_blocks = operator.diagonal_blocks()
     for place in structure.tail:
         exact_blocks[place.term] = product = own_blocks[place.term]
         block = structure.gram.cross[stage.term, place.term] if with_pairs else None

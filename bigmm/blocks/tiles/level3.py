@@ -65,7 +65,7 @@ def subtract_product(target: np.ndarray, a_tile: np.ndarray, right: np.ndarray) 
 
 
 def subtract_square(target: np.ndarray, a_tile: np.ndarray) -> None:
-    """Lower triangle of target (a, a) -= a_tile (a, c) left'."""
+    """Lower triangle of target (a, a) -= a_tile (a, c) a_tile'."""
     a, c = a_tile.shape
     _check(target, (a, a), (a_tile, (a, c)))
     if a and c:
