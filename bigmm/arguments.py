@@ -127,6 +127,7 @@ def strict(function: Function, name: str = "") -> Function:
     @wraps(function)
     def call(*positional: Any, **named: Any) -> Any:
         try:
+            # Bound beforehand: a TypeError of the body is a fault of another kind and must pass as it is.
             signature.bind(*positional, **named)
         except TypeError as error:
             raise ArgumentError(_misfit(name, signature, positional, named, str(error))) from None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def progress_callback(progress: Any) -> ProgressCallback | None:
-    """What ``progress=`` means: a callable as it is; True: a bar on stderr; None or False: nothing."""
+    """What ``progress=`` means: True is a bar on stderr, None or False is nothing, and a function is taken as it is."""
     if progress is None or progress is False:
         return None
     if progress is True:
@@ -59,6 +59,7 @@ class ProgressBar:
             self.display.start()
         if event.label not in self.tasks:
             self.tasks[event.label] = self.display.add_task(event.label, total=total or None, pace="")
+        # The first event may come within the resolution of the clock.
         rate = event.rows_done / event.seconds if event.seconds > 0 else 0.0
         pace = f"{rate / 1e6:.2f} M rows/s" if by_rows and rate else ""
         self.display.update(self.tasks[event.label], completed=done, total=total or None, pace=pace)

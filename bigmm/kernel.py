@@ -9,7 +9,7 @@ machine code is the same. numba's cache keeps this code in files of its own (`-c
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 from llvmlite.binding import parse_bitcode
@@ -30,7 +30,7 @@ class _Callers(threading.local):
 _callers = _Callers()
 
 
-def njit(*functions: Any, cache: bool = False, **options: Any) -> Any:
+def _njit(*functions: Any, cache: bool = False, **options: Any) -> Any:
     """numba.njit with the same options, as a decorator with or without them."""
 
     def compiled(function: Any) -> Any:
@@ -43,6 +43,12 @@ def njit(*functions: Any, cache: bool = False, **options: Any) -> Any:
         return dispatcher
 
     return compiled(*functions) if functions else compiled
+
+
+if TYPE_CHECKING:
+    from numba import njit as njit
+else:
+    njit = _njit
 
 
 class _Library(JITCodeLibrary):  # type: ignore[misc]
@@ -83,7 +89,7 @@ class _Dispatcher(CPUDispatcher):  # type: ignore[misc]
     def compile(self, sig: Any) -> Any:
         args = tuple(normalize_signature(sig)[0])
         with global_compiler_lock:  # another thread may be between the types of a caller and its code
-            former = self.overloads.get(args)
+            former: Any = self.overloads.get(args)
             if not _callers.count and former is not None and isinstance(former.library, _Library):
                 del self.overloads[args]
             return super().compile(sig)

@@ -35,6 +35,7 @@ def without_secrets(text: str, places: Iterable[str] = ()) -> str:
     for place in places:
         if place and _SCHEME.search(place):
             text = text.replace(place, shown_url(place))
+            # Longest first, else a short piece would leave the remainder of a longer one in sight.
             for piece in _pieces(place):
                 text = text.replace(piece, _HIDDEN)
     return _IN_TEXT.sub(lambda match: _shown_in_text(match[0]), text)

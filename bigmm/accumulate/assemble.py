@@ -27,16 +27,19 @@ from bigmm.execute.memory import give_back
 
 @dataclass(frozen=True, slots=True)
 class Assembled:
-    """gram, and how it relates to the layout.
+    """The blocks of A, and how they relate to the layout.
 
-    term_order: for each of `gram.terms` the joint term it is; kept: for each of `gram.terms` (q_kept,) the numbers of
-    the levels that have rows (an array, or what fetches it from where the levels are held); dropped_columns:
-    coefficient names that depend on earlier ones, in the user's order.
+    Attributes
+    ----------
+    term_order: per term of the gram, the joint term that it is.
+    level_numbers: per term of the gram, the numbers (q,) of the levels that have rows: an array, or what fetches it
+        from the workers that have the levels.
+    dropped_columns: names of the coefficients that depend on earlier ones, in the user's order.
     """
 
     gram: Gram
     term_order: tuple[int, ...]
-    kept: tuple[Any, ...]
+    level_numbers: tuple[Any, ...]
     dropped_columns: tuple[str, ...]
 
 
@@ -49,14 +52,15 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
     levels_of = tuple(np.flatnonzero(cross.counts[j]) for j in order)
     fixed = fixed_part(cross, layout, joint, order)
     rank = fixed.rank
-    if rank.kept.sum() >= cross.n:
+    if rank.independent.sum() >= cross.n:
         raise DataError(
-            f"the model has p = {rank.kept.sum()} fixed-effect coefficients but only n = {cross.n} rows; "
+            f"the model has p = {rank.independent.sum()} fixed-effect coefficients but only n = {cross.n} rows; "
             "use fewer fixed effects or more rows"
         )
-    active = np.zeros(len(rank.kept), bool)
-    active[fixed.order] = rank.kept
+    active = np.zeros(len(rank.independent), bool)
+    active[fixed.order] = rank.independent
     dense = fixed.dense[active[: len(fixed.dense)]]
+    # y is the last column of the sums, behind any copies.
     picked = np.append(dense, len(cross.shift) - 1)
     basis, one, response_mix = x_basis(cross.shift, layout, fixed)
     y_shift = float(cross.shift.numbers[-1])
@@ -79,7 +83,7 @@ def assemble(cross: CrossProducts, layout: Layout) -> Assembled:
         fixed_order=fixed.order,
         y_sum_squares_total=response_squares(cross),
     )
-    dropped = tuple(name for name, keep in zip(layout.fixed_names, rank.kept) if not keep)
+    dropped = tuple(name for name, keep in zip(layout.fixed_names, rank.independent) if not keep)
     return Assembled(gram, tuple(order), levels_of, dropped)
 
 
@@ -95,6 +99,7 @@ def _check_response(cross: CrossProducts, layout: Layout) -> None:
     check_size(cross, layout)
     y = len(cross.shift) - 1
     spread = response_squares(cross)
+    # Stored values leave 1e-30 of their squares where y is constant, sums about a shift 1e-14 of theirs.
     if spread <= max(ROUNDING_SQUARED * original_squares(cross, y), 1e-14 * cross.gram[y, y]):
         check_weights(cross, 0.0)
         mean = float(cross.gram[0] @ cross.shift.back[:, y]) / cross.gram[0, 0]
@@ -165,6 +170,7 @@ def _of_levels(block: CrossBlock, rows: np.ndarray, columns: np.ndarray, q_k: in
     """The block without the levels that have no rows; rows, columns: the numbers of those that have."""
     indptr, indices = block.indptr, block.indices
     if len(rows) < len(indptr) - 1:
+        # A level without rows has no entries, so its pointer goes and no entry with it.
         indptr = np.append(indptr[rows], indptr[-1])
     if len(columns) < q_k:
         place = np.zeros(q_k, np.int32)

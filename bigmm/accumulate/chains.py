@@ -25,6 +25,7 @@ def chain_sums(
     pieces = [without_zero_weights(piece) for piece in pieces]
     refs = [np.concatenate([np.zeros(0, np.int32), *(piece.refs[g] for piece in pieces)]) for g in groupings]
     order = tree_order(refs)
+    # As many numbers as rows, and the places in `order` replace them.
     del refs
     accumulator = Accumulator(_local(layout, groupings, [len(levels) for levels in order.levels]), shift, pairs=False)
     start = 0
@@ -36,6 +37,7 @@ def chain_sums(
         accumulator.add(replace(piece, refs=tuple(block)))
         start += piece.rows
     products, m = accumulator.freeze(), len(shift)
+    # The padding of records serves the kernels alone.
     records = [products.records[j][:, :, :m] for j in chain]
     nothing = np.zeros(0, np.int32)
     return NestedSums(
@@ -53,7 +55,7 @@ def chain_sums(
 
 
 def _local(layout: Layout, groupings: Sequence[int], sizes: Sequence[int]) -> Layout:
-    """The layout with as many levels as there are here; nobody asks for their labels."""
+    """The layout with as many levels as these rows have. Labels are not used, so that numbers serve."""
     fewer = list(layout.groupings)
     for grouping, size in zip(groupings, sizes, strict=True):
         fewer[grouping] = replace(fewer[grouping], labels=range(size))

@@ -22,6 +22,7 @@ ROUNDING_SQUARED = 1e-30
 def response_squares(cross: CrossProducts) -> float:
     """Weighted sum of squares of the response (less any offset) about its weighted mean."""
     response = (np.eye(len(cross.shift)) + cross.shift.mix)[:, [-1]]
+    # Column 0 of v is the constant: through it the weighted mean comes off.
     response[0] -= cross.gram[0] @ response / cross.gram[0, 0]
     return float(squares_of(cross.gram, response)[0])
 
@@ -35,8 +36,12 @@ def original_squares(cross: CrossProducts, column: int) -> float:
 class FixedEffectsPart:
     """Coefficients in working order: dense ones first, then those of each fixed factor.
 
-    dense: (p_dense,) columns of the dense coefficients; factors: {joint term: (FixedFactor, (m,) working positions)};
-    order: (p,) working position of each coefficient in the user's order; rank: in the user's order.
+    Attributes
+    ----------
+    dense: (p_dense,) columns of the dense coefficients.
+    factors: {joint term: (FixedFactor, (m,) working positions)}.
+    order: (p,) working position of each coefficient in the user's order.
+    rank: the independent coefficients, in the user's order.
     """
 
     dense: np.ndarray
@@ -134,10 +139,10 @@ def _rounded_squares(cross: CrossProducts, dense: np.ndarray) -> np.ndarray:
 
 def x_basis(shift: Shift, layout: Layout, fixed: FixedEffectsPart) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
     """(p, p) B with X = X_working B, (p,) c with X c = 1 or None, and (p,) c_y in y = y_working + X c_y; all in
-    working order, using kept columns only.
+    working order, using independent columns only.
 
     X = Xw M + 1 s'. From X c = 1 follows Xw a = 1 with a = M c / (1 - s'c), hence B = M + a s'. A dropped column that
-    is used is replaced by its expansion in kept ones, and c = B^-1 a.
+    is used is replaced by its expansion in independent ones, and c = B^-1 a.
     """
     p, n, back = len(fixed.order), len(fixed.dense), shift.back
     m, s, y = np.eye(p), np.zeros(p), np.zeros(p)
@@ -153,7 +158,7 @@ def x_basis(shift: Shift, layout: Layout, fixed: FixedEffectsPart) -> tuple[np.n
         one = m @ one / (1.0 - s @ one)
     whole = m if one is None else m + np.outer(one, s)
     y_coefficients = y if one is None else y + back[0, -1] * one
-    for column in np.flatnonzero(~fixed.rank.kept):
+    for column in np.flatnonzero(~fixed.rank.independent):
         place, expansion = fixed.order[column], np.zeros(p)
         expansion[fixed.order] = fixed.rank.coefficients(column)
         others = np.arange(p) != place

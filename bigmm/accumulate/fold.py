@@ -26,12 +26,18 @@ class Encoder(Protocol):
     """What the fold needs of a `DesignSpec`."""
 
     @property
-    def layout(self) -> Layout: ...
+    def layout(self) -> Layout:
+        """The columns, terms and groupings that a chunk has."""
+        ...
 
     @property
-    def used_columns(self) -> tuple[str, ...]: ...
+    def used_columns(self) -> tuple[str, ...]:
+        """Names of the columns of a table to read."""
+        ...
 
-    def encode(self, table: pa.Table, where: str) -> DesignChunk: ...
+    def encode(self, table: pa.Table, where: str) -> DesignChunk:
+        """The rows of a table as numbers; where names the table in messages."""
+        ...
 
 
 def fold_lane(
@@ -94,6 +100,7 @@ class Accumulator:
             refs, record = read_only(chunk.refs[term.grouping]), self.records[j]
             few = len(record) <= _FEW_LEVELS * chunk.rows
             target = zero_records(len(record), len(self.covariates[j]), len(self.shift)) if few else record
+            # The Gram matrix comes along with the first term, while a block is in the cache.
             add_rows(rows, j == 0, self.high, self.low, True, refs, self.covariates[j], target)
             if few:
                 record += target
@@ -115,6 +122,7 @@ class Accumulator:
                 continue
             if j not in weighted:
                 weighted[j] = self._covariate_rows(chunk, j, chunk.w)
+            # The weight goes to one side alone: w z_j z_k'.
             if k not in plain:
                 plain[k] = self._covariate_rows(chunk, k, None)
             self.pairs[j, k].add(refs_j, refs_k, weighted[j], plain[k])
@@ -131,6 +139,7 @@ class Accumulator:
 
     def freeze(self) -> CrossProducts:
         """The sums; the buffers now belong to them."""
+        # The rounding errors of all blocks are added once, at the end.
         gram = self.high + self.low
         gram = np.triu(gram) + np.triu(gram, 1).T
         counts = tuple(

@@ -59,6 +59,7 @@ def padded(m: int) -> int:
 
 def zero_records(q: int, k: int, m: int) -> np.ndarray:
     """(q, k, padded(m)) zeros on a boundary of cache lines."""
+    # NumPy promises no boundary of 64 bytes. Eight numbers more leave room to move up to one.
     size = q * k * padded(m)
     raw = np.zeros(size + 8)
     first = (-raw.ctypes.data // 8) % 8
@@ -81,6 +82,7 @@ def _fill(columns, y, offset, shift, start, stop, block):
     if offset.shape[0]:
         y_rows, offset_rows, target, s = y[start:stop], offset[start:stop], block[m - 1], shift[m - 1]
         for i in range(y_rows.shape[0]):
+            # The offset comes off first, because s was chosen for y - offset.
             target[i] = (y_rows[i] - offset_rows[i]) - s
     else:
         _shift_into(y[start:stop], shift[m - 1], block[m - 1])
@@ -116,9 +118,10 @@ def _four_dots(a0, a1, b0, b1):
 
 @_part
 def _block_gram(plain, right, rows, out):
-    """out (m, m) upper triangle = left[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
+    """out (m, m) upper triangle = plain[:, :rows] @ right[:, :rows]', two by two so that loads are shared."""
     m = plain.shape[0]
     for a in range(0, m - 1, 2):
+        # The first pair of a row also writes out[a + 1, a], below the diagonal, which nobody reads.
         for b in range(a, m - 1, 2):
             out[a, b], out[a, b + 1], out[a + 1, b], out[a + 1, b + 1] = _four_dots(
                 plain[a, :rows], plain[a + 1, :rows], right[b, :rows], right[b + 1, :rows]
@@ -229,6 +232,7 @@ def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records
     m, n = shift.shape[0], y.shape[0]
     wide = max(m, records.shape[2])
     block, weighted = np.zeros((wide, STRIDE)), np.zeros((wide, STRIDE))
+    # A block's sums have the rounding errors of 256 additions; the total over all blocks is compensated.
     partial = np.zeros((m, m))
     for start in range(0, n, BLOCK):
         stop = min(start + BLOCK, n)
@@ -242,6 +246,7 @@ def add_rows(rows, with_gram, high, low, with_records, refs, covariates, records
             _add_compensated(high, low, partial)
         if with_records:
             levels = refs[start:stop]
+            # Decided by the rows of the block alone: the bits are the same wherever the block is summed.
             if _count_runs(levels) * _LONG_RUN <= stop - start:
                 _add_runs(block, right[:m], levels, covariates, records)
             else:

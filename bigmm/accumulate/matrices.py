@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from bigmm.accumulate.fixedpart import ROUNDING_SQUARED
-from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, mixture_of
 from bigmm.accumulate.overflow import LARGEST, amount
 from bigmm.accumulate.rank import MIXED_TOLERANCE, TOLERANCE, pivots, sequential_rank, squares_of
 from bigmm.blocks.matrices import MatrixGram
@@ -26,9 +26,12 @@ Y, X, Z, WEIGHTS, OFFSET = "y", "X", "Z", "weights", "offset"
 class MatrixShift:
     """Columns of [X y] are summed less a multiple of X one, which the small algebra undoes exactly whatever X one is.
 
-    one: (p,) weights with X one = 1 in the first rows, zero when there are none; shift: (p + 1,), 0 up to the last
-    column that `one` uses, so that what depends on earlier columns stays so; mix: (p + 1, p + 1) C, what earlier
-    columns nearly give and is taken off too: the shifted columns are v (I + C).
+    Attributes
+    ----------
+    one: (p,) weights with X one = 1 in the first rows, zero when there are none.
+    shift: (p + 1,) multiples of X one. It is 0 up to the last column that `one` uses, so that a column that depends on
+        earlier ones still does.
+    mix: (p + 1, p + 1) C, the combinations of earlier columns that are taken off too: shifted columns are v (I + C).
     """
 
     one: np.ndarray
@@ -39,14 +42,22 @@ class MatrixShift:
         """Shift the rows of [X y] (n, p + 1) in place."""
         if self.shift.any():
             xy -= np.outer(xy[:, :-1] @ self.one, self.shift)
+        # In the order of columns: what is taken off is a combination of earlier columns that are final.
         for column in np.flatnonzero(self.mix.any(axis=0)):
             xy[:, column] -= xy @ self.mix[:, column]
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixSums:
-    """Sums over rows of [Z Xy]'W[Z Xy], Xy shifted: zz (q, q) csr, zxy (q, p + 1), xy (p + 1, p + 1);
-    squares: (p + 1,) sums of w x^2 before the shift; n: rows; sum_log_w: sum of log weights."""
+    """Sums over rows of [Z Xy]'W[Z Xy] with shifted Xy.
+
+    Attributes
+    ----------
+    zz, zxy, xy: (q, q) csr, (q, p + 1) and (p + 1, p + 1), the three blocks.
+    squares: (p + 1,) sums of w x^2 before the shift.
+    n: number of rows.
+    sum_log_w: sum of log weights.
+    """
 
     zz: sp.csr_array
     zxy: np.ndarray
@@ -102,9 +113,9 @@ def _mix(plain: MatrixShift, xy: np.ndarray, may: np.ndarray) -> np.ndarray:
     if not ((one < MIX) & (sizes > 0.0) & (may | (one > ROUNDED))).any():
         return mix
     with one_thread_each():
-        nearness = taken_off(xy, sizes, may)
+        nearness = mixture_of(xy, sizes, may)
     for column, weights in nearness.weights.items():
-        if column < len(sizes) - 1 or nearness.left[column] > NOTHING:
+        if column < len(sizes) - 1 or nearness.residual[column] > NOTHING:
             mix[list(weights), column] = list(weights.values())
     return mix
 
@@ -187,6 +198,7 @@ def _weights(partition: MatrixPartition) -> np.ndarray | None:
 def _refuse_nonfinite(partition: MatrixPartition, name: str, values: Any) -> None:
     """Raise DataError with the first position (row, and column of a matrix, counted from 0) of a NaN or infinity."""
     data = values.data if is_sparse(values) else values
+    # A sum is infinite for large finite numbers too, so the slow test has the last word.
     if np.isfinite(data.sum()) or np.isfinite(data).all():
         return
     entry = int(np.argmax(~np.isfinite(data)))
@@ -227,21 +239,23 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
         )
     tolerance = np.where(mixed, MIXED_TOLERANCE, TOLERANCE)
     rank = sequential_rank(sums.xy[:p, :p], spread[:p], floor[:p], tolerance[:p])
-    independent = np.flatnonzero(rank.kept)
+    independent = np.flatnonzero(rank.independent)
     if len(independent) >= sums.n:
         raise DataError(
             f"X has {len(independent)} independent columns but only {sums.n} rows; use fewer columns or more rows"
         )
-    back = np.where(rank.kept, one, 0.0)
-    for column in np.flatnonzero(~rank.kept & (one != 0.0)):  # expanded in earlier columns, which are not shifted
+    back = np.where(rank.independent, one, 0.0)
+    for column in np.flatnonzero(
+        ~rank.independent & (one != 0.0)
+    ):  # expanded in earlier columns, which are not shifted
         back += one[column] * rank.coefficients(column)
     whole, y_coefficients = unmixed[:p, :p].copy(), unmixed[:p, p].copy()
-    for column in np.flatnonzero(~rank.kept):
+    for column in np.flatnonzero(~rank.independent):
         expansion, others = rank.coefficients(column), np.arange(p) != column
         whole[:, others] += np.outer(expansion, whole[column, others])
         y_coefficients += y_coefficients[column] * expansion
         whole[column, others] = y_coefficients[column] = 0.0
-    unshift = np.eye(p) - np.outer(back, np.where(rank.kept, shift.shift[:p], 0.0))
+    unshift = np.eye(p) - np.outer(back, np.where(rank.independent, shift.shift[:p], 0.0))
     to_user = unshift @ np.linalg.inv(whole)[:, independent]
     picked = np.append(independent, p)
     return MatrixGram(
@@ -250,7 +264,7 @@ def assemble_matrices(sums: MatrixSums, shift: MatrixShift) -> MatrixGram:
         sums.xy[np.ix_(picked, picked)],
         sums.n,
         sums.sum_log_w,
-        rank.kept,
+        rank.independent,
         to_user,
         shift.shift[p] * back + unshift @ np.linalg.solve(whole, y_coefficients),
     )

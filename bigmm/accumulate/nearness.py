@@ -19,16 +19,22 @@ ROUNDED = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
-class TakenOff:
-    """weights: {column: {earlier column: what is taken off}}; left (p,): share of the sum of squares that earlier
-    columns leave; dependent (p,): whether that is nothing."""
+class Mixture:
+    """The combinations of earlier columns that are taken off p columns.
+
+    Attributes
+    ----------
+    weights: {column: {earlier column: its weight}}.
+    residual: (p,) share of each column's sum of squares that earlier columns leave.
+    dependent: (p,) whether they leave nothing.
+    """
 
     weights: dict[int, dict[int, float]]
-    left: np.ndarray
+    residual: np.ndarray
     dependent: np.ndarray
 
 
-def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOff:
+def mixture_of(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> Mixture:
     """What to take off columns so that each is what earlier ones leave of it.
 
     Parameters
@@ -50,18 +56,20 @@ def taken_off(values: np.ndarray, sizes: np.ndarray, may: np.ndarray) -> TakenOf
             dependent[number] = True
             continue
         remainder, coefficients = values[:, number].copy(), np.zeros(len(base))
+        # Twice is enough: the second step takes off what rounding has left of the first one's columns.
         for _ in range(2):
             step = solve_triangular(r, q.T @ remainder) if len(base) else coefficients
             coefficients, remainder = coefficients + step, remainder - values[:, np.array(base, int)] @ step
         residual[number] = float(remainder @ remainder) / sizes[number] if sizes[number] > 0.0 else 1.0
         if residual[number] < MIX and (may[number] or residual[number] > NOTHING):
             weights[number] = dict(zip(base, coefficients, strict=True))
+            # Later columns meet the residual, since the sums have the column less what is taken off.
             values[:, number] = remainder
         dependent[number] = residual[number] <= NOTHING
         if not dependent[number]:
             q, r = _extended(q, r, values[:, number])
             base.append(number)
-    return TakenOff(weights, residual, dependent)
+    return Mixture(weights, residual, dependent)
 
 
 def _extended(q: np.ndarray, r: np.ndarray, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

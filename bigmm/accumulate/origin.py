@@ -12,7 +12,7 @@ import numpy as np
 
 from bigmm.accumulate.crossproducts import CrossProducts
 from bigmm.accumulate.fold import without_zero_weights
-from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, taken_off
+from bigmm.accumulate.nearness import MIX, NOTHING, ROUNDED, mixture_of
 from bigmm.accumulate.overflow import LARGEST, check_weights, fits
 from bigmm.accumulate.rank import pivots, squares_of
 from bigmm.accumulate.shift import Shift, has_constant, is_binary, may_shift, plain_shift, shift_vector
@@ -20,18 +20,18 @@ from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.execute.discipline import one_thread_each
 
 FAR = 100.0
-"""A column whose mean is so many standard deviations from zero loses four digits of its squares: X and Z then take it
-about numbers of their own, and its products are formed of shifted factors."""
+"""Standard deviations between the mean and zero at which squares lose four digits. X and Z then take the column about
+numbers of their own, and its products are formed of shifted factors."""
 RETAKE = 1e-3
 """Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the
 sums of a pass have lost six digits: the pass is taken again."""
 MORE_PASSES = 2
-"""So often at most a pass is taken again; nobody has needed more."""
+"""The most passes that are taken after the first one."""
 ROWS = 8192
-"""So many of the first rows tell what columns have to do with each other."""
+"""Number of the first rows from which near dependences among columns are found."""
 
 QUIETLY: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
-"""Columns whose squares are no numbers are named once all rows are summed (`overflow`)."""
+"""NumPy's warnings that are off here: `overflow` names such columns once all rows are summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
     ----------
     layout: of the design.
     head: the first rows, complete ones only; rows of weight zero do not count.
-    moments: of all rows, where a pass has told that they differ from those of the head.
+    moments: moments of all rows, where a pass has shown that they differ from those of the head.
     """
     head = without_zero_weights(head)
     if not fits(head):
@@ -82,7 +82,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
 
 @np.errstate(**QUIETLY)
 def moments_of(chunk: DesignChunk) -> Moments:
-    """Of the rows of a chunk."""
+    """The moments of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
     statistics = [(row.mean(), row.std(), is_binary(row)) for row in rows]
@@ -91,12 +91,14 @@ def moments_of(chunk: DesignChunk) -> Moments:
 
 @np.errstate(**QUIETLY)
 def moments_from(cross: CrossProducts) -> Moments:
-    """Of all rows, from their sums."""
+    """The moments of all rows, from their sums."""
     back, n = cross.shift.back, cross.gram[0, 0]
     mean = cross.gram[0] / n
+    # The difference cancels where a column is far from its shift. To choose a better shift a few digits are enough.
     centred = cross.gram / n - np.outer(mean, mean)
     keep = np.append(np.arange(len(mean) - 1 - len(cross.shift.copies)), len(mean) - 1)
     deviations = np.sqrt(np.maximum(np.einsum("ij,ik,kj->j", back, centred, back), 0.0))
+    # x^2 = x for zeros and ones alone, so both sums are equal, bit for bit.
     binary = (np.diagonal(cross.gram) == cross.gram[0]) & (cross.shift.numbers == 0.0)
     return Moments((mean @ back)[keep], deviations[keep], binary[keep])
 
@@ -124,6 +126,7 @@ def next_shift(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shift
     if distant.any():
         again = first_shift(layout, head, moments_from(cross))
         moved = np.abs(again.numbers[[*base[:-1], -1]] - shift.numbers[base])
+        # A column that cannot be moved is as distant after another pass: a pass is taken only where the shift changes.
         if np.any(distant & (moved > 0.5 * np.abs(mean[base]))):
             return again
     return _mixed_more(layout, head, cross)
@@ -149,8 +152,10 @@ def sequence_of(layout: Layout, shift: Shift) -> np.ndarray:
 def _chosen(
     layout: Layout, head: DesignChunk, numbers: np.ndarray, moments: Moments, early: bool
 ) -> tuple[Shift, bool]:
-    """The shift, and whether columns of X that are moved before the constant is there depend on others; early: may
-    they be moved?"""
+    """(shift, whether columns of X that are moved before the constant depend on others).
+
+    early says whether such columns may be moved.
+    """
     numbers, far = numbers.copy(), moments.far
     last_one = -1 if layout.one is None else int(np.flatnonzero(layout.one).max())
     for position, column in enumerate(layout.fixed_columns):
@@ -187,6 +192,7 @@ def _with_products(layout: Layout, head: DesignChunk, shift: Shift, far: np.ndar
         origin[:, column] = 0.0
         for margin, weight in margins.items():
             origin[margin, column] = weight
+    # Margins come before what contains them, as `Shift.products` promises.
     products = tuple((column, parts[column]) for column in sorted(expanded, key=lambda c: len(parts[c])))
     return replace(shift, origin=origin, products=products)
 
@@ -195,7 +201,10 @@ def _expand(
     column: int, parts: Mapping[int, tuple[int, ...]], by_parts: Mapping[frozenset, int], numbers: np.ndarray,
     head: DesignChunk, layout: Layout, expanded: dict[int, dict[int, float]],
 ) -> bool:  # fmt: skip
-    """Add to `made` what margins come back with a product of shifted factors: {margin: weight}, 0 for the constant."""
+    """Add to `expanded` the margins that come back with a product of shifted factors, {margin: weight}, 0 the constant.
+
+    Returns whether all of them are in X.
+    """
     if column in expanded:
         return True
     factors_of, margins = parts[column], {}
@@ -216,6 +225,7 @@ def _expand(
 
 
 def _is_product(head: DesignChunk, column: int, factors: Iterable[int]) -> bool:
+    # A colon in a name proves nothing: the values of the head must be the product.
     value = np.prod([head.columns[c - 1] for c in factors], axis=0)
     return bool(np.all(np.abs(head.columns[column - 1] - value) <= 1e-15 * np.abs(value)))
 
@@ -227,6 +237,7 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     columns = [column for column in dict.fromkeys(sequence) if column >= 0]
     if head.rows <= len(columns) + 2 or not columns:  # too few to tell
         return shift, False
+    # Rows from all of the head: those at its start may all be of one group.
     rows = np.unique(np.linspace(0, head.rows - 1, max(ROWS, 20 * len(columns))).astype(np.int64))
     values = _summed(shift, head, rows)[:, [*columns, m - 1]]
     original = values + shift.plain[[*columns, m - 1]]
@@ -241,9 +252,9 @@ def _with_mix(layout: Layout, head: DesignChunk, shift: Shift) -> tuple[Shift, b
     if not few.any():
         return shift, bool(np.any(residual[:-1] <= 1e-10))
     mix, share, order, last = shift.mix.copy(), shift.share.copy(), [], len(columns)
-    mixture = taken_off(values, sizes, ~np.array(binary))
+    mixture = mixture_of(values, sizes, ~np.array(binary))
     for number, weights in mixture.weights.items():
-        if number == last and mixture.left[number] <= NOTHING:
+        if number == last and mixture.residual[number] <= NOTHING:
             continue  # effects that reproduce the response are reported as such
         column = m - 1 if number == last else columns[number]
         for other, weight in weights.items():
@@ -310,6 +321,7 @@ def _with_copies(layout: Layout, head: DesignChunk, shift: Shift, means: np.ndar
     places = np.append(np.arange(m - 1), m - 1 + more)
     wider, mix = np.zeros((m + more, m + more)), np.zeros((m + more, m + more))
     wider[np.ix_(places, places)], mix[np.ix_(places, places)] = origin, shift.mix
+    # Copies stand behind the layout's columns; y stays the last.
     wider[0, m - 1 : -1] = [number for _, number in copies]
     order = tuple(m - 1 + more if column == m - 1 else column for column in shift.order)
     for column, others, weights_of in mixed:
@@ -332,7 +344,7 @@ def _related(head: DesignChunk, term: JointTerm, numbers: list[float]) -> dict[i
     if not np.all(np.isfinite(sizes)):
         return {}
     may = np.array([place > 0 and not is_binary(column) for place, column in enumerate(values.T)])
-    mixture = taken_off(values, sizes, may)
+    mixture = mixture_of(values, sizes, may)
     return {place: weights for place, weights in mixture.weights.items() if not mixture.dependent[place]}
 
 
@@ -352,6 +364,7 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     diagonal = np.diagonal(factors_of)
     if not np.all(diagonal <= LARGEST):  # `overflow` says so
         return None
+    # Lengths of one: the limits below are shares of a column's own squares, whatever its unit.
     scale = np.where(diagonal > 0.0, np.sqrt(np.abs(diagonal)), 1.0)
     factors_of, original = factors_of / np.outer(scale, scale), squares_of(gram, np.eye(m) + shift.mix)[columns]
     residual = pivots(factors_of)
@@ -365,11 +378,13 @@ def _mixed_more(layout: Layout, head: DesignChunk, cross: CrossProducts) -> Shif
     base: list[int] = []
     for number, column in enumerate(columns):
         if close[number] and base:
+            # Least squares and no solve, because the columns of the base may be close to each other.
             weights = np.linalg.lstsq(factors_of[np.ix_(base, base)], factors_of[base, number], rcond=1e-12)[0]
             more[np.array(columns)[base], column] = weights * scale[number] / scale[base]
             order += [column] if column not in order else []
         elif residual[number] > MIX * RETAKE:
             base.append(number)
+    # With v = v_new (I + more) and u = v (I + C) the new C follows from u = v_new (I + more)(I + C).
     mix = (np.eye(m) + more) @ (np.eye(m) + shift.mix) - np.eye(m)
     place = {column: number for number, column in enumerate(columns)}
     changed = replace(shift, mix=mix, order=tuple(sorted(order, key=lambda column: place[column])))

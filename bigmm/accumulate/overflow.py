@@ -21,9 +21,11 @@ Few heavy rows agree on the response to within this share; many do not."""
 def check_size(cross: CrossProducts, layout: Layout) -> None:
     """Raises DataError that names a column, the response or the weights where sums of squares overflow."""
     squares = np.diagonal(cross.gram)
+    # Negated, so that NaN counts as too large.
     large = np.flatnonzero(~(squares <= LARGEST))
     if not len(large):
         return
+    # Column 0 is the constant, whose sum of squares is the sum of the weights.
     if large[0] == 0:
         raise DataError(
             f"the weights {amount(squares[0])}, which is too large to compute with: check their largest values, "
@@ -59,6 +61,7 @@ def check_weights(cross: CrossProducts, variation: float) -> None:
     ------
     DataError
     """
+    # Logarithms of the means: a product of all weights would overflow.
     ratio = np.log(cross.gram[0, 0] / cross.n) - cross.sum_log_w / cross.n
     if ratio > np.log(LOST) and variation <= SAME * cross.gram[-1, -1]:
         raise DataError(

@@ -6,6 +6,7 @@ import numpy as np
 
 from bigmm.kernel import njit
 
+# 2^11 counters of 8 bytes are 16 KiB, half of a usual L1 cache.
 _DIGIT = 11
 
 
@@ -49,6 +50,7 @@ def radix_sort_keys(keys, bits):
             bucket = (key >> (d * _DIGIT)) & mask
             target[starts[d, bucket]] = key
             starts[d, bucket] += 1
+        # The first pass reads the caller's keys, which must not be written: `spare` takes their place.
         if d == 0:
             source, target = target, spare
         else:
@@ -95,6 +97,7 @@ def collapse_counts(keys):
         if i == 0 or keys[i] != keys[i - 1]:
             position += 1
             out[position] = keys[i]
+        # Counts are float64, as the sums they are joined with are; exact up to 2^53.
         counts[position] += 1.0
     return out, counts
 
@@ -155,6 +158,7 @@ def split_keys(keys, first_level, n_second, counts, indices):
     """Sorted keys -> indices (n,) int32 levels of the second term, counts[l - first_level] += entries of level l."""
     level, end = 0, (np.int64(first_level) + 1) * n_second
     for i in range(keys.shape[0]):
+        # Keys increase, so the level only moves on: no division by n_second per key.
         while keys[i] >= end:
             level += 1
             end += n_second

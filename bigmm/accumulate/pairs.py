@@ -26,7 +26,7 @@ RANGES = 64
 PENDING = 1 << 18
 """Entries per range from which runs that hold pairs again and again are added up before the end of the pass."""
 SHORT = 1 << 16
-"""Runs below are added to their likes at once: partitions with few rows must not leave thousands of runs."""
+"""Entries below which a run is added to the run before it: partitions with few rows must not leave thousands."""
 
 Run = tuple[np.ndarray, np.ndarray | None]
 """keys: (n,) int64, increasing, level_j * q_k + level_k; data: (n, k_j, k_k) float64, None where every sum is 1."""
@@ -42,7 +42,10 @@ def pairs_of_terms(n_levels: Sequence[int]) -> list[tuple[int, int]]:
 class PairSums:
     """Z_j'W Z_k by pairs of levels, in runs that are yet to be added up.
 
-    n_levels: (q_j, q_k); widths: (k_j, k_k); edges: first level of term j of each range, and the end;
+    Attributes
+    ----------
+    n_levels, widths: (q_j, q_k) and (k_j, k_k).
+    edges: first level of term j of each range, and the end.
     ranges: the runs of each range, in the order of rows.
     """
 
@@ -53,6 +56,7 @@ class PairSums:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all runs."""
         return sum(keys.nbytes + (0 if data is None else data.nbytes) for runs in self.ranges for keys, data in runs)
 
     def merge(self, other: PairSums) -> PairSums:
@@ -130,6 +134,7 @@ class PairRows:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the arrays."""
         return self.counts.nbytes + self.indices.nbytes + (0 if self.data is None else self.data.nbytes)
 
     def block(self) -> CrossBlock:
@@ -177,6 +182,7 @@ class PairBuffer:
             self._push(_counted(kernels.radix_sort_keys(keys, self.bits)))
 
     def freeze(self) -> PairSums:
+        """The sums, cut into ranges of levels; the buffer is not used after it."""
         if self.table is not None:
             keys = np.flatnonzero(np.any(self.table != 0.0, axis=(1, 2))).astype(np.int64)
             return PairSums(self.n_levels, self.widths, (0, self.n_levels[0]), (((keys, self.table[keys]),),))
@@ -187,6 +193,7 @@ class PairBuffer:
     def _push(self, run: Run) -> None:
         runs = self.runs
         runs.append(run)
+        # Lengths at least halve from run to run, so that an entry is merged a logarithmic number of times.
         while len(runs) > 1 and len(runs[-1][0]) < SHORT and len(runs[-2][0]) < 2 * len(runs[-1][0]):
             runs[-2:] = [add_up(runs[-2:], 0, self.entries)]
         if _crowded(runs, RANGES * PENDING):
@@ -195,9 +202,11 @@ class PairBuffer:
 
 def add_up(runs: Sequence[Run], low: int, high: int) -> Run:
     """One run of the runs' entries, low <= key < high; blocks of a common key are added in the order of the runs."""
+    # A single run is sorted, and its keys are distinct.
     if len(runs) == 1:
         return runs[0]
     keys = np.concatenate([keys for keys, _ in runs]) - low if runs else np.empty(0, np.int64)
+    # Keys count from the start of the range: fewer bits are fewer passes of the sort.
     bits = max(1, int(high - low - 1).bit_length())
     if all(data is None for _, data in runs):
         distinct, data = _counted(kernels.radix_sort_keys(keys, bits))

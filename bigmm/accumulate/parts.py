@@ -15,6 +15,7 @@ from bigmm.blocks.parallel import one_thread
 from bigmm.execute.lanes import Lane
 from bigmm.execute.tree import merged
 
+# One part for all but the many pairs and 16 for these. A constant, so that the cut does not depend on the cluster.
 N_PARTS = 17
 Pair = tuple[int, int]
 
@@ -33,6 +34,7 @@ def fold_in_parts(fold: Callable[[Lane, Callable[[int], None]], CrossProducts], 
 
 def add_up_part(number: int, lanes: Sequence) -> CrossProducts | dict[Pair, PairRows]:
     """One part of all lanes, in their order; a pure task."""
+    # Other tasks have the worker's other cores.
     with one_thread():
         if number == 0:
             return merged(lanes, CrossProducts.merge)

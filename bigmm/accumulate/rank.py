@@ -17,16 +17,19 @@ _PANEL = 64
 
 @dataclass(frozen=True, slots=True)
 class Rank:
-    """kept: (p,) bool; factor: (p, p) lower triangle L with X'WX = L L' on the kept columns, zero columns elsewhere."""
+    """The columns that do not depend on earlier ones, and the factor that tells how the others do.
 
-    kept: np.ndarray
+    independent: (p,) bool; factor: (p, p) lower triangle L with X'WX = L L' on these columns, zero columns elsewhere.
+    """
+
+    independent: np.ndarray
     factor: np.ndarray
 
     def coefficients(self, column: int | np.integer) -> np.ndarray:
-        """(p,) c with X[:, column] = X c, using kept columns only."""
-        independent = np.flatnonzero(self.kept)
+        """(p,) c with X[:, column] = X c, using independent columns only."""
+        independent = np.flatnonzero(self.independent)
         lower = self.factor[np.ix_(independent, independent)]
-        c = np.zeros(len(self.kept))
+        c = np.zeros(len(self.independent))
         c[independent] = np.linalg.solve(lower.T, self.factor[column, independent])
         return c
 
@@ -34,10 +37,13 @@ class Rank:
 def sequential_rank(
     gram: np.ndarray, spread: np.ndarray, floor: np.ndarray, tolerance: np.ndarray | float = TOLERANCE
 ) -> Rank:
-    """Cholesky of gram (p, p) in the given order, leaving out columns that depend on kept earlier ones.
+    """Cholesky of gram (p, p) in the given order, leaving out columns that depend on earlier ones.
 
-    spread: (p,) sum of squares of each column about its mean; floor: (p,) sum of squares below which a column is zero;
-    tolerance: (p,) or one, share of the spread.
+    Parameters
+    ----------
+    spread: (p,) sum of squares of each column about its mean.
+    floor: (p,) sum of squares below which a column is zero.
+    tolerance: share of the spread, (p,) or one number.
     """
     p = len(gram)
     factor = np.zeros((p, p))
@@ -45,6 +51,7 @@ def sequential_rank(
     limit = np.maximum(np.maximum(tolerance * spread, _ROUNDING * np.diagonal(gram)), floor)
     for start in range(0, p, _PANEL):
         stop = min(start + _PANEL, p)
+        # All earlier panels at once, which is one product for BLAS.
         panel = gram[start:, start:stop] - factor[start:, :start] @ factor[start:stop, :start].T
         for j in range(start, stop):
             column = panel[j - start :, j - start] - factor[j:, start:j] @ factor[j, start:j]
@@ -56,8 +63,8 @@ def sequential_rank(
 
 def in_order(order: np.ndarray, rank: Rank) -> Rank:
     """The rank found of columns taken in another order; order: (p,) the column that was taken at each place."""
-    independent, factor = np.zeros_like(rank.kept), np.zeros_like(rank.factor)
-    independent[order], factor[np.ix_(order, order)] = rank.kept, rank.factor
+    independent, factor = np.zeros_like(rank.independent), np.zeros_like(rank.factor)
+    independent[order], factor[np.ix_(order, order)] = rank.independent, rank.factor
     return Rank(independent, factor)
 
 

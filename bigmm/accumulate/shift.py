@@ -2,7 +2,7 @@
 
 Some columns need more than a number. A product f:x of a covariate far from zero is nearly a multiple of f, and is
 summed as f (x - s). A column of X that the columns before it nearly reproduce is summed less a combination of them.
-Everybody uses the same shift, so that sums stay additive; `assemble` undoes it in the small algebra. `origin` chooses.
+All lanes use the same shift, so that sums stay additive; `assemble` undoes it in the small algebra. `origin` chooses.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ class Shift:
     """How the summed columns v (m,) make the columns of a layout: [1, columns..., copies..., y - offset] = u (I + P)
     and u = v (I + C).
 
-    origin: (m, m) P, its first row the numbers that are taken off; other rows are the margins of products;
-    products: ((column, the columns whose shifted product it is), ...), margins before what contains them;
-    mix: (m, m) C; share: (m,) of its sum of squares what a column varies by where it is not zero, 1 where all of it
-    counts; order: the columns that have a combination of others taken off, in the order of computing;
+    Attributes
+    ----------
+    origin: (m, m) P. Its first row has the numbers that are taken off, other rows are the margins of products.
+    products: ((column, the columns whose shifted product it is), ...), margins before what contains them.
+    mix: (m, m) C.
+    share: (m,) share of its sum of squares by which a column varies where it is not zero, 1 where all of it counts.
+    order: the columns that have a combination of others taken off, in the order of computing.
     copies: layout columns that stand in v once more, behind the layout's, because X and Z need them about different
-    numbers; covariates: per joint term (k,) columns of v that are its Z.
+        numbers.
+    covariates: per joint term (k,) columns of v that are its Z.
     """
 
     origin: np.ndarray
@@ -90,6 +94,7 @@ class Shift:
         """The chunk with its copies, and with the columns that need more than a number taken off as u or v."""
         if not (self.copies or self.products or self.order):
             return chunk
+        # New memory: columns of a chunk may be views of the table's, and what follows writes in place.
         columns = np.concatenate([chunk.columns, chunk.columns[[c - 1 for c in self.copies]]])
         y, offset, last = chunk.y, chunk.offset, len(self) - 1
         for column, factors in self.products:
@@ -112,6 +117,7 @@ class Shift:
                 if other == 0:
                     target -= weight
                     continue
+                # A column that `order` has before this one stands as v already; any other still has its number.
                 value = columns[other - 1]
                 target -= weight * (value if other in products_done else value - self.numbers[other])
         return replace(chunk, columns=columns, y=y, offset=offset)
@@ -152,6 +158,7 @@ def shift_vector(layout: Layout, head: DesignChunk) -> np.ndarray:
             shift[column] = values.mean()
     if movable[-1]:
         shift[-1] = (head.y if head.offset is None else head.y - head.offset).mean()
+    # A mean that overflows moves nothing; `overflow` names the column once all rows are summed.
     shift[~np.isfinite(shift)] = 0.0
     return shift
 
@@ -164,6 +171,7 @@ def may_shift(layout: Layout) -> np.ndarray:
 
 def is_binary(values: np.ndarray) -> bool:
     """Zeros and ones only?"""
+    # NaN is neither, and -0.0 equals 0.0.
     return bool(np.all((values == 0.0) | (values == 1.0)))
 
 

@@ -35,6 +35,7 @@ def _shuffled(builder, low_lanes, right, lanes):
 
 def _transposed(builder, columns):
     """Four vectors of one column each -> four vectors of one row each."""
+    # Two rounds of four shuffles: halves of pairs of columns, then pairs of these halves.
     even = [_shuffled(builder, columns[j], columns[j + 1], [0, 4, 2, 6]) for j in (0, 2)]
     odd = [_shuffled(builder, columns[j], columns[j + 1], [1, 5, 3, 7]) for j in (0, 2)]
     return [
@@ -83,6 +84,7 @@ def _adder(width: int) -> Any:
         def add(a):
             covariate = builder.load(builder.gep(chosen.data, [a]))
             first, skipped = builder.add(builder.mul(covariate, stride), row), builder.mul(a, step)
+            # Row after row through memory: two rows may be of one level, and the second must meet the first one's sum.
             for r, start in enumerate(firsts):
                 factor = builder.load(builder.gep(factors, [builder.add(first, ir.Constant(_INT64, r))]))
                 target = _four_at(builder, into, builder.add(start, skipped))

@@ -32,6 +32,7 @@ def local_inputs(data: Any) -> list[str]:
         return [] if is_url(data) else [os.fsdecode(data)]
     if isinstance(data, (list, tuple)):
         return [place for item in data if isinstance(item, (str, os.PathLike)) for place in local_inputs(item)]
+    # By attributes: this room is below `source` in the layers and may not import it.
     if hasattr(data, "partitions") and hasattr(data, "read"):  # a Source
         system = getattr(getattr(data, "reader", None), "filesystem", None)
         prints = (getattr(partition, "fingerprint", None) for partition in data.partitions)
@@ -76,6 +77,7 @@ def _with_root(files: list[str]) -> list[str]:
     root = os.path.commonpath([os.path.dirname(file) for file in files])
     there = 0
     for _, folders, names in os.walk(root):
+        # In place, which is how os.walk is told to leave folders out.
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
         there += sum(not name.startswith((".", "_")) for name in names)
         if there > len(files):
@@ -109,6 +111,7 @@ def _check_one(
 ) -> None:
     shown = f"{option} {os.fspath(out)}", f"the data {shown_url(data)}"
     real = resolved(place)
+    # The data lie in the target if the target is among the folders above them.
     if identity(target) in {identity(path) for path in (real, *real.parents)}:
         raise UsageError(f"{shown[0]} holds {shown[1]}: results would replace them; choose another place")
     directories, links = _below(real)

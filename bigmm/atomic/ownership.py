@@ -59,6 +59,7 @@ def is_draft(folder: Path) -> bool:
 
 def write_mark(folder: Path) -> None:
     """List the files of a finished directory in its mark; a directory of numbered parts has an empty one."""
+    # Sorted, so that equal results have equal marks.
     names = sorted(name for name in files_below(folder) if name != MARK)
     plain = all(_PART.fullmatch(name) for name in names)
     files = {name: _digest(folder / name) for name in names} if not plain else {}
@@ -84,11 +85,11 @@ def foreign_file(folder: Path) -> str | None:
         if foreign is not None:
             return f"{inside}/{foreign}"
     names = [name for name in names if not name.startswith(tuple(f"{inside}/" for inside in inner))]
-    is_ours = _known(folder)
+    is_ours = _authorship(folder)
     return next((name for name in names if not is_ours(name)), None)
 
 
-def _known(folder: Path) -> Callable[[str], bool]:
+def _authorship(folder: Path) -> Callable[[str], bool]:
     """Tells of a name in the directory whether bigmm wrote it."""
     place = folder / MARK
     if place.is_file() and not place.is_symlink():
@@ -113,11 +114,13 @@ def _known(folder: Path) -> Callable[[str], bool]:
 def _digest(path: Path) -> str | None:
     """Of a file's size, its beginning and its end; None for a link, and for what cannot be read."""
     try:
+        # O_NONBLOCK: opening a pipe that somebody put there would wait for a writer.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     with open(handle, "rb") as stream:
         size = os.fstat(handle).st_size
+        # Both ends and the size: Parquet's footer and zip's directory lie at the end, and large files cost no more.
         digest = hashlib.sha256(b"%d " % size)
         digest.update(stream.read(_END_BYTES))
         stream.seek(max(size - _END_BYTES, 0))
@@ -179,6 +182,7 @@ def _is_manifest(path: Path) -> bool:
 def _json_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file, empty when it is none."""
     try:
+        # A file of another program under this name may be of any size.
         if path.stat().st_size > _RECORD_BYTES:
             return {}
         value = json.loads(path.read_bytes())

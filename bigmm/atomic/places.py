@@ -47,6 +47,7 @@ def local_path(place: str | os.PathLike[str], verb: str = "write to") -> Path:
         raise UsageError(f"cannot {verb} {text!r}: a path holds no null character")
     if _URL.match(text):
         text = _path_of_url(text, verb)
+    # A directory that is really called "s3:" is meant.
     elif _COLLAPSED.match(text) and not os.path.lexists(text.partition(":")[0] + ":"):
         raise UsageError(f"cannot {verb} {text}: this is a URL with one slash; name a local directory")
     try:
@@ -109,6 +110,7 @@ def _check_lengths(path: Path) -> None:
     there = existing(real)
     for name in real.relative_to(there).parts:
         with suppress(FileNotFoundError):
+            # A name that is too long is an error of lstat, also where nothing has that name.
             os.lstat(there / name)
 
 
@@ -127,5 +129,6 @@ def is_mounted(path: Path) -> bool:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return False
+    # The kernel writes blanks in paths of mountinfo as octal escapes.
     places = (re.sub(rb"\\([0-7]{3})", lambda code: bytes([int(code[1], 8)]), line.split()[4]) for line in lines)
     return os.fsencode(path) in places

@@ -35,6 +35,7 @@ def shielded() -> Iterator[None]:
                 signal.signal(number, lambda signum, frame: late.append(signum))
             yield
     finally:
+        # Each signal once: ten presses of Ctrl-C are one interruption.
         for arrived in dict.fromkeys(late):
             signal.raise_signal(arrived)
 

@@ -53,17 +53,19 @@ def is_stream(place: Path) -> bool:
 @contextmanager
 def poured(target: Path) -> Iterator[Path]:
     """A draft elsewhere, copied into the stream when the block ends; a reader that has seen enough is no error."""
+    # A draft, since a pipe cannot be taken back when the run fails half-way.
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "stream"
         yield draft
-        with suppress(BrokenPipeError), open(draft, "rb") as content, _opened(target) as stream:
+        with suppress(BrokenPipeError), open(draft, "rb") as content, _open_stream(target) as stream:
             shutil.copyfileobj(content, stream)
 
 
-def _opened(target: Path) -> BinaryIO:
+def _open_stream(target: Path) -> BinaryIO:
     number = open_number(target)
     if number is None:
         return open(target, "wb", buffering=0)
+    # What Python still holds back comes before the copied bytes.
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

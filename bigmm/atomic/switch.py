@@ -35,6 +35,7 @@ def switch(draft: Path, target: Path, foreign: Callable[[Path], str | None]) -> 
         _rename_to_nothing(draft, target)
         return None
     with suppress(OSError):
+        # The permissions that the user gave to the old result stay.
         shutil.copymode(target, draft)
     if exchange(draft, target):
         old = draft
@@ -80,6 +81,7 @@ def _rename_to_nothing(draft: Path, target: Path) -> None:
 
 
 def _renameat2(old: Path, new: Path, flags: int) -> bool:
+    # Python has no call for it, and older C libraries have none either.
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False
@@ -101,6 +103,7 @@ def _record(draft: Path, target: Path) -> None:
     with open(draft_of_journal, "w", encoding="ascii") as stream:
         json.dump({"draft": draft.name}, stream)
         stream.flush()
+        # The journal has to be on the disk before the first rename that it describes.
         os.fsync(stream.fileno())
     os.replace(draft_of_journal, journal)
     sync(target.parent)
@@ -118,6 +121,7 @@ def settle(target: Path) -> None:
     if not os.path.lexists(journal):
         return
     name = json.loads(journal.read_bytes())["draft"]
+    # The name comes from a file in a directory that others may write: only a draft's name is believed.
     if _DRAFT.fullmatch(name) and not os.path.lexists(target):
         draft, old = target.with_name(name), target.with_name(f"{name}-old")
         os.rename(draft if draft.exists() else old, target)

@@ -36,6 +36,7 @@ class _Columns:
 
     def keys(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Numbers that increase along sorted rows: later stages (column >= r_raw) come before the tail."""
+        # A remainder in NumPy has the sign of the divisor, so columns of the tail land behind those of the stages.
         return rows * self.total + (columns - self.r_raw) % self.total
 
 
@@ -128,6 +129,7 @@ def _stage(gram: Gram, chain: list[int], rows: list[_Rows], number: int, columns
         term.diagonal,
         term.dense,
         rows_here.indptr,
+        # The entries are the largest arrays of a model; int32 halves what the hottest loops read of them.
         rows_here.columns.astype(np.int32),
         rows_here.data,
         rows_here.indptr[:-1] + from_stages,
@@ -140,6 +142,7 @@ def _stage(gram: Gram, chain: list[int], rows: list[_Rows], number: int, columns
 def _by_column(rows: _Rows, r_raw: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(colptr, entry, level) of the entries in the tail, sorted by column."""
     colptr, entry, level = by_column(rows.indptr, rows.columns, max(r_raw, int(rows.columns.max(initial=-1)) + 1))
+    # Columns from r_raw on are those of later stages, whose entries come behind the tail's in this order.
     tail = colptr[r_raw]
     return colptr[: r_raw + 1], entry[:tail], level[:tail]
 
@@ -152,6 +155,7 @@ def _parents(gram: Gram, chain: list[int], rows: list[_Rows], number: int, colum
         order = np.argsort(level, kind="stable")
         position = _positions(rows[number], rows[later], level, columns)
         yield Parent(later, level, order, pointers(level, above.n_levels), block, position)
+        # A row begins with one level of each later stage, nearest first, so the parents' columns follow one another.
         block = block + above.width
 
 
@@ -159,6 +163,7 @@ def _positions(child: _Rows, parent: _Rows, parent_level: np.ndarray, columns: _
     """(nnz,) where each entry of a child's row lands in its parent's row, -1 where that has no such column."""
     parent_keys = columns.keys(parent.level, parent.columns)
     child_keys = columns.keys(parent_level[child.level].astype(np.int64), child.columns)
+    # The -1 that is appended below equals no key; it answers for child keys beyond the parent's last one.
     entries = np.searchsorted(parent_keys, child_keys)
     return np.where(np.append(parent_keys, -1)[entries] == child_keys, entries, -1)
 
@@ -176,6 +181,7 @@ def _tail_base(gram: Gram, tail: tuple[TailTerm, ...], r_raw: int) -> np.ndarray
             pair = cross(gram, t.term, other.term)
             rows = _places(t, np.repeat(np.arange(t.n_levels), np.diff(pair.indptr)))[:, :, None]
             columns = _places(other, pair.indices)[:, None, :]
+            # The same broadcast index with its two parts exchanged writes the transposed block.
             base[rows, columns] = base[columns, rows] = pair.data
     return base
 

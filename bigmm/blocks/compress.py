@@ -16,6 +16,7 @@ import numpy as np
 from bigmm.blocks.gram import Gram, TermBlock
 from bigmm.kernel import njit
 
+# Levels that are compared before all of them are sorted.
 SAMPLE = 4096
 WORTH = 4
 """Compress when the rows become this many times fewer."""
@@ -23,19 +24,23 @@ WORTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Levels of one term by diagonal block: diagonal (d, k, k); counts (d,) levels; moments (d, s, s), s = k (p + 1),
-    sum over the levels of a class of r r', r = Z_l'W[X y] as one row."""
+    """The d different diagonal blocks of one term, each with its levels.
+
+    diagonal: (d, k, k) the blocks; counts: (d,) number of levels of each class; moments: (d, s, s) with s = k (p + 1),
+    the sum of r r' over the levels of a class, where r is Z_l'W[X y] as one row.
+    """
 
     diagonal: np.ndarray
     counts: np.ndarray
     moments: np.ndarray
 
     def merge(self, other: Classes) -> Classes:
-        """Of the levels of both."""
+        """The classes of the levels of both."""
         diagonal = np.concatenate([self.diagonal, other.diagonal])
         first, number = _distinct(diagonal)
         counts = np.zeros(len(first), np.int64)
         moments = np.zeros((len(first), *self.moments.shape[1:]))
+        # `add.at` also adds where a class is in both operands; `+=` with an index array would keep one of the two.
         np.add.at(counts, number, np.concatenate([self.counts, other.counts]))
         np.add.at(moments, number, np.concatenate([self.moments, other.moments]))
         return Classes(diagonal[first], counts, moments)
@@ -58,6 +63,7 @@ def compress(gram: Gram) -> Gram:
 
 def classes(term: TermBlock) -> Classes | None:
     """The classes of a term's levels; None when they are clearly too many to be worth it."""
+    # Scalar blocks are compared as plain numbers, which is cheap; only wider ones are sampled first.
     if term.width > 1 and not _often_equal(term):
         return None
     size = term.width * term.dense.shape[2]
@@ -73,6 +79,7 @@ def as_term(groups: Classes, term: TermBlock) -> TermBlock:
     """The term with the rows of the classes instead of its levels'."""
     size = groups.moments.shape[1]
     rows = _square_root(groups.moments).reshape(len(groups.counts) * size, term.width, -1)
+    # The rows of a class share its levels equally, so that the multiplicities of a class add up to its count.
     diagonal = np.repeat(groups.diagonal, size, axis=0)
     return TermBlock(term.name, diagonal, rows, term.basis, multiplicity=np.repeat(groups.counts / size, size))
 
@@ -87,6 +94,7 @@ def _distinct_blocks(term: TermBlock) -> tuple[np.ndarray, np.ndarray]:
             size = values.astype(np.int64)
             flags = np.bincount(size) > 0
             first = np.zeros(len(flags), np.int64)
+            # Written from the last level to the first: of several levels with one count, the first is written last.
             first[size[::-1]] = np.arange(term.n_levels - 1, -1, -1)
             return first[flags], (np.cumsum(flags) - 1)[size]
     return _distinct(term.diagonal)
@@ -103,11 +111,12 @@ def _distinct(diagonal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _keys(flat: np.ndarray) -> np.ndarray:
     """One sortable value per row of a (q, s) array."""
     flat = np.ascontiguousarray(flat)
+    # Rows are compared as bytes. 0.0 and -0.0 then make two classes of equal levels, which is slower but not wrong.
     return flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
 
 
 def _often_equal(term: TermBlock) -> bool:
-    """Looked at on the first levels: sorting millions of different blocks would cost more than an evaluation."""
+    """Whether blocks of the first levels repeat. To sort millions of different ones costs more than an evaluation."""
     sample = _keys(term.diagonal[:SAMPLE].reshape(min(SAMPLE, term.n_levels), -1))
     return len(np.unique(sample)) <= len(sample) // 2
 
@@ -126,7 +135,10 @@ def _sum_moments(number, rows, out):
 def _square_root(moments: np.ndarray) -> np.ndarray:
     """(d, s, s) rows Q with Q'Q = moments; columns are scaled first so that no direction is lost."""
     scale = np.sqrt(np.einsum("dii->di", moments))
+    # A direction without moments stays zero; a division by its scale would make NaN of it.
     scale[scale == 0] = 1.0
+    # Not Cholesky: a class of one level has moments of rank one.
     values, vectors = np.linalg.eigh(moments / scale[:, :, None] / scale[:, None, :])
+    # Rounding can leave small negative eigenvalues.
     roots = np.sqrt(np.maximum(values, 0.0))
     return roots[:, :, None] * vectors.transpose(0, 2, 1) * scale[:, None, :]

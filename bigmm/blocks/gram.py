@@ -15,12 +15,16 @@ import numpy as np
 class TermBlock:
     """One grouping factor's part of A: q levels, width k (terms of the same grouping are joined).
 
-    name: label for messages; diagonal: (q, k, k) float64, Z_l'W Z_l per level;
-    dense: (q, k, p + 1) float64, Z_l'W [X y], y last; basis: (k, k) T with Z = Z_working T, so that Lambda acts as T
-    lambda; penalized: True for random effects; False for a factor among the fixed effects with many levels, kept as
-    level counts (no identity added, no Lambda); contrast: None, or for the unpenalized factor (q * k, m) the map to
-    its m coefficients; multiplicity: None, or (q,) how many levels an entry's diagonal block stands for (see
-    `blocks.compress`).
+    Attributes
+    ----------
+    name: label for messages.
+    diagonal: (q, k, k) float64, Z_l'W Z_l per level.
+    dense: (q, k, p + 1) float64, Z_l'W [X y], y last.
+    basis: (k, k) T with Z = Z_working T, so that Lambda acts as T lambda.
+    penalized: True for random effects. False for a factor among the fixed effects with many levels, to which neither
+        an identity nor Lambda is applied.
+    contrast: None, or for the unpenalized factor (q * k, m) the map to its m coefficients.
+    multiplicity: None, or (q,) number of levels that an entry's diagonal block stands for (`blocks.compress`).
     """
 
     name: str
@@ -29,14 +33,17 @@ class TermBlock:
     basis: np.ndarray
     penalized: bool = True
     contrast: np.ndarray | None = None
+    # It multiplies log|D| and its derivative alone: the rows of `dense` already hold the second moments of all levels.
     multiplicity: np.ndarray | None = None
 
     @property
     def n_levels(self) -> int:
+        """q, the number of levels (of classes of levels after `compress`)."""
         return self.diagonal.shape[0]
 
     @property
     def width(self) -> int:
+        """k, the number of covariates."""
         return self.diagonal.shape[1]
 
 
@@ -57,16 +64,23 @@ class CrossBlock:
 class Gram:
     """The whole of A for one model.
 
-    terms: decreasing number of levels, penalized first; cross: {(j, k): CrossBlock} for every pair j < k;
-    xy: (p + 1, p + 1) float64, [X y]'W[X y] of the p dense, linearly independent columns;
-    n: rows (weights of zero excluded); sum_log_w: sum of log weights; y_sum_squares_total: y'Wy about its weighted
-    mean; x_basis: (p_all, p_all) B with X = X_working B; y_shift: s such that y = y_working + s X one;
-    one: (p_all,) or None; active: (p_all,) bool, False for columns dropped because they depend on earlier ones.
-    p_all counts dense columns, then the columns of unpenalized factors in the order of `fixed_order`.
+    Attributes
+    ----------
+    terms: the grouping factors by decreasing number of levels, penalized ones first.
+    cross: {(j, k): CrossBlock} for every pair j < k.
+    xy: (p + 1, p + 1) float64, [X y]'W[X y] of the p dense, linearly independent columns.
+    n: number of rows with a weight above zero.
+    sum_log_w: sum of log weights.
+    x_basis: (p_all, p_all) B with X = X_working B. p_all counts dense columns, then those of unpenalized factors.
+    y_shift: s with y = y_working + s X one.
+    one: (p_all,) or None.
+    active: (p_all,) bool, False for columns that are dropped because they depend on earlier ones.
     fixed_order: (p_total,) for every coefficient in the user's order its position in [dense (p_all), factors...].
+    y_sum_squares_total: y'Wy about its weighted mean.
     """
 
     terms: tuple[TermBlock, ...]
+    # Every pair is there, also one without common rows: its block then has no entries.
     cross: dict[tuple[int, int], CrossBlock]
     xy: np.ndarray
     n: int

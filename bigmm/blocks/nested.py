@@ -82,6 +82,7 @@ def batches_of_trees(sums: NestedSums, levels: int) -> Iterator[NestedSums]:
     start = 0
     while start < sums.sizes[-1]:
         stop = int(np.searchsorted(cuts[0], cuts[0][start] + levels, side="left"))
+        # A tree is never cut: a batch has at least one, however large it is.
         stop = min(max(stop, start + 1), sums.sizes[-1])
         yield _batch_of_trees(sums, [slice(int(cut[start]), int(cut[stop])) for cut in cuts])
         start = stop
@@ -90,13 +91,14 @@ def batches_of_trees(sums: NestedSums, levels: int) -> Iterator[NestedSums]:
 def _batch_of_trees(sums: NestedSums, ranges: list[slice]) -> NestedSums:
     depth = len(ranges)
     return NestedSums(
-        tuple(span_here.stop - span_here.start for span_here in ranges),
+        tuple(span.stop - span.start for span in ranges),
         sums.widths,
         np.concatenate([sums.levels_of(t)[ranges[t]] for t in range(depth)]),
         np.concatenate(
             [sums.parents[:0], *(sums.parents_of(t)[ranges[t]] - ranges[t + 1].start for t in range(depth - 1))]
         ).astype(np.int32, copy=False),
         np.concatenate([sums.records_of(t)[ranges[t]].ravel() for t in range(depth)]),
+        # The sums over all rows belong to no batch: added batch by batch they would count rows more than once.
         np.zeros_like(sums.gram),
         *(0, 0, (), 0.0),
     )
@@ -123,6 +125,7 @@ def chain_gram(sums: NestedSums, columns: ChainColumns) -> Gram:
     terms, cross = [], {}
     for number, term in enumerate(columns.fixed_part_gram.terms):
         record = sums.records_of(number)
+        # An index array at the end gives another order of memory than C, for which alone kernels are compiled.
         diagonal = np.ascontiguousarray(record[:, :, columns.covariates[number]])
         terms.append(TermBlock(term.name, diagonal, np.ascontiguousarray(record[:, :, columns.picked]), term.basis))
         indptr = np.arange(len(record) + 1)
@@ -140,12 +143,14 @@ def chain_structure(gram: Gram) -> Structure:
     starts = np.cumsum([0, *(term.n_levels * term.width for term in terms)])  # global scalar columns; no tail
     stages = tuple(_stage(gram, number, widths, starts) for number in range(depth))
     transposed = {(j, k): _transposed(block, terms[k].n_levels) for (j, k), block in gram.cross.items()}
+    # Without terms in the tail (r_raw = 0) the base is the dense part alone.
     return Structure(gram, stages, (), gram.xy.copy(), 0, transposed)
 
 
 def _stage(gram: Gram, number: int, widths: list[int], starts: np.ndarray) -> Stage:
     term, above = gram.terms[number], range(number + 1, len(gram.terms))
     q, step = term.n_levels, sum(widths[number + 1 :])
+    # A level lies in one level of each coarser factor, so all rows have `step` entries, nearest factor first.
     columns, data = np.empty((q, step), np.int32), np.empty((q, step, term.width))
     offset = 0
     for k in above:
@@ -157,6 +162,7 @@ def _stage(gram: Gram, number: int, widths: list[int], starts: np.ndarray) -> St
     parents, offset = [], 0
     for k in above:
         level = gram.cross[number, k].indices
+        # Children of one parent stand side by side (`tree_order`), so their order by parent is the identity.
         order, start = np.arange(q), pointers(level, gram.terms[k].n_levels)
         offset += widths[k]
         # the columns after the parent's own are its row, in the same order
@@ -176,8 +182,14 @@ def _transposed(block: CrossBlock, n_parents: int) -> CrossBlock:
 
 @dataclass(frozen=True, slots=True)
 class TreeOrder:
-    """levels: per factor (q,) its levels' numbers, children of one parent side by side; parents: per factor but the
-    last (q,) places of the parents; rows: per factor (n,) int32 place of each row's level."""
+    """The levels of a chain in an order in which children of one parent stand side by side.
+
+    Attributes
+    ----------
+    levels: per factor (q,) its levels' numbers.
+    parents: per factor but the last (q,) places of the parents.
+    rows: per factor (n,) int32 place of each row's level.
+    """
 
     levels: tuple[np.ndarray, ...]
     parents: tuple[np.ndarray, ...]
@@ -191,13 +203,16 @@ def tree_order(refs: list[np.ndarray]) -> TreeOrder:
     parents = []
     for t in range(depth - 1):
         parent = np.empty(len(numbered[t][0]), np.int32)
+        # Nesting: all rows of a level agree on its parent, so it does not matter which of them is written last.
         parent[numbered[t][1]] = numbered[t + 1][1]
         parents.append(parent)
     levels, rows = [numbered[-1][0]], [numbered[-1][1]]
     moved: np.ndarray | None = None
     renumbered: list[np.ndarray] = []
+    # From coarse to fine: the places of parents must be final before their children are sorted by them.
     for t in range(depth - 2, -1, -1):
         parent = parents[t] if moved is None else moved[parents[t]]
+        # Stable: children of one parent keep the increasing order of their numbers. Sorted data need no sort.
         order = np.argsort(parent, kind="stable") if np.any(parent[1:] < parent[:-1]) else None
         if order is None:
             moved = None

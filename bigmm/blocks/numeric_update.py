@@ -24,6 +24,7 @@ class NumericUpdate:
 
     def __call__(self, gram: Gram) -> Structure:
         """The structure of ``gram``, which has the pattern's levels, widths and entries."""
+        # Places begin with 1, because 0 marks where the base of the numbered pattern has no entry.
         values = np.concatenate([np.zeros(1), *(array.ravel() for array in _arrays(gram))])
         stages = tuple(
             replace(
@@ -37,6 +38,7 @@ class NumericUpdate:
         }
         base = np.zeros_like(self.structure.base)
         base[self.rows, self.columns] = values[self.base]
+        # Pointers and columns are shared with the pattern; only numbers are new.
         return replace(self.structure, gram=gram, stages=stages, transposed=turned, base=base)
 
 
@@ -47,12 +49,13 @@ def _arrays(gram: Gram) -> list[np.ndarray]:
 
 def _numbered(gram: Gram) -> Gram:
     """The same pattern whose numbers are 1, 2, 3, ... in the order of `_arrays`."""
-    at = 1
+    place = 1
 
     def numbers(array: np.ndarray) -> np.ndarray:
-        nonlocal at
-        out = np.arange(at, at + array.size, dtype=float).reshape(array.shape)
-        at += array.size
+        nonlocal place
+        # float64 has all integers up to 2^53, so a place survives the analysis as a floating-point number.
+        out = np.arange(place, place + array.size, dtype=float).reshape(array.shape)
+        place += array.size
         return out
 
     diagonals = [numbers(t.diagonal) for t in gram.terms]
@@ -75,6 +78,7 @@ class RowUpdate:
         if len(chain) == 1 and len(remainder) == 1 and pattern.terms[remainder[0]].width == 1:
             self.structure = analyse_iterative(pattern)
             return
+        # Rows hold numbers of cross blocks alone, which follow those of the terms in the order of `_arrays`.
         before = sum(t.diagonal.size + t.dense.size for t in pattern.terms) + 1
         self.structure = analyse_iterative(_numbered(pattern))
         self.places = [stage.data.astype(np.int64) - before for stage in self.structure.whole.stages]

@@ -18,6 +18,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# Enough for the cores of a large machine. A constant, because sums over ranges are added range by range.
 N_RANGES = 64
 _alone = local()
 
@@ -28,6 +29,7 @@ def available_cores() -> int:
 
 
 @cache
+# The key is the process: threads of a parent do not exist in a forked child, which needs a pool of its own.
 def _pool(pid: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max_workers=available_cores(), thread_name_prefix="bigmm-blocks")
 
@@ -53,8 +55,10 @@ def run(kernel: Callable, n: int, grain: int, *args) -> list:
     """``[kernel(lo, hi, *args) for each range]``, in the order of the ranges."""
     pieces = ranges(n, grain)
     if len(pieces) == 1:
+        # A small problem runs in the calling thread: the pool would cost more than the work.
         return [kernel(0, n, *args)]
     if getattr(_alone, "here", False):
+        # One thread, but the same ranges: the bits do not change.
         return [kernel(lo, hi, *args) for lo, hi in pieces]
     futures = [_pool(os.getpid()).submit(kernel, lo, hi, *args) for lo, hi in pieces]
     return [future.result() for future in futures]
@@ -68,6 +72,7 @@ def in_order(work: Callable[[int], T], count: int) -> Iterator[T]:
     flying: deque[Future[T]] = deque()
     for number in range(count):
         flying.append(_pool(os.getpid()).submit(work, number))
+        # The window keeps all cores busy and bounds how many results wait in memory for their turn.
         if len(flying) >= 2 * available_cores():
             yield flying.popleft().result()
     while flying:

@@ -55,10 +55,15 @@ class TailEntries(NamedTuple):
 class Stage:
     """One term eliminated level by level, with its sparse columns (later stages first, then the tail) as CSR.
 
-    diagonal: (q, k, k); dense: (q, k, m) with m = p + 1; indptr: (q + 1,) int64; columns: (nnz,) int32 global scalar
-    column; data: (nnz, k); tail_start: (q,) int64 first entry of a row that is a tail column;
-    colptr (r_raw + 1,) int64, entry (.,) int64, level (.,) int32: the tail's entries column by column;
-    parents: later stages that contain this one, nearest first; multiplicity: (q,) levels that an entry stands for.
+    Attributes
+    ----------
+    term: index of the term in the gram.
+    diagonal, dense: (q, k, k) and (q, k, m) with m = p + 1, the level's part of A.
+    indptr, columns, data: (q + 1,) int64, (nnz,) int32 global scalar columns and (nnz, k), the rows.
+    tail_start: (q,) int64, the first entry of a row that is a tail column.
+    colptr, entry, level: (r_raw + 1,) int64, (.,) int64 and (.,) int32, the tail's entries column by column.
+    parents: later stages that contain this one, nearest first.
+    multiplicity: (q,) number of levels that an entry stands for.
     """
 
     term: int
@@ -76,10 +81,12 @@ class Stage:
 
     @property
     def n_levels(self) -> int:
+        """q, the number of levels."""
         return self.diagonal.shape[0]
 
     @property
     def width(self) -> int:
+        """k, the number of covariates."""
         return self.diagonal.shape[1]
 
     @property
@@ -90,6 +97,7 @@ class Stage:
     @property
     def grain(self) -> int:
         """Levels that are worth a thread: fewer when each touches many columns."""
+        # A function of the pattern alone: ranges, and with them the bits of sums, are the same on every machine.
         return max(256, 2048 // (1 + len(self.columns) // max(self.n_levels, 1)))
 
 
@@ -109,6 +117,7 @@ class TailTerm:
 
     @property
     def stop(self) -> int:
+        """The raw column after the last one of the term."""
         return self.offset + self.n_levels * self.width
 
 
@@ -116,11 +125,15 @@ class TailTerm:
 class Structure:
     """Everything about A that does not depend on theta.
 
-    base: (r_raw + m, r_raw + m) float64, the tail's part of A before elimination, full symmetric, C order; r_raw raw
-    columns of the tail terms (penalized first), then the p dense columns of X and y; transposed: every cross block seen
-    from its second term.
-
     Global scalar columns are numbered 0..r_raw for the tail and from r_raw on for the stages, in their order.
+
+    Attributes
+    ----------
+    stages, tail: terms that are eliminated level by level, and the others (penalized ones first).
+    base: (r_raw + m, r_raw + m) float64, the tail's part of A before elimination, full symmetric, C order. The raw
+        columns of the tail come first, then the p columns of X, and y.
+    r_raw: number of raw columns of the tail.
+    transposed: every cross block as seen from its second term.
     """
 
     gram: Gram
@@ -132,6 +145,7 @@ class Structure:
 
     @property
     def m(self) -> int:
+        """Number of dense columns: those of X, and y."""
         return self.gram.xy.shape[0]
 
     def kinds(self) -> tuple[tuple[str, str], ...]:
@@ -143,6 +157,7 @@ class Structure:
 def transposed(block: CrossBlock, n_columns: int) -> CrossBlock:
     """The same pair of terms seen from the other one."""
     indptr, order, rows = by_column(block.indptr, block.indices, n_columns)
+    # Kernels are compiled for C order; a transposed view would be a type of its own.
     return CrossBlock(indptr, rows, np.ascontiguousarray(block.data[order].transpose(0, 2, 1)))
 
 
@@ -151,16 +166,19 @@ def by_column(indptr: np.ndarray, columns: np.ndarray, n_columns: int) -> tuple[
 
     Within a column the rows increase. A counting sort (SciPy's CSR to CSC), since 25 million entries are no rarity.
     """
+    # Half the memory of the sort, where 32 bits suffice.
     small = np.int32 if len(columns) < 2**31 else np.int64
     numbered = sp.csr_array(
         (np.arange(len(columns)), columns.astype(small, copy=False), indptr.astype(small, copy=False)),
         shape=(len(indptr) - 1, n_columns),
     ).tocsc()
+    # Kernels are compiled for one type of pointers, whichever type the sort had.
     return numbered.indptr.astype(np.int64), numbered.data, numbered.indices.astype(np.int32, copy=False)
 
 
 def pointers(rows: np.ndarray, n_rows: int) -> np.ndarray:
     """(n_rows + 1,) int64 where each row's entries begin, once they are sorted by row."""
+    # `minlength` counts the last rows too when they have no entries.
     return np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_rows))]).astype(np.int64)
 
 
@@ -178,6 +196,7 @@ def is_nested(block: CrossBlock) -> bool:
 
 def elimination_order(gram: Gram) -> tuple[list[int], list[int]]:
     """(terms eliminated level by level, terms of the tail): a chain of containing factors, then the rest."""
+    # A fixed factor is never a stage: no identity is added to its blocks, so that they may be singular.
     penalized = [i for i, t in enumerate(gram.terms) if t.penalized]
     chain = containing_chain(penalized, lambda i, k: is_nested(cross(gram, i, k)))
     return chain, [i for i in range(len(gram.terms)) if i not in chain]
@@ -188,6 +207,7 @@ def containing_chain(terms: Sequence[int], nested: Callable[[int, int], bool]) -
     chain = list(terms[:1])
     while chain:
         candidates = [i for i in terms if i not in chain]
+        # Terms come by decreasing number of levels, so the first that contains the end of the chain is the nearest one.
         containing = next((i for i in candidates if nested(chain[-1], i)), None)
         if containing is None:
             break

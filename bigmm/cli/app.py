@@ -94,6 +94,7 @@ def run(arguments: Sequence[str]) -> int:
         return exit_code(ended.code, console)
     except Exception as error:
         if arrived:
+            # A signal that came while numba compiled arrives as a compiler error, so the signal decides.
             last = arrived[-1]
             return stopped(*(("terminated", last.exit_code) if isinstance(last, Terminated) else INTERRUPTION), console)
         if isinstance(error, OSError) and error.errno in FULL:
@@ -115,6 +116,7 @@ def exit_code(code: object, console: Console) -> int:
 def asks_for_json_lines(arguments: Sequence[str]) -> bool:
     """Whether --log json is among the arguments; a command line that click cannot read has no other answer."""
     words = list(arguments)
+    # Behind -- there are arguments, and one of them may be called --log.
     words = words[: words.index("--")] if "--" in words else words
     chosen = [word.partition("=")[2] for word in words if word.startswith("--log=")]
     chosen += [value for name, value in pairwise(words) if name == "--log"]

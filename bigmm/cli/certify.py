@@ -49,6 +49,7 @@ def certify(
         raise UsageError(f"{model} is a generalized model; the exact objective is certified for linear ones only")
     with connected(scheduler) as client, console.progress() as progress:
         certificate = fitted.certify(client, workers, memory_limit, tile, progress=progress)
+    # The certificate is written in both cases: the difference is the result that was asked for.
     code = 0 if certificate.within else NOT_WITHIN
     console.event("certified", exit_code=code, **certificate.as_record())
     return output.deliver_record(console, certificate.as_record(), str(certificate), json_file, code)

@@ -40,14 +40,14 @@ def connected(scheduler: str | None) -> Iterator[Client | None]:
     quiet_loggers()
     # Asked before a Client is made: one that could not connect complains again when it is thrown away.
     refuse_strangers(scheduler, CONNECT_SECONDS)
-    client = _opened(scheduler)
+    client = _client(scheduler)
     try:
         yield client
     finally:
         _leave(client)
 
 
-def _opened(scheduler: str) -> Client:
+def _client(scheduler: str) -> Client:
     """A client, or TemporaryError: distributed has no deadline for some of the steps of connecting."""
     from distributed import Client
 
@@ -57,10 +57,12 @@ def _opened(scheduler: str) -> Client:
 
     def connect() -> None:
         try:
+            # Not the default client: a second run in this process must not find it by accident.
             outcome.append(Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False))
         except Exception as error:
             outcome.append(error)
 
+    # A daemon thread: one that hangs in a step without a deadline does not keep the process alive.
     thread = Thread(target=connect, name="bigmm-connect", daemon=True)
     thread.start()
     thread.join(2 * CONNECT_SECONDS)
@@ -81,6 +83,7 @@ def _leave(client: Client) -> None:
 
 def quiet_loggers() -> None:
     """What matters comes back as our own errors."""
+    # Child loggers with a level of their own do not inherit the parent's, so each one is set.
     for name in [*LOUD, *logging.Logger.manager.loggerDict]:
         if name.split(".")[0] in LOUD:
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -49,6 +49,7 @@ class Console:
     def result(self, text: str) -> None:
         """Something to read on stdout. A reader that has seen enough (`| head`) is no error, nor is a closed stdout."""
         try:
+            # A file name that is not UTF-8 goes out as the bytes that it has, so that a shell can use it.
             click.echo(text if _is_printable(text) else text.encode(errors="surrogateescape"))
         except BrokenPipeError:
             silence(sys.stdout)
@@ -90,6 +91,7 @@ class Console:
     def progress(self) -> Iterator[Callable[[Any], None] | None]:
         """A callback for `progress=`: a bar when someone watches, JSON lines when asked for, else None."""
         if self.json_lines:
+            # The first run compiles kernels, and meanwhile no pass reports progress.
             tell(lambda text: self.event("compiling", message=text))
             yield Lines(self.event)
         elif self.quiet or not sys.stderr.isatty():
@@ -164,6 +166,7 @@ def talking(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Show the traceback of an error.",
         ),
     )
+    # Decorators apply from the inside out, so the reverse gives --help the order above.
     for option in reversed(options):
         command = option(command)
     return command

@@ -18,7 +18,7 @@ from bigmm.cli.output import Destinations, destinations, write_results
 FORMULA = "y ~ service + (1|s) + (1|d) + (1|dept)"
 SOME = "studage == '2'"
 NOTICEABLE = 5.0
-"""Seconds for some of the rows, from here on not theirs but the compiler's."""
+"""A fit of some of the rows that takes more seconds than this has compiled kernels."""
 
 
 @click.command()
@@ -42,6 +42,7 @@ def fit_ratings(console: Console, places: Destinations, lake: Path, overwrite: b
     from bigmm.datasets import insteval, write_lake
 
     frame, results = insteval(), lake.with_name("results")
+    # Small files on purpose: the demo shows a lake of folders with several files each.
     files = write_lake(frame, lake, partition_by="dept", rows_per_file=4000, overwrite=overwrite)
     console.result(f"{len(frame):,} ratings in {len(files)} Parquet files under {lake}")
     compiled = seconds_to_compile(lake)

@@ -81,6 +81,7 @@ def fit_model(
     console.event("start", formula=formula, data=data, version=bigmm.__version__)
     start = time.perf_counter()
     with console.progress() as progress:
+        # The public call, and no inner one: the command line can do what Python can, with the same checks.
         fitted = getattr(bigmm, kind)(formula, data, filter=filter_, progress=progress, **settings)
     console.event(
         "fitted",

@@ -35,6 +35,7 @@ class Bytes(click.ParamType):  # type: ignore[type-arg]
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?|)b?\s*", str(value).lower())
         if not match:
             self.fail(f"{value!r} is not a size: write 4GiB, 500MB or a number of bytes", param, ctx)
+        # kB and KiB differ, as in Dask's sizes.
         size = int(float(match[1]) * UNITS[match[2]])
         if size < 1:
             self.fail(f"{value!r} leaves no memory at all", param, ctx)

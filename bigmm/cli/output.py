@@ -92,6 +92,7 @@ def _inside(out: str, json_file: str) -> Path | None:
     if folder not in target.parents:
         return None
     inside = target.relative_to(folder)
+    # Hidden names are for marks and drafts.
     if inside.parts[0] in RESULT_NAMES or inside.parts[0].startswith("."):
         raise UsageError(f"--json {json_file} is a name that --out {out} takes itself: choose another")
     return inside
@@ -114,6 +115,7 @@ def destinations(
 
 def as_json(record: dict[str, Any]) -> str:
     """The record as text; NaN has no place in JSON, `as_record` has made it null."""
+    # allow_nan=False turns a NaN that was overlooked into an error here, and not in somebody's parser.
     return json.dumps(record, indent=2, allow_nan=False) + "\n"
 
 
@@ -165,6 +167,7 @@ def write_results(console: Console, model: Any, record: dict[str, Any], places: 
             written = str(places.json_file)
         if places.record is not None and places.record.is_stream:  # its reader may keep us waiting: signals must arrive
             write_text(places.record, text)
+        # Closing the stack renames both drafts. A signal between the two would leave one result without the other.
         with shielded():
             console.expect(code)
             outputs.close()
@@ -186,6 +189,7 @@ def write_tables(model: Any, record: dict[str, Any], folder: Path) -> None:
 def with_level(frame: pd.DataFrame) -> pd.DataFrame:
     """The conditional modes with their level as a first column of text."""
     columns = {str(column): frame[column].to_numpy() for column in frame.columns}
+    # The frame's own class spares an import of pandas at the start of every command.
     return frame.__class__({"level": frame.index.astype(str), **columns})
 
 
@@ -207,6 +211,7 @@ def file_name(group: str) -> str:
 
     A label that is too long for a file name is cut, and ends in a digest of the whole.
     """
+    # Windows and some network shares refuse a colon in names.
     name = quote(group, safe=" .+-_")
     if len(name) <= NAME_BYTES:
         return name

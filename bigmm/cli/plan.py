@@ -55,5 +55,6 @@ def plan(
             progress=progress,
             **(model | particular),
         )
+    # The plan is printed in full also where the fit would be refused: it says what is too large.
     code = MemoryLimitError.exit_code if planned.refused else 0
     return output.deliver_record(console, planned.as_record(), str(planned), json_file, code)

@@ -30,6 +30,7 @@ class Lines:
     def __call__(self, event: Progress) -> None:
         now = self.clock()
         finished = event.lanes_total > 0 and event.lanes_done == event.lanes_total
+        # The last event of a pass is never left out, so that a reader sees the final counts.
         if event.label == self.label and now < self.due and not finished:
             return
         self.label, self.due = event.label, now + LINE_INTERVAL

@@ -26,6 +26,7 @@ def termination(arrived: list[BaseException]) -> Iterator[None]:
 
     arrived: takes what was raised. A compiler that it came through may have made another exception of it.
     """
+    # Python sets handlers in the main thread only.
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -37,6 +38,7 @@ def termination(arrived: list[BaseException]) -> Iterator[None]:
     with ExitStack() as handlers:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before = signal.getsignal(number)
+            # nohup ignores SIGHUP on purpose. None is a handler that was not set by Python and could not be restored.
             if before is not None and before != signal.SIG_IGN:
                 handlers.callback(signal.signal, number, before)
                 signal.signal(number, handle)

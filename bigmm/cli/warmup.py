@@ -35,6 +35,7 @@ def warmup(console: Console, families: tuple[str, ...], only: str | None) -> int
         raise click.UsageError("--family: only for generalized models; leave out --only linear.")
     start = time.perf_counter()
     with watched() as total:
+        # Imported inside of the watch, which then counts what an import compiles too.
         from bigmm.fit.warmup import warm_up
 
         for model in warm_up(families, only != "generalized", only != "linear"):
@@ -52,6 +53,7 @@ def cache_place() -> str:
     """The directory of the kernels' cache, in words where there is none."""
     from bigmm.blocks.exact import factor_kernels
 
+    # numba has no public way to ask where it keeps its cache.
     cache = getattr(factor_kernels.eliminate, "_cache", None)
     path = getattr(cache, "cache_path", None)
     if path is None:

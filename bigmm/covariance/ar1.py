@@ -33,12 +33,16 @@ class Autoregression(ScaledCorrelation):
     def roots(self, rho: float) -> tuple[Array, Array, Array]:
         """See `ScaledCorrelation.roots`."""
         rho = float(np.clip(rho, -1.0 + 1e-13, 1.0 - 1e-13))  # the derivatives have no limit at the bounds
+        # Clipped at 0: a negative exponent is infinite at rho = 0, and infinity times the zeros of tril is NaN.
         lag = np.maximum(np.subtract.outer(np.arange(self.width), np.arange(self.width)), 0)
         power = np.tril(rho**lag)
         slope = np.tril(lag * rho ** np.maximum(lag - 1, 0))
         curvature = np.tril(lag * (lag - 1) * rho ** np.maximum(lag - 2, 0))
         size = np.sqrt(1.0 - rho * rho)
-        sizes = np.array([np.append(1.0, np.full(self.width - 1, each)) for each in (size, -rho / size, -(size**-3))])
+        sizes = np.array(
+            [np.append(1.0, np.full(self.width - 1, factor)) for factor in (size, -rho / size, -(size**-3))]
+        )
+        # The first column is rho^i without the factor sqrt(1 - rho^2).
         sizes[1:, 0] = 0.0
         first = power * sizes[0]
         second = slope * sizes[0] + power * sizes[1]

@@ -39,9 +39,11 @@ class CompoundSymmetry(ScaledCorrelation):
         j = np.arange(self.width)
         low, high = self.rho_bounds
         rho = float(np.clip(rho, low + 1e-13, high - 1e-13))  # the derivatives have no limit at the bounds
+        # All factors are positive inside the bounds of rho, so their logarithms have derivatives.
         factors = np.array([np.full(self.width, 1.0 - rho), 1.0 + (j - 1.0) * rho, 1.0 + j * rho])
         rates = np.array([np.full(self.width, -1.0), j - 1.0, j + 0.0]) / factors
         d, g = (_power(factors, rates, np.array(powers)) for powers in ((0.5, -0.5, 0.5), (0.5, -0.5, -0.5)))
+        # c = rho g by the product rule. c has no logarithm at rho = 0, g has.
         c = rho * g[0], g[0] + rho * g[1], 2.0 * g[1] + rho * g[2]
         below = np.tril(np.ones((self.width, self.width)), -1)
         first, second, third = (np.diag(on) + below * off for on, off in zip(d, c, strict=True))

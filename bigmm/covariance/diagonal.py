@@ -24,4 +24,5 @@ class Diagonal(ScaledCorrelation):
     def roots(self, rho: float) -> tuple[Array, Array, Array]:
         """See `ScaledCorrelation.roots`."""
         nothing = np.zeros((self.width, self.width))
+        # One array stands for both derivatives. Callers read it only.
         return np.eye(self.width), nothing, nothing

@@ -130,6 +130,7 @@ class Covariance(ABC):
 
     def at_boundary(self, theta: Array, tolerance: float = NEAR) -> NDArray[np.bool_]:
         """(n,) parameters within a tolerance of their bounds, for columns of size 1."""
+        # The tolerance is absolute, as in lme4: parameters are for columns of size 1.
         at_lower = np.isfinite(self.lower) & (theta <= self.lower + tolerance)
         return np.asarray(at_lower | (np.isfinite(self.upper) & (theta >= self.upper - tolerance)))
 

@@ -21,6 +21,7 @@ STRUCTURES: dict[str, type[Covariance]] = {
 }
 
 
+# A structure is frozen and has no parameters of its own, so all terms of one name and width share it.
 @cache
 def covariance(name: str, width: int) -> Covariance:
     """The named structure over so many columns. With one column every structure is a variance, as `Unstructured`."""

@@ -89,6 +89,7 @@ class ScaledCorrelation(Covariance):
         out = 2.0 * flat @ (dcov @ directions).reshape(len(directions), -1).T
         if self.rho_bounds is not None:
             scales, (_, slope, curvature) = self._parts(theta)
+            # lambda is linear in the scales, so only derivatives that involve rho are of second order.
             mixed = self.selection.T @ (slope * dlam).sum(axis=1)
             out[:m, -1] += mixed
             out[-1, :m] += mixed
@@ -120,6 +121,7 @@ class ScaledCorrelation(Covariance):
 
     def _units(self, units: Array) -> Array:
         """(m,) sizes of the columns of each scale."""
+        # The geometric mean: columns that share a scale share one unit.
         return np.asarray(np.exp(self.selection.T @ np.log(units) / self.selection.sum(axis=0)))
 
     def to_search(self, theta: Array, units: Array) -> Array:
@@ -129,13 +131,16 @@ class ScaledCorrelation(Covariance):
         if self.rho_bounds is None:
             return point
         low, high = self.rho_bounds
+        # The interval of rho becomes (-1, 1). Both clips are needed: rounding leaves the interval, and arctanh(1) is
+        # infinite.
         share = (2.0 * theta[-1] - low - high) / (high - low)
-        return np.append(point, np.clip(np.arctanh(np.clip(share, -1.0, 1.0)), -LARGEST, LARGEST))
+        largest = np.nextafter(1.0, 0.0)  # 1 itself has no arctanh
+        return np.append(point, np.clip(np.arctanh(np.clip(share, -largest, largest)), -LARGEST, LARGEST))
 
     def from_search(self, point: Array, units: Array) -> Array:
         """See `Covariance.from_search`."""
-        own = point[: self.n_scales]
-        scales = (np.abs(own) if self.is_even else own * own) / self._units(units)
+        roots = point[: self.n_scales]
+        scales = (np.abs(roots) if self.is_even else roots * roots) / self._units(units)
         if self.rho_bounds is None:
             return scales
         low, high = self.rho_bounds
@@ -143,11 +148,11 @@ class ScaledCorrelation(Covariance):
 
     def slopes(self, point: Array, units: Array) -> tuple[Array, Array]:
         """See `Covariance.slopes`."""
-        own, size = point[: self.n_scales], self._units(units)
+        roots, size = point[: self.n_scales], self._units(units)
         if self.is_even:
-            first, second = np.where(own < 0.0, -1.0, 1.0) / size, np.zeros(self.n_scales)
+            first, second = np.where(roots < 0.0, -1.0, 1.0) / size, np.zeros(self.n_scales)
         else:
-            first, second = 2.0 * own / size, 2.0 / size
+            first, second = 2.0 * roots / size, 2.0 / size
         if self.rho_bounds is None:
             return first, second
         half = 0.5 * (self.rho_bounds[1] - self.rho_bounds[0])

@@ -20,6 +20,7 @@ class Unstructured(Covariance):
     @cached_property
     def elements(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows (n,) and columns (n,) of theta in lambda."""
+        # The upper triangle row by row, transposed: numpy has no lower triangle column by column.
         columns, rows = np.triu_indices(self.width)
         return rows, columns
 
@@ -64,6 +65,8 @@ class Unstructured(Covariance):
     def second_order(self, theta: Array, dcov: Array, dlam: Array) -> Array:
         """See `Covariance.second_order`."""
         rows, columns = self.elements
+        # lambda lambda' is a sum over columns, so elements of two columns do not meet; lambda itself is linear in
+        # theta.
         return np.where(columns[:, None] == columns, 2.0 * dcov[np.ix_(rows, rows)], 0.0)
 
     def start(self, root: Array) -> Array:

@@ -62,6 +62,7 @@ def write_lake(
     written: list[Path] = []
     with whole_directory(directory, overwrite=overwrite) as draft:
         for folder, part in _partitions(table, keys):
+            # A flat lake is written into the draft itself, which is there already.
             (draft / folder).mkdir(parents=True, exist_ok=True)
             for number, start in enumerate(range(0, part.num_rows, rows_per_file)):
                 name = folder / f"part-{number:05d}.parquet"
@@ -99,6 +100,7 @@ def _partitions(table: pa.Table, keys: list[str]) -> Iterator[tuple[Path, pa.Tab
     columns = table.drop_columns(keys)
     by: str | list[str] = keys[0] if len(keys) == 1 else keys
     for values, rows in index.groupby(by, observed=True, dropna=False, sort=True).indices.items():
+        # pandas gives tuples for several keys, and bare values for one.
         parts = values if isinstance(values, tuple) else (values,)
         folder = Path(*(f"{quote(key, safe='')}={_hive(value)}" for key, value in zip(keys, parts)))
         yield folder, columns.take(pa.array(cast("Sequence[int]", rows)))

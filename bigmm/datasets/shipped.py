@@ -64,4 +64,5 @@ def cake() -> pd.DataFrame:
 
 def _read(name: str) -> pd.DataFrame:
     with as_file(files("bigmm.datasets") / "data" / f"{name}.parquet") as path:
+        # The lme4 order of levels is in the Arrow dictionaries, which become Categoricals.
         return pq.read_table(path, page_checksum_verification=True).to_pandas()

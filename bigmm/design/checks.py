@@ -27,6 +27,7 @@ def check_columns(parsed: ParsedFormula, schema: pa.Schema, weights: str | None,
             if child.kind == "call" and child.function in STATEFUL:
                 settings(child, parsed.text)
         for name in columns_of(node):
+            # The caret points at the name inside this tree: the formula may use the name elsewhere too.
             position = next(child.position for child in node.walk() if child.kind == "name" and child.value == name)
             _check_column(name, schema, parsed.text, position)
     for bar in parsed.bars:
@@ -40,6 +41,7 @@ def check_columns(parsed: ParsedFormula, schema: pa.Schema, weights: str | None,
 def _check_column(name: str, schema: pa.Schema, formula: str, position: int) -> None:
     if name in schema.names:
         return
+    # pandas users write y.mean or x.dt.year. R's names with dots are columns and never come here.
     if "." in name and name.split(".")[0] in schema.names:
         raise FormulaError(f"{name}: attributes of a column cannot be used in a formula", formula, position)
     hint = did_you_mean(name, schema.names) or f"columns are {_shown(schema.names)}"
@@ -54,6 +56,7 @@ def check_roles(parsed: ParsedFormula, schema: pa.Schema, text: frozenset[str], 
     """Numbers where numbers are needed, factors where factors are."""
     _check_response(parsed, schema, text, chosen)
     for node in (*(node for part in parsed.parts for node in part.factors), *parsed.offsets):
+        # A factor as an offset has no number, so an offset is checked whatever its type.
         if not is_factor(node, text, chosen) or node in parsed.offsets:
             _check_numeric(parsed.text, node, schema)
             _check_matrices(parsed.text, node, node in parsed.offsets)
@@ -100,6 +103,7 @@ def _check_numeric(formula: str, node: Node, schema: pa.Schema) -> None:
     for child in node.walk():
         if child.kind == "string":
             raise FormulaError(f"the text {child.value!r} cannot be computed with", formula, child.position)
+        # `parse_expression` accepts these names anywhere. Their place is checked here, where the tree has its role.
         if child.kind == "call" and child.function in ("C", *CONTRASTS, "offset", "cbind"):
             raise FormulaError(f"{child.value}() cannot stand inside an expression", formula, child.position)
     for name in columns_of(node):
@@ -132,6 +136,7 @@ def check_levels(
     complete: whether the levels are those of the rows that count."""
     rows = " with complete rows" if complete else ""
     for bar in parsed.bars:
+        # The effect of a single level cannot be told from the intercept. lme4 stops too (check.nlev.gtr.1).
         factor = levels[bar.variables[0]] if len(bar.variables) == 1 else combinations[bar.variables]
         if len(factor) < 2:
             raise DataError(

@@ -27,7 +27,7 @@ _MOST_COLUMNS = 20_000  # a (p, p) covariance matrix of more coefficients would 
 
 @dataclass(frozen=True, slots=True)
 class Numeric:
-    """A numeric factor's values: canonical text of its expression; which column of poly() or a spline, -1 if one."""
+    """Values of a numeric factor: canonical text of its expression, and the column of poly() or a spline, else -1."""
 
     text: str
     component: int = -1
@@ -49,8 +49,8 @@ Recipe = tuple[Atom, ...]
 class ColumnPlan:
     """Everything the encoder needs. ``recipes[i]`` computes layout column i + 1 as a product of atoms.
 
-    nodes: numeric expressions by canonical text; groupings: per layout grouping its columns;
-    combinations: for groupings of several columns.
+    `nodes` are numeric expressions by their canonical text. `groupings` has the columns of each grouping of the layout,
+    and `combinations` the combinations of levels for groupings of several columns.
     """
 
     layout: Layout
@@ -74,13 +74,16 @@ class _Fields:
 class _ColumnRecipes:
     """Columns interned by what they compute, so that X and all Z share them."""
 
+    # Column 0 is the constant: it has a name and no recipe, so `recipes` is one shorter than `names`.
     names: list[str] = field(default_factory=lambda: ["1"])
     recipes: list[Recipe] = field(default_factory=list)
     places: dict[Any, int] = field(default_factory=dict)
 
     def place(self, name: str, recipe: Recipe) -> int:
+        """Layout column of a recipe; an equal recipe has the same one, and the empty recipe is the constant."""
         if not recipe:
             return 0
+        # x:z and z:x are one column. The first spelling decides the order of multiplication, and so the bits.
         key = tuple(sorted(map(_identity, recipe)))
         if key not in self.places:
             self.places[key] = len(self.names)
@@ -97,7 +100,7 @@ def _identity(atom: Atom) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds a ColumnPlan; `is_factor`: which trees are factors; `contrasts`: the user's, by column or expression."""
+    """Builds a ColumnPlan. `is_factor` tells which trees are factors. `contrasts` has the user's, by column or text."""
 
     parsed: ParsedFormula
     is_factor: Callable[[Node], bool]
@@ -111,6 +114,7 @@ class Builder:
     def plan(self) -> ColumnPlan:
         """The plan; names of columns are in backticks only where two columns of the model would be called the same."""
         plan = self._plan()
+        # Backticks change names that users index by, so they come only where two coefficients could not be told apart.
         if self.label is label and _has_namesakes(plan.layout):
             return replace(self, label=_quoted_label, columns=_ColumnRecipes())._plan()
         return plan
@@ -137,6 +141,7 @@ class Builder:
     def _fixed(self) -> tuple[list[str], list[int], list[tuple[list[_Fields], list[int]]], np.ndarray | None]:
         terms = self.fixed_terms()
         total = sum(prod(len(fields.names) for fields in term) for _, term in terms)
+        # The limit guards the (p, p) matrices of the fit. Names are counted before a column is interned.
         if total > _MOST_COLUMNS:
             raise UsageError(f"the fixed effects would have {total} coefficients, more than {_MOST_COLUMNS}")
         names: list[str] = []
@@ -149,9 +154,11 @@ class Builder:
             positions = list(range(start, len(names)))
             if total > DENSE_COLUMNS and _fits_block(term):
                 blocks.append((term, positions))
+                # -1 says that a fixed factor holds the column. The positions of coefficients stay those of the formula.
                 places += [-1] * len(positions)
             else:
                 places += self._places(term)
+            # `one` may be any c with X c = 1, so the first columns that sum to one are enough.
             if not constant and _spans_constant(scoped, term):
                 constant = positions
         one = np.zeros(len(names)) if constant else None
@@ -178,6 +185,7 @@ class Builder:
                 return _Fields([shown], [Numeric(text)])
             return _Fields([f"{shown}[{name}]" for name in fields], [Numeric(text, i) for i in range(len(fields))])
         column = str(node.value if node.kind == "name" else node.arguments[0].value)
+        # The formula's own contrast wins over contrasts=, and a key for C(f) over one for the column f.
         chosen = (contrast_node(node) if node.kind == "call" else None) or self.contrasts.get(text)
         chosen = chosen or self.contrasts.get(label(node)) or self.contrasts.get(column)
         labels = [str(label) for label in self.levels[column].labels.tolist()]
@@ -187,6 +195,7 @@ class Builder:
         return _Fields([shape.format(name=shown, field=name) for name in names], atoms, column, matrix)
 
     def _places(self, term: Sequence[_Fields]) -> list[int]:
+        # The first factor varies fastest, as in R and formulaic, while `product` varies its last argument fastest.
         recipes = (tuple(reversed(atoms)) for atoms in product(*(fields.atoms for fields in reversed(term))))
         return [self.columns.place(*pair) for pair in zip(_term_names(term), recipes, strict=True)]
 
@@ -199,6 +208,7 @@ class Builder:
             bar = bars[number]
             if bar.name not in groupings:
                 groupings[bar.name] = self._grouping(bar.name, bar.variables), bar.variables
+            # lme4 names the second term of one grouping g.1; the numbers follow its order of terms, not the formula's.
             count = shown[bar.name] = shown.get(bar.name, -1) + 1
             covariates, names = self._covariates(bar.lhs)
             label = f"{bar.name}.{count}" if count else bar.name
@@ -226,6 +236,7 @@ class Builder:
         place = self._places(numeric)[0] if numeric else 0
         name, variables = factor.column, (factor.column,)
         if name in groupings and groupings[name][1] != variables:
+            # Groupings are looked up by name, and the column would take the levels of the interaction.
             name = quoted(name)  # an interaction a:b beside a column `a:b`
         if name not in groupings:
             groupings[name] = self._grouping(name, variables), variables
@@ -244,6 +255,7 @@ def _has_namesakes(layout: Layout) -> bool:
         return True
     columns = {*zip(layout.fixed_names, layout.fixed_columns, strict=True)}
     columns |= {pair for term in layout.terms for pair in zip(term.names, term.covariates, strict=True)}
+    # Columns of fixed factors (-1) are left out: their names were compared with the other coefficients above.
     columns = {(name, place) for name, place in columns if place >= 0}
     return len({name for name, _ in columns}) < len(columns)
 
@@ -255,6 +267,7 @@ def lme4_order(sizes: Sequence[int]) -> list[int]:
     """
     if all(larger >= smaller for larger, smaller in pairwise(sizes)):
         return list(range(len(sizes)))
+    # A stable sort that is turned round reverses ties, as R's rev(order(nl)) does.
     return sorted(range(len(sizes)), key=lambda number: sizes[number])[::-1]
 
 

@@ -31,8 +31,17 @@ PLANNED_ROWS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """Counts of a pass. n: rows that count; dropped: {reason: rows}; levels: for the grouping factors that the pass has
-    counted, by their columns, (n_levels,) bool, whether a level has rows."""
+    """Counts of a pass.
+
+    Attributes
+    ----------
+    n : int
+        Number of rows that count.
+    dropped : mapping of str to int
+        Rows that were dropped, by reason.
+    levels : mapping of tuple of str to array (n_levels,)
+        Whether each level has rows, by the columns of the grouping factors that the pass has counted.
+    """
 
     n: int
     dropped: Mapping[str, int]
@@ -61,17 +70,20 @@ def complete_design(
     Raises DataError for a factor that has one level left, FormulaError for a base level without rows.
     """
     dropped = {name for name, rows in counts.dropped.items() if rows}
+    # A spec of complete rows is final, unless a state like that of log(scale(x)) decided which rows are complete.
     if not dropped or not counts.n or (spec.complete and not spec.completeness.needs_states):
         return spec, 0
     states, passes = spec.states, 0
     if _states_saw(spec, dropped):
         states, passes = learn_states(spec, source, workers, progress)
+    # The pass has counted the levels of its groupings, so only factors that it did not count are looked up again.
     masks = dict(counts.levels)
     unknown = [(name,) for name in spec.coded_columns if (name,) not in masks]
     covered, everywhere = levels_with_rows(spec, source, workers, unknown)
     masks |= covered
     coded = all(masks[name,].all() for name in spec.coded_columns)
     passes += everywhere
+    # Grouping levels without rows do no harm: their blocks are zero. Only their number can reorder theta.
     if coded and states == spec.states and _same_order(spec, masks):
         return spec, passes
     return checked(spec.with_levels(masks, states)), passes
@@ -99,6 +111,7 @@ def planned_design(spec: DesignSpec, source: Source, workers: Executor) -> Desig
     if sum(partition.rows for partition in source.partitions) <= PLANNED_ROWS:
         factors += spec.plan.groupings
     masks, _ = levels_with_rows(spec, source, workers, list(dict.fromkeys(factors)))
+    # Where no level of a factor has a row, the fit itself tells that no row is complete.
     if all(mask.all() for mask in masks.values()) or not all(mask.any() for mask in masks.values()):
         return spec
     return checked(spec.with_levels(masks, spec.states))
@@ -107,6 +120,7 @@ def planned_design(spec: DesignSpec, source: Source, workers: Executor) -> Desig
 def _states_saw(spec: DesignSpec, dropped: set[str]) -> bool:
     """Whether a transform may have learned from a row that was dropped: from any but those that lack its argument."""
     for text, node in stateful_nodes(spec.parsed.nodes).items():
+        # A row that lacks the argument gave NaN to the summary and was left out there already.
         if spec.states.get(text) and not dropped <= {*columns_of(node), unparse(node)}:
             return True
     return False
@@ -115,6 +129,7 @@ def _states_saw(spec: DesignSpec, dropped: set[str]) -> bool:
 def _same_order(spec: DesignSpec, masks: Masks) -> bool:
     """Whether the order of the random terms, and so of theta, is that of the levels with rows."""
     bars = [bar.variables for bar in spec.parsed.bars]
+    # A grouping that the pass did not count keeps all its levels.
     if not all(variables in masks for variables in bars):
         return True
     sizes = [int(np.count_nonzero(masks[variables])) for variables in bars]

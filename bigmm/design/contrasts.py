@@ -14,6 +14,7 @@ from bigmm.design.formula.grammar import parse_expression
 from bigmm.design.formula.tokens import tokenize
 from bigmm.errors import FormulaError, UsageError
 
+# Only these two have a base level. Further arguments of formulaic's contrasts (scores, backward) are not offered.
 _BASED: dict[str, Callable[..., Any]] = {"Treatment": coding.TreatmentContrasts, "SAS": coding.SASContrasts}
 _PLAIN: dict[str, Callable[..., Any]] = {
     "Sum": coding.SumContrasts,
@@ -96,6 +97,7 @@ def make_contrast(formula: str, node: Node | None, levels: Sequence[str]) -> Any
     base = _base(formula, node, name)
     if base is None:
         return _BASED[name]()
+    # Levels are compared as labels, so Treatment(2) and Treatment('2') mean the same level.
     text = str(base.value) if base.kind in ("string", "name") else unparse(base)
     if text not in levels:
         shown = ", ".join(levels[:8]) + (", ..." if len(levels) > 8 else "")
@@ -116,6 +118,7 @@ def _base(formula: str, node: Node, name: str) -> Node | None:
 
 def coding_matrix(contrast: Any, levels: Sequence[str], reduced: bool) -> tuple[np.ndarray, str, list[str]]:
     """(n_levels, m) coding, the format of its column names ("{name}[T.{field}]") and their fields."""
+    # Formulaic returns a DataFrame with the levels as its index; the encoder takes rows by level number.
     matrix = np.asarray(contrast.get_coding_matrix(list(levels), reduced_rank=reduced), dtype=np.float64)
     fields = [str(field) for field in contrast.get_coding_column_names(list(levels), reduced_rank=reduced)]
     return matrix, contrast.get_factor_format(list(levels), reduced_rank=reduced), fields

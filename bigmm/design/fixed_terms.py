@@ -85,6 +85,7 @@ def fixed_part_of(builder: Builder, part: LinearPart) -> FixedPart:
             (field.column or builder.label(nodes[number]), field.coding is not None, reduced)
             for field, (number, reduced) in zip(fields, scoped.factors, strict=True)
         ]
+        # A dict keeps the order of first appearance, which is that of the coefficients.
         parts.setdefault(scoped.term, []).append((list(range(start, len(columns))), variables))
     return FixedPart(tuple(_term(products) for products in parts.values()), tuple(columns), levels)
 
@@ -102,12 +103,14 @@ def _columns(fields: Sequence[Any]) -> list[ColumnProduct]:
 
 def _term(products: Sequence[tuple[list[int], list[tuple[str, bool, bool]]]]) -> Term:
     """One term of the formula; formulaic codes it by several products where lower terms are absent."""
+    # The longest product has all variables of the term; shorter ones stand in for lower terms that are absent.
     largest = max((variables for _, variables in products), key=len)
     reduced = {name for name, is_factor, is_reduced in largest if is_factor and is_reduced}
     return Term(
         ":".join(name for name, _, _ in largest) or "Intercept",
         tuple(position for positions, _ in products for position in positions),
         frozenset(name for name, is_factor, _ in largest if is_factor),
+        # With several products a factor is coded fully in one and by contrasts in another: neither answer is right.
         frozenset(reduced) if len(products) == 1 else None,
         frozenset(name for name, is_factor, _ in largest if not is_factor),
     )

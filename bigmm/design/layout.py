@@ -34,6 +34,7 @@ class Grouping:
 
     @property
     def n_levels(self) -> int:
+        """Number of levels."""
         return len(self.labels)
 
 
@@ -121,6 +122,7 @@ class Layout:
     joint: tuple[JointTerm, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # The class is frozen, and `joint` follows from the other fields, so it is set once here and never compared.
         object.__setattr__(self, "joint", _joined(self.terms, self.groupings, self.fixed_factors))
 
 
@@ -154,6 +156,7 @@ class DesignChunk:
 
     @property
     def rows(self) -> int:
+        """Number of rows that count."""
         return len(self.y)
 
 
@@ -186,6 +189,7 @@ class JointTerm:
 
     @property
     def name(self) -> str:
+        """Name of the grouping factor."""
         return self.factor.name
 
     @property
@@ -207,9 +211,11 @@ def _joined(
         members.setdefault(term.grouping, []).append(number)
     joined = []
     for grouping, numbers in members.items():
+        # The constant is column 0, so sorting puts it first.
         covariates = tuple(sorted({c for n in numbers for c in terms[n].covariates}))
         slots = tuple(tuple(covariates.index(c) for c in terms[n].covariates) for n in numbers)
         joined.append(JointTerm(grouping, groupings[grouping], covariates, tuple(numbers), slots))
+    # Fixed factors come last, so that the numbers of the random terms do not depend on them.
     for number, factor in enumerate(fixed_factors):
         joined.append(JointTerm(factor.grouping, groupings[factor.grouping], (factor.covariate,), (), (), number))
     return tuple(joined)

@@ -49,16 +49,34 @@ def learn(
     Rows that do not count are not told apart here, because that takes more columns. `design.completion` gives the
     design of the rows that count where a pass finds that some do not.
 
-    contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
-    order; weights, offset: column names; `binomial` lets the response be a factor or counts; success: the level or
-    levels of the response that count as 1.
-    Reads only the columns of factors and stateful transforms; no pass when there are none. Raises FormulaError with a
-    caret, DataError for columns that cannot serve.
+    Only the columns of factors and stateful transforms are read, and there is no pass where there are none.
+
+    Parameters
+    ----------
+    weights, offset : str, optional
+        Names of columns.
+    contrasts : mapping of str to str, optional
+        Contrasts such as "Sum" or "Treatment(base='b')", by column or factor expression.
+    categories : mapping of str to sequence, optional
+        Levels in order, by column.
+    binomial : bool
+        The response may be a factor or counts.
+    success : level or list of levels, optional
+        Levels of the response that count as 1.
+
+    Raises
+    ------
+    FormulaError
+        With a caret under the spot.
+    DataError
+        For columns that cannot serve.
     """
     parsed = parse(formula, need_random)
     check_columns(parsed, source.schema, weights, offset)
     used = set(required_columns(parsed))
+    # Orders of categories come from footers and dictionaries, before any pass over the rows.
     orders = source.orders(sorted(used))
+    # What the user says wins over the order that a file declares.
     declared = {**orders.levels, **(categories or {})}
     _refuse_lost_orders(parsed, orders.lost, declared)
     text = frozenset(name for name in used if is_label(source.schema.field(name).type))
@@ -128,6 +146,7 @@ def _needs(
         columns.append(str(parsed.response.value))
     interactions = tuple(dict.fromkeys(bar.variables for bar in parsed.bars if len(bar.variables) > 1))
     orders = {}
+    # `canonical_type` refuses lists and structs here, before the pass, so that the message names the column.
     for name in {*columns, *(name for variables in interactions for name in variables)}:
         kind = canonical_type(source.schema.field(name).type, name)
         if name in declared:
@@ -192,16 +211,19 @@ def _pending_states(calls: Mapping[str, Node], states: dict[str, State]) -> dict
     requests: dict[str, Any] = {}
     incomplete: set[str] = set()
     for text, node in calls.items():
+        # poly(scale(x), 2) waits until scale(x) has its state. Stateless calls such as log(x) hold nothing up.
         inner = {unparse(child) for child in list(node.walk())[1:] if child.kind == "call"}
         if inner & incomplete:
             incomplete.add(text)
             continue
+        # A copy: the summary travels to workers, while `states` grows in the driver.
         argument = ArgumentValues(node.arguments[0], Replayer(dict(states)))
         request = pending(node, states.get(text), columns_of(node), argument)
         if request is not None:
             requests[text] = request
             incomplete.add(text)
         else:
+            # An empty state marks a transform that needs none, as poly(raw=True).
             states.setdefault(text, {})
     return requests
 
@@ -211,6 +233,8 @@ def _number_levels(
 ) -> tuple[dict[str, Levels], dict[tuple[str, ...], Combinations]]:
     tables = {variables: _rows_found(source, variables, summary) for variables, summary in rows.items()}
     levels: dict[str, Levels] = {}
+    # Single columns come first: a column that is a factor of its own has levels also in rows where a partner of an
+    # interaction is missing.
     for variables, table in sorted(tables.items(), key=lambda item: len(item[0])):
         for name in variables:
             if name not in levels:
@@ -228,11 +252,12 @@ def _number_levels(
 def _refuse_two_widths(name: str, values: pa.Array, files: str) -> None:
     """Raise DataError where one number, held in single precision by one file and in double by another, is two levels.
 
-    values: distinct, of the wider type; files: which hold which width, empty where there is one.
+    `values` are distinct and of the wider type. `files` says which file holds which width; it is empty for one width.
     """
     if not files:
         return
     numbers = values.to_numpy(zero_copy_only=False)
+    # A double beyond the range of single precision becomes inf, which equals no level.
     with np.errstate(over="ignore"):
         narrow = numbers.astype(np.float32).astype(np.float64)
     twice = np.flatnonzero((narrow != numbers) & np.isin(narrow, numbers))

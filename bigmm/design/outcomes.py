@@ -23,7 +23,7 @@ MOST_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """success, failure: labels of what counts as 1 and as 0; quoted: whether they are shown in quotation marks."""
+    """Labels of what counts as 1 (`success`) and as 0 (`failure`), shown in quotation marks where `quoted` is True."""
 
     success: tuple[str, ...]
     failure: tuple[str, ...]
@@ -68,6 +68,7 @@ def successes(levels: Levels, success: Sequence[str] | None) -> np.ndarray:
 
 def level_number(levels: Levels, label: str) -> int:
     """Number of the level that a label stands for, -1 for none: by its own label, or as the same number or boolean."""
+    # success= may say '1' or 'True' for a level 1, 1.0 or True, so the number that a text spells is a candidate too.
     candidates = [pa.array([label])]
     if is_number(levels.values.type) or pt.is_boolean(levels.values.type):
         word = {"True": "1", "False": "0"}.get(label, label)
@@ -118,6 +119,7 @@ def check_outcomes(
     texts = levels.texts.to_pylist()
     ones = successes(levels, success)
     for label in success:
+        # A name of a level that lost its rows is forgiven where another one still has rows, since the data decide that.
         if level_number(levels, label) < 0 and not (ones.any() and label in lost):
             hint = did_you_mean(label, texts)
             raise UsageError(

@@ -49,4 +49,5 @@ def is_factor(node: Node, text: AbstractSet[str], settings: DesignOptions) -> bo
 
 def has_levels(response: Node, text: AbstractSet[str], settings: DesignOptions) -> bool:
     """Whether a response is read as levels: a factor, or any column of which it is said which values count as 1."""
+    # With success=, the values of a numeric column are names of outcomes, as in 1 = alive and 2 = dead.
     return settings.success is not None or is_factor(response, text, settings)

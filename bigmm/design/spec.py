@@ -82,6 +82,7 @@ class DesignSpec:
 
     @cached_property
     def response(self) -> Response:
+        """How y is computed from the columns of the response."""
         node, kind = self.parsed.response, self.parsed.kind
         if node.kind != "name" or node.value not in self.levels:
             return Response(node, kind)
@@ -137,6 +138,7 @@ class DesignSpec:
     def completeness(self) -> Completeness:
         """The rule that tells the rows that count."""
         settings = self.settings
+        # The trees come from the recipes: an expression that no column uses cannot make a row incomplete.
         atoms = [atom for recipe in self.plan.recipes for atom in recipe if isinstance(atom, Numeric)]
         trees = [*(self.plan.nodes[atom.text] for atom in atoms), *self.parsed.offsets]
         return Completeness(
@@ -158,12 +160,14 @@ class DesignSpec:
         missing values when drop_missing is False.
         """
         settings = self.settings
+        # `cells` holds every expression evaluated, so the columns below copy values and compute nothing twice.
         rows, cells = self.completeness.rows(table, where)
         columns = fill_columns(self.plan, cells)
         y, trials = response_values(self.response, cells, settings.binomial)
         offset = total_offset(self.parsed.offsets, settings.offset, cells)
         w = cells.number(settings.weights) if settings.weights else None
         if trials is not None:
+            # Successes of trials are a proportion with prior weight n_i, as in R's glm; weights multiply it.
             w = trials if w is None else w * trials
         refs = fill_refs(self.plan, cells)
         w, offset = (None if values is None else sealed(values) for values in (w, offset))
@@ -191,13 +195,14 @@ class DesignSpec:
     def with_levels(self, rows: Mapping[tuple[str, ...], np.ndarray], states: Mapping[str, State]) -> DesignSpec:
         """The design of the rows that count, where it was learned from more: without levels that have no such row.
 
-        rows: columns of a factor -> (n_levels,) bool, whether the level has rows that count; states: those learned from
-        such rows. The order of levels stays; that of the terms may change with the numbers of levels.
+        `rows` has (n_levels,) bool by the columns of a factor: whether the level has rows that count. `states` were
+        learned from such rows. The order of levels stays; that of the terms may change with the numbers of levels.
         """
         levels, combinations = restricted(self.levels, self.combinations, rows)
         lost = dict(self.lost)
         for name in self.coded_columns:
             if (name,) in rows and not rows[name,].all():
+                # Labels of lost levels outlive their levels: success= and the message of a one-level factor name them.
                 lost[name] = tuple(self.levels[name].texts.filter(pa.array(~rows[name,])).to_pylist())
         return DesignSpec(self.settings, levels, combinations, states, self.text, complete=True, lost=lost)
 
@@ -239,6 +244,7 @@ class DesignSpec:
         if meta.get("format") != _FORMAT:
             raise VersionError(f"the saved design has format {meta.get('format')}, this version reads {_FORMAT}")
         plain: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in meta["settings"].items()}
+        # JSON turns tuples into lists. Options with lists would not equal those of the fit.
         settings = DesignOptions(**plain)
         levels = {
             name: Levels(name, _from_bytes(np.asarray(arrays[f"levels_{i}"]))) for i, name in enumerate(meta["levels"])
@@ -260,10 +266,12 @@ def _to_bytes(values: pa.Array) -> np.ndarray:
     table = pa.table({"levels": values})
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
+    # An Arrow stream keeps types that NumPy has not: decimals, zones of timestamps, levels that are bytes.
     return np.frombuffer(sink.getvalue(), dtype=np.uint8)
 
 
 def _from_bytes(data: np.ndarray) -> pa.Array:
     with pa.ipc.open_stream(pa.py_buffer(np.ascontiguousarray(data))) as reader:
         column = reader.read_all().column("levels")
+    # The indices of `Levels` need one array; a stream of no rows has no chunk at all.
     return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks or [pa.array([], column.type)])

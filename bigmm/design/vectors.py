@@ -50,6 +50,7 @@ def _check_index(data: Any, values: Any, argument: str) -> None:
     index, other_index = getattr(data, "index", None), getattr(values, "index", None)
     if not (isinstance(index, pd.Index) and isinstance(other_index, pd.Index)):
         return
+    # Different lengths get their own message from `_check_length`.
     if len(index) == len(other_index) and not index.equals(other_index):
         raise UsageError(
             f"{argument} is a Series whose index is not that of the data: align it by {argument}.reindex(data.index), "

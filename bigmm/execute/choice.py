@@ -41,6 +41,7 @@ def executor(
             return ThreadExecutor(1)
         client = _current_client() if client is None else client
     if client is None:
+        # A container or taskset may give this process fewer processors than the machine has.
         return ThreadExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     if distributed is None or not isinstance(client, distributed.Client):
         raise UsageError(

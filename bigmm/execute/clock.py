@@ -27,4 +27,5 @@ class Clock:
 def peak_rss_bytes() -> int:
     """Largest resident set size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # ru_maxrss is in bytes on macOS, and in KiB elsewhere.
     return peak if sys.platform == "darwin" else peak * 1024

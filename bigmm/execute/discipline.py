@@ -30,6 +30,7 @@ def _enter() -> None:
     with _lock:
         _inside += 1
         if _inside == 1:
+            # The limits are those of the process. A second fit in another thread finds them set and must not save them.
             _undo[:] = [threadpoolctl.threadpool_limits(limits=1), pa.cpu_count()]
             pa.set_cpu_count(1)
 

@@ -30,6 +30,7 @@ def cut_lanes(
     ``accumulator_bytes`` is the size of one accumulator: large ones get fewer lanes, because each lane costs a merge.
     """
     count = lane_count([p.nbytes for p in partitions], accumulator_bytes, target_bytes, minimum)
+    # Running sizes must increase for the bisection, also where partitions are empty.
     bounds = _balanced_bounds([max(p.nbytes, 1) for p in partitions], count)
     return tuple(Lane(i, tuple(partitions[a:b])) for i, (a, b) in enumerate(pairwise(bounds)))
 
@@ -39,6 +40,7 @@ def lane_count(sizes: Sequence[int], accumulator_bytes: int, target_bytes: int, 
     total = sum(sizes)
     count = max(minimum, min(MAXIMUM_LANES, -(-total // target_bytes)))
     if accumulator_bytes:
+        # A lane reads at least four times the bytes of its accumulator, else merging would cost as much as reading.
         count = max(minimum, min(count, total // (4 * accumulator_bytes)))
     return min(count, len(sizes))
 
@@ -51,5 +53,6 @@ def _balanced_bounds(sizes: Sequence[int], count: int) -> list[int]:
     bounds = [0]
     for k in range(1, count):
         nearest = bisect_left(ends, ends[-1] * k / count) + 1
+        # Every lane has a partition: one is left for each lane on either side of the cut.
         bounds.append(min(max(nearest, bounds[-1] + 1), len(sizes) - (count - k)))
     return [*bounds, len(sizes)]

@@ -39,7 +39,9 @@ def memory_bytes(limit: Any) -> int:
     if limit is None:
         import psutil
 
+        # The tenth is for what the memory model does not count.
         return int(0.9 * psutil.virtual_memory().available)
+    # bool is an int in Python, and True no limit of one byte.
     if isinstance(limit, (int, float)) and not isinstance(limit, bool):
         if limit <= 0:
             raise UsageError(f"memory_limit must be positive, got {limit}")

@@ -32,6 +32,7 @@ class Reporter:
 
     def add(self, rows: int = 0, lanes: int = 0) -> None:
         """Count and report."""
+        # No lock: every executor calls this in the caller's thread.
         self.rows_done += rows
         self.lanes_done += lanes
         if self.callback is not None:

@@ -16,7 +16,7 @@ import numpy as np
 from bigmm.errors import OutputError
 
 SMALLEST = 4096  # bytes; smaller arrays stay in memory
-_ALIGNED = 64
+_ALIGNED = 64  # bytes; a cache line, so mapped arrays are aligned as arrays in memory are
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Placed:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the array, in int64 also where a C long has 32 bits."""
         return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
 
@@ -65,6 +66,7 @@ class SpillFile:
         if not array.size:
             return
         content = np.ascontiguousarray(array).data.cast("B")
+        # pwrite has a position of its own, so threads need no lock. It may write less than it was asked to.
         done = 0
         try:
             while done < len(content):
@@ -86,6 +88,7 @@ class SpillFile:
     def mapped(self, placed: Placed) -> np.ndarray:
         """The array, mapped. Only when all is written."""
         if self._map is None:
+            # Room is rounded up, so the file may be shorter, and mmap refuses a length beyond its end.
             os.truncate(self.file.fileno(), self.size)
             # Private and writable, as arrays in memory are: kernels are compiled once per kind of array.
             self._map = mmap.mmap(self.file.fileno(), self.size, access=mmap.ACCESS_COPY)
@@ -127,6 +130,7 @@ def _failed(error: OSError) -> OutputError:
 
 def moved(value: Any, file: SpillFile, but: Sequence[np.ndarray] = ()) -> Any:
     """A frozen dataclass with its large arrays in the file (as `Placed`), except those in ``but``."""
+    # By identity: these arrays are in the file already, and equal arrays are not the same one.
     unmoved = {id(array) for array in but}
     changes = {
         name: file.write(array)

@@ -44,6 +44,7 @@ class Uses:
     def __init__(self, tasks: Sequence[Task]):
         self.users: dict[Name, list[int]] = {}
         for number, task in enumerate(tasks):
+            # A task that takes one result twice waits for it once.
             for name in set(task.needs):
                 if name not in self.users:
                     raise ValueError(f"task {task.name} needs {name}, which does not come before it")

@@ -32,6 +32,8 @@ class MergeTree(Generic[T]):
                         self.waiting[level, number] = value
                         return
                     other = self.waiting.pop((level, sibling))
+                # Outside of the lock, so that other pairs merge meanwhile. The order of the arguments is a part of the
+                # bits.
                 value = self.merge(other, value) if sibling < number else self.merge(value, other)
             number //= 2
         self.waiting[len(self.widths) - 1, 0] = value

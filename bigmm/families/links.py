@@ -86,6 +86,7 @@ def unit_tails(link_id: int, eta: float) -> tuple[float, float, float, float, fl
 
 @device
 def _logit_tails(eta: float) -> tuple[float, float, float, float, float, float, float]:
+    # exp(-|eta|) cannot overflow, and both tails are read off it.
     e = math.exp(-abs(eta))
     both = math.log1p(e)
     large, small = 1.0 / (1.0 + e), e / (1.0 + e)
@@ -123,6 +124,7 @@ def _cloglog_tails(eta: float) -> tuple[float, float, float, float, float, float
 @device
 def _cauchit_tails(eta: float) -> tuple[float, float, float, float, float, float, float]:
     d = 1.0 + eta * eta
+    # The smaller tail has all of its digits; log1p forms its complement.
     tail = math.atan2(1.0, abs(eta)) / PI
     density, g, slope = 1.0 / (PI * d), -2.0 * eta / d, 2.0 * (eta * eta - 1.0) / (d * d)
     if eta > 0.0:
@@ -168,6 +170,7 @@ def mean(link_id: int, eta: float) -> float:
     """mu: the inverse link."""
     eta = bounded(link_id, eta)
     if link_id <= CAUCHIT:
+        # By way of log F, in which small means keep their digits.
         return math.exp(unit_tails(link_id, eta)[0])
     return mean_jet(link_id, eta)[0]
 
@@ -186,12 +189,14 @@ def mean_derivative(link_id: int, eta: float) -> float:
 def eta_of(link_id: int, mu: float) -> float:
     """The link; nan where the mean has none."""
     if link_id == LOGIT:
+        # Not the logarithm of a ratio: 1 - mu would lose the digits of a small mu.
         return math.log(mu) - math.log1p(-mu)
     if link_id == PROBIT:
         return normal_quantile(mu)
     if link_id == CLOGLOG:
         return math.log(-math.log1p(-mu))
     if link_id == CAUCHIT:
+        # Near 0 the cotangent keeps the digits that mu - 0.5 would lose.
         return -1.0 / math.tan(PI * mu) if mu < 0.25 else math.tan(PI * (mu - 0.5))
     if link_id == LOG:
         return math.log(mu)

@@ -70,6 +70,7 @@ def _log_mass(y: float, lam: float, log_lam: float) -> float:
     """y log(lam) - log(exp(lam) - 1): the log-likelihood without log(y!)."""
     if lam > LARGE:
         return y * log_lam - lam
+    # expm1(lambda) / lambda is 1 here, and 0 / 0 at lambda = 0.
     if lam < SMALLEST_LAMBDA:
         return (y - 1.0) * log_lam
     return (y - 1.0) * log_lam - math.log(math.expm1(lam) / lam)
@@ -116,6 +117,7 @@ def _lambda_of(mu: float) -> float:
     for _ in range(MOST_STEPS):
         excess, variance, _third = _cumulants(lam)
         step = ((mu - 1.0) - excess) / variance
+        # Steps of log(lambda) are bounded: far from the root the slope says little about the way there.
         lam *= math.exp(min(max(step, -1.0), 1.0))
         if abs(step) < 1e-15:
             break

@@ -106,16 +106,19 @@ def lmm_from_arrays(
     with clock("open"):
         arrays = _open({"Z": Z, "X": X, "y": y, "weights": weights, "offset": offset})
         names = _names(arrays["X"], x_names)
+        # A function that does not fit is refused by its call at the start, before any row is read.
         function = checked_lambda(lambda_fn, arrays["Z"].shape[1])
         function(start)
         rows = partition_matrices(arrays, partition_bytes=partition_bytes, chunk_rows=_chunk_rows(chunk_rows))
     with clock("accumulate"):
         gram = _accumulate(rows, arrays, executor(client, n_workers), how)
     with clock("optimize"):
+        # The pattern of Lambda at the start stands for all theta: it decides the kind of factor once.
         kind, factor_bytes = factor_kind(gram, function(start))
         _check_memory(kind, factor_bytes, gram.q, how.memory_limit)
         criterion = GeneralCriterion(gram, function, reml, kind)
         _check_start(criterion, start)
+        # No gradient: how Lambda depends on theta is unknown.
         outcome = minimize(Problem(criterion.value, None, bounds, (start,)), how.optimizer)
     with clock("estimate"):
         estimates = criterion.estimates(outcome.theta)
@@ -152,6 +155,7 @@ def _accumulate(
             f"{sizes[1]:.0f} MiB but the limit is {sizes[2]:.1f} GiB: raise memory_limit, use smaller chunks "
             "(chunk_rows=, partition_bytes=) or fewer workers"
         )
+    # From the first rows alone, so that all workers sum about one point, whatever their number.
     shift = matrix_shift(rows[0])
     lanes = cut_lanes(rows, accumulator_bytes=one)
     sums = workers.map_reduce(
@@ -183,6 +187,7 @@ def _open(arguments: Mapping[str, Any]) -> dict[str, MatrixRows]:
 
 def _names(x: MatrixRows, x_names: Sequence[str] | None) -> tuple[str, ...]:
     p = x.shape[1]
+    # Labels of a data frame need not be text.
     names = tuple(map(str, x_names)) if x_names is not None else x.names or tuple(f"x{i + 1}" for i in range(p))
     if len(names) != p:
         raise UsageError(f"x_names has {len(names)} names but X has {p} columns")
@@ -204,6 +209,7 @@ def _check_optimizer(optimizer: str) -> None:
 
 
 def _check_start(criterion: GeneralCriterion, start: np.ndarray) -> None:
+    # A search without derivatives that starts at infinity has nothing to compare with.
     if not np.isfinite(criterion.value(start)):
         raise DataError(
             f"the criterion has no value at theta0 = {start}: X and Z reproduce the response exactly, so there is no "

@@ -111,6 +111,7 @@ def glmm(
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
     how = settings(solver, optimizer, memory_limit, progress)
+    # All options are checked before the data are opened, which may take minutes over a network.
     options = glmm_options(family, link, nagq, laplace, success)
     if se not in ("hessian", "rx"):
         raise UsageError(f"se must be 'hessian' or 'rx', got {se!r}")
@@ -135,21 +136,24 @@ def glmm(
     )
     inputs = open_inputs(rows_options, how, clock)
     source, workers, spec, passes = inputs.source, inputs.workers, inputs.spec, inputs.spec.passes
+    # Before the rows are brought into shards, which is the longest pass.
     passes += check_response(spec, source, workers)
     while True:
         check_terms(spec, options.nagq)
         with clock("shard"):
             head = first_rows(source, spec)
             chain = shard_chain(source, spec, workers, head, options.nagq, how.progress)
-            kept = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how.memory_limit)
+            stored = storage(spec.layout, row_sizes(source, spec.layout, head), chain, workers, how.memory_limit)
+            # Only crossed factors have a block beside their rows that can be too large before anything is read.
             if chain is None:
-                check_fewest_pairs(source, spec, workers, how, head, kept.resident)
+                check_fewest_pairs(source, spec, workers, how, head, stored.resident)
             rows = shard_rows(source, spec, options.family, workers, how, chain, head)
         with clock("learn"):
             sums = rows.look.products
             counts = row_counts(spec, sums.n, dict(rows.look.dropped), sums.counts)
             complete, more = complete_design(spec, source, workers, counts, how.progress)
         passes += rows.passes + more
+        # Identity says that nothing changed: an equal design would be a second pass for nothing.
         if complete is spec:
             break
         spec = complete
@@ -157,9 +161,10 @@ def glmm(
     with clock("shard"):
         model = glmm_data(rows, spec, options.family)
         gram = model.assembled.gram
-        solved_by, why = checked_solver(gram, spec.layout, how, kept.resident if chain is None else None)
+        solved_by, why = checked_solver(gram, spec.layout, how, stored.resident if chain is None else None)
     with clock("start"):
         start = glm_start(model.shards.map, options.family, model.fixed_columns, model.assembled.gram.n)
+        # After the start, which needs the rows as they are. The search needs only how many there are of each kind.
         if compress == "auto":
             model = with_counted_rows(model)
     with clock("optimize"), quiet_driver(model.assembled.gram):

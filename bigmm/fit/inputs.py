@@ -45,8 +45,15 @@ class InputOptions:
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """Rows, workers and the learned design. readers: the workers, or for a plan fewer threads that read within the
-    memory limit; weights, offset: names of their columns, None without."""
+    """Rows, workers and the learned design.
+
+    Attributes
+    ----------
+    source, spec : the rows, and the design.
+    workers : who sums and evaluates.
+    readers : the workers, or for a plan fewer threads that read within the memory limit.
+    weights, offset : names of their columns, None without.
+    """
 
     source: Source
     workers: Executor
@@ -66,16 +73,19 @@ def open_inputs(options: InputOptions, how: Settings, clock: Clock, *, refuse_la
     """
     _check(options)
     with clock("open"):
+        # Vectors become columns, so that filters and partitions cut them together with their rows.
         data, weights, offset = with_vectors(options.data, options.weights, options.offset)
         limit = how.memory_limit if refuse_large else None
         source = open_source(data, filter=options.filter, partition_bytes=options.partition_bytes, memory_limit=limit)
         workers = executor(options.client, options.n_workers)
+    # The formula is read before the levels are learned, so only the columns that it names count.
     columns = {*required_columns(parse(options.formula)), *(name for name in (weights, offset) if name is not None)}
     readers = workers
     if refuse_large:
         check_reading_memory(source, columns, workers, how.memory_limit)
     else:
         threads = reading_threads(source, columns, workers, how.memory_limit)
+        # The forecast is still that of all workers: fewer threads only read.
         readers = workers if threads == workers.n_workers else executor(None, threads)
     with clock("learn"):
         spec = learn(
@@ -97,6 +107,7 @@ def open_inputs(options: InputOptions, how: Settings, clock: Clock, *, refuse_la
 def _check(options: InputOptions) -> None:
     """Raise UsageError for an option that has no meaning."""
     nbytes = options.partition_bytes
+    # bool is a number in Python.
     if isinstance(nbytes, bool) or not isinstance(nbytes, Real) or not nbytes > 0:
         raise UsageError(f"partition_bytes must be a positive number of bytes, got {nbytes!r}")
     true_or_false("drop_missing", options.drop_missing)
@@ -105,6 +116,7 @@ def _check(options: InputOptions) -> None:
             raise UsageError(f"{name} must be a dict by column, such as {EXAMPLES[name]}, got {value!r}")
     check_order(options.formula, options.data)
     for name, levels in (options.categories or {}).items():
+        # Text is iterable, letter by letter.
         if isinstance(levels, str | bytes) or not isinstance(levels, Iterable):
             raise UsageError(f"categories[{name!r}] must be a list of levels in their order, got {levels!r}")
 

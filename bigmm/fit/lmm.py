@@ -150,6 +150,7 @@ def lmm(
     """
     if store is not None:
         raise UsageError("store= is not available in this version; use save() to keep a fitted model")
+    # Arguments that cannot be right are refused before the data are opened.
     how, reml = settings(solver, optimizer, memory_limit, progress), true_or_false("reml", reml)
     mc_tol, seed, theta0 = checked_tolerance(mc_tol), checked_seed(seed), start_values(theta0)
     clock = Clock()
@@ -190,37 +191,40 @@ def summed(inputs: Inputs, how: Settings, clock: Clock) -> tuple[Ready, DesignSp
     while True:
         with clock("accumulate"):
             placement = level_placement(source, spec, workers, how)
-            held = None
+            level_sums = None
             if placement is not None:
-                held = sum_by_level(source, spec, placement.chain, placement.head, workers, how)
-        cross = accumulate(source, spec, workers, how, clock) if held is None else held.products
+                level_sums = sum_by_level(source, spec, placement.chain, placement.head, workers, how)
+        cross = accumulate(source, spec, workers, how, clock) if level_sums is None else level_sums.products
         with clock("learn"):
             complete, more = complete_design(
                 spec, source, workers, row_counts(spec, cross.n, cross.dropped, cross.counts), how.progress
             )
         passes += 1 + more
+        # Identity: the same object comes back where nothing changes.
         if complete is spec:
             break
         spec = complete
-        del held, cross  # their memory is the next pass's
-    if placement is None or held is None:
+        del level_sums, cross  # their memory is the next pass's
+    if placement is None or level_sums is None:
         ready = assembled_here(cross, spec, workers, how, clock)
         del cross
         give_back()  # the sums of which the blocks were made
     else:
         with clock("accumulate"):
-            ready = assembled_there(level_model(held, how), spec, placement)
+            ready = assembled_there(level_model(level_sums, how), spec, placement)
     return replace(ready, passes=passes), spec
 
 
 def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Settings, clock: Clock) -> CrossProducts:
     """One pass over the rows; another where they turn out to be unlike the first ones, by which columns are shifted."""
     with clock("accumulate"):
+        # The checks go from cheap to dear: sizes, the first rows, then perhaps the grouping columns.
         check_pass_memory(source, spec, workers.n_workers, how.memory_limit)
         head = first_rows(source, spec)
         check_fewest_pairs(source, spec, workers, how, head)
         shift = first_shift(spec.layout, head)
         cross = one_pass(source, spec, shift, workers, how)
+        # Bounded, because no shift suits columns that wander from file to file.
         for _ in range(MORE_PASSES):
             better = next_shift(spec.layout, head, cross)
             if better is None:
@@ -232,6 +236,7 @@ def accumulate(source: Source, spec: DesignSpec, workers: Executor, how: Setting
 def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, how: Settings) -> CrossProducts:
     """The sums of all rows about one shift."""
     rows = sum(p.rows for p in source.partitions)
+    # Lanes are a function of the data alone, so the sums have the same bits on any number of workers.
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(spec.layout, rows))
     fold, label = partial(fold_lane, source, spec, shift), "accumulate"
     if has_many_pairs(spec.layout) and not workers.shares_memory:  # in one memory the parts would only be copied
@@ -242,8 +247,16 @@ def one_pass(source: Source, spec: DesignSpec, shift: Shift, workers: Executor, 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """All that a fit needs of the rows: blocks, covariances, the name of the solver and the reason for it, counts of
-    rows, and the number of passes. linear_solver: None where the blocks are on the driver."""
+    """All that a fit needs of the rows.
+
+    Attributes
+    ----------
+    assembled, covariances : the blocks, and the covariance of the random effects.
+    solver, why : name of the solver, and the reason for it.
+    rows_read, dropped : counts of rows, dropped ones by reason.
+    linear_solver : the solver of levels that stay with the workers; None where the blocks are on the driver.
+    passes : number of passes over the rows.
+    """
 
     assembled: Assembled
     covariances: ModelCovariance
@@ -260,15 +273,16 @@ def assembled_here(cross: CrossProducts, spec: DesignSpec, workers: Executor, ho
     with clock("assemble"):
         assembled = assemble(cross, spec.layout)
         covariances = covariances_for(spec.layout, assembled.term_order)
+        # Before the solver: a model that cannot be estimated is refused as such, not for its memory.
         check_identified(assembled.gram, covariances)
         chosen, why = checked_solver(assembled.gram, spec.layout, how)
     return Ready(assembled, covariances, chosen, why, cross.rows_read, cross.dropped)
 
 
-def assembled_there(held: ShardedModel, spec: DesignSpec, placement: LevelPlacement) -> Ready:
+def assembled_there(model: ShardedModel, spec: DesignSpec, placement: LevelPlacement) -> Ready:
     """The blocks of levels that stay with the workers."""
-    covariances, facts = covariances_for(spec.layout, placement.chain), held.facts
-    return Ready(held.assembled, covariances, "exact", placement.why, facts.rows_read, facts.dropped, held.solver)
+    covariances, facts = covariances_for(spec.layout, placement.chain), model.facts
+    return Ready(model.assembled, covariances, "exact", placement.why, facts.rows_read, facts.dropped, model.solver)
 
 
 def fit_assembled(
@@ -289,8 +303,10 @@ def fit_assembled(
     gram = ready.assembled.gram
     with clock("optimize"):
         options = SearchOptions(theta0, how.optimizer, ready.solver, seed, mc_tol)
+        # From here on no row is read: blocks alone decide.
         solved = solve_model(gram, ready.covariances, reml, options, ready.linear_solver)
         criterion, outcome = solved.criterion, solved.outcome
+    # r2 = 0 leaves the criterion without a value at every theta, so the search cannot be at fault.
     if not np.isfinite(outcome.value):
         raise DataError(
             f"the fixed and random effects of {spec.settings.formula!r} reproduce the response exactly, so there is no "

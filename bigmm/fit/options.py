@@ -16,12 +16,19 @@ from bigmm.families import family as family_named
 from bigmm.objective.solvers import LINEAR_SOLVERS
 from bigmm.planning.settings import Settings
 
-MOST_POINTS = 100
+MOST_POINTS = 100  # lme4's limit of nAGQ
 
 
 @dataclass(frozen=True, slots=True)
 class GlmmOptions:
-    """family; observed: whether log|M| has observed working weights; nagq: 0 fast, 1 Laplace, or quadrature points."""
+    """The options of a generalized model.
+
+    Attributes
+    ----------
+    family : distribution and link.
+    observed : whether log|M| has observed working weights.
+    nagq : 0 for penalized least squares, 1 for Laplace, or the number of quadrature points.
+    """
 
     family: Family
     observed: bool
@@ -35,6 +42,7 @@ class GlmmOptions:
 
 def glmm_options(family: Any, link: str | None, nagq: Any, laplace: str | None, success: Any = None) -> GlmmOptions:
     """Check the options; raises UsageError."""
+    # The family first, because the other options have a meaning only for some families.
     chosen = family_named(family, link)
     if success is not None and not chosen.distribution.two_outcomes:
         names = " or ".join(repr(name) for name, record in FAMILIES.items() if record.two_outcomes)
@@ -50,6 +58,7 @@ def glmm_options(family: Any, link: str | None, nagq: Any, laplace: str | None, 
 def _which_weights(family: Family, laplace: str | None) -> bool:
     if laplace not in (None, "expected", "observed"):
         raise UsageError(f"laplace must be 'expected' or 'observed', got {laplace!r}")
+    # As a function of phi the objective is a likelihood with observed weights only.
     if laplace == "expected" and family.has_dispersion:
         raise UsageError(
             f"laplace='expected' is no likelihood for {family.name}, whose dispersion is estimated: use 'observed'"

@@ -116,6 +116,7 @@ class Plan:
         columns = ", ".join(self.columns)
         if self.family is None:
             return f"{self.passes} passes over {columns} (the first over grouping columns only)"
+        # Set with every family, see `plan`.
         assert self.looks_per_evaluation is not None
         least, most = self.looks_per_evaluation
         looks = "once" if most == 1 else f"{least} to {most} times"
@@ -169,6 +170,7 @@ def plan(
         What the fit would raise.
     """
     how = settings(solver, "auto", memory_limit, progress)
+    # Checked although nothing depends on it, so that a call that lmm refuses is refused here too.
     true_or_false("reml", reml)
     if family is None and not (nagq is laplace is success is None):
         raise UsageError("nagq=, laplace= and success= belong to a generalized model: give family= too")
@@ -190,6 +192,7 @@ def plan(
     )
     inputs = open_inputs(rows_options, how, Clock(), refuse_large=False)
     source, workers = inputs.source, inputs.workers
+    # Sizes are those of the rows that count; the fit finds these by a pass that a plan does not make.
     spec = planned_design(inputs.spec, source, inputs.readers)
     layout, rows = spec.layout, sum(p.rows for p in source.partitions)
     if options is None:
@@ -197,6 +200,7 @@ def plan(
     else:
         check_terms(spec, options.nagq)
         ahead = forecast_generalized(source, spec, workers, how, options.nagq)
+    # A plan reads with fewer threads where it must. The fit would refuse, so the plan says that it does not fit.
     readable = reading_bytes(source, spec.used_columns, workers) <= max(how.memory_limit, SMALL_BYTES)
     lanes = cut_lanes(source.partitions, accumulator_bytes=accumulator_bytes(layout, rows))
     theta = sum(covariance(t.structure, len(t.covariates)).n_parameters for t in layout.terms)
@@ -208,7 +212,7 @@ def plan(
         len(lanes),
         workers.n_workers,
         tuple(spec.used_columns),
-        inputs.spec.passes + 1,
+        inputs.spec.passes + 1,  # the fit's own pass is one more
         len(layout.fixed_names),
         theta,
         ahead.terms,

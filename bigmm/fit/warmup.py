@@ -57,6 +57,7 @@ def small_table(n: int = 400) -> pd.DataFrame:
 def _responses(name: str, eta: np.ndarray) -> np.ndarray:
     """(n,) responses of the family with that name, whose linear predictor is about eta."""
     phi = 0.1 if FAMILIES[name].dispersion == "scale" else 5.0
+    # A mild predictor on a link that every family has keeps means off the ends of their range.
     kind = family_named(name, "logit" if "logit" in FAMILIES[name].links else "log")
     return simulate(kind, np.random.default_rng(1), rows.mean(kind, 0.5 + 0.3 * eta), phi=phi)
 
@@ -69,6 +70,7 @@ def warm_up(families: Sequence[str] = (), linear: bool = True, generalized: bool
     families: families of the generalized models; all without any.
     linear, generalized: kinds of model.
     """
+    # Small tables: compilation takes seconds and each fit milliseconds.
     table = small_table()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what a small model converges to is of no interest
@@ -83,12 +85,16 @@ def _linear(table: pd.DataFrame) -> Iterator[str]:
         yield formula
         model: Any = lmm(formula, table)
         model.summary()
+        # Conditional variances have kernels of their own, which a fit does not touch.
         model.ranef(condvar=True)
+    # A weighted pass compiles kernels of its own.
     yield "weights"
     lmm(LINEAR[2], table, weights="w")
     for formula in ITERATIVE:
         yield f"{formula}, iteratively"
+        # A loose tolerance: more probes would compile nothing more.
         lmm(formula, table, solver="iterative", mc_tol=(1.0, 10.0))
+    # Small tables never have so many pairs, so these kernels are called by hand.
     yield "many pairs of levels"
     _sort_pairs()
 
@@ -106,6 +112,7 @@ def _generalized(table: pd.DataFrame, family: str) -> Iterator[str]:
 def _sort_pairs() -> None:
     """The kernels that replace a table of all pairs of levels where that would be too large."""
     first = np.array([0, 1, 1, 0], np.int32)
+    # numba compiles for read-only arrays apart, and level numbers arrive read-only.
     first.flags.writeable = False
     keys = pair_kernels.pair_keys(first, first, 2)
     pair_kernels.collapse_counts(pair_kernels.radix_sort_keys(keys, 2))

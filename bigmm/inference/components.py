@@ -6,7 +6,7 @@ components: a level alone for one grouping factor, a tree for nested ones, every
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +54,7 @@ def component_labels(gram: Gram) -> tuple[np.ndarray, ...]:
         rows.append(np.repeat(np.arange(sizes[j]), np.diff(block.indptr)) + starts[j])
         columns.append(np.asarray(block.indices, np.int64) + starts[k])
     if not rows:
+        # Without pairs every level is a component of its own.
         return tuple(np.arange(size) + start for size, start in zip(sizes, starts, strict=False))
     edges = np.concatenate(rows), np.concatenate(columns)
     graph = sparse.coo_array((np.ones(len(edges[0]), np.int8), edges), shape=(starts[-1], starts[-1]))
@@ -84,6 +85,7 @@ def batches(gram: Gram) -> Iterator[Batch]:
         m = int((shape * widths).sum())
         if not m:
             continue
+        # At least one component, which cannot be cut.
         size = max(1, BATCH // (m * m))
         for first in range(start, stop, size):
             members = order[first : min(first + size, stop)]
@@ -93,13 +95,21 @@ def batches(gram: Gram) -> Iterator[Batch]:
 def _ranks(labels: np.ndarray, n_components: int) -> np.ndarray:
     """(q,) number of each level among those of its component."""
     order = np.argsort(labels, kind="stable")
+    # The sort is stable: levels keep their order within a component, and sums their bits.
     first = np.searchsorted(labels[order], np.arange(n_components))
     ranks = np.empty(len(labels), np.int64)
     ranks[order] = np.arange(len(labels)) - first[labels[order]]
     return ranks
 
 
-def _batch(gram: Gram, labels, ranks, members: np.ndarray, counts: tuple[int, ...], widths: tuple[int, ...]) -> Batch:
+def _batch(
+    gram: Gram,
+    labels: Sequence[np.ndarray],
+    ranks: Sequence[np.ndarray],
+    members: np.ndarray,
+    counts: tuple[int, ...],
+    widths: tuple[int, ...],
+) -> Batch:
     n_components = max(int(labels_of_term.max(initial=-1)) for labels_of_term in labels) + 1
     slot = np.full(n_components, -1, np.int64)
     slot[members] = np.arange(len(members))

@@ -108,6 +108,7 @@ def _from_texts(texts: Sequence[str], names: tuple[str, ...]) -> Hypotheses:
 
 def _with_placeholders(text: str, names: Sequence[str]) -> str:
     """The text with every coefficient as _0_, _1_, ...: names hold brackets, colons and commas of their own."""
+    # The longest first, because one name may be the beginning of another.
     for name in sorted(names, key=len, reverse=True):
         start = r"(?<![\w.\]):])" if re.match(r"\w", name) else ""
         stop = r"(?![\w.\[:(])" if re.search(r"[\w\]]$", name) else r"(?![:\[])"
@@ -131,6 +132,7 @@ def _split(text: str, mark: str) -> list[str]:
 
 def _linear(side: str, text: str, names: Sequence[str]) -> Linear:
     try:
+        # Parsed and walked, never evaluated: the text may come from anybody.
         tree = ast.parse(side.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError):
         raise UsageError(

@@ -12,8 +12,9 @@ so that no matrix of the size of the rows is needed. All sums are sums over comp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -102,7 +103,7 @@ def kenward_roger(
 
 
 def _add(total: _Totals, batch: Batch, lams: Sequence[np.ndarray], directions: Sequence[Direction]) -> None:
-    def times(factor_of, array):
+    def times(factor_of: Callable[[int], np.ndarray | None], array: np.ndarray) -> np.ndarray:
         """Apply a (k, k) matrix per term to the levels' columns (axis 1)."""
         out = np.zeros_like(array)
         for t, part in enumerate(batch.slices):
@@ -115,6 +116,7 @@ def _add(total: _Totals, batch: Batch, lams: Sequence[np.ndarray], directions: S
     weight = batch.multiplicity
     scaled = times(lambda t: lams[t].T, batch.zz)  # Lambda'Z'Z
     inner = times(lambda t: lams[t].T, scaled.transpose(0, 2, 1)) + np.eye(scaled.shape[1])
+    # By Woodbury N = Z'Z - (L^-1 Lambda'Z'Z)'(L^-1 Lambda'Z'Z) with M = L L', and B likewise.
     chol = np.linalg.cholesky(inner)
     half = np.linalg.solve(chol, scaled)
     half_x = np.linalg.solve(chol, times(lambda t: lams[t].T, batch.zx[:, :, :-1]))
@@ -130,7 +132,7 @@ def _add(total: _Totals, batch: Batch, lams: Sequence[np.ndarray], directions: S
     weighted = weight[:, None, None]
     total.squares += ((b_block * weighted).transpose(0, 2, 1) @ lb).sum(axis=0)
     total.cubes += ((b2 * weighted).transpose(0, 2, 1) @ lb).sum(axis=0)
-    moved = [times(lambda t, d=d: d.matrix if t == d.term else None, b_block) for d in directions]
+    moved = [times(partial(_matrix_at, d), b_block) for d in directions]
     for i, direction in enumerate(directions):
         total.slopes[i] += ((b_block * weighted).transpose(0, 2, 1) @ moved[i]).sum(axis=0)
         total.mixed[i] += ((b2 * weighted).transpose(0, 2, 1) @ moved[i]).sum(axis=0)
@@ -146,6 +148,11 @@ def _add(total: _Totals, batch: Batch, lams: Sequence[np.ndarray], directions: S
     _add_traces(total, batch, n_block, directions)
 
 
+def _matrix_at(direction: Direction, term: int) -> np.ndarray | None:
+    """The direction's matrix for its own term; other terms do not change."""
+    return direction.matrix if term == direction.term else None
+
+
 def _levels(block: np.ndarray, count: int, width: int) -> np.ndarray:
     return block.reshape(len(block), count, width, count, width)
 
@@ -155,6 +162,7 @@ def _add_traces(total: _Totals, batch: Batch, n_block: np.ndarray, directions: S
     terms = sorted({direction.term for direction in directions})
     for s in terms:
         for t in terms:
+            # tr(N E_i N E_j) is symmetric in i and j.
             if t > s:
                 continue
             block = n_block[:, batch.slices[s], batch.slices[t]]
@@ -175,6 +183,7 @@ def _add_traces(total: _Totals, batch: Batch, n_block: np.ndarray, directions: S
 
 def _finish(total: _Totals, spare: int, covariance: np.ndarray, variance: float) -> KenwardRoger:
     count, p = len(total.traces), len(covariance)
+    # C = sigma^2 W^-1. The last parameter is sigma^2, whose derivative of V is V0.
     w = variance * np.linalg.inv(covariance)
     w2 = w - total.squares
     w3 = w2 - total.cubes
@@ -221,11 +230,13 @@ def scaled_f(kr: KenwardRoger, hypothesis: np.ndarray, difference: np.ndarray) -
     a1 = float(traces @ kr.weights @ traces)
     a2 = float(np.einsum("ij,iab,jba->", kr.weights, moved, moved))
     statistic = float(difference @ np.linalg.solve(hypothesis @ kr.adjusted @ hypothesis.T, difference)) / rank
+    # A1, A2, B, g, c1, c2, c3, rho and the scale have the paper's names.
     b = (a1 + 6.0 * a2) / (2.0 * rank)
     g = ((rank + 1) * a1 - (rank + 4) * a2) / ((rank + 2) * a2) if a2 else 0.0
     denominator = 3 * rank + 2.0 * (1.0 - g)
     c1, c2, c3 = g / denominator, (rank - g) / denominator, (rank + 2 - g) / denominator
     v0, v1, v2 = 1.0 + c1 * b, 1.0 - c2 * b, 1.0 - c3 * b
+    # Where v0 is zero rounding leaves either sign of it.
     v0 = 0.0 if abs(v0) < 1e-10 else v0
     rho = ((1.0 - a2 / rank) / v1) ** 2 * v0 / (v2 * rank)
     df = 4.0 + (rank + 2.0) / (rank * rho - 1.0)

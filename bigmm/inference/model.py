@@ -27,7 +27,7 @@ LARGEST_COMPONENT = 6000
 
 @singledispatch
 def curvature_of(criterion: Any, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
-    """The curvature of a criterion at its optimum theta; positions (p,): of the estimable coefficients."""
+    """The curvature of a criterion at its optimum theta, for the estimable coefficients at positions (p,)."""
     raise TypeError(f"no curvature of a {type(criterion).__name__}")
 
 
@@ -40,7 +40,7 @@ def _(criterion: Criterion, theta: np.ndarray, positions: np.ndarray) -> Profile
         return search.evaluate(eta).gradient
 
     def covariance(eta: np.ndarray) -> np.ndarray:
-        return criterion.estimates(frame.outward(eta)).vcov[np.ix_(positions, positions)]
+        return np.asarray(criterion.estimates(frame.outward(eta)).vcov[np.ix_(positions, positions)])
 
     return profile_curvature(gradient, covariance, frame.inward(theta), criterion.dof)
 
@@ -48,7 +48,7 @@ def _(criterion: Criterion, theta: np.ndarray, positions: np.ndarray) -> Profile
 @curvature_of.register
 def _(criterion: GeneralCriterion, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
     def covariance(theta: np.ndarray) -> np.ndarray:
-        return criterion.estimates(theta).vcov[np.ix_(positions, positions)]
+        return np.asarray(criterion.estimates(theta).vcov[np.ix_(positions, positions)])
 
     # Lambda(theta) is the user's code: an element at zero is taken for a bound, beyond which it may not be defined
     return value_curvature(criterion.value, covariance, theta, np.flatnonzero(theta != 0.0), criterion.dof)
@@ -109,6 +109,7 @@ class LinearInference:
         """(m, p) R with R'R = X'WX of the estimable coefficients, in the user's basis."""
         gram = self.criterion.gram
         to_user = fixed_map(gram)[gram.fixed_order][self.coefficients.positions]
+        # X_working = X B, so the factor of X_working'WX_working times B^-1 is one of X'WX.
         squares = fixed_squares(gram)
         return np.linalg.cholesky(squares).T @ np.linalg.inv(to_user)
 
@@ -118,6 +119,7 @@ class LinearInference:
         for term in self.criterion.covariances.terms:
             basis = gram.terms[term.joint].basis
             for change in sigma_directions(term.covariance, self.theta[term.part]):
+                # The columns of one user term are a part of the joint term's, whose basis is another one.
                 whole = np.zeros((len(basis), len(basis)))
                 whole[term.block] = change
                 out.append(Direction(term.joint, basis @ whole @ basis.T))

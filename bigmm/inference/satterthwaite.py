@@ -43,6 +43,7 @@ class ProfileCurvature:
         """(K, K) covariance 2 H^-1 of the parameters; directions without curvature have none."""
         if not len(self.hessian):
             return np.zeros((0, 0))
+        # The criterion is -2 log L, hence the factor 2.
         return 2.0 * np.linalg.pinv(self.hessian, rcond=1e-12, hermitian=True)
 
 
@@ -93,6 +94,7 @@ def value_curvature(
     ----------
     free : positions of the parameters that are not at a bound.
     """
+    # Relative to the parameter, whose size is the user's choice.
     steps = VALUE_STEP * np.where(optimum == 0.0, 1.0, np.abs(optimum))
 
     def moved(signs: dict[int, float], share: float) -> np.ndarray:
@@ -119,6 +121,7 @@ def value_curvature(
 
     center, middle = covariance(optimum), value(optimum)
     coarse, fine = differences(2.0), differences(1.0)
+    # Richardson's extrapolation: the errors of second order in the step cancel.
     hessian, slopes = ((4.0 * f - c) / 3.0 for f, c in zip(fine, coarse, strict=True))
     return ProfileCurvature(hessian, slopes, center, dof)
 
@@ -138,7 +141,7 @@ def contrast_df(curvature: ProfileCurvature, contrasts: np.ndarray) -> np.ndarra
     slopes = np.einsum("ri,kij,rj->rk", contrasts, curvature.slopes, contrasts)
     parameters = curvature.parameter_covariance()
     spread = np.einsum("rk,kl,rl->r", slopes, parameters, slopes) + 2.0 * variance**2 / curvature.dof
-    return 2.0 * variance**2 / spread
+    return np.asarray(2.0 * variance**2 / spread)
 
 
 def joint_df(degrees: Sequence[float] | np.ndarray) -> float:

@@ -62,6 +62,7 @@ def sequential(root: np.ndarray, order: Sequence[int]) -> np.ndarray:
     ----------
     root : (m, p) with root'root = X'WX in the user's basis. order : (p,) positions; the first are adjusted for nothing.
     """
+    # QR of a root, not Cholesky of X'WX: no digits are lost to squares.
     upper = np.linalg.qr(root[:, list(order)], mode="r")
     out = np.zeros_like(upper)
     out[:, list(order)] = upper / np.diagonal(upper)[:, None]

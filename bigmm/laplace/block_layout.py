@@ -18,9 +18,15 @@ from bigmm.shards.shard import Shard
 class BlockLayout:
     """The pattern of a model's blocks and its flat coordinates.
 
-    pattern: a Gram with the right levels, widths and entries, whose numbers are zeros; xc (p,), zc (sum of widths,)
-    column numbers; width (T,); start, diagonal_start, cross_start: where each term's (pair's) numbers begin; pairs:
-    (j, k) in order.
+    Attributes
+    ----------
+    pattern : a Gram with the right levels, widths and entries, whose numbers are zeros.
+    xc : (p,) column numbers of X.
+    zc : (sum of widths,) column numbers of Z, term by term.
+    width, n_levels : (T,) covariates and levels of each term.
+    start, diagonal_start : (T,) where the numbers of each term begin in flat vectors and diagonals.
+    cross_start : (n_pairs,) where the numbers of each pair begin.
+    pairs : (j, k) in increasing order.
     """
 
     pattern: Gram
@@ -48,14 +54,16 @@ class BlockLayout:
         return _starts(self.width * self.n_levels * m)
 
     def rules(self, family: Family) -> RowLayout:
-        """What tasks on shards have to know of it."""
+        """The part of the layout that tasks on shards take: it is small, whatever the number of levels."""
         first, second = (np.array([pair[i] for pair in self.pairs], np.int64) for i in (0, 1))
         return RowLayout(family.family_id, family.link_id, self.xc, self.zc, self.width, first, second)
 
     def terms(self, flat: np.ndarray) -> tuple[np.ndarray, ...]:
         """A flat vector over random effects as (q, k) per term."""
         return tuple(
-            flat[s : s + q * k].reshape(q, k) for s, q, k in zip(self.start, self.n_levels, self.width, strict=True)
+            # Views, not copies: sums over shards fill the flat vector after its terms were handed out.
+            flat[s : s + q * k].reshape(q, k)
+            for s, q, k in zip(self.start, self.n_levels, self.width, strict=True)
         )
 
     def flat(self, terms) -> np.ndarray:
@@ -87,6 +95,7 @@ def block_layout(pattern: Gram, xc: np.ndarray, covariates: list[tuple[int, ...]
 
 def without_numbers(gram: Gram) -> Gram:
     """The same levels, widths and entries; cross blocks are zeros that take no memory."""
+    # A broadcast zero has the shape of the data, but strides of 0.
     nothing = np.zeros(1)
     cross = {
         pair: CrossBlock(b.indptr, b.indices, np.broadcast_to(nothing, b.data.shape)) for pair, b in gram.cross.items()
@@ -99,10 +108,16 @@ def without_numbers(gram: Gram) -> Gram:
 
 @dataclass(frozen=True, slots=True)
 class NumberedRows:
-    """A shard ready for the row kernels: refs (T, n) level numbers of the pattern; entries (n_pairs, n) of each pair's
-    block, less the first that the shard has;
-    windows (T, 2), entry_windows (n_pairs, 2): first level (entry) of each term (pair) here, and how many from there to
-    the last. Of the term that cuts the shards a window is a small part, so what a shard adds is small too."""
+    """A shard ready for the row kernels.
+
+    Attributes
+    ----------
+    columns, y, w, offset : as in `Shard`.
+    refs : (T, n) level numbers of the pattern.
+    entries : (n_pairs, n) entries of each pair's block, counted from the first that the shard has.
+    windows, entry_windows : (T, 2) and (n_pairs, 2) first level (entry) of each term (pair) in the shard, and how many
+        there are from it to the last. The term that cuts the shards has small windows, so a shard's sums are small.
+    """
 
     columns: np.ndarray
     y: np.ndarray
@@ -121,6 +136,7 @@ class NumberedRows:
 def ready_rows(shard: Shard, wiring: BlockLayout, groupings: list[int], places: list[np.ndarray]) -> NumberedRows:
     """Number a shard's levels as the pattern does (``places``: per term, global level -> kept level) and find its
     pairs."""
+    # int32 is half of int64, and the one type of level numbers that the kernels are compiled for.
     refs = np.empty((len(groupings), shard.rows), np.int32)
     for t, (g, place) in enumerate(zip(groupings, places, strict=True)):
         refs[t] = place[shard.refs[g]]
@@ -131,6 +147,7 @@ def ready_rows(shard: Shard, wiring: BlockLayout, groupings: list[int], places: 
         block = wiring.pattern.cross[j, k]
         entry_numbers = find_entries(block.indptr, block.indices, refs[j], refs[k])
         entry_windows[number] = _window(entry_numbers)
+        # Counted from the window's first entry, which keeps the numbers small enough for int32.
         np.subtract(entry_numbers, entry_windows[number, 0], out=entries[number], casting="unsafe")
     y = shard.y.astype(np.float32)
     y = y if np.array_equal(y, shard.y) else shard.y  # counts and zeros and ones take half
@@ -147,6 +164,7 @@ def _window(numbers: np.ndarray) -> tuple[int, int]:
 @njit(cache=True, nogil=True)
 def find_entries(indptr, indices, rows, columns):
     """(n,) int64 the entry of the block-CSR at (rows, columns), all of which are there."""
+    # Columns of a block row increase, so bisection finds the entry. It exists, so no test for absence is here.
     out = np.empty(len(rows), np.int64)
     for i in range(len(rows)):
         low, high, target = indptr[rows[i]], indptr[rows[i] + 1] - 1, columns[i]
@@ -162,7 +180,14 @@ def find_entries(indptr, indices, rows, columns):
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """family, link: numbers; xc, zc, width as in `BlockLayout`; first, second (n_pairs,): terms of each pair."""
+    """A layout without its pattern.
+
+    Attributes
+    ----------
+    family, link : numbers of both.
+    xc, zc, width : as in `BlockLayout`.
+    first, second : (n_pairs,) the terms of each pair.
+    """
 
     family: int
     link: int
@@ -175,7 +200,9 @@ class RowLayout:
     def record(self, rows: NumberedRows, m: int) -> KernelModel:
         """What the row kernels take, in coordinates of the shard's windows alone; m: columns of [X y*]."""
         count, begin, k = rows.windows[:, 1], rows.windows[:, 0], self.width
+        # Starts are moved by the windows: with the pattern's level number a row then addresses the shard's own arrays.
         start, diagonal, dense = (_starts(count * size) - begin * size for size in (k, k * k, k * m))
+        # Entries of rows are counted from their window already.
         cross = _starts(rows.entry_windows[:, 1] * k[self.first] * k[self.second])
         columns = self.family, self.link, self.xc, self.zc
         return KernelModel(*columns, k, start, diagonal, dense, self.first, self.second, cross)
@@ -183,7 +210,10 @@ class RowLayout:
 
 @dataclass(frozen=True, slots=True)
 class LinearPredictor:
-    """A linear predictor X beta + Z effects: beta (p,), effects per term (q, k); phi, and which weights."""
+    """A linear predictor X beta + Z effects, with beta (p,) and effects per term (q, k).
+
+    observed says whether working weights at it are the observed ones, phi is the dispersion.
+    """
 
     beta: np.ndarray
     effects: Sequence[np.ndarray]
@@ -218,6 +248,7 @@ def gram_of(wiring: BlockLayout, diagonal, dense, cross, xy) -> Gram:
                 block,
                 diagonal=diagonal[first : first + q * k * k].reshape(q, k, k),
                 dense=dense[first_dense : first_dense + q * k * m].reshape(q, k, m),
+                # The engine's square roots hold the basis T of the working columns already (`coordinates`).
                 basis=np.eye(k),
             )
         )
@@ -231,8 +262,10 @@ def gram_of(wiring: BlockLayout, diagonal, dense, cross, xy) -> Gram:
         terms=tuple(terms),
         cross=blocks,
         xy=xy,
+        # The columns of X are those that the original rows identify: the pattern has dropped the others.
         x_basis=np.eye(p),
         one=None,
+        # The working response is summed as it is.
         y_shift=0.0,
         active=np.ones(p, bool),
         fixed_order=np.arange(p),

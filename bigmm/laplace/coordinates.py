@@ -73,6 +73,8 @@ class RowFrame:
                 part, block = term.part, parameters[term.part]
                 dlam = factor.T @ droots[term.joint][:, term.slots]
                 curved = term.covariance.second_order(block, np.zeros_like(dlam), dlam)
+                # The search's coordinates are functions of one element each, so their second derivatives are a
+                # diagonal.
                 straight = np.diag(second[part] * term.covariance.pullback(block, dlam))
                 out[part, part] = first[part, None] * curved * first[part] + straight
         return out
@@ -107,8 +109,10 @@ def _term_frame(
     slots, sizes = list(term.slots), np.ones(term.width)
     if not term.covariance.is_invariant:
         size = np.linalg.norm(columns @ basis[:, slots], axis=0)
+        # A column of zeros has no size to divide by.
         return np.eye(term.width), np.eye(term.width), basis[:, slots], np.where(size > 0.0, size, 1.0)
     block = basis[np.ix_(slots, slots)]
+    # T takes in columns of other terms, so the user's columns are made orthonormal and not the working ones.
     if not _is_closed(term, basis):
         factor, inverse = orthonormal(columns @ basis[:, slots])
         return factor, inverse, basis[:, slots] @ factor, sizes
@@ -130,6 +134,7 @@ def _roots(covariances: ModelCovariance, bases: Sequence[np.ndarray]) -> RootEle
     elements: list[tuple[int, int, int]] = []
     done: set[int] = set()
     for term in covariances.terms:
+        # Fewer elements are fewer derivatives in the kernels, so the whole joint term is the exception.
         if all(_is_closed(other, bases[term.joint]) for other in covariances.terms if other.joint == term.joint):
             elements += [(term.joint, row, column) for column in term.slots for row in term.slots]
         elif term.joint not in done:
@@ -190,6 +195,7 @@ class Coordinates:
 
     def engine(self, point: np.ndarray) -> np.ndarray:
         """The engine's psi at the search's point."""
+        # A linear map is its own Jacobian; other structures need the square roots themselves.
         psi = self.jacobian(point) @ point
         if not self.rows.is_linear:
             psi[self._elements] = self.roots.values(self.square_roots(point))
@@ -217,6 +223,7 @@ class Coordinates:
         """(engine's P, P): derivative of the engine's psi by the search's point."""
         if self._jacobian is not None and self.rows.is_linear:
             return self._jacobian
+        # A linear map has one Jacobian, which is kept after the first point.
         elements = self.rows.jacobian(self.eta(point))
         self._jacobian = block_diag(self._coefficients, elements, np.eye(len(self._dispersion(point))))
         return self._jacobian
@@ -248,6 +255,7 @@ class Coordinates:
         """Value, gradient and curvature at the search's point."""
         model, jacobian = self._evaluate(self.engine(point)), self.jacobian(point)
         n, end = self.parameters.n_beta, self.parameters.n_beta + self.parameters.n_theta
+        # Chain rule of second order: a map that is not linear adds its own curvature times the gradient.
         hessian = jacobian.T @ model.hessian @ jacobian
         hessian[n:end, n:end] += self.rows.curvature(self.eta(point), model.gradient[self._elements])
         return Evaluation(model.value, jacobian.T @ model.gradient, hessian)
@@ -255,6 +263,7 @@ class Coordinates:
 
 def _root(information: np.ndarray) -> np.ndarray:
     """(n, n) upper triangular R with R'R = information, columns on any scale."""
+    # A unit diagonal first, so that the ridge below means the same for columns on any scale.
     scale = np.sqrt(np.maximum(np.diagonal(information), 1e-300))
     correlation = information / scale[:, None] / scale
     # the ridge only keeps the coordinates regular where columns are nearly dependent
@@ -263,5 +272,6 @@ def _root(information: np.ndarray) -> np.ndarray:
 
 def _rotation(root: np.ndarray) -> np.ndarray:
     """(k, k) orthogonal Q with root = L Q, L lower triangular with a non-negative diagonal."""
+    # root' = Q R is root = R'Q'. The signs make the factors unique.
     q, upper = np.linalg.qr(root.T)
     return q.T * np.where(np.diagonal(upper) < 0, -1.0, 1.0)[:, None]

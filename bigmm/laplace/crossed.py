@@ -24,6 +24,7 @@ from bigmm.objective.evaluation import Evaluation, no_evaluation
 from bigmm.objective.factorization import Leverages, Terms, WorkingFactorization, WorkingSolver
 from bigmm.objective.information import average_information, changes_of
 
+# PIRLS ends when a step should gain less than this share of the penalized deviance; that step is still taken.
 SETTLED = 1e-10
 MAX_STEPS = 100
 SAME = 1e-12
@@ -32,7 +33,16 @@ SAME = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Mode:
-    """Where PIRLS ended: u per term (q, k) spherical, beta (p,), penalized deviance -2 ll + |u|^2, steps, settled."""
+    """The end of PIRLS.
+
+    Attributes
+    ----------
+    u : per term (q, k) spherical modes.
+    beta : (p,) coefficients, those of psi unless they are profiled.
+    penalized : -2 ll + |u|^2.
+    steps : Newton steps that were taken.
+    settled : whether this is a mode.
+    """
 
     u: Terms
     beta: np.ndarray
@@ -82,6 +92,7 @@ class CrossedLaplace:
         self.parameters, self.observed, self.constant, self.solver = parameters, observed, constant, solver
         self.profile = parameters.profile
         self.rules = wiring.rules(family)
+        # Fetched once: the driver cuts the known blocks of J by shard at every gradient.
         self.windows = shards.map(entry_windows)
         self.u = tuple(np.zeros((q, k)) for q, k in zip(wiring.n_levels, wiring.width, strict=True))
         self.lams: Terms | None = None
@@ -116,6 +127,7 @@ class CrossedLaplace:
 
     def mode(self, psi: np.ndarray) -> Mode:
         """PIRLS from the last mode; from zero when that fails."""
+        # A search asks for the value and then for the gradient at the same point.
         if self._last is not None and same_point(self._last[0], psi):
             return self._last[1]
         lams = self.roots.joint(self.parameters.split(psi)[1])
@@ -123,6 +135,7 @@ class CrossedLaplace:
         if not mode.settled:
             mode = self._pirls(psi, tuple(np.zeros_like(u) for u in self.u), self.beta)
         if mode.settled:
+            # Only modes become a start: the end of a failed search may be far away from all of them.
             self.u, self.lams = mode.u, lams
             if self.profile:
                 self.beta = mode.beta
@@ -133,6 +146,7 @@ class CrossedLaplace:
         """The last modes; where steps of theta are long, the u with the same effects: the rows say what these are."""
         if self.solver.is_exact or self.lams is None:
             return self.u
+        # Pseudo-inverse: a square root may be singular at the boundary, where effects do not determine u.
         pairs = zip(self.u, self.lams, lams, strict=True)
         return tuple(u @ old.T @ np.linalg.pinv(new).T for u, old, new in pairs)
 
@@ -149,13 +163,16 @@ class CrossedLaplace:
         for step in range(MAX_STEPS):
             effects = tuple(u_j @ lam.T for u_j, lam in zip(u, lams, strict=True))
             try:
+                # Newton's method has observed weights. For a canonical link the expected ones are equal.
                 observed = not self.family.canonical
                 sums = self.sums(beta, effects, phi, observed, self.profile)
                 penalized = -2.0 * sums.ll + squared_length(u)
+                # A rise within 1e-10 is rounding of the sums. So is any loss of a step that should gain less than 1e-3.
                 overshot = not np.isfinite(penalized) or penalized > best + 1e-10 * (1.0 + abs(best))
                 if old is not None and overshot and gain > 1e-3:
                     u = tuple(0.5 * (a + c) for a, c in zip(u, old[0], strict=True))
                     beta = 0.5 * (beta + old[1])
+                    # The promise shrinks with the step, so halvings end where rounding begins.
                     gain *= 0.5
                     continue
                 if not np.isfinite(penalized):
@@ -163,6 +180,7 @@ class CrossedLaplace:
                 try:
                     factor = self.factor(sums, lams)
                 except NotPositiveDefiniteError:
+                    # Expected weights give an ascent direction everywhere (docs/theory/laplace.md, "The mode").
                     sums = self.sums(beta, effects, phi, False, self.profile)
                     factor = self.factor(sums, lams)
                 du, dbeta, gain = self._newton(factor, sums, inverses, u, beta, effects)
@@ -196,6 +214,7 @@ class CrossedLaplace:
             dense = sums.dense[start : start + e.size * m].reshape(*e.shape, m)
             random += np.einsum("qkp,qk->p", dense[:, :, :-1], e)
             start += e.size * m
+        # W y* = W (X beta + Z b) + s, so X's is X'Wy* less X'W times the linear predictor without its offset.
         return xy[:-1, -1] - xy[:-1, :-1] @ beta - random
 
     # ------------------------------------------------------------------------------------------------ value, gradient
@@ -210,6 +229,7 @@ class CrossedLaplace:
         effects = tuple(u @ lam.T for u, lam in zip(mode.u, lams, strict=True))
         sums = self.sums(mode.beta, effects, phi, self.observed, with_x)
         factor = factor_o = self.factor(sums, lams)
+        # The mode moves by observed weights, whatever weights log|M| has.
         if with_x and not (self.family.canonical or self.observed):
             factor_o = self.factor(self.sums(mode.beta, effects, phi, True, True), lams)
         penalized = -2.0 * sums.ll + squared_length(mode.u)
@@ -255,6 +275,7 @@ class CrossedLaplace:
         remainder = state.factor_o.remainder(third.z_c, v, tau)
         spherical = [r @ lam for r, lam in zip(remainder, state.lams, strict=True)]
         theta_gradient = []
+        # Three parts by element: through eta, the direct change of M, and that of the mode's equation.
         for j, row, column in self.roots.elements:
             along = remainder[j][:, row] - 2.0 * score[j][:, row]
             theta_gradient.append(
@@ -280,6 +301,7 @@ class CrossedLaplace:
         factor = state.factor
         changes = changes_of([term.basis for term in factor.structure.gram.terms], factor.lams, places)
         theta, root = average_information(factor.structure, factor.quadratic, changes, score), factor.fixed_root()
+        # The part that does not vanish in a column of zeros (docs/theory/laplace.md, "Curvature").
         for a, (j, row, column) in enumerate(places):
             answer = remainder[j].T @ score[j]
             pull = leverages.projected[j] - score[j].T @ score[j] + 0.5 * (answer + answer.T)
@@ -295,11 +317,13 @@ class CrossedLaplace:
         sums = self.sums(mode.beta, effects, point.phi, observed, True)
         gram = self.gram(sums)
         diagonal, dense = tuple(t.diagonal for t in gram.terms), tuple(t.dense for t in gram.terms)
+        # The pattern has only levels with rows, whose numbers the assembled model has.
         return ModeBlocks(None, diagonal, dense, gram.cross, gram.xy, mode.beta, mode.u, sums.ll)
 
     def use(self, solver: WorkingSolver) -> None:
         """Go on with another solver."""
         if solver is not self.solver:
+            # The mode stays: it is a start for any solver.
             self.solver, self._evaluated = solver, None
 
 
@@ -320,5 +344,6 @@ def squared_length(u: Terms) -> float:
 
 def within_range(u: np.ndarray, lam: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """u without what no Lambda'a can be: the prior alone says that it is zero."""
+    # The projector on the range of Lambda'. Where Lambda is regular u passes through without a product's rounding.
     keep = inverse @ lam
     return u if np.allclose(keep, np.eye(len(keep)), rtol=0.0, atol=1e-6) else u @ keep.T

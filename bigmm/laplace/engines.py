@@ -39,6 +39,7 @@ def make_engine(
 ) -> tuple[LaplaceObjective, GlmmData]:
     """(the engine of `engine_name`, the model from now on); roots, parameters: of the engine's psi."""
     joined = model.spec.layout.joint
+    # Kernels number factors from the finest; without a chain they take the order of the Gram's terms.
     order = model.chain or model.assembled.term_order
     covariates, groupings = list(model.covariates), [joined[j].grouping for j in order]
     xc, family = model.fixed_columns, model.family
@@ -55,6 +56,7 @@ def make_engine(
     # the numbers of the blocks and the rows as they came have served; they are as large as what the engine holds
     bare = replace(model.assembled, gram=without_numbers(model.assembled.gram))
     model = replace(model, shards=shards, assembled=bare)
+    # The solver sees the pattern only: the order of elimination does not depend on the numbers.
     working_solver = WORKING_SOLVERS[solver](wiring.pattern, seed)
     engine = CrossedLaplace if working_solver.probing is None else ProbedLaplace
     return engine(shards, wiring, *common, model.constant, beta0, working_solver), model

@@ -105,6 +105,7 @@ def row_shift(layout: Layout, head: DesignChunk) -> Shift:
 def read_rows(source: Source, spec: DesignSpec, family: Family, shift: Shift, partition: Partition) -> DesignChunk:
     """One partition encoded in working columns, its response checked."""
     chunk = spec.encode(source.read(partition, spec.used_columns), partition.where)
+    # Checked here, since a shard does not know the partitions and rows of its values any more.
     fault = check_response(family, chunk.y, chunk.w)
     if fault is not None:
         row, message = fault
@@ -136,6 +137,7 @@ def recipe_of(
     leading = layout.joint[chain[-1] if chain else 0].grouping
     finest = layout.joint[chain[0]].grouping if chain and len(chain) > 1 else None
     stored = storage(layout, size, chain, workers, how.memory_limit)
+    # A shift has a number for the constant and for y, which are no columns of a row.
     shape = RowShape(len(shift) - 2, len(layout.groupings), size.weighted, size.with_offset)
     return Recipe(
         read=partial(read_rows, source, spec, family, shift),
@@ -156,9 +158,10 @@ def _joined(leading: int, finest: int | None, pieces: list[DesignChunk], first_l
 
 @dataclass(frozen=True, slots=True)
 class FirstLook:
-    """What one look at the original rows of a shard gives.
+    """Sums over the original rows of a shard: products, counts and the constants of the log-likelihood.
 
-    doubt: what looks wrong about the first such response, "" when nothing does."""
+    doubt says what looks wrong about the first suspicious response, "" where nothing does.
+    """
 
     products: CrossProducts
     rows_read: int
@@ -173,6 +176,7 @@ class FirstLook:
             self.rows_read + other.rows_read,
             added_counts((self.dropped, other.dropped)),
             self.constant + other.constant,
+            # Shards are merged in their order, so the same doubt is told on any number of workers.
             self.doubt or other.doubt,
         )
 
@@ -185,15 +189,21 @@ def first_look(rows: Shard, layout: Any, shift: Shift, family: Family) -> FirstL
         accumulator.add(chunk)
         constant += float(columnwise.constant(family, chunk.y, 1.0 if chunk.w is None else chunk.w).sum())
         doubt = doubt or (doubt_response(family, chunk.y, chunk.w) or (0, ""))[1]
+    # Sums of moved rows are sums about the shift.
     products = replace(accumulator.freeze(), shift=shift)
     return FirstLook(products, rows.rows_read, rows.dropped, constant, doubt)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardedRows:
-    """The rows in shards, and what one look at them has told.
+    """The rows in shards, and the sums of one look at them.
 
-    edges, leading, chain: as in `GlmmData`; summed: the layout of what the look sums; passes: over the source.
+    Attributes
+    ----------
+    edges, leading, chain : as in `GlmmData`.
+    summed : the layout of the sums.
+    look : the sums over all shards.
+    passes : passes over the source so far.
     """
 
     shards: Sharded
@@ -218,8 +228,10 @@ def shard_rows(
 
     Parameters
     ----------
-    chain: the joint terms of `chain_of`, finest first, None where terms are crossed.
-    head: the first rows, which tell about what numbers the columns are moved and summed.
+    chain
+        The joint terms of `chain_of`, finest first. None: terms are crossed.
+    head
+        The first rows, which give the numbers that the columns are moved by.
     """
     layout = spec.layout
     # with a chain the pattern is in the shards already: only X is summed
@@ -242,6 +254,7 @@ def better_shift(layout: Layout, head: DesignChunk, products: CrossProducts) -> 
     shift, following = products.shift, next_shift(layout, head, products)
     if following is None:
         return None
+    # y is not moved, so its origin is no reason for another pass.
     origin = following.of_columns.origin.copy()
     origin[0, -1] = shift.origin[0, -1]
     better = replace(following.of_columns, origin=origin)
@@ -249,18 +262,19 @@ def better_shift(layout: Layout, head: DesignChunk, products: CrossProducts) -> 
 
 
 def glmm_data(rows: ShardedRows, spec: DesignSpec, family: Family) -> GlmmData:
-    """What the look at the rows tells: which levels and columns there are."""
+    """The model that the rows identify: its levels, its columns, and the covariance over them."""
     layout, look, chain = spec.layout, rows.look, rows.chain
     if look.doubt:
         warnings.warn(f"response '{layout.response}': {look.doubt}", BigmmWarning, stacklevel=callers_level())
     assembled = assemble(look.products, rows.summed)
     if chain:
+        # Each shard of a chain numbers its own levels: an index over all of them would be as large as the factor.
         level_index: tuple[np.ndarray, ...] = ()
         covariances = covariances_for(layout, chain)
     else:
         level_index = tuple(
             _level_index(layout.joint[j].n_levels, level_numbers)
-            for j, level_numbers in zip(assembled.term_order, assembled.kept, strict=True)
+            for j, level_numbers in zip(assembled.term_order, assembled.level_numbers, strict=True)
         )
         covariances = covariances_for(layout, assembled.term_order)
     return GlmmData(
@@ -272,6 +286,7 @@ def glmm_data(rows: ShardedRows, spec: DesignSpec, family: Family) -> GlmmData:
 def column_root(products: CrossProducts) -> np.ndarray:
     """(c, c) root with root'root = C'WC / sum W of all working columns C, the constant first."""
     gram = products.gram[:-1, :-1]
+    # The first diagonal element is the sum of the weights, which may be 0.
     return square_root(gram / max(gram[0, 0], 1e-300))
 
 

@@ -31,8 +31,10 @@ def counted(shard: Shard, family: Family) -> Shard:
     member, first = _groups(shard.indptr, shard.columns, shard.refs, shard.offset, _LOOK, _HOPELESS)
     if not len(first) or len(first) > WORTHWHILE * shard.rows:
         return shard
+    # bincount adds in the order of the rows, so the bits do not depend on workers.
     w = np.bincount(member, shard.w if len(shard.w) else None, len(first)).astype(float)
     wy = np.bincount(member, shard.w * shard.y if len(shard.w) else shard.y, len(first))
+    # Rows of weight 0 keep the first response instead of 0 / 0.
     y = np.where(w > 0, wy / np.where(w > 0, w, 1.0), shard.y[first])
     return replace(
         shard,
@@ -41,6 +43,7 @@ def counted(shard: Shard, family: Family) -> Shard:
         w=w,
         offset=shard.offset[first] if len(shard.offset) else shard.offset,
         refs=np.ascontiguousarray(shard.refs[:, first]),
+        # Distinct rows are numbered in the order in which they are met, so `first` increases.
         indptr=np.searchsorted(first, shard.indptr),
     )
 
@@ -58,6 +61,7 @@ def _same(columns, refs, offset, i, j):
 
 @njit(cache=True, nogil=True)
 def _mixed(h, bits):
+    # 2^64 over the golden ratio: multiplicative hashing of Knuth (1998, volume 3, section 6.4).
     h = (h ^ bits) * np.uint64(0x9E3779B97F4A7C15)
     return h ^ (h >> np.uint64(29))
 
@@ -66,6 +70,7 @@ def _mixed(h, bits):
 def _hash(columns, refs, offset, i):
     h = np.uint64(0)
     for c in range(columns.shape[0]):
+        # By bits: 0.0 and -0.0 hash apart although they are equal, and at worst two such rows stay two.
         h = _mixed(h, np.float64(columns[c, i]).view(np.uint64))
     for g in range(refs.shape[0]):
         h = _mixed(h, np.uint64(refs[g, i]))
@@ -84,6 +89,7 @@ def _groups(indptr, columns, refs, offset, look, hopeless):
     widest = np.int64(1)
     for level in range(len(indptr) - 1):
         widest = max(widest, indptr[level + 1] - indptr[level])
+    # At most half of the slots are taken, so a search for a free one ends soon.
     size = np.int64(2)
     while size < 2 * widest:
         size *= 2
@@ -94,6 +100,7 @@ def _groups(indptr, columns, refs, offset, look, hopeless):
         part = np.int64(2)
         while part < 2 * rows:
             part *= 2
+        # A small level uses the head of the table only, which stays in the cache.
         mask = part - 1
         for i in range(indptr[level], indptr[level + 1]):
             slot = np.int64(_hash(columns, refs, offset, i) & np.uint64(mask))
@@ -103,6 +110,7 @@ def _groups(indptr, columns, refs, offset, look, hopeless):
                 stamps[slot], slots[slot], first[count] = level, count, i
                 count += 1
             member[i] = slots[slot]
+            # Hashing of rows that are all distinct would cost more than it gives, so the head of the shard decides.
             if i + 1 == look and count > hopeless * look:
                 return member[:0], first[:0]
     return member, first[:count]

@@ -9,6 +9,7 @@ import numpy as np
 STEP = 1e-4
 """In units of the standard error that the search's curvature suggests: the gradient is exact, so one-sided differences
 with a short step are good to about this, relatively."""
+# The square of this is the smallest curvature that sets a step.
 TINY = 1e-100
 NOISY_STEP = 1e-2
 """The same where the gradient is an estimate in single precision: it is smooth in psi, but to fewer digits."""
@@ -36,6 +37,7 @@ def observed_hessian(
         move = np.zeros(n)
         move[i] = step / scale[i]
         out[i] = (gradient(psi + move) - centre) / move[i]
+    # One-sided differences are not symmetric, but a Hessian is.
     out = 0.5 * (out + out.T)
     out[~free] = 0.0
     out[:, ~free] = 0.0
@@ -52,6 +54,7 @@ def covariance(hessian: np.ndarray, free: np.ndarray) -> np.ndarray | None:
         values, vectors = np.linalg.eigh(part)
     except np.linalg.LinAlgError:
         return None
+    # Below this share the smallest eigenvalue is an error of the differences.
     if not len(part) or values[0] <= 1e-12 * max(values[-1], 1e-300):
         return None
     out = np.zeros_like(hessian)

@@ -48,6 +48,7 @@ def level_deviance(rows, model, point, quadrature, want_gradient, u, out, outer)
     indptr, lam, elements = rows.indptr, point.lam, model.elements
     n_levels, k, p, n_nodes = len(indptr) - 1, len(model.zc), len(model.xc), 0
     if quadrature is not None:
+        # numba prunes this branch where the type of quadrature is None.
         n_nodes = len(quadrature.nodes)
     n_par = p + len(elements) + (1 if model.with_phi else 0)
     widest = 0
@@ -72,6 +73,7 @@ def level_deviance(rows, model, point, quadrature, want_gradient, u, out, outer)
         count = block.stop - first
         failures += modes(block, rows, model, point, u, by_row.eta0, by_level.value)
         if not at_modes(block, rows, model, point, u, by_row, by_level):
+            # The gradient is not read where the value is infinite, so what it holds does not matter.
             out[0] = np.inf
             return failures
         if quadrature is None:
@@ -93,10 +95,13 @@ def level_deviance(rows, model, point, quadrature, want_gradient, u, out, outer)
             for m in range(n_par):
                 out[1 + m] += g[s, m]
                 for m2 in range(m + 1):
+                    # The lower triangle alone is half the work; `SingleFactor.evaluate` mirrors it.
                     outer[m, m2] += g[s, m] * g[s, m2]
     for m in range(len(elements)):
         for m2 in range(m + 1):
             if elements[m, 1] == elements[m2, 1]:
+                # outer is twice a curvature, and pull is half of one. Columns of lambda have no curvature in common
+                # here.
                 outer[p + m, p + m2] += 4.0 * pull[elements[m, 0], elements[m2, 0]]
     return failures
 
@@ -145,11 +150,13 @@ def at_modes(block, rows, model, point, u, by_row, by_level):
                     zz = za * column(columns, zc[c], i)
                     zwe[a, c] += zz * we
                     zwo[a, c] += zz * wo
+        # Observed weights may make no maximum. With expected weights in H the mode then moves by these too.
         good = factor_scaled(zwo, lam, factor_o, row, h)
         if not (good if observed else factor_scaled(zwe, lam, factor, row, h)):
             return False
         for a in range(k):
             for c in range(k):
+                # Sums have lower triangles only; the kernels after this one read whole blocks.
                 lower = (a, c) if a >= c else (c, a)
                 zwz[s, a, c] = zwo[lower] if observed else zwe[lower]
                 chol[s, a, c] = factor_o[a, c] if observed else factor[a, c]
@@ -169,6 +176,7 @@ def leverages(block, rows, model, lam, by_row, by_level, response):
         z_c[:] = 0.0
         for a in range(k):
             for c in range(k):
+                # A loop, not a slice: see `small.copy`.
                 factor[a, c] = chol[s, a, c]
         for i in range(indptr[level], indptr[level + 1]):
             r = i - indptr[lo]
@@ -182,6 +190,7 @@ def leverages(block, rows, model, lam, by_row, by_level, response):
             for a in range(k):
                 h += solved[a] * scaled[a]
             leverage[r] = h
+            # From here on slope holds c_i = h_i dW_i / d eta_i, which every later sum needs.
             slope[r] *= h
             for a in range(k):
                 z_c[a] += z[a] * slope[r]
@@ -228,6 +237,7 @@ def row_sums(block, rows, model, point, u, by_row, gradients):
             q = 0.0
             for a in range(k):
                 q += column(columns, zc[a], i) * lam_t[a]
+            # a_i and -2 s_i of docs/theory/laplace.md, "Gradient".
             along, direct = slope[r] - weight_obs[r] * q, -2.0 * d1s[r]
             for a in range(k):
                 pulls[s, a] += column(columns, zc[a], i) * along
@@ -243,6 +253,7 @@ def row_sums(block, rows, model, point, u, by_row, gradients):
                 eta = eta0[r]
                 for a in range(k):
                     eta += b[a] * column(columns, zc[a], i)
+                # phi moves the weight directly, and the mode by way of the score: hence h_i dW_i + q_i d s_i.
                 dll, dd1, dwo = dispersion_derivatives(family, link, y[i], w[i] if len(w) else 1.0, eta, phi)
                 g[s, p + m_lam] -= 2.0 * dll
                 logdet[s, p + m_lam] += leverage[r] * dwo + q * dd1
@@ -273,6 +284,7 @@ def scale_sums(count, model, lam, by_level, gradients, pull):
                 right[a, d] = row[d]
         for m in range(len(elements)):
             a, c = elements[m, 0], elements[m, 1]
+            # The direct change of H, and the direct change of the mode's equation.
             logdet[s, p + m] += 2.0 * right[a, c] + zs[s, a] * response[s, c]
         for a in range(k):
             multiply(lam, right[a], row)

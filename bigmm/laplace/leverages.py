@@ -17,8 +17,15 @@ from bigmm.objective.factorization import Leverages
 
 @dataclass(slots=True)
 class ThirdOrder:
-    """xs (p,) = X's; x_c (p,) = X'c; z_c per term (q, k) = Z'c; phi (2 + p,) and z_phi per term (q, k): see
-    `third_order.third_order_sums`."""
+    """Sums over all rows; c_i is the leverage of a row times the slope of its weight.
+
+    Attributes
+    ----------
+    xs : (p,) X's.
+    x_c : (p,) X'c.
+    z_c : per term (q, k) Z'c.
+    phi, z_phi : (2 + p,) and per term (q, k), as in `records.FlatThirdOrder`.
+    """
 
     xs: np.ndarray
     x_c: np.ndarray
@@ -31,13 +38,15 @@ def third_order_part(
     rows: NumberedRows, j_cross, rules: RowLayout, predictor: LinearPredictor, with_phi, j_diagonal, sampled
 ) -> tuple:
     """One shard's third-order sums; j_cross: its known blocks between levels, flat; a pure task."""
+    # `known_leverages` writes every h, so nothing has to be zero.
     h, model, record = np.empty(len(rows.y)), rules.record(rows, 1), rows.record()
     third_order.known_leverages(record, model, local(rows, j_diagonal), j_cross, h)
     if sampled is not None:
-        start, partner, weight = sampled
-        starts, partners = (lanes(local(rows, terms, (-1, len(weight)))) for terms in (start, partner))
+        start, image, weight = sampled
+        starts, images = (lanes(local(rows, terms, (-1, len(weight)))) for terms in (start, image))
+        # In place: `local` has made a copy of the driver's arrays.
         starts *= lanes(weight)
-        third_order.sampled_leverages(record, model, starts, partners, h)
+        third_order.sampled_leverages(record, model, starts, images, h)
     p, q = len(predictor.beta), int((rows.windows[:, 1] * rules.width).sum())
     out = FlatThirdOrder(np.zeros(p), np.zeros(p), np.zeros(q), np.zeros(2 + p), np.zeros(q if with_phi else 0))
     third_order.third_order_sums(record, model, predictor.record(rows), with_phi, h, out)
@@ -62,6 +71,7 @@ def third_order_sums(
     """One look at all rows; entry_windows: per shard, those of `NumberedRows`."""
     p = len(predictor.beta)
     z_c, z_phi = np.zeros(wiring.q), np.zeros(wiring.q)
+    # The terms are views of z_c and z_phi, which `add` fills shard by shard.
     out = ThirdOrder(np.zeros(p), np.zeros(p), wiring.terms(z_c), np.zeros(2 + p), wiring.terms(z_phi))
     sizes = wiring.width * wiring.n_levels
 
@@ -75,9 +85,9 @@ def third_order_sums(
             add_windows(z_phi, sizes, wiring.width, windows, z_phi_part)
 
     exact = leverages.start is None
-    sampled = None if exact else (leverages.start, leverages.rest, leverages.weight)
+    sampled = None if exact else (leverages.start, leverages.image, leverages.weight)
     slices = [cross_slices(wiring, leverages.pairs, windows) for windows in entry_windows]
-    task = third_order_part, rules, predictor, with_phi, leverages.known, sampled
+    task = third_order_part, rules, predictor, with_phi, leverages.exact, sampled
     each_in_order(fold, add, *task, per_shard=slices)
     return out
 
@@ -90,13 +100,14 @@ def cross_slices(wiring: BlockLayout, pairs: dict, windows: np.ndarray) -> np.nd
             pieces.append(pairs[pair][begin : begin + count].reshape(-1))
         else:
             pieces.append(np.zeros(count * wiring.width[pair[0]] * wiring.width[pair[1]]))
+    # The slice of a single pair is contiguous, so nothing is copied before it travels.
     if len(pieces) == 1:
         return pieces[0]
     return np.concatenate(pieces) if pieces else np.zeros(0)
 
 
 def spread_part(
-    rows: NumberedRows, rules: RowLayout, predictor: LinearPredictor, with_phi, start, partner, along_x, along_z
+    rows: NumberedRows, rules: RowLayout, predictor: LinearPredictor, with_phi, start, image, along_x, along_z
 ) -> Any:
     """(nv, P) of one shard: see `third_order.sampled_spread`; a pure task."""
     nv, n_psi = start[0].shape[-1], along_x.shape[1]
@@ -107,7 +118,7 @@ def spread_part(
         predictor.record(rows),
         with_phi,
         local(rows, start, shape),
-        local(rows, partner, shape),
+        local(rows, image, shape),
         along_x,
         local(rows, along_z, (-1, n_psi)),
         out,

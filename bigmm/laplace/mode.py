@@ -53,6 +53,7 @@ def modes(block, rows, model, point, u, eta0, value):
                 t += beta[j] * column(columns, xc[j], i)
             eta0[i - start] = t
         for a in range(k):
+            # Without rows the mode is that of the prior.
             ul[a] = u[level, a] if first < last else 0.0
         settled = False
         for attempt in range(2):  # from the start, then from zero
@@ -82,10 +83,13 @@ def find_mode(level, start, rows, model, point, eta0, scratch):
         value = level_sums(first, last, start, rows, model, point.phi, eta0, b, sums)
         for a in range(k):
             value -= 0.5 * u[a] * u[a]
+        # `not >` is true of NaN too. A start outside of the domain has no point before it to return to.
         if not value > -np.inf and best == -np.inf:
             return value, False
+        # A loss within rounding of the sums is no loss, else an end would spend its halvings on it.
         if gain > CLOSE and not value >= best - 1e-12 * (1.0 + abs(best)):
             if halvings == MAX_HALVINGS:
+                # The best point is returned, not the last trial.
                 copy(old, u)
                 return best, False
             for a in range(k):
@@ -96,6 +100,7 @@ def find_mode(level, start, rows, model, point, eta0, scratch):
         good = factor_scaled(sums.observed, lam, chol, step, h) or factor_scaled(sums.expected, lam, chol, step, h)
         if not good:
             return value, False
+        # The right-hand side is lambda'Z's - u; its product with the step is the gain.
         multiply_transposed(lam, sums.score, step)
         for a in range(k):
             step[a] -= u[a]
@@ -135,6 +140,7 @@ def level_sums(first, last, start, rows, model, phi, eta0, b, sums):
         for a in range(k):
             za = column(columns, zc[a], i)
             zs[a] += za * d1
+            # The lower triangles are all that `factor_scaled` reads.
             for c in range(a + 1):
                 zz = za * column(columns, zc[c], i)
                 observed[a, c] += zz * wo

@@ -43,6 +43,7 @@ class ProbedLaplace(CrossedLaplace):
             self.enlarge(2 * probing.probes, 2 * probing.deflation)
             error = self.at_mode(psi, False).factor.logdet_error
             probing = self.probing
+        # The search's vectors come back: the parameters belong to them, and do not feel the error of the value.
         self.use(solver)
         return error, probing
 
@@ -66,11 +67,16 @@ def probe_error(
 
 
 def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray, float]:
-    """((t, P) the gradient by the engine's psi as each single probe would have it, up to what they have in common;
-    standard error of log|M|)."""
+    """The spread of the gradient over probes, at the engine's psi.
+
+    Returns
+    -------
+    tuple : (t, P) the gradient that each single probe would give, up to a part that all have in common, and the
+        standard error of log|M|.
+    """
     state, parameters = engine.at_mode(psi, True), engine.parameters
     leverages = state.factor.leverages()
-    assert leverages.start is not None and leverages.rest is not None
+    assert leverages.start is not None and leverages.image is not None
     t = len(leverages.spread)
     places = engine.roots.elements
     traces = [[2.0 * (sums[j] @ state.lams[j])[row, column] for j, row, column in places] for sums in leverages.spread]
@@ -81,11 +87,13 @@ def gradient_spread(engine: CrossedLaplace, psi: np.ndarray) -> tuple[np.ndarray
             engine.shards.fold, engine.wiring, engine.rules, engine.windows, point, True, leverages
         )
     along_x, along_z = directions(engine, state, third)
-    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.rest))
+    # The first t vectors are the probes. Those after them are common to all probes, and have no spread.
+    start, others = (tuple(x[:, :, :t] for x in terms) for terms in (leverages.start, leverages.image))
     task = engine.rules, point, parameters.with_phi, start, others, along_x, along_z
     out = sum(engine.shards.map(spread_part, *task))
     engine.passes += 1 + parameters.with_phi
     n = parameters.n_beta
+    # The direct change of M by each probe; what passes through the weights is in `out` already.
     out[:, n : n + parameters.n_theta] += np.array(traces).reshape(t, -1)
     return out, state.factor.logdet_error
 
@@ -98,6 +106,7 @@ def directions(engine: CrossedLaplace, state: AtMode, third: ThirdOrder | None) 
     columns = []
     for a in range(parameters.n_beta):
         effects, _ = solve(tuple(-t.dense[:, :, a] for t in gram.terms), np.zeros(p), True)
+        # The mode answers to beta by Z'WX; beta itself moves by one.
         columns.append((np.eye(p)[a], effects))
     for j, row, column in engine.roots.elements:
         # effects move by dLambda u, and answer to Lambda'^-1 dLambda's

@@ -22,9 +22,19 @@ from bigmm.objective.evaluation import Evaluation, no_evaluation
 
 
 def evaluate_shard(forest: Forest, u, model: LevelModel, point: Point, want_gradient: bool) -> tuple:
-    """(value and gradient (1 + P,), products (p + m)^2 and pull (D, D) for the curvature, modes (N, K), trees without a
-    mode) of one shard, m elements of lambda; u: starts, or empty for zeros. Pure."""
+    """One shard's part of an evaluation; a pure task.
+
+    Parameters
+    ----------
+    u : (N, K) starts, or empty for zeros.
+
+    Returns
+    -------
+    tuple : value and gradient (1 + P,), products (p + m, p + m) and pull (D, D) for the curvature with m elements of
+        lambda, modes (N, K), number of trees without a mode.
+    """
     size = len(model.xc) + len(model.elements)
+    # A copy: the kernel writes the modes, and a task must not change its arguments.
     u = np.array(u) if len(u) else np.zeros((len(forest.parent), int(np.diff(model.depths).max())))
     out, gram, pull = np.zeros(1 + model.size), np.zeros((size, size)), np.zeros(point.lam.shape)
     rows = LevelRows(forest.columns, forest.y, forest.w, forest.offset, forest.indptr)
@@ -36,8 +46,16 @@ def evaluate_shard(forest: Forest, u, model: LevelModel, point: Point, want_grad
 class NestedFactors:
     """Laplace deviance of a model whose grouping factors form a chain, as a function of psi.
 
-    map_shards(task, *args, per_shard=[...]) runs ``task(forest, item, *args)`` on every shard; covariates: column
-    numbers per factor, finest first; modes are kept as the next start.
+    The modes of an evaluation are the start of the next one.
+
+    Parameters
+    ----------
+    map_shards : ``map_shards(task, *args, per_shard=[...])`` runs ``task(forest, item, *args)`` on every shard.
+    n_shards : number of shards.
+    xc : (p,) column numbers of X.
+    covariates : column numbers per factor, finest first.
+    observed : whether log|M| has observed weights.
+    constant : what the log-likelihood of the kernels leaves out, times -2.
     """
 
     probed = None
@@ -59,6 +77,7 @@ class NestedFactors:
         self.xc = np.asarray(xc, np.int64)
         self.zc = np.array([c for term in covariates for c in term], np.int64)
         self.at = np.cumsum([0, *(len(term) for term in covariates)]).astype(np.int64)
+        # The kernels number lambda's rows and columns along a path, not within a factor.
         places = [(self.at[j] + row, self.at[j] + column) for j, row, column in roots.elements]
         self.places = np.array(places, np.int64).reshape(-1, 2)
         self.u = [np.zeros((0, 0))] * n_shards
@@ -81,9 +100,11 @@ class NestedFactors:
         task = evaluate_shard, self.model, Point(beta, self.lam(theta), phi), want_gradient
         parts = self.map_shards(*task, per_shard=self.u)
         self.passes += 1
+        # Added in the order of shards, so the bits do not depend on workers.
         out, gram, pull = (sum(part[i] for part in parts) for i in range(3))
         if any(part[4] for part in parts):
             out = np.full_like(out, np.inf)
+        # Modes of a point without a value are no start for the next one.
         elif np.isfinite(out[0]):
             self.u = [part[3] for part in parts]
         return out, gram, pull
@@ -103,10 +124,12 @@ class NestedFactors:
         """X'V^-1X for beta; for theta the average information F'PF (Gilmour, Thompson and Cullis 1995), and what it
         lacks where a column of lambda is 0; for log phi the order of its size."""
         p = self.parameters.p
+        # Kernels write lower triangles.
         gram = np.tril(gram) + np.tril(gram, -1).T
         if not np.all(np.isfinite(gram)):
             return np.full((self.parameters.size, self.parameters.size), np.nan)
         information, cross = gram[:p, :p], gram[:p, p:]
+        # Least squares instead of a solve: X'V^-1X may be singular to rounding at a trial point.
         theta = gram[p:, p:] - cross.T @ np.linalg.lstsq(information, cross, rcond=None)[0]
         for a, (row, column) in enumerate(self.places):
             for b, (row2, column2) in enumerate(self.places):
@@ -116,6 +139,7 @@ class NestedFactors:
 
     def at_optimum(self, point: EnginePoint, observed: bool) -> ModeBlocks:
         """See `LaplaceObjective.at_optimum`."""
+        # Modes are those of the last evaluation, which may have been elsewhere.
         self.value(point.psi)
         beta, theta, phi = self.parameters.split(point.psi)
         model = self.model._replace(observed=bool(observed))

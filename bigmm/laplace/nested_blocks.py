@@ -16,9 +16,15 @@ from bigmm.laplace.tree import Forest
 
 @dataclass(frozen=True, slots=True)
 class ShardBlocks:
-    """`ModeBlocks` of one shard, per factor, finest first: levels (q,) in the order of its
-    nodes; above {(i, j): (q_i,)} the level
-    of j that each of i lies in, cross {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two."""
+    """`ModeBlocks` of one shard, per factor, finest first.
+
+    Attributes
+    ----------
+    levels : per factor (q,) level numbers, in the order of the shard's nodes.
+    diagonal, dense, u, xy, ll : as in `ModeBlocks`, for the shard's levels and rows.
+    above : {(i, j): (q_i,)} the level of j that each level of i lies in.
+    cross : {(i, j): (q_i, k_i, k_j)} Z_i'W Z_j of these two levels.
+    """
 
     levels: tuple[np.ndarray, ...]
     diagonal: tuple[np.ndarray, ...]
@@ -56,6 +62,7 @@ def blocks_of_shard(forest: Forest, u, model: LevelModel, point: Point) -> Shard
     sums = FlatSums(np.zeros(1), vectors, diagonal, dense, cross, xy)
     effects = np.concatenate([x.ravel() for x in b])
     predictor = KernelPoint(point.beta, effects, point.phi, model.observed)
+    # The kernel of crossed factors serves here: at the optimum speed matters less than one set of sums.
     working_kernels.add_working_sums(rows, layout, predictor, True, sums)
     return ShardBlocks(
         tuple(forest.level[numbers] for numbers in nodes),
@@ -87,6 +94,7 @@ def joined(parts: Sequence[ShardBlocks], beta: np.ndarray) -> ModeBlocks:
     """The blocks of all shards; every level is in one of them."""
     depths = range(len(parts[0].levels))
     levels = [np.concatenate([part.levels[t] for part in parts]) for t in depths]
+    # Shards number their nodes tree by tree; blocks are in the order of the levels.
     order = [np.argsort(numbers, kind="stable") for numbers in levels]
     level_numbers = tuple(numbers[by] for numbers, by in zip(levels, order, strict=True))
 
@@ -97,6 +105,7 @@ def joined(parts: Sequence[ShardBlocks], beta: np.ndarray) -> ModeBlocks:
     for i, j in parts[0].above:
         above = np.concatenate([part.above[i, j] for part in parts])[order[i]]
         data = np.concatenate([part.cross[i, j] for part in parts])[order[i]]
+        # A level lies in one level of each coarser factor, so a block row has one entry.
         indices = np.searchsorted(level_numbers[j], above).astype(np.int32)
         cross[i, j] = CrossBlock(np.arange(len(above) + 1, dtype=np.int64), indices, data)
     xy = np.sum([part.xy for part in parts], axis=0)

@@ -41,6 +41,7 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
     indptr, offset, columns = rows.indptr, rows.offset, rows.columns
     leaves, parent, lam, xc, beta = trees.leaves, trees.parent, point.lam, model.xc, point.beta
     d, widest, p, n_lam = len(model.zc), u.shape[1], len(xc), len(model.elements)
+    # Buffers fit the largest tree and serve all of them.
     n_nodes, n_leaves, n_rows = 0, 0, 0
     for g in range(len(trees.first)):
         n_nodes = max(n_nodes, trees.first[g, -1] - trees.first[g, 0])
@@ -67,6 +68,7 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
     for g in range(len(trees.first)):
         nodes = TreeNodes(trees.first[g], parent, model.depths)
         tree_rows = LevelRows(columns, rows.y, rows.w, offset, indptr[leaves[g] : leaves[g + 1] + 1])
+        # A view: Newton's method leaves the modes in u.
         u_tree, inner = u[nodes.first[0] : nodes.first[-1]], leaves[g + 1] - leaves[g]
         start, n = tree_rows.indptr[0], len(u_tree)
         for i in range(start, tree_rows.indptr[-1]):
@@ -80,12 +82,14 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
             if settled:
                 break
             if attempt == 0:
+                # A start from other parameters may lie where Newton's steps lose; zero is the mode of the prior.
                 u_tree[:] = 0.0
         if not settled:
             failures += 1
             continue
         spread(nodes, lam, u_tree, rhs)
         at_mode(tree_rows, model, point.phi, by_row, scratch, gram, want_gradient)
+        # Leaves have their sums; elimination adds to the fronts of the other nodes.
         front[inner:n] = 0.0
         if want_gradient:
             dense[inner:n] = 0.0
@@ -99,12 +103,15 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
         if not want_gradient:
             continue
         projected[:] = 0.0
+        # front is what each node had before its own elimination, so Z'V^-1Z can be read off it.
         invert(nodes, lam, factor, front, inverse, projected)
         rhs[:n] = 0.0
         path_leverages(tree_rows, model.zc, inverse, by_row, rhs)
         if not model.same:  # the mode moves by the observed weights where these make a maximum
             front_o[inner:n] = 0.0
             if not np.isfinite(eliminate(nodes, lam, front_o, factor, no_dense, no_gram)):
+                # No maximum by observed weights: the factor of the expected ones is made again, since it was
+                # overwritten.
                 front[inner:n] = 0.0
                 eliminate(nodes, lam, front, factor, no_dense, no_gram)
         x[:n] = 0.0
@@ -112,6 +119,7 @@ def tree_deviance(rows, trees, model, point, want_gradient, u, out, gram, pull):
         gather(nodes, x, rhs)
         gather(nodes, u_tree, u_paths)
         row_sums(Block(0, inner), tree_rows, model, point, u_paths, by_row, gradients)
+        # row_sums filled the leaves only.
         gradients.pull[inner:n] = 0.0
         sums_on_paths(nodes, gradients.pull)
         for leaf in range(inner):
@@ -154,6 +162,7 @@ def at_mode(rows, model, phi, by_row, scratch, gram, want_gradient):
                 score[leaf, a] += z[a] * d1
                 for c in range(a + 1):
                     front[leaf, a, c] += z[a] * z[c] * weight
+                    # Lower triangles by row, mirrored once by leaf.
                     front_o[leaf, a, c] += z[a] * z[c] * wo
             if want_gradient:
                 for j in range(p):
@@ -195,6 +204,7 @@ def information_columns(nodes, model, lam, n_leaves, scratch, gram):
         for m in range(n_lam):
             for j in range(p + m + 1):
                 for a in range(d):
+                    # The lower triangle, where rows of theta follow those of beta.
                     gram[p + m, j] += g[m, a] * dense[leaf, a, j]
 
 
@@ -214,6 +224,7 @@ def path_leverages(rows, zc, inverse, by_row, z_c):
                 s = 0.0
                 for c in range(a):
                     s += inverse[leaf, a, c] * z[c]
+                # J is symmetric, so products off the diagonal count twice.
                 h += z[a] * (2.0 * s + inverse[leaf, a, a] * z[a])
             leverage[r] = h
             slope[r] *= h

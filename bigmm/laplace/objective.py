@@ -31,14 +31,17 @@ class Parameters:
 
     @property
     def n_beta(self) -> int:
+        """Number of coefficients in psi."""
         return 0 if self.profile else self.p
 
     @property
     def size(self) -> int:
+        """P, the number of parameters in psi."""
         return self.n_beta + self.n_theta + self.with_phi
 
     def split(self, psi: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
         """(beta, theta, phi); phi is 1 for families without dispersion, beta is empty when profiled."""
+        # Views of psi: nobody may write to them.
         beta, theta = psi[: self.n_beta], psi[self.n_beta : self.n_beta + self.n_theta]
         return beta, theta, float(np.exp(psi[-1])) if self.with_phi else 1.0
 
@@ -128,7 +131,9 @@ class ProbedEngine(LaplaceObjective, Protocol):
     """An engine whose solver has probes, so that value and gradient are estimates."""
 
     @property
-    def probing(self) -> Probing: ...
+    def probing(self) -> Probing:
+        """The random vectors of the solver."""
+        ...
 
     def probe_error(self, psi: np.ndarray, inward: np.ndarray, outward: np.ndarray) -> ProbeError:
         """The errors at psi; raises NotPositiveDefiniteError.

@@ -22,6 +22,7 @@ def wide_offset(model: GlmmData) -> str:
     rows."""
     ranges = np.array(model.shards.map(offset_range))
     low, high = ranges[:, 0].min(), ranges[:, 1].max()
+    # The difference is -inf where no shard has an offset, and NaN is no wide range either.
     if not high - low > WIDE:
         return ""
     spec = model.spec

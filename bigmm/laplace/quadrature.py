@@ -24,6 +24,7 @@ def gauss_hermite(n: int) -> tuple[np.ndarray, np.ndarray]:
     if n <= 1:
         return np.empty(0), np.empty(0)
     nodes, weights = np.polynomial.hermite_e.hermegauss(n)
+    # hermegauss is for the weight exp(-x^2 / 2), which lacks the constant of the normal density.
     return nodes, np.log(weights) - 0.5 * np.log(2.0 * np.pi)
 
 
@@ -56,6 +57,7 @@ def quadrature_sums(block, rows, model, point, quadrature, u, by_row, by_level):
             top = max(top, shares[s, q])
         total = 0.0
         for q in range(len(nodes)):
+            # The largest term is taken out first, so no sum of many rows overflows or vanishes.
             shares[s, q] = np.exp(shares[s, q] - top)
             total += shares[s, q]
         for q in range(len(nodes)):
@@ -89,6 +91,7 @@ def quadrature_gradient(block, rows, model, point, quadrature, u, by_row, by_lev
                 z = column(columns, zc[0], i)
                 eta = eta0[i - indptr[lo]] + z * lam * u_q
                 weight = w[i] if len(w) else 1.0
+                # Computed again: kept from the value, it would take Q numbers by row.
                 d1 = score(family, link, y[i], weight, eta, phi)[1]
                 slope += lam * z * d1
                 for j in range(p):
@@ -107,6 +110,7 @@ def _mode_gradient(level, start, rows, model, point, by_row, mode, root_obs, du)
     family, link, xc, zc, with_phi = model.family, model.link, model.xc, model.zc, model.with_phi
     lam, phi, p = point.lam[0, 0], point.phi, len(xc)
     du[:] = 0.0
+    # root_obs belongs to observed weights, or to expected ones where the observed ones make no maximum.
     scale = 1.0 / (root_obs * root_obs)
     for i in range(indptr[level], indptr[level + 1]):
         z = column(columns, zc[0], i)

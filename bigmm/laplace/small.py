@@ -50,6 +50,7 @@ def cholesky(h, k, chol):
             for c in range(b):
                 t -= chol[a, c] * chol[b, c]
             if a == b:
+                # `not >` refuses NaN too.
                 if not t > 0.0:
                     return False
                 chol[a, a] = np.sqrt(t)
@@ -77,6 +78,7 @@ def solve(chol, x):
 @njit(cache=True, nogil=True)
 def factor_scaled(zwz, lam, chol, row, h):
     """chol <- Cholesky factor of lam'zwz lam + I from the lower triangle of zwz (k, k); row (k,), h (k, k): scratch."""
+    # lam is any square root of the covariance, so no triangle is skipped.
     k = lam.shape[0]
     for a in range(k):
         for d in range(k):

@@ -14,6 +14,7 @@ from bigmm.families import Family, start_eta
 from bigmm.families import rows as columnwise
 from bigmm.shards.shard import Shard
 
+# Rows at a time: temporaries of a task stay small beside its shard.
 BLOCK = 65_536
 STEPS = 25
 SETTLED = 1e-3
@@ -65,6 +66,7 @@ class ScoringSums:
 
     @property
     def ll(self) -> float:
+        """Log-likelihood without constants."""
         return float(self.totals[0])
 
     def __add__(self, other: ScoringSums) -> ScoringSums:
@@ -151,13 +153,16 @@ def glm_start(map_shards: Callable[..., list], family: Family, xc: np.ndarray, r
     parts = map_shards(first_sums, family, xc)
     first, level = (_added([part[i] for part in parts]) for i in range(2))
     shaped = family.distribution.dispersion == "shape"
+    # A scale cancels in the steps of beta, a shape does not.
     phi = _dispersion(family, first.totals, rows - len(xc)) if shaped else 1.0
 
     def sums_at(*betas: np.ndarray) -> list[ScoringSums]:
         return [_added(list(parts)) for parts in zip(*map_shards(fixed_sums, family, xc, betas, phi), strict=True)]
 
     candidates = (_least_squares(first.xwx, first.xwz), _constant(family, level))
+    # One pass serves both candidates.
     both = list(zip(candidates, sums_at(*candidates), strict=True))
+    # NaN compares with nothing, so a likelihood that is not finite has to lose by a key of its own.
     beta, sums = max(both, key=lambda one: (np.isfinite(one[1].ll), np.nan_to_num(one[1].ll, nan=-np.inf)))
     passes, settled = 2, not np.isfinite(sums.ll)
     while passes < STEPS and not settled:
@@ -204,6 +209,7 @@ def _standard_errors(xwx: np.ndarray) -> np.ndarray:
     if not np.all(np.isfinite(xwx)):
         return np.full(len(xwx), np.nan)
     scale = np.sqrt(np.maximum(np.diagonal(xwx), 1e-300))
+    # Rounding may leave a small negative diagonal where X'WX is singular.
     return np.sqrt(np.abs(np.diagonal(np.linalg.pinv(xwx / scale[:, None] / scale)))) / scale
 
 
@@ -217,4 +223,5 @@ def _dispersion(family: Family, totals: np.ndarray, dof: int) -> float:
         return 1.0
     if family.distribution.dispersion == "shape":
         return family.distribution.start_dispersion(float(totals[2]), float(totals[3]))
+    # A fit without error has a dispersion of 0, and no logarithm to start from.
     return float(max(totals[1] / max(dof, 1), 1e-10))

@@ -1,8 +1,8 @@
 """Kernels over the rows of a shard for the gradient: leverages, and sums of leverage times slope of the weight.
 
 The leverage of row i on the linear predictor is h_i = z_i'J z_i, J = Lambda M^-1 Lambda'. J is known on the pattern of
-pairs, or estimated there: J = known + sum over v of weight_v start_v rest_v' (`blocks.traces`). Records and symbols are
-those of `bigmm.laplace.records`; the sums are those of docs/theory/laplace.md, "Gradient".
+pairs, or estimated there: J = exact + sum over v of weight_v start_v image_v' (`blocks.traces`). Records and symbols
+are those of `bigmm.laplace.records`; the sums are those of docs/theory/laplace.md, "Gradient".
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from bigmm.families.scores import dispersion_derivatives, score_full
 from bigmm.kernel import njit
 from bigmm.laplace.small import column
 
+# Eight numbers in single precision fill a vector register of 256 bits.
 LANES = 8
 
 
@@ -80,8 +81,10 @@ def _gather(columns, refs, slots, start_v, rest_v, i, left, right):
     nv = len(left)
     for s in range(len(slots)):
         z = column(columns, slots[s, 0], i)
+        # In the precision of the probes: a product with a double would be one.
         za = left.dtype.type(z)
         position = slots[s, 2] + refs[slots[s, 1], i] * slots[s, 3]
+        # The first covariate overwrites, so the buffers need no pass of zeros.
         if s == 0:
             for v in range(nv):
                 left[v] = za * start_v[position, v]
@@ -117,11 +120,13 @@ def third_order_sums(rows, model, point, with_phi, h, sums):
                 z[first[t] + a] = column(columns, zc[first[t] + a], i)
                 eta += z[first[t] + a] * b[position + a]
         weight = w[i] if len(w) else 1.0
+        # y may be in single precision, and the row functions are compiled for doubles only.
         _, s, _, _, dwe, dwo = score_full(family, link, float(y[i]), weight, eta, phi)
         c_i = h[i] * (dwo if observed else dwe)
         for j in range(p):
             xs[j] += x[j] * s
             x_c[j] += x[j] * c_i
+        # numba needs a value on both ways, though it is used on one.
         ds = 0.0
         if with_phi:
             dll, ds, dw = dispersion_derivatives(family, link, float(y[i]), weight, eta, phi)
@@ -173,6 +178,7 @@ def sampled_spread(rows, model, point, with_phi, start_v, rest_v, along_x, along
             moved[q] *= slope
         if with_phi:
             _, _, dw = dispersion_derivatives(family, link, float(y[i]), weight, eta, phi)
+            # After the slope: this is the weight's own derivative, not one by eta.
             moved[n_psi - 1] += dw
         _gather(columns, refs, slots, start_v, rest_v, i, left, right)
         for v in range(nv):

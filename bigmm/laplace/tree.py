@@ -17,12 +17,16 @@ from bigmm.shards.shard import Shard, leaf_order
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """The rows of a shard by leaf, and its trees.
+    """The rows of a shard by leaf, and its trees. Nodes are numbered tree by tree, leaves first, the root last.
 
-    columns (c - 1, n); y (n,); w, offset (n,) or empty (0,); indptr (n_leaves + 1,) int64: rows of each leaf;
-    leaves (G + 1,) int64: first leaf of each of G trees. Nodes are numbered tree by tree, leaves first, the root last:
-    first (G, T + 1) int64: where each tree's nodes of depth t begin; parent (N,) int64, -1 at a root; level (N,) int32:
-    which level of its factor a node is.
+    Attributes
+    ----------
+    columns, y, w, offset : (c - 1, n) and (n,), as in `Shard`.
+    indptr : (n_leaves + 1,) int64 rows of each leaf.
+    leaves : (G + 1,) int64 first leaf of each of G trees.
+    first : (G, T + 1) int64 where each tree's nodes of depth t begin.
+    parent : (N,) int64 parent of each node, -1 at a root.
+    level : (N,) int32 number of each node among the levels of its factor.
     """
 
     columns: np.ndarray
@@ -37,6 +41,7 @@ class Forest:
 
     @property
     def rows(self) -> int:
+        """Number of rows n."""
         return len(self.y)
 
     @property
@@ -75,6 +80,7 @@ def grow(shard: Shard, groupings: Sequence[int]) -> Forest:
     if order is not None:
         refs, columns, y = refs[:, order], np.ascontiguousarray(columns[:, order]), y[order]
         w, offset = (a[order] if len(a) else a for a in (w, offset))
+    # Cut to n, for without rows there is no first leaf.
     begins = np.append(True, np.any(refs[:, 1:] != refs[:, :-1], axis=0))[: len(y)]
     starts = np.flatnonzero(begins).astype(np.int64)
     first, parent, level, leaves = _trees(refs[:, starts].astype(np.int64))
@@ -88,6 +94,7 @@ def _trees(path: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     rank = np.empty_like(path)  # of each leaf's ancestor among those of its depth
     sizes = np.empty((len(roots), depth), np.int64)
     for t in range(depth):
+        # One number for (tree, level), so that nodes of a depth are numbered tree by tree.
         keys = tree * (path[t].max(initial=0) + 1) + path[t]
         _, leaf, rank[t] = np.unique(keys, return_index=True, return_inverse=True)
         sizes[:, t] = np.bincount(tree[leaf], minlength=len(roots))
@@ -99,8 +106,10 @@ def _trees(path: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
     good = len(np.unique(node[0])) == n_leaves
     for t in range(depth):
         level[node[t]] = path[t]
+        # A level is in one tree only, else two nodes would share its number.
         good = good and len(np.unique(path[t])) == sizes[:, t].sum()
         if t + 1 < depth:
+            # Of two parents the assignment keeps one, which the comparison after it finds out.
             parent[node[t]] = node[t + 1]
             good = good and np.array_equal(parent[node[t]], node[t + 1])
     if not good:

@@ -82,6 +82,7 @@ def eliminate(nodes, lam, front, factor, dense, gram):
     base, n_depths, n_dense = first[0], len(depths) - 1, dense.shape[2]
     d, widest = depths[n_depths], chol.shape[1]
     scaled, h = np.empty((widest, widest)), np.empty((widest, widest))
+    # Scratch of one node: what the dense columns become is needed only until the parent has it.
     right = np.empty((widest, n_dense))
     logdet = 0.0
     for t in range(n_depths):
@@ -100,6 +101,7 @@ def eliminate(nodes, lam, front, factor, dense, gram):
                     for m in range(k):
                         s += lam[o + m, o + a] * scaled[m, c]
                     h[a, c] = s
+            # The identity in M keeps the pivots above 0 for any lambda, if the weights are not negative.
             if not cholesky(h, k, chol[i]):
                 return np.nan
             for a in range(k):
@@ -128,6 +130,8 @@ def eliminate(nodes, lam, front, factor, dense, gram):
                 p = parent[base + i] - base
                 for c in range(e, d):
                     for c2 in range(e, d):
+                        # A front has the sums of all its leaves, so the parent's is the children's less what they
+                        # eliminated.
                         s = front[i, c, c2]
                         for a in range(k):
                             s -= half[i, a, c] * half[i, a, c2]
@@ -206,6 +210,7 @@ def invert(nodes, lam, factor, front, inverse, projected):
         o, e = depths[t], depths[t + 1]
         k = e - o
         for i in range(first[t] - base, first[t + 1] - base):
+            # From the root down: a node needs the inverse of its parent only (Takahashi, Fagan and Chin 1973).
             for c in range(k):  # y = L^-1 lambda'
                 for a in range(k):
                     s = lam[o + c, o + a]
@@ -244,6 +249,7 @@ def invert(nodes, lam, factor, front, inverse, projected):
                     s = 0.0
                     for m in range(o, d):
                         s += front[i, a, m] * inverse[i, m, c]
+                    # Z'V^-1Z = Z'WZ - Z'WZ J Z'WZ within the node's path.
                     row[c] = s
                 for c in range(o, e):
                     s = front[i, a, c]

@@ -34,6 +34,7 @@ def newton(rows, nodes, model, point, u, eta0, factor, scratch):
     no_dense, no_gram = np.empty((n, d, 0)), np.empty((0, 0))
     best, gain, halvings = -np.inf, np.inf, 0
     for _ in range(MAX_LOOKS):
+        # rhs serves twice: first for the effects on paths, then for the scores, leaf by leaf.
         spread(nodes, lam, u, rhs)
         value = 0.0
         for leaf in range(n_leaves):
@@ -46,6 +47,7 @@ def newton(rows, nodes, model, point, u, eta0, factor, scratch):
         for i in range(n):
             for a in range(widest):
                 value -= 0.5 * u[i, a] * u[i, a]
+        # NaN too: the start is outside of the domain, and there is no point before it.
         if not value > -np.inf and best == -np.inf:
             return value, False
         if gain > CLOSE and not value >= best - 1e-12 * (1.0 + abs(best)):
@@ -66,6 +68,7 @@ def newton(rows, nodes, model, point, u, eta0, factor, scratch):
         rhs[n_leaves:n] = 0.0
         for i in range(n):
             for a in range(widest):
+                # `solve_tree` adds Lambda'Z's to it, so the solution is the step and not the position.
                 x[i, a] = -u[i, a]
         gain = solve_tree(nodes, lam, factor, rhs, x)
         for i in range(n):

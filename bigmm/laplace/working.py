@@ -34,6 +34,12 @@ class WorkingModel(Criterion):
 
 
 def working_model(gram: Gram, covariances: ModelCovariance, probed: Mapping[str, Any] | None) -> WorkingModel:
-    """The working model of these blocks; probed: probes, deflation and seed of the iterative solver (as in its error's
-    record), None for the exact one. Probes are made at the first theta it is asked for, so a saved fit has the same."""
+    """The working model of these blocks.
+
+    Parameters
+    ----------
+    probed : probes, deflation and seed of the iterative solver, as in the record of its error. None: the exact one.
+    """
+    # Probes are made at the first theta of an evaluation, so a saved fit has the same ones.
+    # Never REML, which is a criterion of linear models.
     return WorkingModel(gram, covariances, False, recorded_solver(gram, probed))

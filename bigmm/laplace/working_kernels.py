@@ -57,8 +57,10 @@ def _covariate_sums(rows, model, point, with_x, sums):
                 z[first[t] + a] = column(columns, zc[first[t] + a], i)
                 random += z[first[t] + a] * b[position + a]
         eta = fixed + random + (offset[i] if len(offset) else 0.0)
+        # y may be in single precision, and the row functions are compiled for doubles only.
         ll, s, we, wo = score(family, link, float(y[i]), w[i] if len(w) else 1.0, eta, phi)
         weight = wo if observed else we
+        # W y* and never y* itself: a weight may be 0.
         target = weight * (random + (fixed if with_x else 0.0)) + s
         total[0] += ll
         for t in range(n_terms):

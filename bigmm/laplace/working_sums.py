@@ -15,8 +15,7 @@ from bigmm.laplace.records import FlatSums
 
 @dataclass(frozen=True, slots=True)
 class ShardSums:
-    """One shard's sums and their windows: ll; vectors Z's, diagonal, dense, cross, flat, of its levels and entries
-    only; xy (m, m)."""
+    """One shard's sums, flat as in `records.FlatSums`, and the windows of levels and entries that they are about."""
 
     windows: np.ndarray
     entry_windows: np.ndarray
@@ -61,6 +60,7 @@ def working_sums(fold: Callable, wiring: BlockLayout, m: int, kind: Any, task: C
         wiring.terms(vectors),
         np.zeros(int((wiring.width**2 * wiring.n_levels).sum())),
         np.zeros(wiring.q * m),
+        # The cross blocks are the largest sums: the iterative solver may take them in single precision.
         np.zeros(wiring.entries, kind),
         np.zeros((m, m)),
     )
@@ -77,6 +77,7 @@ def working_sums(fold: Callable, wiring: BlockLayout, m: int, kind: Any, task: C
         add_windows(out.cross, blocks, numbers, part.entry_windows, part.cross)
 
     each_in_order(fold, add, task, *args)
+    # The shards' sums leave this corner out.
     out.xy[-1, -1] = working_kernels.LAST_CORNER
     return out
 

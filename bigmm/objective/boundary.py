@@ -22,6 +22,7 @@ ROUNDING = 1e-13
 
 def square_root(square: np.ndarray) -> np.ndarray:
     """(k, k) B with B'B = square, in which rounding is no direction."""
+    # A column is compared with itself, so that rounding is judged in the column's own unit.
     scale = np.sqrt(np.maximum(np.diagonal(square), 0.0))
     scale[scale == 0.0] = 1.0
     values, vectors = np.linalg.eigh(square / scale[:, None] / scale)
@@ -49,20 +50,24 @@ def raised(lam: np.ndarray, square: np.ndarray) -> Raised | None:
     root = square_root(square)
     basis, scales, right = np.linalg.svd(root @ lam)
     rank = int(np.linalg.matrix_rank(root))
+    # Scales are in descending order. Those beyond the rank are null directions of the data, not of lambda.
     if np.count_nonzero(scales >= RAISED[0]) >= rank:
         return None
     if np.linalg.det(basis) * np.linalg.det(right) * np.linalg.det(root) < 0.0:
         basis[:, -1] *= -1.0  # as in the limit of positive scales: probes see it
+    # root may be singular: a direction that the data leave out has no scale to raise.
     back = np.linalg.pinv(root)
     lams = [back @ (basis * np.maximum(scales, size)) @ right for size in RAISED]
+    # Never empty: fewer than rank scales are large.
     small = scales[:rank][scales[:rank] < RAISED[0]]
+    # The traces are smooth in s^2, so the straight line is in s^2. The weight is negative: this is no interpolation.
     weight = (float(np.mean(small**2)) - RAISED[0] ** 2) / (RAISED[1] ** 2 - RAISED[0] ** 2)
     return Raised((lams[0], lams[1]), weight)
 
 
 @dataclass(frozen=True, slots=True)
 class Projections:
-    """sums: per term (k, k) estimated sum over levels of (Z'PZ)_ll; spread: the same as each single probe has it."""
+    """Per term (k, k) estimated sums over levels of (Z'PZ)_ll, and the same by each single probe (spread)."""
 
     sums: Matrices
     spread: Sequence[Matrices]
@@ -86,6 +91,7 @@ def extrapolated(
     higher = [None if square is None else raised(lam, square) for lam, square in zip(lams, squares, strict=True)]
     if not any(higher):
         return projections
+    # The probes are the same at both points, so that their errors cancel in the slope of the line.
     near, far = (
         project(
             tuple(lam if matrices is None else matrices.lams[size] for lam, matrices in zip(lams, higher, strict=True))

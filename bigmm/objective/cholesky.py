@@ -57,6 +57,8 @@ class CholeskyFactor(DriverFactor, ExactFactor):
 
     def fixed_root(self) -> np.ndarray:
         """See `Factorization.fixed_root`."""
+        # The tail has the order random effects, X, y. The leading block of the factor of [X y] is the factor of X
+        # alone.
         n = len(self.blocks.tail) - 1
         return np.tril(self.blocks.tail[self.blocks.n_random : n, self.blocks.n_random : n])
 
@@ -108,6 +110,7 @@ class CholeskySolver(DriverLevels):
     def is_cheap(self) -> bool:
         """Whether an evaluation costs about a millisecond; a function of sizes alone, so that fits are reproducible."""
         terms, (_, tail) = self.gram.terms, elimination_order(self.gram)
+        # Cost is cubic in the dense tail, which has [X y] too, and linear in what is eliminated level by level.
         size = sum(terms[t].n_levels * terms[t].width for t in tail) + len(self.gram.xy)
         return size <= CHEAP_TAIL and sum(t.n_levels * t.width for t in terms) <= CHEAP_LEVELS
 

@@ -133,6 +133,7 @@ class ModelCovariance:
     def rectified(self, point: np.ndarray) -> np.ndarray:
         """The same model with scales that are not negative, as search points."""
         point = np.asarray(point, float)
+        # Adding 0.0 makes 0.0 of -0.0, which prints as a sign that means nothing.
         return self._each([term.covariance.canonical(point[term.part]) for term in self.terms]) + 0.0
 
     def scaled(self, theta: np.ndarray, factor: float) -> np.ndarray:
@@ -181,6 +182,7 @@ class ModelCovariance:
         """(n_theta, n_theta) see `Covariance.second_order`; dcov, djoint (k, k) of the joint terms."""
         out = np.zeros((self.n_theta, self.n_theta))
         for t in self.terms:
+            # Terms share no parameter, so what couples two terms is zero.
             g, slope = dcov[t.joint][t.block], djoint[t.joint][t.block]
             out[t.part, t.part] = t.covariance.second_order(theta[t.part], g, slope)
         return out
@@ -188,6 +190,8 @@ class ModelCovariance:
     @property
     def root_elements(self) -> RootElements:
         """The lower triangles of the terms' lambdas."""
+        # The upper triangle row by row is, with rows and columns exchanged, the lower one column by column: lme4's
+        # order.
         every = [(t, *pair) for t in self.terms for pair in zip(*np.triu_indices(t.width), strict=True)]
         return RootElements(tuple((t.joint, t.slots[r], t.slots[c]) for t, c, r in every), self.widths)
 
@@ -209,6 +213,7 @@ def covariances_for(layout: Layout, order: tuple[int, ...]) -> ModelCovariance:
         terms.append(TermCovariance(term.group, term.names, *positions[number], start, term.structure))
         start += terms[-1].size
     for number in order:
+        # (1 | g) + (x | g) has two intercepts in one column of the joint term.
         used = [slot for slots in joined[number].slots for slot in slots]
         if len(set(used)) < len(used):
             column = next(slot for slot in used if used.count(slot) > 1)

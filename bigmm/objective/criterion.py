@@ -33,9 +33,14 @@ Blocks = Sequence[np.ndarray | None]
 class Estimates:
     """What follows from theta, in the original basis and the user's order.
 
-    beta (p,) and vcov (p, p) have NaN where a column was dropped; sigma: residual standard deviation; pwrss: r2;
-    logdet_z = log|M|, logdet_x = log|X'V^-1X|; objective: the criterion; u, b: per joint term (q, k) spherical and
-    original conditional modes (sequences that fetch them, where the levels are held elsewhere).
+    Attributes
+    ----------
+    beta, vcov : (p,) coefficients and (p, p) covariance, NaN where a column was dropped.
+    sigma : residual standard deviation.
+    pwrss, logdet_z, logdet_x : r2, log|M| and log|X'V^-1X|.
+    objective : the criterion.
+    u, b : per joint term (q, k) spherical and original conditional modes. Where workers hold the levels, the sequences
+        fetch them.
     """
 
     beta: np.ndarray
@@ -63,6 +68,7 @@ class Criterion:
         self._evaluated: tuple[bytes, Evaluation] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        # What loads a criterion has no workers to ask, so all levels travel. Factors do not: they are made again.
         solver = self.solver.gathered()
         return {"gram": solver.gram, "covariances": self.covariances, "reml": self.reml, "solver": solver}
 
@@ -92,6 +98,8 @@ class Criterion:
     def factor(self, theta: np.ndarray) -> Factorization:
         """The factor at theta (the last one is kept)."""
         theta = np.asarray(theta, float)
+        # Bytes have no tolerance and no NaN that differs from itself. 0.0 and -0.0 are two keys, which costs a factor
+        # only.
         key = theta.tobytes()
         last = self._last
         if last is None or last[0] != key:
@@ -114,6 +122,7 @@ class Criterion:
     def value_of(self, factor: Any) -> float:
         """The criterion at anything that has logdet_z, logdet_x and pwrss; inf where it has no value."""
         m = self.dof
+        # "not >" is true for NaN too, "<=" would not be.
         if not factor.pwrss > 0:
             return np.inf
         logdet = factor.logdet_z + (factor.logdet_x if self.reml else 0.0)
@@ -147,12 +156,15 @@ class Criterion:
         lams = self.covariances.working(self.gram, theta)
         sigma2 = self.residual_variance(factor)
         bases, roots = self._bases(frames), self.covariances.joint(point)
+        # d(Lambda Lambda') = H + H' with H = T F dR (T F R)'.
         halves = [basis @ root for basis, root in zip(bases, roots, strict=True)]
         changes = [(j, bases[j] @ along @ halves[j].T) for j, along in self.covariances.directions(point)]
         changes = [(j, half + half.T) for j, half in changes]
         levels = factor.moments(factor.solution(), lams, changes, self.reml)
         slopes = self._covariance_slopes(bases, levels.projected, levels.outer, sigma2)
         gradient = self._pulled_back(point, roots, slopes)
+        # H_ab of docs/theory/criterion.md, Curvature: profiling sigma^2 takes t_a t_b off, V's second derivative adds
+        # G.
         quadratics = self._pulled_back(point, roots, [b.T @ levels.outer[j] @ b for j, b in enumerate(bases)])
         hessian = levels.information / sigma2 - np.outer(quadratics, quadratics) / (self.dof * sigma2**2)
         along_roots = [2.0 * (slope @ root) for slope, root in zip(slopes, roots, strict=True)]
@@ -168,6 +180,7 @@ class Criterion:
 
     def _bases(self, frames: Matrices) -> list[np.ndarray]:
         """Per joint term (k, k) T F."""
+        # Not strict: fixed factors stand last among the terms and have no frame.
         return [term.basis @ frame for term, frame in zip(self.gram.terms, frames, strict=False)]
 
     def _covariance_slopes(
@@ -207,14 +220,18 @@ class Criterion:
         """(p,) coefficients and (p, p) covariance in the user's order and basis, NaN where a column was dropped."""
         gram = self.gram
         lower = factor.fixed_root()
+        # LAPACK prints an error for an empty matrix.
         inverse = lapack.dtrtri(lower, lower=1)[0] if len(lower) else lower
         to_user = fixed_map(gram)
         beta = to_user @ solution.beta
         if gram.one is not None:
+            # The sums are about y_shift, and `one` is the combination of columns that is the constant.
             beta = beta + gram.y_shift * gram.one
+        # A product of a matrix and its own transpose is symmetric, and no variance is negative.
         half = to_user @ np.tril(inverse).T
         vcov = sigma2 * half @ half.T
         beta, vcov = beta[gram.fixed_order], vcov[np.ix_(gram.fixed_order, gram.fixed_order)]
+        # Only now: a dropped column still has a place in the map to the user's order.
         dropped = ~gram.active[gram.fixed_order]
         beta[dropped] = np.nan
         vcov[dropped] = np.nan
@@ -247,8 +264,15 @@ class Criterion:
     ) -> np.ndarray:
         """Variance of x'beta_hat + z'b_hat - (x'beta + z'b), per row, at theta (Henderson 1975, eq. 12).
 
-        x: (n, p) in the user's order; refs: per joint term (n,) level or -1, for which the prior covariance is used;
-        z: per joint term (n, k). Returns (n,).
+        Parameters
+        ----------
+        x : (n, p) in the user's order.
+        refs : per joint term (n,) level, or -1, for which the prior covariance is used.
+        z : per joint term (n, k).
+
+        Returns
+        -------
+        (n,) variances.
         """
         theta = np.asarray(theta, float)
         factor = self.factor(theta)
@@ -262,6 +286,7 @@ class Criterion:
         user = np.zeros((len(x), len(self.gram.active)))
         user[:, self.gram.fixed_order] = x
         random_terms = [t for t in self.gram.terms if t.penalized]
+        # Z = Z_working T, so the effects of Z_working are T b.
         z_working = [np.linalg.solve(t.basis.T, zj.T).T for t, zj in zip(random_terms, z, strict=True)]
         return user @ fixed_map(self.gram), tuple(refs), tuple(z_working)
 
@@ -284,6 +309,7 @@ def fixed_map(gram: Gram) -> np.ndarray:
 
 def _inverse_basis(basis: np.ndarray) -> np.ndarray:
     """B^-1 of a matrix that differs from the identity in few rows R: [[B_RR, B_RO], [0, I]]^-1."""
+    # A general inverse takes p^3 operations for what may be thousands of levels, and rounds the rows of the identity.
     inverse = np.eye(len(basis))
     changed = np.flatnonzero((basis != inverse).any(axis=1))
     block = np.linalg.inv(basis[np.ix_(changed, changed)])

@@ -23,7 +23,7 @@ class ExactFactor:
 
     gram: Gram
     logdet_error = 0.0
-    logdet_each = np.zeros(0)
+    logdet_each = np.zeros(0)  # one array for all instances: an empty one has nothing to write to
 
     def covariances(self) -> tuple[np.ndarray | None, ...]:
         """Per term (q, k, k) Lambda (M^-1)_ll Lambda', working basis; None for unpenalized terms."""
@@ -45,6 +45,7 @@ class ExactFactor:
         out = []
         for term, block in zip(self.gram.terms, self.covariances(), strict=True):
             if term.penalized and block is not None:
+                # Effects of the working basis are T b.
                 back = np.linalg.inv(term.basis)
                 out.append(scale * back @ block @ back.T)
         return tuple(out)
@@ -52,6 +53,7 @@ class ExactFactor:
     def level_variances(self, scale: float) -> tuple[Variances, ...]:
         """See `Factorization.level_variances`."""
         blocks = self.conditional_covariances(scale)
+        # Copies: a view of the diagonals would keep the whole blocks alive.
         return tuple(Variances(np.array(np.diagonal(block, axis1=1, axis2=2)), None) for block in blocks)
 
     def selected_variances(self, scale: float, term: int, levels: Any) -> np.ndarray:
@@ -61,8 +63,7 @@ class ExactFactor:
 
 
 class DriverFactor:
-    """The part of a `Factorization` that needs the rows of A of every level; structure: the blocks in their order of
-    elimination."""
+    """The part of a `Factorization` that needs the rows of A of every level."""
 
     structure: Structure
 
@@ -112,6 +113,7 @@ class DriverLevels:
 
     def level_counts(self) -> tuple[int, ...]:
         """See `Solver.level_counts`."""
+        # An entry of a compressed Gram stands for `multiplicity` levels of the data, not always a whole number.
         terms = (term for term in self.gram.terms if term.penalized)
         return tuple(t.n_levels if t.multiplicity is None else int(t.multiplicity.sum()) for t in terms)
 
@@ -123,5 +125,6 @@ class DriverLevels:
 
 def modes_from(scores: Sequence[np.ndarray], lams: Lams, joint: Lams) -> Modes:
     """u = Lambda's and b = lambda u from the scores of the penalized terms; lams in the working basis."""
+    # The normal equations read u = Lambda's, so no inverse of a possibly singular Lambda is needed.
     u = tuple(score @ lam for score, lam in zip(scores, lams, strict=True))
     return Modes(u, tuple(u_j @ lam.T for u_j, lam in zip(u, joint, strict=True)))

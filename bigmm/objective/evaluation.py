@@ -26,6 +26,7 @@ class Evaluation:
 
 def no_evaluation(n: int) -> Evaluation:
     """The evaluation where the objective of n parameters has no value."""
+    # NaN, not zero: a search that forgot to look at the value would take a zero gradient for an optimum.
     return Evaluation(np.inf, np.full(n, np.nan), np.full((n, n), np.nan))
 
 

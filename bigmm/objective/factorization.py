@@ -6,7 +6,7 @@ Linear models have one A; generalized ones give the solver new numbers in the sa
 | answer      | `CholeskySolver`             | `KrylovSolver`                             | `ShardedSolver`         |
 |-------------|------------------------------|--------------------------------------------|-------------------------|
 | log|M|      | pivots                       | probes and a basis, with an error          | pivots, from all shards |
-| solution    | back-substitution            | conjugate gradients                        | the driver's small rest |
+| solution    | back-substitution            | conjugate gradients                        | the driver's tail       |
 | curvature   | forward substitution         | conjugate gradients, loosely               | sums over shards        |
 | projected   | selected inverse             | exact parts, deflation, mean over probes   | sums over shards        |
 | variances   | selected inverse             | solves where few, else probes              | selected inverse        |
@@ -70,6 +70,7 @@ class Variances:
     def roots(self) -> Variances:
         """Standard deviations, with their errors by the delta method."""
         root = np.sqrt(np.maximum(self.value, 0.0))
+        # A variance of zero divides by zero in the branch that np.where does not take.
         with np.errstate(divide="ignore", invalid="ignore"):
             error = None if self.error is None else np.where(root > 0, self.error / (2.0 * root), 0.0)
         return Variances(root, error)
@@ -77,22 +78,22 @@ class Variances:
 
 @dataclass(frozen=True, slots=True)
 class Leverages:
-    """J = Lambda M^-1 Lambda' on the levels that meet in a row: J = known + sum over v of weight_v start_v rest_v'.
+    """J = Lambda M^-1 Lambda' on the levels that meet in a row: J = exact + sum over v of weight_v start_v image_v'.
 
     Attributes
     ----------
-    known : per term (q, k, k), exact diagonal blocks.
+    exact : per term (q, k, k), diagonal blocks without an error.
     pairs : {(j, k): (nnz, k_j, k_k)}, exact blocks between terms; an absent pair is zero.
-    start, rest : per term (q, k, nv); None where all of J is known.
-    weight : (nv,), empty where all of J is known.
+    start, image : per term (q, k, nv); None where J has no estimated part.
+    weight : (nv,), empty there.
     projected : per term (k, k), the sum over levels of (Z'V^-1Z)_ll.
     spread : `projected` by each single probe, empty where it is exact.
     """
 
-    known: Terms
+    exact: Terms
     pairs: dict[tuple[int, int], np.ndarray]
     start: Terms | None
-    rest: Terms | None
+    image: Terms | None
     weight: np.ndarray
     projected: Terms
     spread: list[Terms]
@@ -116,22 +117,34 @@ class Factorization(Protocol):
     """
 
     @property
-    def lams(self) -> Lams: ...
+    def lams(self) -> Lams:
+        """Per term (k, k) Lambda's block."""
+        ...
 
     @property
-    def logdet_z(self) -> float: ...
+    def logdet_z(self) -> float:
+        """log|M|."""
+        ...
 
     @property
-    def logdet_error(self) -> float: ...
+    def logdet_error(self) -> float:
+        """Monte Carlo standard error of log|M|, 0 for an exact solver."""
+        ...
 
     @property
-    def logdet_each(self) -> np.ndarray: ...
+    def logdet_each(self) -> np.ndarray:
+        """(t,) log|M| by each single probe."""
+        ...
 
     @property
-    def logdet_x(self) -> float: ...
+    def logdet_x(self) -> float:
+        """log|X'V^-1X|."""
+        ...
 
     @property
-    def pwrss(self) -> float: ...
+    def pwrss(self) -> float:
+        """r2, the penalized weighted residual sum of squares."""
+        ...
 
     def solution(self) -> Solution:
         """Coefficients, and Lambda u."""
@@ -185,7 +198,9 @@ class WorkingFactorization(Factorization, Protocol):
     """
 
     @property
-    def structure(self) -> Structure: ...
+    def structure(self) -> Structure:
+        """The blocks in their order of elimination."""
+        ...
 
     def quadratic(self, rhs: Terms, rhs_x: np.ndarray) -> np.ndarray:
         """(nr, nr) rhs'Omega^-1 rhs, as precise as a curvature needs it; rhs (q, k, nr) per term, rhs_x (p, nr)."""
@@ -215,31 +230,40 @@ class Solver(Protocol):
     ----------
     name : the name that users give it (solver=).
     is_exact : whether its answers are exact to rounding. Those of probes are estimates.
-    is_cheap : whether an evaluation costs about a millisecond, so that a search may take many.
-    probing : its random vectors; None for an exact one.
-    probed, eliminated : names of the factors that have probes, and of those that are eliminated beside them.
     """
 
     name: str
     is_exact: bool
 
     @property
-    def is_cheap(self) -> bool: ...
+    def is_cheap(self) -> bool:
+        """Whether an evaluation costs about a millisecond."""
+        ...
 
     @property
-    def gram(self) -> Gram: ...
+    def gram(self) -> Gram:
+        """The blocks A; those of levels are empty where shards hold them."""
+        ...
 
     @property
-    def structure(self) -> Structure: ...
+    def structure(self) -> Structure:
+        """The blocks in their order of elimination."""
+        ...
 
     @property
-    def probing(self) -> Probing | None: ...
+    def probing(self) -> Probing | None:
+        """The random vectors; None for an exact method."""
+        ...
 
     @property
-    def probed(self) -> tuple[str, ...]: ...
+    def probed(self) -> tuple[str, ...]:
+        """Names of the factors that have probes."""
+        ...
 
     @property
-    def eliminated(self) -> tuple[str, ...]: ...
+    def eliminated(self) -> tuple[str, ...]:
+        """Names of the factors that are eliminated exactly beside them."""
+        ...
 
     def factor(self, lams: Lams) -> Factorization:
         """The factor at Lambda, (k, k) per term in the working basis; raises NotPositiveDefiniteError."""
@@ -275,22 +299,23 @@ class Solver(Protocol):
 
 
 class WorkingSolver(Protocol):
-    """A method of linear algebra for working weights that change; gram: the new numbers in the solver's pattern.
-
-    dtype is the type of the numbers in blocks between levels.
-    """
+    """A method of linear algebra for working weights that change: every factor has new numbers in the same pattern."""
 
     name: str
     is_exact: bool
 
     @property
-    def dtype(self) -> np.dtype: ...
+    def dtype(self) -> np.dtype:
+        """Type of the numbers in blocks between levels."""
+        ...
 
     @property
-    def probing(self) -> Probing | None: ...
+    def probing(self) -> Probing | None:
+        """The random vectors; None for an exact method."""
+        ...
 
     def factor(self, lams: Lams, gram: Gram) -> WorkingFactorization:
-        """The factor of these numbers at Lambda; raises NotPositiveDefiniteError."""
+        """The factor of gram, new numbers in the solver's pattern, at Lambda; raises NotPositiveDefiniteError."""
         ...
 
     def enlarged(self, probes: int, deflation: int) -> Self:

@@ -68,6 +68,7 @@ class Frame:
     def identity(self) -> np.ndarray:
         """(n_theta,) theta of lambdas that are the identity, in units of the covariates."""
         pairs = zip(self.covariances.terms, self.sizes, strict=True)
+        # A covariate that is twice as large has effects that are half as large.
         starts = [term.covariance.start(np.diag(1.0 / size)) for term, size in pairs]
         return np.concatenate(starts) if starts else np.zeros(0)
 
@@ -156,6 +157,8 @@ class Frame:
             structure = term.covariance
             if structure.is_invariant:
                 lam = structure.lam(out[term.part])
+                # F is upper and lambda lower triangular: a rotation makes their product triangular again. It makes
+                # diagonals positive too, but a scalar keeps its sign, because a search may step across zero.
                 root = matrix @ lam if term.width == 1 else lower_factor(matrix @ lam)
                 out[term.part] = structure.start(root)
         return out
@@ -170,6 +173,7 @@ class Frame:
         n = len(point)
         if self.is_trivial:
             return np.eye(n)
+        # Central differences lose least at the cube root of the rounding unit, 6e-6 of the size.
         steps = 1e-6 * np.maximum(np.abs(point), 1e-3 * np.abs(point).max(initial=1e-3))
         # scales have no other side at zero
         back = np.where((self.covariances.search_lower == 0) & (point <= steps), 0.0, steps)
@@ -186,8 +190,14 @@ def frame_of(
     squares: Sequence[np.ndarray],
     rows: Sequence[float] | None = None,
 ) -> Frame:
-    """bases: per joint term (k, k) T with Z = Z_working T; squares: per joint term (k, k) Z_working'W Z_working of an
-    average level; rows: per joint term the rows of one, None: all covariates are of ordinary size."""
+    """The coordinates of a search.
+
+    Parameters
+    ----------
+    bases : per joint term (k, k) T with Z = Z_working T.
+    squares : per joint term (k, k) Z_working'W Z_working of an average level.
+    rows : per joint term the rows of an average level; None takes all covariates to be of ordinary size.
+    """
     factors, inverses, units = [], [], []
     for term in covariances.terms:
         columns = square_root(squares[term.joint]) @ bases[term.joint][:, term.slots]
@@ -207,6 +217,7 @@ def frame_of(
 def _units(columns: np.ndarray, rows: float) -> np.ndarray:
     """(k,) powers of two near the root mean squares of columns (m, k) that stand for so many rows; 1 for ordinary ones,
     whose search then has the same bits as ever."""
+    # Multiplying by a power of two is exact, so the unit itself adds no rounding.
     size = np.linalg.norm(columns, axis=0) / np.sqrt(rows)
     unusual = (size > 0.0) & np.isfinite(size) & ((size > ORDINARY) | (size * ORDINARY < 1.0))
     return np.where(unusual, np.exp2(np.round(np.log2(np.where(unusual, size, 1.0)))), 1.0)
@@ -214,6 +225,7 @@ def _units(columns: np.ndarray, rows: float) -> np.ndarray:
 
 def orthonormal(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(F, R): columns F has orthonormal columns, and zeros for a column that depends on earlier ones; columns = Q R."""
+    # columns' = L Q', so R = L' has the zeros of dependent columns on its diagonal.
     inverse = lower_factor(columns.T, NO_COLUMN).T
     independent = np.flatnonzero(np.diagonal(inverse))
     factor = np.zeros_like(inverse)
@@ -239,6 +251,7 @@ class Framed:
         frame, parameters = self.frame, self.frame.parameters(point)
         model = self.criterion.evaluate_along(frame.outward(point), frame.joint, parameters)
         first, second = frame.slopes(point)
+        # Each element of the point makes its own parameter, so the chain rule's second-order term is diagonal.
         hessian = first[:, None] * model.hessian * first + np.diag(second * model.gradient)
         return Evaluation(model.value, first * model.gradient, hessian)
 

@@ -25,8 +25,13 @@ Lambda = Callable[[np.ndarray], sp.csr_array]
 class GeneralEstimates:
     """What follows from theta, in the user's columns.
 
-    beta (p,) and vcov (p, p) have NaN where a column was dropped; sigma: residual standard deviation; pwrss: r2;
-    logdet_z = log|M|, logdet_x = log|X'V^-1X|; objective: the criterion; u, b: (q,) spherical and original modes.
+    Attributes
+    ----------
+    beta, vcov : (p,) coefficients and (p, p) covariance, NaN where a column was dropped.
+    sigma : residual standard deviation.
+    pwrss, logdet_z, logdet_x : r2, log|M| and log|X'V^-1X|.
+    objective : the criterion.
+    u, b : (q,) spherical and original conditional modes.
     """
 
     beta: np.ndarray
@@ -42,8 +47,15 @@ class GeneralEstimates:
 
 @dataclass(frozen=True, slots=True)
 class Elimination:
-    """Lambda (q, q) csr; factor of M; z: (q, r + 1) M^-1 Lambda'Z'W[X y]; tail: (r + 1, r + 1) lower Cholesky factor of
-    [X y]'V^-1[X y]."""
+    """The random effects taken out of the equations at one theta.
+
+    Attributes
+    ----------
+    lam : (q, q) Lambda.
+    factor : of M.
+    z : (q, r + 1) M^-1 Lambda'Z'W[X y].
+    tail : (r + 1, r + 1) lower Cholesky factor of [X y]'V^-1[X y].
+    """
 
     lam: sp.csr_array
     factor: DefiniteFactor
@@ -94,6 +106,7 @@ class GeneralCriterion:
         rhs = acting.T @ self.gram.zxy
         z = factor.solve(rhs)
         try:
+            # A Schur complement by subtraction: rounding can leave it indefinite where X nearly lies in the span of Z.
             tail = np.linalg.cholesky(self.gram.xy - rhs.T @ z)
         except np.linalg.LinAlgError as error:
             raise NotPositiveDefiniteError(str(error)) from error
@@ -118,6 +131,7 @@ class GeneralCriterion:
         lower = elimination.tail[:-1, :-1]
         working = solve_triangular(lower, elimination.tail[-1, :-1], lower=True, trans=1)
         sigma2 = elimination.pwrss / self.dof
+        # half'half = B (X'V^-1X)^-1 B' without an inverse, symmetric by construction.
         half = solve_triangular(lower, gram.to_user.T, lower=True)
         beta = gram.to_user @ working + gram.y_shift
         vcov = sigma2 * half.T @ half
@@ -154,6 +168,7 @@ class GeneralCriterion:
         """
         elimination = self.eliminate(theta)
         identity = sp.eye_array(self.gram.q, format="csr")
+        # G M^-1 = I - M^-1, so the diagonal of M^-1 is enough.
         trace = float((1.0 - inverse_products(elimination.factor, identity)).sum())
         half = solve_triangular(elimination.tail[:-1, :-1], elimination.z[:, :-1].T, lower=True)
         random = trace - float((half * half).sum())

@@ -27,8 +27,14 @@ def widest(covariances: ModelCovariance, number: int) -> int:
 
 
 def check_factor(gram: Gram, name: str, n_levels: int, width: int, within: float | None) -> None:
-    """The checks of one factor; width: see `widest`; within: sum of squares of the response within its levels, None
-    where unknown; of gram only the dense part is used."""
+    """The checks of one factor.
+
+    Parameters
+    ----------
+    gram : only its dense part is used.
+    width : see `widest`.
+    within : sum of squares of the response within the factor's levels, None where unknown.
+    """
     if n_levels < 2:
         raise DataError(
             f"grouping factor {name!r} has only {n_levels} level with rows: the variance between levels "
@@ -57,6 +63,7 @@ def _within(gram: Gram, term: TermBlock) -> float | None:
     plain = gram.one is not None and term.width == 1 and bool(np.all(term.basis == 1.0))
     if not plain or term.diagonal.min(initial=1.0) <= 0:
         return None
+    # Z is the constant exactly when the weights of its levels add up to the constant's own sum of squares.
     is_intercept = np.isclose(float(term.diagonal.sum()), float(gram.xy[0, 0])) if len(gram.xy) > 1 else False
     if not is_intercept:
         return None

@@ -37,12 +37,16 @@ def average_information(
     changes: Changes,
     score: tuple[np.ndarray, ...],
 ) -> np.ndarray:
-    """f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y; (nt, nt).
+    """(nt, nt) f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y.
 
-    quadratic: (rhs per term (q, k, nt), rhs_x (p, nt)) -> rhs'Omega^-1 rhs;
-    score: Z'W residual per term (q, k).
+    Parameters
+    ----------
+    quadratic : (rhs per term (q, k, nt), rhs_x (p, nt)) to rhs'Omega^-1 rhs.
+    changes : of Lambda Lambda' by every parameter.
+    score : per term (q, k) Z'W residual.
     """
     gram, nt = structure.gram, len(changes)
+    # f_i = Z g_i has a number per row and is never formed: f'Wf = g'A_ZZ g, and the rest goes through A as well.
     directions = [np.zeros((t.n_levels, t.width, nt)) for t in gram.terms]
     for i, (j, change) in enumerate(changes):
         directions[j][:, :, i] = score[j] @ change
@@ -52,7 +56,9 @@ def average_information(
     total = np.zeros((nt, nt))
     for j, t in enumerate(gram.terms):
         if t.penalized:
+            # Fixed factors have no variance, so their part of every g_i is zero.
             flat = directions[j].reshape(-1, nt)
             rhs_x += tall_product(t.dense.reshape(-1, n_dense + 1), flat)[:-1]
             total += tall_product(flat, image[j].reshape(-1, nt))
+    # f'Pf is f'Wf less what Z Lambda and X explain of f.
     return np.asarray(total - quadratic(image, rhs_x))

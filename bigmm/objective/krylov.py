@@ -46,8 +46,14 @@ WORKING_PRECISIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """precision of the tail's solves; curvature: relative residual of the solves that only shape the steps, whose
-    quadratic forms are good to its square; with_y: whether [X y] is solved for, or X alone."""
+    """Accuracy of the solves.
+
+    Attributes
+    ----------
+    precision : of the tail's solves.
+    curvature : relative residual of the solves that only shape the steps. Their quadratic forms are good to its square.
+    with_y : whether [X y] is solved for, or X alone.
+    """
 
     precision: Precision
     curvature: float
@@ -138,6 +144,7 @@ class KrylovFactor(DriverFactor):
 
     def _elsewhere(self, lams: Lams) -> SampledFactor:
         """The same blocks at another Lambda, with the same probes."""
+        # Traces do not depend on y.
         other = iterative.factorize_iteratively(self.blocks.analysed, lams, self.blocks.precision, with_y=False)
         return sampled.sample(other, self.sample.probes)
 
@@ -205,6 +212,7 @@ class KrylovFactor(DriverFactor):
         It is Lambda'^-1 Lambda^-1 effects, by the equation that the effects solve: a difference would enlarge the
         error of the solve. A singular Lambda has no inverse, and leaves only the difference.
         """
+        # The inverse enters squared: a condition of 1e6 leaves four digits.
         if any(np.linalg.cond(lam) >= 1e6 for lam in self.lams):
             return self.difference(rhs, effects, tau)
         inverses = [np.linalg.inv(lam) for lam in self.lams]
@@ -219,9 +227,9 @@ class KrylovFactor(DriverFactor):
             return projections_of(inverse(other, with_pairs=False), other)
 
         projections, dtype = self._extrapolated(blocks, projections_at), self.solver.dtype
-        start, rest = (tuple(np.ascontiguousarray(x, dtype) for x in terms) for terms in (blocks.start, blocks.rest))
+        start, image = (tuple(np.ascontiguousarray(x, dtype) for x in terms) for terms in (blocks.start, blocks.image))
         weight = blocks.weight.astype(dtype)
-        return Leverages(blocks.known, blocks.pairs, start, rest, weight, projections.sums, list(projections.spread))
+        return Leverages(blocks.exact, blocks.pairs, start, image, weight, projections.sums, list(projections.spread))
 
 
 class KrylovSolver(DriverLevels):
@@ -259,6 +267,7 @@ class KrylovSolver(DriverLevels):
         self._next: KrylovFactor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
+        # A factor is many times larger than the blocks, and is made again from the same probes.
         return self.__dict__ | {"_next": None}
 
     @cached_property
@@ -317,12 +326,14 @@ class KrylovSolver(DriverLevels):
     def enlarged(self, probes: int, deflation: int, factor: KrylovFactor | None = None) -> Self:
         """The same with more probes. With a factor whose basis is large enough, the next `factor` at its Lambda solves
         for the new probes only; a larger basis is made anew, and so are the solutions of the probes."""
+        # Shallow: the analysis depends on the pattern alone, so both solvers share it.
         larger = copy(self)
         larger.n_probes, larger.n_deflation, larger.probes, larger._next = probes, deflation, None, None
         if factor is None:
             return larger
         sample = factor.sample
         larger.n_deflation = min(deflation, most_deflation(sample.operator))
+        # Solutions for the old probes hold for the old basis only, because the basis is projected out of the probes.
         if larger.n_deflation == self.n_deflation:
             keys = keys_of(self.structure)
             larger.probes = make_probes(sample.probes.basis, sample.operator.size, probes, self.seed, keys)
@@ -349,7 +360,9 @@ def projections_of(covariances: EstimatedCovariances | Inverse, factor: Iterativ
         terms = factor.structure.gram.terms
         return tuple(projection(a, lam, t.n_levels) for a, lam, t in zip(totals, factor.lams, terms, strict=True))
 
-    return Projections(all_terms(covariances.sums), [all_terms(each) for each in zip(*covariances.spread, strict=True)])
+    return Projections(
+        all_terms(covariances.sums), [all_terms(probe) for probe in zip(*covariances.spread, strict=True)]
+    )
 
 
 def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:
@@ -361,5 +374,6 @@ def projection(total: np.ndarray, lam: np.ndarray, n_levels: int) -> np.ndarray:
     sizes = np.linalg.norm(lam, axis=1)
     sizes[sizes == 0.0] = 1.0
     inverse = np.linalg.pinv(lam / sizes[:, None], rcond=1e-8) / sizes
+    # The projection on the range of lam: a null direction has no identity to subtract from either.
     keep = inverse @ lam
     return np.asarray(inverse.T @ (n_levels * keep @ keep.T - inverse @ total @ inverse.T) @ inverse)

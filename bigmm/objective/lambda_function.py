@@ -20,6 +20,7 @@ class CheckedLambda:
     q: int
 
     def __call__(self, theta: np.ndarray) -> sp.csr_array:
+        # A copy, because the function is the user's and may write to its argument.
         value = self.function(np.array(theta, float))
         try:
             matrix = sp.csr_array(value.tocsr() if hasattr(value, "tocsr") else np.asarray(value, float), dtype=float)
@@ -35,6 +36,7 @@ class CheckedLambda:
                 "transformation inside lambda_fn such as exp or tanh"
             )
         above = sp.triu(matrix, k=1, format="coo")
+        # A user's sparse matrix may store zeros above the diagonal.
         above.eliminate_zeros()
         if above.nnz:
             raise UsageError(
@@ -78,6 +80,7 @@ def start_and_bounds(lambda_fn: Any, theta0: Any, lower: Any) -> tuple[np.ndarra
         raise UsageError(
             f"lower must have one bound per element of theta0 ({len(start)}); -inf means none; got {lower!r}"
         )
+    # A broadcast array is a read-only view of one number.
     bounds = np.broadcast_to(bounds, start.shape).copy()
     if np.any(start < bounds):
         raise UsageError(f"theta0 {start} lies below its lower bound {bounds}")

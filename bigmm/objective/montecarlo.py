@@ -42,11 +42,15 @@ class ProbeError:
 class MonteCarloError:
     """Standard errors that come from the probes alone, at one theta.
 
-    objective: of -2 log L; theta (n_theta,): of the estimate, see `parameter_errors`; statistical (n_theta,): the
-    standard error of theta from the data, sqrt(2 H^-1), beside it; probes, deflation: their numbers; seed: theirs;
-    objective_each (t,): -2 log L as each single probe would have it; probed: the factors that have probes, so that fits
-    with the same seed have common probes for the factors they share; tolerance: what the errors were to be below (share
-    of the statistical standard error, error of the objective).
+    Attributes
+    ----------
+    objective : of -2 log L.
+    theta : (n_theta,) of the estimate, see `parameter_errors`.
+    statistical : (n_theta,) the standard error of theta from the data, sqrt(2 H^-1), beside it.
+    probes, deflation, seed : numbers of random vectors, and their seed.
+    objective_each : (t,) -2 log L as each single probe would have it.
+    probed : the factors that have probes. Fits with one seed have common probes for the factors they share.
+    tolerance : limits of the errors, a share of the statistical standard error and an error of the objective.
     """
 
     objective: float
@@ -85,6 +89,7 @@ def probe_error(search: Restricted, eta: np.ndarray) -> ProbeError:
     criterion, frame, theta = search.criterion, search.frame, search.frame.outward(eta)
     factor = criterion.factor(theta)
     lams = criterion.covariances.working(criterion.gram, theta)
+    # Only log|M| and the traces are estimates. Scores and sigma^2 are solved for, so all probes share them.
     outer = [tall_product(s, s) for s in residual_products(criterion.structure, lams, factor.solution())]
     sigma2, spread = criterion.residual_variance(factor), factor.spread(criterion.reml)
     gradients = np.array([search.framed.gradient_of(eta, projected, outer, sigma2) for projected in spread])
@@ -125,15 +130,24 @@ def monte_carlo_error(
 def parameter_errors(
     gradients: np.ndarray, hessian: np.ndarray, score: np.ndarray | None = None, outward: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(P,) standard errors of the zero of the score that come from the probes, H^-1 Cov(gradient) H^-1 / t, and (P,)
-    from the data, sqrt(2 H^-1).
+    """Standard errors of the zero of the score, from the probes and from the data.
 
-    gradients (t, P): as each single probe has it; hessian (P, P); left (P,): the score where the search stopped, whose
-    step, which was not taken, is part of the error; outward (P, P): derivative of the parameters that are reported.
+    Parameters
+    ----------
+    gradients : (t, P) the gradient by each single probe.
+    hessian : (P, P)
+    score : (P,) the gradient where the search stopped. Its step, which was not taken, is part of the error.
+    outward : (P, P) derivative of the parameters that are reported.
+
+    Returns
+    -------
+    (P,) roots of the diagonal of H^-1 Cov(gradient) H^-1 / t, and (P,) of 2 H^-1.
     """
+    # np.cov of one parameter has no axes.
     noise = np.atleast_2d(np.cov(gradients.T)) / len(gradients)
     scale = np.sqrt(np.abs(np.diagonal(hessian)))
     scale[scale == 0.0] = 1.0
+    # Absolute eigenvalues: away from an optimum the curvature may be indefinite, and an error is positive all the same.
     values, vectors = np.linalg.eigh(hessian / scale[:, None] / scale)
     vectors = vectors / scale[:, None]
     inverse = (vectors / np.maximum(np.abs(values), 1e-12 * np.abs(values).max(initial=1e-300))) @ vectors.T
@@ -168,8 +182,8 @@ def objective_record(criterion: Criterion, theta: np.ndarray) -> dict[str, Any]:
     error = criterion.factor(theta).logdet_error  # solves for the probes, of which there may be fewer than asked for
     probing = probing_of(criterion)
     counts = {"probes": probing.probes, "deflation": probing.deflation, "objective": error}
-    each = objective_each(criterion, theta).tolist()
-    return counts | {"probed": list(criterion.solver.probed), "objective_each": each}
+    by_probe = objective_each(criterion, theta).tolist()
+    return counts | {"probed": list(criterion.solver.probed), "objective_each": by_probe}
 
 
 def objective_each(criterion: Criterion, theta: np.ndarray) -> np.ndarray:
@@ -200,8 +214,8 @@ def difference_error(first: Mapping[str, Any] | None, second: Mapping[str, Any] 
         return DifferenceError(independent, "independent probes: the seeds differ")
     if not set(first.get("probed", ())) & set(second.get("probed", ())):
         return DifferenceError(independent, "independent probes: no probed factor in common")
-    each = [np.asarray(record["objective_each"], float) for record in (first, second)]
-    return DifferenceError(paired_error(*each), "common probes")
+    pair = [np.asarray(record["objective_each"], float) for record in (first, second)]
+    return DifferenceError(paired_error(*pair), "common probes")
 
 
 def paired_error(a: np.ndarray, b: np.ndarray) -> float:
@@ -213,6 +227,7 @@ def paired_error(a: np.ndarray, b: np.ndarray) -> float:
     if len(a) > len(b):
         a, b = b, a
     n, t = len(a), len(b)
+    # Probes beyond the first n of the longer record have no partner, and their error does not cancel.
     pairs = np.var(a - (n / t) * b[:n], ddof=1) / n
     remainder = (t - n) / t**2 * np.var(b, ddof=1)
     return float(np.sqrt(pairs + remainder))

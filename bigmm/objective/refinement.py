@@ -25,8 +25,13 @@ SETTLED = 1e-25
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """weighted: per term (q, k, p + 1) Z'V^-1[X y]; squares (p + 1, p + 1) [X y]'V^-1[X y]; both in the working basis
-    and rounded to float64 from more digits."""
+    """Products with V^-1 in the working basis, rounded to float64 from more digits.
+
+    Attributes
+    ----------
+    weighted : per term (q, k, p + 1) Z'V^-1[X y].
+    squares : (p + 1, p + 1) [X y]'V^-1[X y].
+    """
 
     weighted: Matrices
     squares: np.ndarray
@@ -41,9 +46,10 @@ def refined(structure: Structure, factor: Factor) -> Refined:
         weighted = _remainders(structure, effects)
         if step == REFINEMENTS:
             break
-        rest = [_shrunk(lam, s, solution) for lam, s, solution in zip(factor.lams, weighted, u, strict=True)]
-        moves = _solved(factor, rest)
+        remainders = [_shrunk(lam, s, solution) for lam, s, solution in zip(factor.lams, weighted, u, strict=True)]
+        moves = _solved(factor, remainders)
         u = [_sum(solution, move) for solution, move in zip(u, moves, strict=True)]
+        # weighted then belongs to the solution before this move, which changes nothing.
         if all(_is_settled(solution, move) for solution, move in zip(u, moves, strict=True)):
             break
     squares = _twofold(gram.xy)
@@ -63,6 +69,7 @@ def _twofold(values: np.ndarray) -> np.ndarray:
 
 def _sum(twofold: np.ndarray, move: np.ndarray) -> np.ndarray:
     """twofold + move, by two error-free sums."""
+    # Knuth's two-sum: the order of these operations is the algorithm.
     high = twofold[0] + move
     back = high - twofold[0]
     low = twofold[1] + ((twofold[0] - (high - back)) + (move - back))
@@ -107,12 +114,14 @@ def _remainders(structure: Structure, effects: Matrices) -> list[np.ndarray]:
     return out
 
 
-def _solved(factor: Factor, rest: list[np.ndarray]) -> list[np.ndarray]:
-    """M^-1 rest per term (q, k, m), with the rounding of the factor."""
+def _solved(factor: Factor, remainders: list[np.ndarray]) -> list[np.ndarray]:
+    """M^-1 remainder per term (q, k, m), with the rounding of the factor."""
     structure, r = factor.structure, factor.n_random
     back = [np.linalg.pinv(lam, rcond=1e-12) for lam in factor.lams]  # the factor's right-hand sides are unscaled
-    rhs = tuple(np.ascontiguousarray(np.einsum("cb,lcv->lbv", inverse, own)) for inverse, own in zip(back, rest))
-    m = rest[0].shape[2]
+    rhs = tuple(
+        np.ascontiguousarray(np.einsum("cb,lcv->lbv", inverse, part)) for inverse, part in zip(back, remainders)
+    )
+    m = remainders[0].shape[2]
     swept = forward(structure, factor.stages, rhs, np.zeros((structure.m - 1, m)))
     scaled = scale_rows(structure, factor.lams, np.concatenate([swept.tail, swept.fixed]), structure.m - 1)[:r]
     lower = factor.tail[:r, :r]
@@ -122,5 +131,5 @@ def _solved(factor: Factor, rest: list[np.ndarray]) -> list[np.ndarray]:
         backward(factor, np.append(tail[:, v], fixed), tuple(w[:, :, [v]].copy() for w in swept.w), np.ones(1))
         for v in range(m)
     ]
-    effects = [np.stack(each, axis=2) for each in zip(*columns, strict=True)]
+    effects = [np.stack(parts, axis=2) for parts in zip(*columns, strict=True)]
     return [np.einsum("cb,lbv->lcv", inverse, effect) for inverse, effect in zip(back, effects, strict=True)]

@@ -26,8 +26,14 @@ APART = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class Restricted:
-    """A criterion of eta without the elements that it does not depend on; free: (n_theta,) bool; saturated: (term,
-    covariate) of what fixed effects reproduce."""
+    """A criterion of eta without the elements that it does not depend on.
+
+    Attributes
+    ----------
+    framed : the criterion as a function of a search point.
+    free : (n_theta,) bool, the elements that it depends on.
+    saturated : (term, covariate) of what fixed effects reproduce.
+    """
 
     framed: Framed
     free: np.ndarray
@@ -48,10 +54,12 @@ class Restricted:
 
     @property
     def criterion(self) -> Criterion:
+        """The criterion as a function of theta."""
         return self.framed.criterion
 
     @property
     def frame(self) -> Frame:
+        """The coordinates of the search."""
         return self.framed.frame
 
     def start(self, eta: np.ndarray) -> np.ndarray:
@@ -80,6 +88,7 @@ class Restricted:
         if not flat.any():
             return model
         gradient, hessian = model.gradient.copy(), model.hessian.copy()
+        # Curvature 1 with gradient 0: Newton's step leaves the element where it is, and the matrix stays invertible.
         gradient[flat], hessian[flat], hessian[:, flat] = 0.0, 0.0, 0.0
         hessian[flat, flat] = 1.0
         return Evaluation(model.value, gradient, hessian)
@@ -125,6 +134,7 @@ def _reproduced(remainder_squares: np.ndarray, whole: np.ndarray, inward: np.nda
 def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
     """{joint term: (k, k) sum over levels of Z'W(I - projection on X)Z}, where X has enough columns to reproduce Z."""
     gram = criterion.gram
+    # Fewer columns than levels cannot reproduce every level.
     random = [j for j, term in enumerate(gram.terms) if term.penalized and term.n_levels <= criterion.rank]
     if not (criterion.reml and random and has_levels(criterion)):
         return {}
@@ -132,6 +142,7 @@ def _remainders(criterion: Criterion) -> dict[int, np.ndarray]:
         return {j: summed_diagonal(gram.terms[j]) - _explained(criterion, j) for j in random}
     if not criterion.solver.is_exact:
         return {}
+    # At Lambda = 0 V is W^-1, so Z'PZ is the remainder itself. Probes would leave noise where a zero is tested.
     projected = criterion.factor(np.zeros(criterion.n_theta)).projected(True)
     return {j: remainder_squares for j in random if (remainder_squares := projected[j]) is not None}
 

@@ -118,6 +118,7 @@ def moment_sums(gram: Gram, coefficients: np.ndarray) -> MomentSums:
     for i, (j, c) in enumerate(owners):
         t = terms[j]
         b = t.diagonal[:, c, c]
+        # A level without information has no equation.
         inverse = np.divide(1.0, b, out=np.zeros_like(b), where=b > 0)
         s = t.dense[:, c, -1] - t.dense[:, c, :-1] @ coefficients
         moment[i] = (s * s) @ inverse
@@ -140,12 +141,14 @@ def _variance_ratios(sums: MomentSums, gram: Gram) -> list[np.ndarray]:
     matrix = np.block([[sums.coupling, sums.informative[:, None]], [sums.total[None, :], np.full((1, 1), degrees)]])
     sizes = _sizes(sums, terms) / np.maximum(sums.levels, 1)
     units = np.append(np.where(sizes > 0, sizes, 1.0), 1.0)  # covariates may be of any size
+    # Least squares: a covariate without variation makes the equations singular.
     variances = np.linalg.lstsq(matrix / units, np.append(sums.moment, rss), rcond=None)[0] / units
     residual = variances[n] if variances[n] > 0 else rss / degrees
     out = [np.zeros(t.width) for t in terms]
     for i, (j, c) in enumerate(owners):
         floor = SMALLEST_SHARE / max(sizes[i], 1e-300)
         ratio = variances[i] / residual if residual > 0 else 1.0
+        # Bounded above too: moments of data with hardly any residual give a ratio of almost infinity.
         out[j][c] = np.sqrt(min(max(ratio, floor), 1e8 * floor))
     return out
 
@@ -170,5 +173,6 @@ def _coupling(gram: Gram, j: int, c: int, j2: int, c2: int, inverse: np.ndarray)
         block = gram.cross[j, j2]
         row = np.repeat(inverse, np.diff(block.indptr))
         return float((block.data[:, c, c2] ** 2) @ row)
+    # A pair of terms is stored one way round only.
     block = gram.cross[j2, j]
     return float((block.data[:, c2, c] ** 2) @ inverse[block.indices])

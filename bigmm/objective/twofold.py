@@ -47,6 +47,7 @@ def exact_gradient(criterion: Criterion, theta: np.ndarray, frames: Matrices, po
             return np.full(criterion.n_theta, np.nan)
         root = np.linalg.cholesky(whole.squares[:-1, :-1])
         beta = np.linalg.solve(whole.squares[:-1, :-1], whole.squares[:-1, -1])
+        # P of ML, also for REML: the part of X is the small difference, and comes from the refined solutions.
         projected = factor.projected(False)
     except (NotPositiveDefiniteError, np.linalg.LinAlgError):
         return np.full(criterion.n_theta, np.nan)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+# In units of theta, or of 0.01 where theta is smaller.
 FIRST_STEP = 1e-3
 NOISE = 1e-10
 """Values are trusted to this share: a step must change the value by more (and by less than `FAR`) to say anything."""
@@ -15,8 +16,14 @@ FAR = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Differences:
-    """value, gradient (n,), hessian (n, n) at theta; at a lower bound the gradient is one-sided, and 0 where it points
-    outwards. best: the lowest point met on the way; evaluations: how many."""
+    """A local model by differences. At a lower bound the gradient is one-sided, and 0 where it points outwards.
+
+    Attributes
+    ----------
+    value, gradient, hessian : number, (n,) and (n, n) at theta.
+    best : value and theta of the lowest point among those evaluated.
+    evaluations : number of points.
+    """
 
     value: float
     gradient: np.ndarray
@@ -55,17 +62,21 @@ def local_model(function: Callable[[np.ndarray], float], theta: np.ndarray, lowe
     for i in range(n):
         steps[i], ahead[i] = _step(probe, value, i)
         h = steps[i]
+        # Never below a bound, where the function need not exist.
         if theta[i] - h >= lower[i]:
             behind = probe({i: -h})
             gradient[i], hessian[i, i] = (ahead[i] - behind) / (2 * h), (ahead[i] + behind - 2 * value) / h**2
         else:
             further = probe({i: 2 * h})
+            # Three points, so that the error is of second order as that of central differences.
             slope = (4 * ahead[i] - 3 * value - further) / (2 * h)
             at_bound = theta[i] <= lower[i] + 1e-12
+            # A slope that points out of the domain is no reason to move (KKT).
             gradient[i] = min(slope, 0.0) if at_bound else slope
             hessian[i, i] = (further - 2 * ahead[i] + value) / h**2
     for i in range(n):
         for j in range(i):
+            # One new point for each pair: all other values are known from the axes.
             both = probe({i: steps[i], j: steps[j]})
             hessian[i, j] = hessian[j, i] = (both - ahead[i] - ahead[j] + value) / (steps[i] * steps[j])
     return Differences(value, gradient, hessian, probe.best, probe.evaluations)

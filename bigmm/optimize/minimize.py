@@ -32,6 +32,7 @@ class LowestPoint:
         )
 
     def _noted(self, theta: np.ndarray, value: float) -> float:
+        # A copy, since a method may go on writing to its theta.
         if value < self.lowest[0]:
             self.lowest = float(value), np.array(theta, float)
         return value
@@ -84,6 +85,7 @@ def minimize(problem: Problem, method: str = "auto") -> Outcome:
     watch = LowestPoint(problem)
     outcome = _minimized(watch.watched, method)
     if watch.is_lower(outcome) and method == "auto" and problem.evaluate is not None and not problem.noisy:
+        # The search has passed a lower point, so it goes on from there.
         again = _minimized(replace(watch.watched, starts=(watch.lowest[1],)), "newton")
         outcome = again if again.value < outcome.value else outcome
     return watch.judged(outcome)
@@ -110,6 +112,7 @@ def _minimized(problem: Problem, method: str) -> Outcome:
     gradients = sum(s.gradient_evaluations for s in states) + best.gradient_evaluations - lowest.gradient_evaluations
     outcome = _finish(problem, best.theta, "newton", evaluations, gradients, len(starts), best.model)
     if method == "auto" and not outcome.converged:
+        # BOBYQA compares values only, so it can leave a point where the gradient is of no help.
         second = _by_nlopt(problem, problem.rectify(best.theta), "bobyqa")
         again = newton.run(problem, newton.init(problem, second.theta))
         polished = newton.sharpen(problem, newton.polish(problem, again))
@@ -149,15 +152,18 @@ def _finish(
     local: LocalModel | None = None,
 ) -> Outcome:
     """Rectify signs, try scales of exactly 0, certify by gradient and curvature; local: the model at theta."""
+    # The sign of a scale is arbitrary (see `newton`); a reported theta has none below 0.
     unsigned, theta = theta, problem.rectify(theta)
     scales = np.flatnonzero(problem.lower == 0)
     assert problem.evaluate is not None
     model = local if local is not None and np.array_equal(theta, unsigned) else problem.evaluate(theta)
     theta, model, tried = _try_boundary(problem, theta, model, scales)
+    # The second one is relative to theta, and notices what runs away where the first one is flat.
     decrease = max(newton.expected_decrease(model), newton.expected_decrease(_relative(theta, model)))
     at_boundary = (problem.lower == 0) & (np.abs(theta) <= BOUNDARY)
     free = ~(at_boundary & (theta == 0))
     saddle = _is_saddle(problem, theta, model, at_boundary)
+    # Values of a noisy problem cannot tell a fall of this size.
     saddle = saddle and (problem.noisy or _falls(problem, theta, model, at_boundary))
     converged = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
     advice = "" if converged else _advice(model, decrease, saddle)
@@ -193,12 +199,14 @@ def _is_saddle(problem: Problem, theta: np.ndarray, model: LocalModel, at_bounda
     elements.
     """
     curvature = np.diagonal(model.hessian)
+    # Rounding may leave this share of the largest curvature.
     slack = np.full(len(theta), 1e-6 * max(float(np.abs(curvature).max(initial=0.0)), 1e-300))
     if problem.curvature_noise is not None:
         slack = np.maximum(slack, problem.curvature_noise)
     zero = np.flatnonzero(at_boundary | (theta == 0.0))
     if not at_boundary.any() or not np.all(np.isfinite(model.hessian)):
         return False
+    # In units of its slack, an eigenvalue below -1 is beyond rounding in every direction.
     scaled = model.hessian / np.sqrt(slack[:, None] * slack)
     return bool(
         np.any(np.diagonal(scaled)[at_boundary] < -1.0) or np.linalg.eigvalsh(scaled[np.ix_(zero, zero)])[0] < -1.0
@@ -217,6 +225,7 @@ def _falls(problem: Problem, theta: np.ndarray, model: LocalModel, at_boundary: 
     first = np.sqrt(2.0 * CERTIFIED / -values[0])  # where the curvature alone would gain as much
     return any(
         problem.value(problem.rectify(theta + first * factor * direction)) < model.value - 0.5 * CERTIFIED
+        # The quartic term limits the fall along an even function, so the best length is not known.
         for factor in (0.25, 0.5, 1.0, 2.0, 4.0, 16.0)
     )
 
@@ -228,12 +237,14 @@ def _try_boundary(
     assert problem.evaluate is not None
     tried = 0
     for i in scales:
+        # The quadratic model is the cheap test, which spares an evaluation of most scales.
         cost = 0.5 * abs(model.hessian[i, i]) * theta[i] ** 2
         if theta[i] == 0 or cost > 1e-3:
             continue
         trial = theta.copy()
         trial[i] = 0.0
         tried += 1
+        # Ties go to 0: a variance that gains nothing is reported as absent.
         if problem.value(trial) <= model.value + 1e-9 + 1e-12 * abs(model.value):
             theta = trial
             model = problem.evaluate(theta)
@@ -266,6 +277,7 @@ def _without_gradient(problem: Problem, name: str) -> Outcome:
         saddle = bool(np.any(curvature < -1e-6 * np.abs(curvature).max()))
         certified = bool(np.isfinite(model.value) and decrease <= CERTIFIED and not saddle)
         evaluations, attempts, end = evaluations + more + tried + model.evaluations, attempts + 1, theta
+        # The differences may have met a lower point, where the next attempt starts.
         theta = model.best[1]
     at_boundary = end <= problem.lower + BOUNDARY
     advice = (

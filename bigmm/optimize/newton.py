@@ -17,7 +17,7 @@ import numpy as np
 from bigmm.optimize.outcome import LocalModel, Problem
 
 LAST_DIGIT = 1e-28
-"""The same for `polish`; below what rounding allows a step gains nothing and the search stalls."""
+"""Expected decrease at which `polish` ends. Rounding does not allow it as a rule, and the search stalls before."""
 MAX_STEPS = 100
 SHARP = 1e-8
 """Expected decrease from which on steps on the exact gradient are taken without a comparison of values."""
@@ -26,8 +26,18 @@ MAX_SHARPENINGS = 10
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where the search stands: theta (n,), the local model there, the learnt correction (n, n) of its curvature, the
-    trust radius (in curvature units), counts, and the expected decrease of one more step."""
+    """The state of the search.
+
+    Attributes
+    ----------
+    theta : (n,) the point.
+    model : the local model there.
+    correction : (n, n) learnt correction of the model's curvature.
+    radius : trust radius, in curvature units.
+    steps, evaluations, gradient_evaluations : counts.
+    decrease : expected decrease of one more step.
+    stalled : whether no step makes progress.
+    """
 
     theta: np.ndarray
     model: LocalModel
@@ -43,6 +53,7 @@ class State:
 def init(problem: Problem, start: np.ndarray) -> State:
     """Evaluate the start."""
     model = _local_model(problem, start)
+    # The radius starts infinite: average information sets the length of the first step.
     correction = np.zeros((len(start), len(start)))
     return State(start, model, correction, np.inf, 0, 1, 1, expected_decrease(model))
 
@@ -61,6 +72,7 @@ def is_finite(model: LocalModel) -> bool:
 def scaled_eigen(model: LocalModel, correction: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Eigenvalues, eigenvectors of the curvature in units where its diagonal is about 1, and that scale (n,)."""
     hessian = model.hessian + correction
+    # A correction may cancel a diagonal element, which would leave its parameter without a unit.
     diagonal = np.maximum(np.abs(np.diagonal(hessian)), 0.1 * np.abs(np.diagonal(model.hessian)))
     scale = np.sqrt(np.maximum(diagonal, 1e-10 * max(diagonal.max(initial=0.0), 1e-300)))
     values, vectors = np.linalg.eigh(hessian / scale[:, None] / scale)
@@ -73,6 +85,7 @@ def expected_decrease(model: LocalModel, correction: np.ndarray | float = 0.0) -
         return np.inf
     values, vectors, scale = scaled_eigen(model, correction)
     g = vectors.T @ (model.gradient / scale)
+    # Absolute values: a step along negative curvature gains too.
     return float(0.5 * np.sum(g * g / np.maximum(np.abs(values), 1e-8)))
 
 
@@ -87,7 +100,9 @@ def newton_step(model: LocalModel, correction: np.ndarray, radius: float) -> tup
 
     damping = 0.0
     if np.linalg.norm(damped(0.0)) > radius:
+        # At the upper end the step is within the radius whatever the curvature.
         low, high = 0.0, float(np.linalg.norm(g)) / radius
+        # Bisection to the last bit costs nothing beside an evaluation.
         for _ in range(60):
             damping = 0.5 * (low + high)
             low, high = (damping, high) if np.linalg.norm(damped(damping)) > radius else (low, damping)
@@ -102,6 +117,7 @@ def step(problem: Problem, state: State) -> State:
     trial = state.theta + move
     value = problem.value(trial)
     gain = state.model.value - value
+    # Gains below this are rounding of the value. There the gradient, which has more digits, decides.
     rounding = 1e-13 * (1.0 + abs(state.model.value))
     model = state.model
     if gain > 1e-4 * predicted or (abs(gain) <= rounding and predicted <= 10 * rounding):
@@ -111,10 +127,12 @@ def step(problem: Problem, state: State) -> State:
         decrease = expected_decrease(model, correction)
         length = _scaled_length(state, move)
         radius = state.radius
+        # The usual thresholds of trust-region methods (Nocedal and Wright 2006, algorithm 4.1).
         if gain > 0.75 * predicted:
             radius = max(radius, 2.0 * length) if np.isfinite(radius) else radius
         elif gain < 0.25 * predicted:
             radius = 0.5 * length
+        # Newton's method is quadratic: a step that does not even quarter the decrease is at rounding level.
         stalled = predicted <= rounding and decrease >= 0.25 * state.decrease
         if stalled and decrease >= state.decrease:
             return replace(
@@ -135,6 +153,7 @@ def step(problem: Problem, state: State) -> State:
             decrease,
             stalled,
         )
+    # Shorter than the step that failed, not than the radius: the step may have been well within it.
     radius = 0.25 * _scaled_length(state, move)
     stalled = predicted <= rounding or radius < 1e-12
     return replace(state, radius=radius, steps=state.steps + 1, evaluations=state.evaluations + 1, stalled=stalled)
@@ -190,6 +209,7 @@ def polish(problem: Problem, state: State) -> State:
 def sharpen(problem: Problem, state: State) -> State:
     """Newton's steps on the exact gradient from an end that only rounding is left of, while each is less than half as
     long as the one before. Values are not compared: they have fewer digits than the gradient."""
+    # Near the end only: without a comparison of values Newton's method may diverge from afar.
     if problem.exact_gradient is None or not 0.0 <= state.decrease <= SHARP:
         return state
     theta, before, count = state.theta, np.sqrt(SHARP), 0
@@ -200,6 +220,7 @@ def sharpen(problem: Problem, state: State) -> State:
             return state
         move, _ = newton_step(exact, state.correction, np.inf)
         length = _scaled_length(state, move)
+        # Quadratic convergence more than halves a step, so the first one that is not halved is rounding.
         if not length < 0.5 * before:
             break
         theta, before = theta + move, length

@@ -39,6 +39,7 @@ def algorithm(name: str) -> str:
 
 def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, float, int, int]:
     """Minimise; returns (theta, value, evaluations, gradient evaluations)."""
+    # "auto" rarely needs NLopt, so its import waits for the first use.
     import nlopt
 
     full = algorithm(name)
@@ -61,6 +62,7 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
         count[0] += 1
         if value < lowest:
             lowest, best = value, theta
+        # NLopt's models do arithmetic with values, which infinity and NaN would spoil.
         return value if np.isfinite(value) else 1e300
 
     optimizer = nlopt.opt(getattr(nlopt, full), len(start))
@@ -69,6 +71,7 @@ def run(problem: Problem, start: np.ndarray, name: str) -> tuple[np.ndarray, flo
     optimizer.set_initial_step(np.maximum(0.25 * np.abs(start), 0.05))
     optimizer.set_xtol_rel(1e-10)
     optimizer.set_xtol_abs(1e-10)
+    # Far tighter than the certificate of `minimize`.
     optimizer.set_ftol_abs(1e-10)
     optimizer.set_maxeval(MAX_EVALUATIONS)
     # on a failure the best point seen is kept; the certificate decides what it is worth

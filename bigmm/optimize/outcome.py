@@ -16,27 +16,38 @@ class LocalModel(Protocol):
     """Value, gradient (n,) and curvature (n, n) of the function at one point."""
 
     @property
-    def value(self) -> float: ...
+    def value(self) -> float:
+        """Value of the objective."""
+        ...
 
     @property
-    def gradient(self) -> np.ndarray: ...
+    def gradient(self) -> np.ndarray:
+        """(n,) first derivatives."""
+        ...
 
     @property
-    def hessian(self) -> np.ndarray: ...
+    def hessian(self) -> np.ndarray:
+        """(n, n) curvature, exact or an approximation."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A function of theta with lower bounds of 0 on the scale elements, even in the sign of each scale.
 
-    value: theta -> float (inf allowed); evaluate: theta -> LocalModel, or None when there is no gradient;
-    lower: (n,) bounds; starts: first the preferred start; rectify: theta -> the same point with scales >= 0;
-    cheap: evaluations cost so little that restarts and polishing to the last digit are worth it;
-    has_several_minima: two parameters are enough for several minima;
-    tolerance: expected decrease at which the search ends: less where the curvature is only a rough one;
-    exact_gradient: theta -> gradient to the last digit, for the end of the search, or None;
-    noisy: value and gradient are estimates that agree up to an error, so the score is driven to zero instead;
-    curvature_noise: (n,) curvature at zero that rounding may leave, or None.
+    Attributes
+    ----------
+    value : theta -> float, inf where there is no value.
+    evaluate : theta -> LocalModel, or None where there is no gradient.
+    lower : (n,) bounds.
+    starts : the preferred start first.
+    rectify : theta -> the same point with scales >= 0.
+    cheap : whether evaluations cost so little that restarts and polishing to the last digit are worth it.
+    has_several_minima : whether two parameters are enough for several minima.
+    noisy : whether value and gradient are estimates that agree up to an error. The score is then driven to zero.
+    tolerance : expected decrease at which the search ends, less where the curvature is only a rough one.
+    exact_gradient : theta -> gradient to the last digit, for the end of the search, or None.
+    curvature_noise : (n,) curvature at zero that rounding may leave, or None.
     """
 
     value: Callable[[np.ndarray], float]
@@ -56,10 +67,18 @@ class Problem:
 class Outcome:
     """The end of a minimisation.
 
-    theta (n,), value, gradient (n,) or None; method; status ("converged", "stopped", "failed"); evaluations of the
-    value and of the gradient; expected_decrease: what a further Newton step would still gain, in units of the
-    objective; max_abs_gradient: largest gradient element over elements not at the boundary; at_boundary: (n,) bool,
-    scales at 0; starts: how many starts were tried; advice: what to do when not converged, "" otherwise.
+    Attributes
+    ----------
+    theta : (n,) the end.
+    value, gradient : of the objective there; gradient is None where there is none.
+    method : name of the method.
+    status : "converged", "stopped" or "failed".
+    evaluations, gradient_evaluations : numbers of both.
+    expected_decrease : gain of a further Newton step, in units of the objective.
+    max_abs_gradient : largest element of the gradient away from the boundary.
+    at_boundary : (n,) bool, scales at 0.
+    starts : number of starts that were tried.
+    advice : help where the search has not converged, "" otherwise.
     """
 
     theta: np.ndarray
@@ -77,4 +96,5 @@ class Outcome:
 
     @property
     def converged(self) -> bool:
+        """Whether the end is a certified minimum."""
         return self.status == "converged"

@@ -40,6 +40,7 @@ def run(
         if not expected_decrease(model, correction) > problem.tolerance or not np.isfinite(model.value):
             break
         move = _limited(problem, theta, _step(problem, theta, model, correction))
+        # A step that is still worse after 8 halvings is not one of descent.
         for _ in range(8):
             trial = evaluate(theta + move)
             evaluations += 1
@@ -58,12 +59,14 @@ def _step(problem: Problem, theta: np.ndarray, model: LocalModel, correction: np
     """Newton's step; a scale that would change its sign, or fall by more than the factor, falls by the factor, and the
     other elements step as they should beside that."""
     move, free = np.zeros(len(theta)), np.ones(len(theta), bool)
+    # Each round fixes at least one scale, so the loop ends.
     while free.any():
         free_block = np.ix_(free, free)
         fixed_part = (model.hessian + correction)[np.ix_(free, ~free)] @ move[~free]
         reduced = Stepped(model.value, model.gradient[free] + fixed_part, model.hessian[free_block])
         move[free], _ = newton_step(reduced, correction[free_block], np.inf)
         low = free & (problem.lower == 0) & (theta != 0)
+        # Zero is a stationary point of an even objective: a scale that is thrown there would stay.
         low[low] = 1.0 + move[low] / theta[low] < 1.0 / FACTOR
         if not low.any():
             break
@@ -76,4 +79,5 @@ def _limited(problem: Problem, theta: np.ndarray, move: np.ndarray) -> np.ndarra
     """Shorten the step until no scale grows by more than the factor."""
     scales = (problem.lower == 0) & (theta != 0)
     growth = float(np.max(move[scales] / theta[scales], initial=0.0))
+    # The whole step is shortened, not one element: its direction stays.
     return move * min(1.0, (FACTOR - 1.0) / max(growth, 1e-300))

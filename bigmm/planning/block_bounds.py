@@ -28,8 +28,14 @@ Pairs = dict[tuple[int, int], int]
 
 @dataclass(frozen=True, slots=True)
 class BlockBounds:
-    """Bounds of the blocks of A. fewest, most: pairs of levels, at least and at most; least, largest: the sizes of the
-    blocks with so many pairs."""
+    """Bounds of the blocks of A.
+
+    Attributes
+    ----------
+    order : terms that are eliminated level by level, and those of the tail.
+    fewest, most : pairs of levels, at least and at most.
+    least, largest : the sizes of the blocks with so many pairs.
+    """
 
     order: Order
     fewest: Pairs
@@ -57,9 +63,11 @@ def block_bounds(
 
     @cache
     def nested(i: int, k: int) -> bool:
+        # The answer may take a look at the grouping columns of all rows, hence the cache.
         pairs = undecided(layout, [(joined[i].grouping, joined[k].grouping)])
         return all_nested(spec, source, workers, pairs, head, progress)
 
+    # As `elimination_order` does with blocks: fixed factors are left for the tail.
     chain = containing_chain([j for j, term in enumerate(joined) if term.fixed_factor is None], nested)
     order = tuple(chain), tuple(j for j in range(len(joined)) if j not in chain)
     return bounds_of_order(layout, order, rows)
@@ -70,6 +78,7 @@ def bounds_of_order(layout: Layout, order: Order, rows: int) -> BlockBounds:
     chain = order[0]
     fewest, most = {}, {}
     for (j, first), (k, second) in combinations(enumerate(layout.joint), 2):
+        # A level with a row meets a level of the other factor, so the larger factor alone makes so many pairs.
         fewest[j, k] = most[j, k] = max(first.n_levels, second.n_levels)
         if not (j in chain and k in chain):  # within a chain every level meets one level of a coarser factor
             most[j, k] = max(fewest[j, k], min(rows, first.n_levels * second.n_levels))

@@ -47,7 +47,10 @@ INNER_STEPS = 5
 class PlannedTerm:
     """A grouping factor: levels, covariates per level, and how its part of the Cholesky factor is stored.
 
-    kind: "block-diagonal" (eliminated level by level), also ", nested"; "dense" (crossed), or "applied, never formed".
+    Attributes
+    ----------
+    kind : "block-diagonal" (eliminated level by level), also ", nested"; "dense" (crossed); or "applied, never formed".
+    bytes : of what is stored.
     """
 
     name: str
@@ -61,10 +64,18 @@ class PlannedTerm:
 class Forecast:
     """What a fit will take.
 
-    engine: a key of `IN_WORDS`; solver: "exact" or "iterative", and why; pass_bytes: peak of the pass;
-    solver_bytes, flops: of an evaluation; fits: whether all of it stays below the memory limit;
-    refused: whether the fit is refused because it does not. A generalized model that does not fit is tried: its rows go
-    through files then, and workers of a cluster have limits of their own.
+    A generalized model that does not fit is tried: its rows go through files then, and workers of a cluster have limits
+    of their own.
+
+    Attributes
+    ----------
+    engine : a key of `IN_WORDS`.
+    solver, why : "exact" or "iterative", and the reason.
+    terms : the grouping factors.
+    pass_bytes : peak of the pass.
+    solver_bytes, flops : of an evaluation.
+    fits : whether all of it stays below the memory limit.
+    refused : whether the fit is refused because it does not.
     """
 
     engine: str
@@ -90,6 +101,7 @@ def forecast_linear(source: Source, spec: DesignSpec, workers: Executor, how: Se
     solver, why = bounds.solver(how.solver, limit)
     nbytes = solver_bytes(bounds.largest, memory.effects(layout), solver)
     summing = pass_bytes(source, spec, workers.n_workers)
+    # The sums are given back before the first evaluation: the larger peak counts, not both together.
     fits = max(summing, nbytes) <= limit
     terms, flops = _terms(layout, bounds, solver), _flops(layout, bounds, solver)
     return Forecast(BLOCKS, solver, why, terms, summing, nbytes, flops, fits, not fits)
@@ -101,6 +113,7 @@ def _forecast_levels(
     terms, flops = terms_of_chain(spec.layout)
     summing, evaluating = level_model_bytes(source, spec, placement.head, workers.n_workers, limit)
     fits = max(summing, evaluating) <= limit
+    # Workers of a cluster have limits of their own, which this process does not know.
     refused = not fits and workers.shares_memory
     return Forecast(LEVELS, "exact", placement.why, terms, summing, evaluating, flops, fits, refused)
 
@@ -120,6 +133,7 @@ def forecast_generalized(source: Source, spec: DesignSpec, workers: Executor, ho
     bounds = bounds_of_order(layout, (chain, ()), size.rows)
     solver, why = bounds.solver(how.solver, how.memory_limit)
     terms = tuple(_with_shards(term) for term in _terms(layout, bounds, solver))
+    # On a cluster shards are evaluated in the memory of its workers.
     at_once = min(workers.n_workers, rows.n_shards) if workers.shares_memory else 0
     nbytes = rows.resident + memory.shard_work_bytes(at_once * rows.nbytes, rows.n_shards)
     nbytes += 3 * sum(term.bytes for term in terms)  # modes now, modes of the best theta, and a step
@@ -172,6 +186,7 @@ def _flops(layout: Layout, bounds: BlockBounds, solver: str) -> float:
     for j in chain:
         q, k = layout.joint[j].n_levels, layout.joint[j].width
         flops += 6.0 * q * k * k * (k + p + 1)
+        # A level meets met / q levels of the tail, and takes an outer product of that size from it, q times.
         met = sum(count for pair, count in bounds.most.items() if j in pair and not set(pair) <= set(chain))
         flops += 2.0 * k * met * met / max(q, 1) if solver == "exact" else 0.0
     if solver == "exact":

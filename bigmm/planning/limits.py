@@ -77,6 +77,7 @@ def _large_text(source: Source, columns: Collection[str]) -> str:
     sizes = {name: source.text_bytes[name] for name in columns if name in source.text_bytes}
     if not sizes:
         return ""
+    # The name breaks ties: the order of a set differs from run to run.
     name = max(sizes, key=lambda column: (sizes[column], column))
     return f" (column {name!r} has {in_units(sizes[name])} of text in one piece)"
 
@@ -140,6 +141,7 @@ def checked_solver(gram: Gram, layout: Layout, how: Settings, rows: int | None =
         blocks = gram.cross.values()
         numbers, pairs = sum(b.data.size for b in blocks), sum(len(b.indices) for b in blocks)
         beside = rows + memory.working_sums_bytes(layout, numbers, pairs)
+    # Rows and working sums stay while the solver works, so it has only what they leave.
     solver, why = choose_solver(sizes, how.solver, how.memory_limit - beside)
     nbytes = beside + solver_bytes(sizes, sum(t.n_levels * t.width for t in gram.terms), solver)
     if nbytes > how.memory_limit:

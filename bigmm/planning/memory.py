@@ -237,6 +237,7 @@ def working_sums_bytes(layout: Layout, entries: int, pairs: int) -> int:
 def matrix_accumulator_bytes(q: int, p: int, entries: int) -> int:
     """Bytes of the sums of `lmm_from_arrays`: [Z X y]'[X y] dense, and Z'Z sparse with a number and an index for each
     entry. Z'Z is taken to have about as many entries as Z has, and at most (q, q)."""
+    # 12 bytes for each entry of Z'Z: a number of 8 and an index of 4.
     return 8 * (q + p + 1) * (p + 1) + 12 * q * min(q, max(1, entries // max(q, 1)))
 
 

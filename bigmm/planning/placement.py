@@ -26,8 +26,14 @@ FEW_LEVELS = 500
 
 @dataclass(frozen=True, slots=True)
 class LevelPlacement:
-    """Levels of a linear model that are kept by the workers. chain: joint terms, finest first; why: the reason, in
-    words; head: the first rows."""
+    """Levels of a linear model that are kept by the workers.
+
+    Attributes
+    ----------
+    chain : joint terms, finest first.
+    why : the reason, in words.
+    head : the first rows.
+    """
 
     chain: tuple[int, ...]
     why: str
@@ -43,6 +49,7 @@ def level_placement(source: Source, spec: DesignSpec, workers: Executor, how: Se
     layout = spec.layout
     nbytes = driver_bytes(layout, workers.n_workers)
     limit = min(how.memory_limit // SHARE, LARGE_BYTES)
+    # What needs no row is asked first. The questions below read the first rows, and perhaps all grouping columns.
     if nbytes <= limit or layout.fixed_factors or not layout.terms:
         return None
     head = first_rows(source, spec)
@@ -61,6 +68,7 @@ def tree_chain(
     """The chain of nested factors, finest first, whose top may cut the shards; None where factors are crossed, or the
     top has too few levels."""
     size = row_sizes(source, spec.layout, head)
+    # Sizes before nesting, because only the rows may tell what is nested.
     if not enough_trees(size.rows, size.row_bytes, spec.layout.joint[-1].n_levels):
         return None
     return nested_chain(spec, source, workers, head, progress)
@@ -85,5 +93,6 @@ def engine_name(layout: Layout, chain: tuple[int, ...] | None, nagq: int) -> str
     """
     if chain is None:
         return "crossed"
+    # Quadrature exists for one scalar factor level by level; trees have Laplace's approximation alone.
     few = nagq == 1 and layout.joint[chain[0]].n_levels < FEW_LEVELS
     return "nested" if len(chain) > 1 or few else "single"

@@ -32,8 +32,14 @@ UNKNOWN_ROWS = 10**9
 
 @dataclass(frozen=True, slots=True)
 class RowSizes:
-    """rows: their number, a guess where the source does not tell; weighted, with_offset: whether they have a weight and
-    an offset; row_bytes: bytes of one row in a shard."""
+    """Number and size of the rows.
+
+    Attributes
+    ----------
+    rows : their number, a guess where the source does not tell.
+    weighted, with_offset : whether a row has a weight and an offset.
+    row_bytes : bytes of one row in a shard.
+    """
 
     rows: int
     weighted: bool
@@ -42,6 +48,7 @@ class RowSizes:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all rows."""
         return self.rows * self.row_bytes
 
 
@@ -56,7 +63,9 @@ def shard_count(rows: int, bytes_per_row: int, n_levels: int) -> int:
     """Number of shards for a leading factor of so many levels."""
     if rows < SMALL_ROWS:
         return 1
+    # -(-a // b) rounds up: on average no shard is larger than SHARD_BYTES.
     by_size = min(MAXIMUM_SHARDS, -(-rows * bytes_per_row // SHARD_BYTES))
+    # More shards than leading levels would leave some of them empty.
     return max(1, min(n_levels, max(MINIMUM_SHARDS, by_size)))
 
 
@@ -71,8 +80,15 @@ def enough_trees(rows: int, bytes_per_row: int, n_roots: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """How the rows of a generalized model are rows. nbytes: of all; in_files: whether they go through and stay in
-    temporary files; resident: bytes of the rows in this process, none where a cluster or files have them."""
+    """Where the rows of a generalized model are stored.
+
+    Attributes
+    ----------
+    n_shards : number of shards.
+    nbytes : bytes of all rows.
+    in_files : whether the rows go through temporary files and stay there.
+    resident : bytes of the rows in this process, 0 where a cluster or files have them.
+    """
 
     n_shards: int
     nbytes: int
@@ -89,6 +105,7 @@ def storage(layout: Layout, size: RowSizes, chain: tuple[int, ...] | None, worke
     ----------
     chain: joint terms whose last one cuts the shards, so that they hold whole trees; None for crossed terms.
     """
+    # Whole trees are cut at their roots, the last factor of the chain.
     leading = layout.joint[chain[-1] if chain else 0]
     count, row_bytes = shard_count(size.rows, size.row_bytes, leading.n_levels), size.row_bytes
     if chain is None:
@@ -103,6 +120,7 @@ def shuffles_in_files(nbytes: int, limit: int) -> bool:
     slower, where they are many and the disk has room to spare."""
     if nbytes > limit // SHUFFLE_COPIES:
         return True
+    # Memory would do as well, so files are taken only where they cannot fill the disk.
     return nbytes > MANY_BYTES and free_disk() > 4 * nbytes
 
 

@@ -18,10 +18,14 @@ EXACT_TAIL = 5000
 class BlockSizes:
     """All that the choice of a solver depends on.
 
-    tail: columns of the terms that are left for the dense tail; crossed: whether random effects are among them;
-    fixed: names and sizes of the fixed factors that are kept as levels, in words, "" without any;
-    dense: columns of X and y; sparse: bytes of all cross blocks;
-    levels: bytes of the blocks that are eliminated level by level.
+    Attributes
+    ----------
+    tail : columns of the terms that are left for the dense tail.
+    crossed : whether random effects are among them.
+    fixed : names and sizes of the fixed factors that are kept as levels, in words, "" without any.
+    dense : columns of X and y.
+    sparse : bytes of all cross blocks.
+    levels : bytes of the blocks that are eliminated level by level.
     """
 
     tail: int
@@ -73,6 +77,7 @@ def choose_solver(sizes: BlockSizes, requested: str, memory_limit: int) -> tuple
     Raises UsageError for a fixed factor that the iterative solver does not take.
     """
     size, fixed = sizes.tail, sizes.fixed
+    # First what the user wants, then what a method cannot do, then memory, and time last.
     if requested == "exact":
         return "exact", "as asked for"
     if not sizes.crossed:
@@ -89,6 +94,7 @@ def choose_solver(sizes: BlockSizes, requested: str, memory_limit: int) -> tuple
         return "exact", f"{fixed} needs it"
     if requested != "auto":
         return requested, "as asked for"
+    # 0 effects: only the iterative solver has vectors of all random effects.
     nbytes = solver_bytes(sizes, 0, "exact")
     if nbytes > memory_limit:
         return "iterative", f"a dense block of {size:,} columns needs {nbytes / 2**30:.1f} GiB"

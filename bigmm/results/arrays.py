@@ -15,6 +15,7 @@ import numpy as np
 
 from bigmm.errors import DataError
 
+# A chunk is the unit of compression and of checking: a few megabytes compress well and need little memory.
 CHUNK_BYTES = 4 * 2**20
 
 
@@ -25,6 +26,7 @@ def digest(values: np.ndarray) -> str:
 
 def _chunks(values: np.ndarray) -> tuple[int, ...]:
     row_bytes = max(1, values[:1].nbytes)
+    # Chunks of zero length are refused by zarr, so an empty array has chunks of one.
     rows = int(np.clip(CHUNK_BYTES // row_bytes, 1, max(1, values.shape[0])))
     return (rows, *(max(1, n) for n in values.shape[1:]))
 
@@ -43,7 +45,9 @@ def write_arrays(root: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, dict
             shape=values.shape,
             dtype=values.dtype,
             chunks=_chunks(values),
+            # The checksum comes after compression, so that damage is found before the decompressor meets it.
             compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            # A chunk of zeros that zarr leaves out could not be told from one that was lost.
             config={"write_empty_chunks": True},
         )
         place[...] = values
@@ -63,6 +67,7 @@ def _read(root: Path, name: str, entry: Mapping[str, Any]) -> np.ndarray:
         values = np.asarray(zarr.open_array(root / name, mode="r", zarr_format=3)[...])
     except Exception as error:  # zarr and its codecs raise whatever they like on damaged files
         raise DataError(f"{root / name} is damaged or missing ({type(error).__name__}: {error}); {REMEDY}") from error
+    # The hash covers bytes alone: the same bytes in another shape or type are other numbers.
     if list(values.shape) != list(entry["shape"]) or values.dtype != np.dtype(entry["dtype"]):
         raise DataError(f"{root / name} has another shape or type than the manifest says; {REMEDY}")
     if digest(values) != entry["sha256"]:

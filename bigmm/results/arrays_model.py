@@ -23,8 +23,14 @@ from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matric
 class FittedArrays(Estimated):
     """Everything about a fit to matrices; `LmmArraysResults` only asks questions of it.
 
-    columns: (p,) names of X's columns; lam: (q, q) csr Lambda(theta); solver: how M was factored; rows: the matrices as
-    partitions, () once pickled.
+    Attributes
+    ----------
+    columns : tuple of str (p,)
+        Names of X's columns.
+    lam : csr_array (q, q)
+        Lambda(theta).
+    rows : tuple of MatrixPartition
+        The matrices as partitions; () once pickled.
     """
 
     criterion: GeneralCriterion
@@ -86,6 +92,7 @@ class LmmArraysResults(FitResults):
     def __reduce__(self) -> tuple[Any, ...]:
         criterion = self.fitted.criterion
         frozen = GeneralCriterion(criterion.gram, FixedLambda(self.fitted.lam), criterion.reml, criterion.kind)
+        # The curvature needs Lambda at other values of theta, and the user's function does not travel.
         curvature = linear_inference(self.fitted).curvature  # while Lambda(theta) is at hand
         return LmmArraysResults, (replace(self.fitted, criterion=frozen, rows=(), curvature=curvature),)
 
@@ -147,6 +154,7 @@ class LmmArraysResults(FitResults):
         UsageError
             If shapes disagree with the fit, or a pickled fit is asked for its own rows.
         """
+        # A list names terms in a fit of a formula, so it gets an answer of its own.
         if isinstance(random, (list, tuple)):
             raise UsageError(
                 f"random={random!r}: columns of Z have no names, so no term can be chosen: it is True or False here, "
@@ -156,7 +164,9 @@ class LmmArraysResults(FitResults):
         rows = self.fitted.rows if X is None else self._new_rows(X, Z, offset, random)
         if not rows:
             raise UsageError("this fit was pickled and no longer knows its rows; pass X and Z")
+        # One partition a lane: rows are independent, so nothing is merged.
         lanes = [Lane(number, (part,)) for number, part in enumerate(rows)]
+        # NaN marks a dropped column, whose coefficient acts as zero.
         task = Linear(np.nan_to_num(self.beta), self.b if random else None)
         return np.concatenate(list(executor(client).map(task, lanes, label="predict")))
 
@@ -201,6 +211,7 @@ def _summary(fitted: FittedArrays) -> Summary:
     theta = [("", *(f"theta[{i}]" for i in range(len(fitted.theta))), "sigma")]
     theta.append(("", *numbers(np.append(fitted.theta, fitted.sigma))))
     lines = [f"solver {fitted.solver}, {fitted.outcome.evaluations} evaluations", *lost_note(fitted)]
+    # An empty advice makes no line.
     lines += [fitted.outcome.advice] * bool(fitted.outcome.advice)
     notes = SummaryBlock("Notes:", lines=tuple(f" - {line}" for line in lines))
     blocks = (criterion_block(fitted), SummaryBlock("Covariance parameters:", tuple(theta)), fixed_block(fitted), notes)

@@ -26,6 +26,7 @@ def _fixed(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataF
         "estimate": single.estimate,
         "std.error": single.error,
         "statistic": single.statistic,
+        # broom.mixed has no df column for glmer, whose tests are normal.
         **({"df": single.df} if inference.is_linear(fitted) else {}),
         "p.value": single.p_value,
         "conf.low": low,
@@ -36,6 +37,7 @@ def _fixed(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataF
 
 def _parameter_name(row: Mapping[Any, Any], scales: str) -> str:
     spread, together = SCALES[scales]
+    # broom.mixed calls the residual row "sd__Observation".
     if row["name1"] is None:
         return f"{spread}Observation"
     if row["name2"] is None:
@@ -63,6 +65,7 @@ def _modes(fitted: FittedModel, scales: str, level: float, ddf: Any) -> pd.DataF
             columns = {
                 "effect": "ran_vals",
                 "group": index.name,
+                # Text for every grouping, so that tables of several groupings have one type.
                 "level": index.astype(str).to_numpy(),
                 "term": name,
                 "estimate": np.array(fitted.estimates.b[number][:, slot]),
@@ -93,6 +96,7 @@ def tidy(fitted: FittedModel, effects: str | Sequence[str], scales: str, level: 
         raise UsageError(f"tidy(effects={effects!r}): choose one of {', '.join(EFFECTS)}, or a list of them")
     if scales not in SCALES:
         raise UsageError(f"tidy(scales={scales!r}): choose one of {', '.join(SCALES)}")
+    # A kind that is named twice comes once.
     tables = [EFFECTS[kind](fitted, scales, level, ddf) for kind in dict.fromkeys(kinds)]
     if len(tables) == 1:
         return tables[0]
@@ -103,6 +107,7 @@ def tidy(fitted: FittedModel, effects: str | Sequence[str], scales: str, level: 
 
 def information(fitted: Estimated) -> dict[str, float]:
     """AIC, BIC and log likelihood as lme4 counts them, for REML too: objective + penalty * npar."""
+    # lme4 counts the coefficients under REML too, although REML fits of other fixed effects are not comparable.
     objective, npar = float(fitted.estimates.objective), fitted.npar
     return {
         "AIC": objective + 2.0 * npar,

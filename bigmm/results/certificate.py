@@ -26,7 +26,7 @@ from bigmm.execute.tasks import Task
 from bigmm.results.fitted import FittedModel
 
 NORMAL_ERRORS = 4.0
-"""Stated Monte Carlo errors that an estimate may be off, were they known and not estimated from few probes."""
+"""An estimate may be off by so many Monte Carlo errors, if these are exact and not estimated from few probes."""
 TINY = 1e-8
 """Relative difference that counts as none: the tolerance of conjugate gradients."""
 MOST_ROWS = 128
@@ -37,11 +37,30 @@ MOST_ROWS = 128
 class Certificate:
     """The objective at theta twice: exact, and as the fit has it.
 
-    criterion: "REML" or "maximum likelihood"; difference: objective_fit - objective_exact; monte_carlo_error: the
-    standard error that the fit states, 0 for the exact solver; probes: it was estimated from; z: difference over that;
-    allowed: most it may be, `allowed_errors`; within: |z| is no more, or the difference is below 1e-8 of the objective;
-    columns: of the matrix that was factored; tile: rows of a tile;
-    n_tiles: of its lower triangle; bytes: most that were needed at once, predicted; flops: predicted; where: on what.
+    Attributes
+    ----------
+    criterion : str
+        "REML" or "maximum likelihood".
+    difference : float
+        objective_fit - objective_exact.
+    monte_carlo_error : float
+        Standard error that the fit states, 0 for the exact solver.
+    probes : int
+        Number of probes behind that error.
+    z : float
+        difference / monte_carlo_error.
+    allowed : float
+        The most that abs(z) may be (`allowed_errors`).
+    within : bool
+        abs(z) is at most `allowed`, or the difference is below 1e-8 of the objective.
+    columns : int
+        Columns of the matrix that was factored.
+    tile, n_tiles : int
+        Rows of a tile, and number of tiles of the lower triangle.
+    bytes, flops
+        The most bytes at one time, and the operations, as predicted.
+    where : str
+        The workers or threads.
     """
 
     formula: str
@@ -100,13 +119,13 @@ def allowed_errors(probes: int) -> float:
     the stated error is estimated from so many probes itself. 4.0 without end, 4.3 for 64, 5.5 for 16, 8.5 for 8."""
     if probes < 2:
         return NORMAL_ERRORS
+    # Upper tails throughout: cdf values so close to one would lose their digits.
     return float(stats.t.isf(stats.norm.sf(NORMAL_ERRORS), probes - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """bytes: at the same time, everything in memory; least: with tiles in a temporary file, on threads; tile_bytes;
-    flops."""
+    """Predicted cost: `bytes` at one time with all tiles in memory, and the `least` with tiles in a temporary file."""
 
     bytes: int
     least: int
@@ -126,6 +145,7 @@ def certify(
     start, report = time.perf_counter(), progress_callback(progress)
     limit = None if memory_limit is None else memory_bytes(memory_limit)
     workers = executor(client, n_workers)
+    # Nothing is estimated here, so the check is that the same theta gives the same number again.
     if fitted.criterion.solver.is_exact:
         return _again(fitted, start)
     reduced = _reduced(fitted)
@@ -141,6 +161,7 @@ def certify(
             f"the exact Schur complement at theta = {fitted.theta} is not positive definite ({error}): the effects "
             "reproduce the response almost exactly, or covariates are of very different size; scale the covariates"
         ) from error
+    # Pivots come back in the order of columns, so log|L| sums them in one order on any number of workers.
     diagonal = np.concatenate([results["pivots", j] for j in range(tiling.n)])
     exact = fitted.criterion.value_of(tiles.read_pivots(reduced, diagonal))
     return _certificate(fitted, exact, reduced.size, tiling, cost, start, repr(workers))
@@ -169,6 +190,7 @@ def _certificate(
     allowed = allowed_errors(probes)
     difference = objective - exact
     tiny = abs(difference) <= TINY * max(abs(exact), 1.0)
+    # A stated error of zero allows no difference beyond rounding.
     z = difference / error if error else 0.0 if tiny else math.copysign(math.inf, difference)
     return Certificate(
         fitted.formula,
@@ -196,12 +218,14 @@ def _reduced(fitted: FittedModel) -> tiles.Reduced:
     """Eliminated in the exact solver's order, which leaves the fewest columns; the iterative one may have another."""
     criterion = fitted.criterion
     lams = criterion.covariances.working(criterion.gram, fitted.theta)
+    # The dense tail would be formed whole; here it is what the tiles cut.
     return tiles.reduce(analyse(criterion.gram, dense_tail=False), lams)
 
 
 def _tile(size: int, rows: int | None) -> int:
     if rows is None:
         return tiles.default_tile(size)
+    # True is an int in Python, and tile=True is a mistake.
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise UsageError(f"tile must be a positive number of rows, got {rows!r}")
     if rows * MOST_ROWS < size:
@@ -213,20 +237,23 @@ def _tile(size: int, rows: int | None) -> int:
 
 
 def predicted_cost(reduced: tiles.Reduced, tiling: tiles.Tiling, workers: Executor) -> Cost:
-    """Before anything is factored."""
+    """Bytes and flops of the factorization, computed before it starts."""
     threads, processes = workers.n_workers, workers.capacity().processes
     tile_bytes = 8 * tiling.tile**2
     reduced_bytes = reduced.panel_bytes + reduced.nbytes
     # beside what has to be there, every worker has copies of the row of tiles that all others are multiplied by
     copies = tiling.n if processes > 1 else 0
     at_once = tiles.most_tiles(tiling.n) + 2 * threads + processes * copies
+    # An update reads two tiles and writes a third.
     least = min(tiles.most_tiles(tiling.n), 3 * threads + 2) + 2 * threads
+    # n^3 / 3 flops of a Cholesky factorization of order n.
     flops = reduced.size**3 / 3 + reduced.assembly_flops
     return Cost(reduced_bytes + tile_bytes * at_once, reduced_bytes + tile_bytes * least, tile_bytes, flops)
 
 
 def _room(cost: Cost, limit: int | None, workers: Executor, tile_given: bool) -> int | None:
     """Bytes of tiles to keep in memory, None for all; MemoryLimitError when there is no way."""
+    # Tiles stay in the memory of workers in other processes: no file is open to all of them.
     if not workers.shares_memory:
         available = min([x for x in (limit, workers.capacity().bytes) if x is not None], default=None)
         if available is not None and cost.bytes > available:
@@ -246,6 +273,7 @@ def _room(cost: Cost, limit: int | None, workers: Executor, tile_given: bool) ->
             f"even with its tiles in a temporary file, but the limit is {_gib(limit)}: raise memory_limit, use fewer "
             f"threads (n_workers=1), {smaller}, or a cluster (client=)"
         )
+    # A disk that is too small would end the run late.
     check_disk(cost.bytes, "the tiles")
     return limit - (cost.least - 3 * workers.n_workers * cost.tile_bytes)
 
@@ -267,6 +295,7 @@ def cholesky_tasks(reduced: tiles.Reduced, tiling: tiles.Tiling) -> list[Task]:
     tasks = []
     for name, needs in tiles.schedule(tiling.n):
         kind, row = name[0], name[1]
+        # A panel is data and no computation. The task only gives it a home on a worker.
         if kind == "panel":
             tasks.append(Task(name, _as_it_is, needs, partial(reduced.panel, *tiling.span(row)), row))
         else:

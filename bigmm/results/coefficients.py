@@ -47,6 +47,7 @@ def confidence_level(bare: Any = None, *, level: Any = None, alpha: Any = None) 
         raise UsageError(f"give the confidence level once: level=0.95 and alpha=0.05 mean the same, got {shown}")
     for name, value in choices.items():
         number = _share(name or "level=", value)
+        # 0.05 as a level would give an interval that misses the value 95 times in 100, without any error.
         if not name and number < LEAST_BARE:
             raise UsageError(
                 f"a bare {value!r} could be alpha or a confidence level: write alpha={value!r} for the interval that "
@@ -88,6 +89,7 @@ def table(fitted: Estimated, ddf: Any = "auto") -> pd.DataFrame:
 
 def correlations(fitted: Estimated) -> pd.DataFrame:
     """Correlation matrix of the estimable coefficients."""
+    # NaN rows of dropped columns would spread over the whole matrix.
     estimated = np.isfinite(fitted.estimates.beta)
     names = [name for name, keep in zip(fitted.fixed_names, estimated, strict=True) if keep]
     vcov = fitted.estimates.vcov[np.ix_(estimated, estimated)]

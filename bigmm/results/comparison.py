@@ -46,6 +46,7 @@ def ml_fit(fitted: FittedModel) -> FittedModel:
     # the same probes as the fits it is compared with, to the same precision
     mc_tol = tuple((fitted.monte_carlo_error or {}).get("mc_tol", TOLERANCE))
     options = SearchOptions(fitted.theta, solver=fitted.solver, seed=_seed(fitted), mc_tol=mc_tol)
+    # The solver of the REML fit goes along, since the blocks are the same.
     solved = solve_model(gram, covariances, False, options, fitted.criterion.solver)
     refitted = replace(
         fitted,
@@ -57,6 +58,7 @@ def ml_fit(fitted: FittedModel) -> FittedModel:
         estimates=solved.criterion.estimates(solved.outcome.theta),
         monte_carlo_error=None if solved.error is None else solved.error.as_record(),
     )
+    # The user asked for a comparison, so only doubts that the refit adds are told.
     warn_of(refitted, before=fitted)
     return refitted
 
@@ -67,8 +69,10 @@ def on_common_probes(fits: Sequence[FittedModel]) -> list[FittedModel]:
     within its Monte Carlo error."""
     chains = [fit.criterion.solver.eliminated if fit.kind == "lmm" else () for fit in fits]
     probed = [fit for fit, chain in zip(fits, chains, strict=True) if chain]
+    # One estimated objective has no common error that could cancel.
     if len(probed) < 2:
         return list(fits)
+    # Common random numbers: with the same probes, most of the errors of two objectives cancels in Chisq.
     largest = max(probed, key=lambda fit: len(fit.criterion.gram.terms))
     sizes = tuple(max(size) for size in zip(*(_sizes(fit) for fit in probed), strict=True))
     out = []
@@ -124,6 +128,7 @@ def check_comparable(fits: Sequence[FittedModel]) -> None:
 def _check_likelihoods(a: FittedModel, b: FittedModel) -> None:
     """Likelihoods of other families or links are not nested, and other approximations of the integral not
     comparable."""
+    # A linear model's likelihood is a density of y on another scale than that of a generalized one.
     if a.kind != b.kind:
         raise UsageError(
             f"a {a.title.lower()} and a {b.title.lower()} were given: fit both with lmm(), or both with glmm()"
@@ -145,9 +150,11 @@ def _same_response(a: FittedModel, b: FittedModel) -> bool:
 
     Models with different offsets are nested too, as a slope of one written offset(x) in a free slope of x.
     """
+    # A vector has no name to compare by, so two vectors may be different.
     if _offsets(a) != _offsets(b) or VECTOR_OFFSET in _offsets(a):
         return True
     first, second = a.criterion.gram, b.criterion.gram
+    # A tolerance: the sums of two fits may be taken about other shifts, and in other orders.
     return math.isclose(first.y_sum_squares_total, second.y_sum_squares_total, rel_tol=SAME_RESPONSE)
 
 
@@ -160,6 +167,7 @@ def _offsets(fit: FittedModel) -> list[str]:
 
 def _same_weights(a: FittedModel, b: FittedModel) -> bool:
     """Compare sums of log weights, whatever the columns are called."""
+    # The sum of log weights is in the likelihood itself, and it tells two columns of weights apart.
     first, second = a.criterion.gram.sum_log_w, b.criterion.gram.sum_log_w
     return math.isclose(first, second, rel_tol=SAME_RESPONSE, abs_tol=SAME_RESPONSE)
 
@@ -215,14 +223,17 @@ def lrt_table(fits: Sequence[FittedModel]) -> pd.DataFrame:
         raise UsageError("a likelihood-ratio test compares at least two models")
     check_comparable(fits)
     check_numbers_of_parameters(fits)
+    # REML criteria of other fixed effects are densities of other contrasts, so they have no ratio.
     ordered = on_common_probes(sorted((ml_fit(fit) for fit in fits), key=lambda fit: fit.npar))
     rows = [{"npar": fit.npar} | information(fit) for fit in ordered]
     frame = pd.DataFrame(rows, index=[fit.formula for fit in ordered]).drop(columns="df.residual")
     chisq = -np.diff(frame["deviance"].to_numpy(), prepend=np.nan)
     df = np.diff(frame["npar"].to_numpy().astype(float), prepend=np.nan)
     warn_unless_nested(ordered, chisq)
+    # Two searches may end 1e-9 apart on the wrong side. A real fall was warned of above.
     frame["Chisq"] = np.where(np.isnan(chisq), np.nan, np.maximum(chisq, 0.0))
     frame["Df"] = df
+    # chi2 has no distribution for df = 0 or NaN; the placeholder 1 keeps scipy quiet.
     tail = np.where(df > 0, stats.chi2.sf(frame["Chisq"], np.maximum(np.nan_to_num(df), 1.0)), np.nan)
     if any(fit.monte_carlo_error for fit in ordered):
         errors = [difference_error(a.monte_carlo_error, b.monte_carlo_error) for a, b in pairwise(ordered)]

@@ -40,6 +40,7 @@ def warn_of(fitted: FittedModel | FittedArrays, before: FittedModel | None = Non
     repeated = {type(doubt) for doubt in doubts(before)} if before is not None else set()
     for doubt in doubts(fitted):
         if type(doubt) not in repeated:
+            # The level is counted at run time, since recipes call each other at several depths.
             warnings.warn(doubt, stacklevel=callers_level())
 
 

@@ -24,6 +24,7 @@ def _term_rows(term: TermCovariance, cov: np.ndarray) -> list[tuple[Any, ...]]:
     group, names = term.group, term.names
     sd = np.sqrt(np.diag(cov))
     rows: list[tuple[Any, ...]] = [(group, name, None, cov[i, i], sd[i]) for i, name in enumerate(names)]
+    # A variance of zero has no correlation: NaN, as lme4 prints it.
     with np.errstate(invalid="ignore", divide="ignore"):
         for j in range(len(names)) if term.covariance.is_correlated else ():
             for i in range(j + 1, len(names)):
@@ -48,6 +49,7 @@ def varcorr(fitted: FittedModel) -> pd.DataFrame:
         rows.append(("Residual", None, None, sigma**2, sigma))
     frame = pd.DataFrame(rows, columns=list(VARCORR_COLUMNS))
     names = frame[["group", "name1", "name2"]].astype(object)
+    # pandas turns a column of None alone into NaN, and callers compare with None.
     frame[["group", "name1", "name2"]] = names.where(names.notna(), None)
     return frame
 
@@ -58,6 +60,7 @@ def joint_names(fitted: FittedModel, number: int) -> dict[int, str]:
     for term in fitted.terms:
         if term.joint == number:
             for slot, name in zip(term.slots, term.names, strict=True):
+                # Two terms of one grouping may share a covariate, which is one column of the table.
                 names.setdefault(slot, name)
     return names
 
@@ -82,6 +85,7 @@ def ranef(
 ) -> dict[str, pd.DataFrame]:
     """{grouping: DataFrame by level, a column per covariate, `_sd` columns with condvar, `_sd_mcse` columns where those
     are estimated}; levels: {grouping: labels} of interest."""
+    # All levels share one backward pass; a few chosen ones are solved for directly, which is exact.
     spread = conditional_sd(fitted) if condvar and levels is None else ()
     chosen = None if levels is None else _chosen(fitted, levels)
     frames = {}
@@ -119,6 +123,7 @@ def _chosen(fitted: FittedModel, levels: Mapping[str, Sequence[Any]]) -> dict[st
     for name, labels in levels.items():
         if name not in indices:
             raise UsageError(f"ranef(levels=...): no grouping {name!r}; there are {', '.join(map(str, indices))}")
+        # get_indexer gives -1 for a label that is not there, and keeps the caller's order.
         chosen[name] = indices[name].get_indexer(pd.Index(labels))
         if (chosen[name] < 0).any():
             lost = next(label for label, place in zip(labels, chosen[name], strict=True) if place < 0)
@@ -128,4 +133,4 @@ def _chosen(fitted: FittedModel, levels: Mapping[str, Sequence[Any]]) -> dict[st
 
 def n_groups(fitted: FittedModel) -> dict[str, int]:
     """{grouping: number of levels that have rows}."""
-    return {j.name: len(fitted.assembled.kept[n]) for n, j in random_joints(fitted)}
+    return {j.name: len(fitted.assembled.level_numbers[n]) for n, j in random_joints(fitted)}

@@ -25,6 +25,7 @@ class FitResults:
     fitted: Estimated
 
     def __post_init__(self) -> None:
+        # Users get the arrays themselves and no copies, so writing into them has to fail.
         freeze(self.fitted.theta)
         freeze(self.fitted.estimates)
         freeze(self.fitted.outcome)
@@ -115,6 +116,7 @@ class FitResults:
         level = coefficients.confidence_level(bare, level=level, alpha=alpha)
         if method == "profile":
             return self._profile_limits(level, parameters)
+        # Wald limits of variances are symmetric about the estimate and cover badly near zero.
         if not isinstance(parameters, str) or parameters != "beta":
             raise UsageError(f"parameters={parameters!r} needs method='profile': Wald limits are for coefficients only")
         return coefficients.intervals(self.fitted, level, method, ddf)

@@ -48,11 +48,13 @@ class FittedGlmm(FittedModel):
     @property
     def npar(self) -> int:
         """Coefficients, theta, and the dispersion where there is one."""
+        # The residual variance is no parameter here, unlike in `Estimated.npar`.
         return self.rank + len(self.theta) + int(self.family.has_dispersion)
 
     @property
     def weighting(self) -> str | None:
         """Which working weights log|M| has, where that makes a difference: not with a canonical link."""
+        # With a canonical link observed and expected information are the same.
         return None if self.family.canonical else self.laplace
 
     @property

@@ -20,6 +20,7 @@ def _split(value: Any, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, An
         item = getattr(value, field.name)
         if field.name in BLOCKS:
             continue
+        # Everything else is small and goes into the manifest's JSON.
         if isinstance(item, np.ndarray):
             arrays[prefix + field.name] = item
         else:
@@ -30,6 +31,7 @@ def _split(value: Any, prefix: str) -> tuple[dict[str, np.ndarray], dict[str, An
 def _join(arrays: Mapping[str, np.ndarray], prefix: str, scalars: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that `_split` took apart."""
     blocks = {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+    # A name with a slash left belongs to a block inside.
     return {**scalars, **{name: a for name, a in blocks.items() if "/" not in name}}
 
 

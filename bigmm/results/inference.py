@@ -26,6 +26,7 @@ _models: WeakKeyDictionary[Any, tuple[Any, LinearInference]] = WeakKeyDictionary
 
 def linear_inference(fitted: Estimated) -> LinearInference:
     """The derivatives behind the tests of a linear mixed model; made once for a fit."""
+    # A criterion may serve two fits, so the estimates have to be the very same object.
     estimates, model = _models.get(fitted.criterion, (None, None))
     if model is None or estimates is not fitted.estimates:
         model = _normal(fitted)
@@ -98,9 +99,11 @@ def coefficient_tests(fitted: Estimated, ddf: Any = "auto") -> tests.Contrasts:
     beta, vcov = np.asarray(fitted.estimates.beta), np.asarray(fitted.estimates.vcov)
     if ddf == "normal":
         error = np.sqrt(np.diag(vcov))
+        # A standard error of zero gives an infinite statistic, and dropped columns give NaN.
         with np.errstate(divide="ignore", invalid="ignore"):
             statistic = beta / error
         df = np.where(np.isfinite(beta), np.inf, np.nan)
+        # The upper tail twice: 1 - cdf would be zero from a statistic of about 8 on.
         return tests.Contrasts(beta, error, statistic, df, 2.0 * stats.norm.sf(np.abs(statistic)))
     model = linear_inference(fitted)
     positions = model.coefficients.positions
@@ -117,6 +120,7 @@ def coefficient_tests(fitted: Estimated, ddf: Any = "auto") -> tests.Contrasts:
 def limits(single: tests.Contrasts, level: float) -> tuple[np.ndarray, np.ndarray]:
     """(lower, upper) confidence limits of estimates, each with its degrees of freedom."""
     half = (
+        # Infinite degrees of freedom mean the normal distribution.
         np.where(np.isinf(single.df), stats.norm.ppf(0.5 + level / 2.0), stats.t.ppf(0.5 + level / 2.0, single.df))
         * single.error
     )
@@ -155,8 +159,8 @@ def _single(fitted: Estimated, tested: hypothesis_text.Hypotheses, ddf: str) -> 
 def _normal(fitted: Estimated) -> LinearInference:
     """The same for a fit of any kind, as long as only its coefficients are tested for."""
     estimates = fitted.estimates
-    own = coefficients(fitted.fixed_names, np.asarray(estimates.beta), np.asarray(estimates.vcov))
-    return LinearInference(fitted.criterion, np.asarray(fitted.theta), own)
+    values = coefficients(fitted.fixed_names, np.asarray(estimates.beta), np.asarray(estimates.vcov))
+    return LinearInference(fitted.criterion, np.asarray(fitted.theta), values)
 
 
 def joint_test(fitted: Estimated, matrix: np.ndarray, values: Any, ddf: str) -> tests.Joint:
@@ -184,6 +188,7 @@ def _f_row(test: tests.Joint) -> dict[str, float]:
 
 
 def _chi_row(test: tests.Joint) -> dict[str, float]:
+    # Wald's chi-square is F times its numerator degrees of freedom.
     return {"df": test.numerator_df, "statistic": test.statistic * test.numerator_df, "p.value": test.p_value}
 
 
@@ -216,10 +221,11 @@ def _term_hypotheses(fitted: Any, model: LinearInference, part: Any, term: Any, 
     if kind == "III":
         matrix = terms.type_three(part, term)
         dropped = np.setdiff1d(np.arange(matrix.shape[1]), positions)
+        # A hypothesis with weight on a dropped coefficient is not estimable.
         return matrix[~(matrix[:, dropped] != 0.0).any(axis=1)] if len(dropped) else matrix
-    own = terms.type_one_or_two(part, term, model.root(), list(positions), kind)
-    matrix = np.zeros((len(own), len(fitted.fixed_names)))
-    matrix[:, positions] = own
+    rows = terms.type_one_or_two(part, term, model.root(), list(positions), kind)
+    matrix = np.zeros((len(rows), len(fitted.fixed_names)))
+    matrix[:, positions] = rows
     return matrix
 
 

@@ -32,5 +32,6 @@ def load(path: str | os.PathLike[str]) -> MixedModelResults:
     VersionError
         If another version wrote it, or the objective is another one.
     """
+    # The manifest names the kind, so a saved file needs no class names and no pickle.
     fitted = save.load_fit(path)
     return RESULTS[fitted.kind](fitted)

@@ -37,6 +37,7 @@ class MixedModelResults(FitResults):
     fitted: FittedModel
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # A source may hold a whole table, or paths that mean nothing on another machine.
         return type(self), (replace(self.fitted, source=None),)
 
     # Random effects

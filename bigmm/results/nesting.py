@@ -16,9 +16,9 @@ from bigmm.results.broom import information
 from bigmm.results.fitted import FittedModel
 
 SLACK = 1e-7
-"""How far below zero Chisq may lie, relative to 1 + |deviance|: what searches leave."""
+"""Chisq may lie so far below zero, relative to 1 + |deviance|, since a search ends near the optimum."""
 ERRORS = 4.0
-"""And how many Monte Carlo standard errors where it is estimated."""
+"""Chisq may lie so many Monte Carlo standard errors further below zero where it is estimated."""
 
 
 def check_numbers_of_parameters(fits: Sequence[FittedModel]) -> None:
@@ -39,6 +39,7 @@ def warn_unless_nested(ordered: Sequence[FittedModel], chisq: np.ndarray) -> Non
     ordered: fits by number of parameters; chisq (n,): falls of the deviance from each to the next, the first NaN.
     """
     for (small, large), fall in zip(pairwise(ordered), chisq[1:], strict=True):
+        # Random effects come first: fixed ones can span the same space under other names.
         lost = sorted(_random_columns(small) - _random_columns(large)) or sorted(_lost_covariates(small, large))
         deviance = abs(float(large.estimates.objective))
         error = 0.0
@@ -71,6 +72,7 @@ def _random_columns(fit: FittedModel) -> set[str]:
     """What the random effects are made of: groups, and columns by group."""
     names = set()
     for bar in fit.spec.parsed.bars:
+        # a:b and b:a are one grouping.
         group = ":".join(sorted(bar.variables))
         names.add(f"(... | {group})")  # with an intercept, or a factor whose codings contain one
         names |= {f"({name} | {group})" for node in bar.lhs.factors for name in columns_of(node)}

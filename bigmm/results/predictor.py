@@ -19,6 +19,7 @@ from bigmm.objective.conditional import RowVariance, row_variance
 from bigmm.objective.factorization import Variances
 from bigmm.results.fitted import FittedModel
 
+# Blocks bound the memory: X of a whole partition may be wide.
 BLOCK_BYTES = 32 * 2**20
 
 
@@ -28,7 +29,7 @@ Slots = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """slots: the random effects that count, None for all; groups: names of their groupings, None for all."""
+    """The random effects that count (`slots`) and the names of their groupings (`groups`); None means all."""
 
     slots: Slots | None = None
     groups: frozenset[str] | None = None
@@ -128,6 +129,7 @@ def empty_levels(fitted: FittedModel) -> dict[int, np.ndarray]:
 
 def spread_levels(fitted: FittedModel, number: int, values: np.ndarray) -> np.ndarray:
     """(q, k) values of the kept levels as (n_levels + 1, k) over all labels, zero elsewhere."""
+    # The extra row answers for level -1, which indexes from the end. No mask is needed then.
     out = np.zeros((fitted.joints[number].n_levels + 1, values.shape[1]))
     out[fitted.kept_levels(number)] = values
     return out
@@ -137,12 +139,13 @@ def kept_positions(fitted: FittedModel, number: int) -> np.ndarray:
     """(n_levels + 1,) position of every label among the kept levels, -1 when it has no rows (and for level -1)."""
     numbers = fitted.kept_levels(number)
     out = np.full(fitted.joints[number].n_levels + 1, -1, dtype=np.int64)
+    # The last place stays -1, again for level -1.
     out[numbers] = np.arange(len(numbers))
     return out
 
 
 def check_new_levels(new_levels: str) -> str:
-    """One of NEW_LEVELS, or UsageError."""
+    """The option itself; UsageError unless it is one of NEW_LEVELS."""
     if new_levels not in NEW_LEVELS:
         raise UsageError(f"new_levels={new_levels!r}: choose one of {', '.join(NEW_LEVELS)}")
     return new_levels
@@ -156,9 +159,11 @@ def encode(model: Predictor, table: pa.Table, new_levels: str) -> DesignChunk:
     """
     if model.of_fit:
         usable = usable_rows(model.spec, table)
+        # The usual case, no missing value, takes neither the filter nor the copies.
         if not usable.all():
             chunk = _encode_new(model, table.filter(pa.array(usable)), new_levels)
             if chunk.w is None and not is_weighted(model.spec):
+                # Weights of one are written out, so that `spread_rows` has NaN for them too.
                 chunk = replace(chunk, w=np.ones(chunk.rows))
             return spread_rows(chunk, usable)
     return _encode_new(model, table, new_levels)
@@ -171,6 +176,7 @@ def _encode_new(model: Predictor, table: pa.Table, new_levels: str) -> DesignChu
     if model.empty:
         refs = list(chunk.refs)
         for number, empty in model.empty.items():
+            # The appended False keeps level -1 as it is. np.int32 keeps the type of the level numbers.
             refs[number] = np.where(np.append(empty, False)[refs[number]], np.int32(-1), refs[number])
             if strict and (refs[number] != chunk.refs[number]).any():
                 refuse_empty(spec, number, chunk.refs[number], empty)
@@ -196,6 +202,7 @@ def usable_rows(spec: DesignSpec, table: pa.Table) -> np.ndarray:
 
     A row of weight zero has them too, unless it is the only one of a level.
     """
+    # Weights of zero do not count in the fit, but such a row has a prediction (R's predict does the same).
     rows, cells = replace(spec.completeness, weights=None, drop_missing=True).rows(table, NEW_DATA)
     places = np.arange(table.num_rows) if rows.places is None else rows.places
     usable = np.zeros(table.num_rows, dtype=bool)
@@ -249,6 +256,7 @@ def covariate(chunk: DesignChunk, column: int) -> np.ndarray:
 def factor_values(chunk: DesignChunk, factor: FixedFactor, weights: np.ndarray) -> np.ndarray:
     """covariate * weights[level], NaN for a level that was never seen: its effect cannot be known."""
     refs = chunk.refs[factor.grouping]
+    # Index -1 reads the last weight, which the mask then replaces.
     values = np.where(refs >= 0, weights[refs], np.nan)
     return covariate(chunk, factor.covariate) * values
 
@@ -260,6 +268,7 @@ def fixed_part(layout: Layout, beta: np.ndarray, chunk: DesignChunk) -> np.ndarr
         if column == 0:
             eta += weight
         elif column > 0:
+            # Column by column: X is never formed, and the order of the sum is that of the coefficients.
             eta += weight * chunk.columns[column - 1]
     for factor in layout.fixed_factors:
         eta += factor_values(chunk, factor, factor.contrast @ beta[list(factor.positions)])
@@ -289,6 +298,7 @@ def unseen_rows(model: Predictor, chunk: DesignChunk) -> np.ndarray:
 
 def parts_of_table(model: Predictor, table: pa.Table) -> tuple[DesignChunk, Parts]:
     """Rows as the fit would have met them, random effects included; levels it has not seen count as average ones."""
+    # Encoded with all random effects, since leverages need every level whatever was chosen.
     chunk = encode(replace(model, chosen=ALL), table, "population")
     return chunk, parts_of_chunk(model, chunk, "population")
 
@@ -352,6 +362,7 @@ class Variance:
         random = any(self.places)
         estimated = random and self.rows.estimator is not None
         value, error = np.empty(chunk.rows), np.empty(chunk.rows) if estimated else None
+        # Blocks have no say in the values: every row's variance is computed by itself.
         size = max(1, BLOCK_BYTES // (8 * (len(self.layout.fixed_names) + 1)))
         for start in range(0, chunk.rows, size):
             rows = slice(start, min(start + size, chunk.rows))
@@ -362,6 +373,7 @@ class Variance:
         return Variances(value, error)
 
     def _block(self, chunk: DesignChunk, rows: slice, random: bool) -> Variances:
+        # The solves take numbers only. The callers put NaN back by eta.
         x = np.nan_to_num(model_rows(self.layout, chunk, rows))
         if not random:
             return Variances(np.einsum("ij,jk,ik->i", x, self.vcov, x, optimize=True), None)

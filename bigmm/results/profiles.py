@@ -70,8 +70,10 @@ def parameters(fitted: Any, chosen: Any) -> tuple[list[Parameter], float]:
     ----------
     chosen : "beta" for the coefficients, "theta" for variance parameters and sigma, "all", or a list of names.
     """
+    # A root search on a noisy criterion would follow the noise.
     if fitted.solver == "iterative":
         raise UsageError("profiles are available for linear mixed models of a formula that the exact solver fitted")
+    # Profiles are those of the likelihood, as in lme4: under REML a coefficient has no profile.
     fit = ml_fit(fitted)
     beta = np.asarray(fit.estimates.beta)
     errors = np.sqrt(np.diag(np.asarray(fit.estimates.vcov)))
@@ -100,6 +102,7 @@ def intervals(fitted: Any, level: float, chosen: Any) -> pd.DataFrame:
     """Profile limits: columns lower, upper, indexed by parameter."""
     picked, least = parameters(fitted, chosen)
     quantile = float(stats.norm.ppf(0.5 + level / 2.0))
+    # zeta is the signed root of the rise in deviance, and normal at the true value: hence normal quantiles.
     rows = [(limit(p, least, -quantile), limit(p, least, quantile)) for p in picked]
     return pd.DataFrame(rows, index=pd.Index([p.name for p in picked], name="parameter"), columns=["lower", "upper"])
 
@@ -110,11 +113,13 @@ def profile(fitted: Any, chosen: Any) -> Profile:
     rows = []
     for parameter in picked:
         points = {parameter.estimate: 0.0}
+        # Each side starts from the standard error again, since profiles of variances are skewed.
         for sign in (-1.0, 1.0):
             step = sign * parameter.error
             for target in GRID:
                 value = float(np.clip(parameter.estimate + step * target, parameter.lower, parameter.upper))
                 points[value] = zeta(parameter, value, least)
+                # Beyond a bound there is no model. The clip makes the comparison exact.
                 if value in (parameter.lower, parameter.upper):
                     break
                 if points[value]:  # the next step by the slope so far

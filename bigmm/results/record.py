@@ -22,6 +22,7 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, np.generic):
         return plain(value.item())
+    # JSON has no NaN, and Python's NaN literal breaks other readers.
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -51,6 +51,7 @@ class Predict:
         columns = {"prediction": eta if self.family is None else mean(self.family, eta)}
         if self.variance is not None:
             spread = self.variance.of(chunk).roots()
+            # The delta method: sd(mu) is |d mu / d eta| sd(eta); some links fall, so the sign is dropped.
             slope = 1.0 if self.family is None else np.abs(mean_slope(self.family, eta))
             columns["se"] = np.where(np.isnan(eta), np.nan, spread.value * slope)
             if spread.error is not None:
@@ -85,6 +86,7 @@ class Augment:
         hats = leverages(self.variance, chunk, parts, parts.w / self.sigma**2)
         hat = hats[".hat"]
         with np.errstate(divide="ignore", invalid="ignore"):
+            # Cook's distance by leverage: r^2 h / (p (1 - h)^2), r the Pearson residual.
             pearson = resid * np.sqrt(parts.w) / self.sigma
             cooks = (pearson / (1.0 - hat)) ** 2 * hat / self.rank
         return {
@@ -106,6 +108,7 @@ class NormalNoise:
     def __call__(self, parts: Parts, seed: int, stream: tuple[Any, ...], first: int) -> np.ndarray:
         noise = standard_normal(seed, stream, first, len(parts.y))
         with np.errstate(divide="ignore"):
+            # The draw is taken for every row, a missing one too, so that row i always meets draw i.
             return parts.eta + self.sigma * noise / np.sqrt(parts.w)
 
 
@@ -122,6 +125,7 @@ class Simulate:
     new: NewEffects | None = None
 
     def __call__(self, table: pa.Table, first: int) -> dict[str, np.ndarray]:
+        # The models differ in their modes only, so rows are encoded once for all replicates.
         chunk = encode(replace(self.models[0], chosen=ALL), table, self.new_levels)
         columns = {}
         for number, model in enumerate(self.models):

@@ -72,6 +72,7 @@ class AugmentGeneralized:
         hats = leverages(self.variance, chunk, parts, self._working_weights(parts))
         hat = hats[".hat"]
         with np.errstate(divide="ignore", invalid="ignore"):
+            # Division by the dispersion, sigma^2: Pearson residuals do not contain it.
             cooks = (pearson / (1.0 - hat)) ** 2 * hat / (self.sigma**2 * self.rank)
             root = np.sqrt(parts.w / columnwise.variance(family, mu, shape))
         return {
@@ -95,6 +96,7 @@ class AugmentGeneralized:
         finite = ~(np.isnan(y) | np.isnan(parts.w) | np.isnan(parts.eta))
         out = np.full(len(y), np.nan)
         scores = columnwise.score_full(self.family, y[finite], parts.w[finite], parts.eta[finite], self.phi)
+        # Rows 2 and 3 of the scores are the expected and the observed weights.
         out[finite] = scores[3 if self.observed else 2]
         return out
 
@@ -109,5 +111,6 @@ class FamilyNoise:
 
     def __call__(self, parts: Parts, seed: int, stream: tuple[Any, ...], first: int) -> np.ndarray:
         check_trials(self.family, parts, "simulate()")
+        # One uniform for each row and inversion, for discrete distributions too.
         u = uniform(seed, stream, first, len(parts.y))
         return self.family.distribution.quantile(u, mean(self.family, parts.eta), parts.w, self.phi)

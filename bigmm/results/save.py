@@ -63,16 +63,21 @@ GENERALIZED = ("phi", "nagq", "laplace", "working_weights", "se_method", "penali
 
 def save_fit(fitted: FittedModel, path: str | os.PathLike[str], overwrite: bool) -> Path:
     """Write the fit; the directory appears whole or not at all (OutputError), never over the data (UsageError)."""
+    # Fingerprints too: a loaded or pickled fit has no source, but its files may still lie there.
     read = [*local_inputs(fitted.source), *local_files(mark.path for mark in fitted.fingerprints)]
     check_apart(path, dict.fromkeys(read))
     with whole_directory(path, overwrite=overwrite) as folder:
+        # The whole Gram, even where workers hold parts of it: a saved fit has no cluster.
         arrays, scalars = gram_parts(fitted.criterion.whole_gram)
-        arrays |= {f"kept/{number}": np.asarray(numbers) for number, numbers in enumerate(fitted.assembled.kept)}
+        arrays |= {
+            f"kept/{number}": np.asarray(numbers) for number, numbers in enumerate(fitted.assembled.level_numbers)
+        }
         meta, learned = fitted.spec.to_dict()
         arrays |= {f"{SPEC}{name}": values for name, values in learned.items()}
         more, small = KINDS[fitted.kind].parts(fitted)
         entries = write_arrays(folder / "arrays", arrays | more)
         sealed = {"arrays": entries, "gram": listed(scalars), "spec": meta, "kind": fitted.kind}
+        # Last: a directory without a manifest is no saved fit, whatever interrupted the writing.
         write_manifest(folder / "manifest.json", _body(fitted) | small | sealed)
     return local_path(path)
 
@@ -89,6 +94,7 @@ def _body(fitted: FittedModel) -> dict[str, Any]:
         "dropped_columns": list(fitted.assembled.dropped_columns),
         "term_order": list(fitted.assembled.term_order),
         "seconds": dict(fitted.seconds),
+        # URLs may hold keys in their options, and a saved fit may be given to others.
         "fingerprints": [asdict(f) | {"path": shown_url(f.path)} for f in fitted.fingerprints],
         "inventory": None if fitted.inventory is None else fitted.inventory.as_record(),
         "monte_carlo_error": listed(fitted.monte_carlo_error),
@@ -107,6 +113,7 @@ def listed(value: Any) -> Any:
 
 def write_manifest(place: Path, body: dict[str, Any]) -> None:
     """The body as text under its own checksum."""
+    # The body is a string inside the JSON, so the checksum is of the very bytes and not of a reformatted text.
     text = json.dumps(body, indent=1)
     place.write_text(json.dumps({"sha256": hashlib.sha256(text.encode()).hexdigest(), "body": text}))
 
@@ -164,8 +171,8 @@ def load_fit(path: str | os.PathLike[str]) -> FittedModel:
 class Kind:
     """What is particular to one kind of fit on disk.
 
-    parts: fit -> (arrays, small values) that it adds; fitted: (directory, manifest, arrays, shared fields) -> the fit,
-    its objective checked.
+    `parts` gives the arrays and small values that a fit adds to the shared ones. `fitted` makes the fit from directory,
+    manifest, arrays and shared fields, and checks its objective.
     """
 
     parts: Callable[[Any], tuple[dict[str, np.ndarray], dict[str, Any]]]
@@ -189,6 +196,7 @@ def _linear(folder: Path, body: dict[str, Any], arrays: dict[str, np.ndarray], s
         body["reml"],
         recorded_solver(gram, error if body["solver"] == "iterative" else None),
     )
+    # Estimates of a linear model follow from Gram and theta, so they are not stored.
     estimates = criterion.estimates(shared["theta"])
     now = float(estimates.objective)
     check_objective(folder, body["objective"], now, tolerance=tolerance)
@@ -242,6 +250,7 @@ def check_objective(
     path: Path, saved: float, now: float, what: str = "objective", tolerance: float = SAME_OBJECTIVE
 ) -> None:
     """Refuse a fit whose objective is not what it was when it was saved."""
+    # Not equality: another BLAS sums in another order.
     if not math.isclose(saved, now, rel_tol=tolerance, abs_tol=tolerance):
         raise VersionError(
             f"the fit at {path} was saved with {what} {saved!r}, but evaluates to {now!r} here: "
@@ -254,6 +263,7 @@ def covariance_record(covariance: ModelCovariance) -> dict[str, Any]:
     record = asdict(covariance)
     for term in record["terms"]:
         if term["structure"] == "us":
+            # Older versions would refuse a field that they do not know.
             del term["structure"]
     return record
 

@@ -17,6 +17,7 @@ Column = np.ndarray
 
 def mean(family: Family, eta: Column) -> Column:
     """(n,) inverse link; NaN where eta is."""
+    # Compiled kernels may turn NaN into a number where they clamp eta, so NaN is put back.
     return np.where(np.isnan(eta), np.nan, columnwise.mean(family, eta))
 
 
@@ -55,6 +56,7 @@ variance function."""
 def residuals(family: Family, kind: str, y: Column, w: Column, eta: Column, phi: float) -> Column:
     """(n,) residuals of one kind of `RESIDUALS`; NaN where y, w or eta is."""
     complete = ~(np.isnan(y) | np.isnan(w) | np.isnan(eta))
+    # Only complete rows go to the kernels, whose formulas assume values in the family's range.
     out = np.full(len(y), np.nan)
     out[complete] = RESIDUALS[kind](family, y[complete], w[complete], eta[complete], phi)
     return out

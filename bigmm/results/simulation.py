@@ -22,7 +22,9 @@ def drawn_modes(fitted: FittedModel, number: int, seed: int, replicate: int) -> 
     values = np.zeros((n_levels + 1, joint.width))
     for place, (term, lam) in enumerate(zip(fitted.terms, fitted.lambdas(), strict=True)):
         if term.joint == number:
+            # One draw for each label in order: a level's draw does not depend on which levels have rows.
             z = standard_normal(seed, ("mode", term.group, place, replicate), 0, n_levels * term.width)
+            # Terms of one grouping are independent and may share a covariate, so their effects add.
             values[:n_levels, list(term.slots)] += fitted.estimates.sigma * z.reshape(n_levels, term.width) @ lam.T
     return values
 

@@ -24,6 +24,7 @@ from bigmm.source import open_source
 from bigmm.source.partition import Partition, Source
 
 ROWS_PER_GROUP = 1_000_000
+# Draw numbers of partitions must not overlap: no partition has a trillion rows.
 UNCOUNTED = 2**40
 PATH_TYPES = (str, os.PathLike, list)
 
@@ -58,6 +59,7 @@ def in_memory(data: Any) -> Any:
     if isinstance(data, list) and data and isinstance(data[0], dict):
         return pd.DataFrame(data)
     if isinstance(data, pd.DataFrame):
+        # An index of labels would become a column of the Arrow table.
         return data.reset_index(drop=True)
     return data
 
@@ -79,7 +81,7 @@ def present(source: Source, columns: Iterable[str]) -> list[str]:
     return [column for column in columns if column in names] or list(source.schema.names[:1])
 
 
-def opened(data: Any) -> Source:
+def source_of(data: Any) -> Source:
     """The source behind new data; a source, like the one a fit remembers, is itself."""
     if hasattr(data, "partitions") and hasattr(data, "read"):
         return data
@@ -92,7 +94,7 @@ def row_count(data: Any) -> int | None:
         return None
     if is_empty(data):
         return 0
-    counts = [partition.rows for partition in opened(data).partitions]
+    counts = [partition.rows for partition in source_of(data).partitions]
     return sum(counts) if all(counts) else None
 
 
@@ -100,19 +102,20 @@ def compute(task: RowTask, data: Any, columns: Sequence[str], *, client: Any = N
     """Run a row task and gather its columns: data in memory in this thread, files through the executor."""
     if is_empty(data):
         return task(pa.table(in_memory(data)), 0)
-    source = opened(data)
+    source = source_of(data)
     fold = partial(_columns_of, source, task, present(source, columns))
-    return joined(_run(fold, source, data, client))
+    return concatenated(_run(fold, source, data, client))
 
 
 def _run(fold: Callable[[Item], Any], source: Source, data: Any, client: Any) -> list[Any]:
     """One result per partition: files through the executor, tables already in memory in this thread."""
+    # Sending slices of a table in memory to workers may cost more than the task.
     if isinstance(data, PATH_TYPES) or source is data:
         return list(executor(client).map(fold, items_of(source), label="rows"))
     return [fold(item) for item in items_of(source)]
 
 
-def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def concatenated(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Columns of the partitions one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
@@ -125,11 +128,12 @@ def augmented(
         table = pa.table(in_memory(data))
         carried = table.column_names if keep is None else list(keep)
         return with_columns(table.select(carried), task(table, 0)).to_pandas()
-    source = opened(data)
+    source = source_of(data)
     carried = carried_columns(source, keep)
     names = list(dict.fromkeys([*carried, *present(source, columns)]))
     tables = _run(partial(_table_of, source, task, names, carried), source, data, client)
     frame = pa.concat_tables(tables, promote_options="permissive").to_pandas()
+    # The caller's index comes back, so that columns can be assigned to the frame by it.
     return frame.set_index(data.index) if isinstance(data, pd.DataFrame) else frame
 
 
@@ -179,11 +183,12 @@ def write(
 
     Parts have page checksums; the order of parts is the order of the data.
     """
-    source = opened(data)
+    source = source_of(data)
     carried = carried_columns(source, to.keep)
     names = list(dict.fromkeys([*carried, *present(source, columns)]))
     with whole_directory(to.out, overwrite=to.overwrite) as folder:
         job = partial(_write_part, source, task, names, carried, folder)
+        # Parts are written by the workers; only counts of rows come back.
         for _ in executor(client).map(
             job, items_of(source), label="write", progress=progress if callable(progress) else None
         ):
@@ -215,6 +220,7 @@ def destination(
 
 def _write_part(source: Source, task: RowTask, names: list[str], carried: list[str], folder: Path, item: Item) -> int:
     """Write one part by temporary name and rename, so that a task that runs twice is harmless."""
+    # The mark says that bigmm wrote the file, so that overwrite= may replace it and nothing else.
     result = marked_table(_table_of(source, task, names, carried, item))
     part = folder / f"part-{item.partition.index:05d}.parquet"
     temporary = part.with_name(f".{part.name}.{secrets.token_hex(6)}")
@@ -247,6 +253,7 @@ def lazily(task: RowTask, data: Any, columns: Sequence[str], finish: Callable[[d
 def _frame_task(
     frame: pd.DataFrame, task: RowTask, columns: Sequence[str], finish: Callable[..., Any], meta: Any
 ) -> Any:
+    # Dask calls this with empty frames to learn types, and an empty partition has no rows to encode.
     if not len(frame):
         return meta
     return finish(compute(task, frame, columns)).set_axis(frame.index)

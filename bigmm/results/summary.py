@@ -79,6 +79,7 @@ def _digits(values: np.ndarray) -> int:
     finite = np.abs(values[np.isfinite(values) & (values != 0)])
     if not finite.size:
         return 0
+    # Zeros are left out before: they need no digits, and their logarithm is -inf.
     smallest, largest = np.floor(np.log10([finite.min(), finite.max()]))
     return int(np.clip(min(3 - smallest, 8 - largest), 0, 12))
 
@@ -87,6 +88,7 @@ def numbers(values: np.ndarray, decimals: int | None = None) -> list[str]:
     """Fixed-point strings with common decimals; NA for NaN."""
     values = np.asarray(values, dtype=float)
     decimals = _digits(values) if decimals is None else decimals
+    # Fixed points of such numbers are wider than a screen.
     if values.size and np.nanmax(np.abs(values), initial=0.0) >= 1e9:
         return ["NA" if np.isnan(v) else f"{v:.5g}" for v in values]
     return ["NA" if np.isnan(v) else f"{v:.{decimals}f}" for v in values]
@@ -176,6 +178,7 @@ def _two(value: float) -> str:
 def fixed_block(fitted: Estimated, ddf: Any = "auto") -> SummaryBlock:
     """The table of coefficients."""
     table = coefficients.table(fitted, ddf)
+    # Estimate and standard error share their decimals, as in R's coefficient tables.
     estimates = np.concatenate([table["Estimate"], table["Std. Error"]])
     decimals = _digits(estimates)
     columns = [
@@ -194,6 +197,7 @@ def fixed_block(fitted: Estimated, ddf: Any = "auto") -> SummaryBlock:
 
 
 def _correlations(fitted: FittedModel) -> SummaryBlock | None:
+    # A larger triangle is wider than a screen; lme4 leaves it out above 20 coefficients.
     if not 1 < fitted.rank <= MAX_CORRELATIONS:
         return None
     corr = coefficients.correlations(fitted)
@@ -256,6 +260,7 @@ def _probes(error: Mapping[str, Any]) -> str:
 
 
 def _effort(fitted: FittedModel) -> str:
+    # The total is measured by itself, since phases do not cover every moment.
     phases = {phase: s for phase, s in fitted.seconds.items() if phase != "total"}
     total = fitted.seconds.get("total", sum(phases.values()))
     detail = ", ".join(f"{phase} {s:.2f}" for phase, s in phases.items())

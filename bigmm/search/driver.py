@@ -14,6 +14,7 @@ SMALL_TAIL = 2500
 
 def quiet_driver(gram: Gram) -> AbstractContextManager[None]:
     """One BLAS thread while the dense tail is small: there, waking threads costs more than they give."""
+    # Levels of stages are eliminated one by one; only the dense tail is a matrix for BLAS.
     _, tail = elimination_order(gram)
     size = sum(gram.terms[t].n_levels * gram.terms[t].width for t in tail) + len(gram.xy)
     return one_thread_each() if size < SMALL_TAIL else nullcontext()

@@ -55,6 +55,7 @@ class GeneralizedObjective:
         """The point with log phi within its bounds."""
         if not self.coordinates.parameters.with_phi:
             return point
+        # log phi is the last coordinate in psi and in the search alike.
         return np.append(point[:-1], np.clip(point[-1], *self.phi_bounds))
 
     def value(self, point: np.ndarray) -> float:
@@ -66,6 +67,7 @@ class GeneralizedObjective:
         model = self.coordinates.evaluate(self.bounded(point))
         if not self.coordinates.parameters.with_phi or self.phi_bounds[0] < point[-1] < self.phi_bounds[1]:
             return model
+        # Flat outside: a unit curvature keeps the matrix regular, and without a slope no step is taken.
         model.gradient[-1], model.hessian[-1], model.hessian[:, -1] = 0.0, 0.0, 0.0
         model.hessian[-1, -1] = 1.0
         return model
@@ -89,11 +91,13 @@ class GeneralizedObjective:
             jacobians = coordinates.jacobian(point), coordinates.user_jacobian(point)
             return self.probed.probe_error(coordinates.engine(point), *jacobians)
         except NotPositiveDefiniteError:
+            # No value, so no error either: infinite, which no tolerance admits.
             unknown = np.full(len(point), np.nan)
             return ProbeError(np.inf, unknown, unknown)
 
     def enlarged(self, point: np.ndarray, probes: int, deflation: int) -> GeneralizedObjective:
         """See `ProbedObjective.enlarged`; the engine goes on with the larger solver."""
+        # The engine changes in place, since it holds the rows: a second one would hold them twice.
         self.probed.enlarge(probes, deflation)
         return self
 
@@ -123,6 +127,7 @@ def minimize_twice(
     """
     problem = objective.problem((start,))
     outcome = minimize(problem, optimizer)
+    # A callable: a second start costs passes over the rows, which most fits do not need.
     second = None if outcome.converged else second_start()
     if second is None:
         return outcome
@@ -132,6 +137,7 @@ def minimize_twice(
     directions[:, 0] = second.direction
     origin[n:], covariances = 0.0, origin[n:].copy()  # the directions lead to theta and log phi themselves
     reduced = along(problem, origin, directions, np.append(0.0, covariances))
+    # The model without covariates first: it has few parameters, and all rows have the same mean.
     first = minimize(reduced, optimizer)
     other = minimize(replace(problem, starts=(origin + directions @ first.theta,)), optimizer)
     return best_of((outcome, other), first)
@@ -139,6 +145,7 @@ def minimize_twice(
 
 def best_of(ends: Sequence[Outcome], *others: Outcome) -> Outcome:
     """The lowest end, with the effort of all searches."""
+    # NaN would win or lose by its place in the list.
     best = min(ends, key=lambda end: end.value if np.isfinite(end.value) else np.inf)
     every = (*ends, *others)
     return replace(
@@ -168,5 +175,6 @@ def along(problem: Problem, origin: np.ndarray, directions: np.ndarray, start: n
         evaluate=evaluate,
         lower=np.append(-np.inf, problem.lower[last:]),
         starts=(start,),
+        # The first coordinate is a common change of the coefficients, which has no sign to mend.
         rectify=lambda point: np.append(point[0], problem.rectify(whole_point(point))[last:]),
     )

@@ -22,6 +22,7 @@ from bigmm.search.generalized import GeneralizedObjective, SecondStart, minimize
 from bigmm.search.options import SearchOptions, checked_theta0
 from bigmm.search.stochastic import StochasticOutcome, solve_score_equation
 
+# Links with a mean for every linear predictor; the logarithm of a proportion is the exception.
 UNBOUNDED_LINKS = ("logit", "probit", "cloglog", "cauchit", "log")
 SHARES = (1.0, 0.3, 0.05, 1e-3)
 """Of the starting theta, tried in turn."""
@@ -55,6 +56,7 @@ class GlmmSearch:
             else checked_theta0(options.theta0, covariances)
         )
         self.phi_bounds = separation.dispersion_bounds(family, start.phi)
+        # PIRLS has the coefficients where nagq = 0, so the search has none.
         information = start.information if self.parameters.n_beta else np.zeros((0, 0))
         if not (np.isfinite(start.ll) and np.all(np.isfinite(information))):
             raise DataError(no_start(model, start))
@@ -88,6 +90,7 @@ class GlmmSearch:
         """Minimise; the outcome's theta is psi in the user's coordinates."""
         layout = self.model.spec.layout
         sizes = {term.name: term.n_levels for term in layout.joint}
+        # Before the search, which would run off without an error.
         separation.check_dispersion(self.model.family, sizes, self.parameters.rows)
         separation.check_separation(self.model.family, self.start, layout.response, self.fixed_names)
         start = self._feasible(self.start.beta)
@@ -98,12 +101,14 @@ class GlmmSearch:
             outcome = self.stochastic.outcome
         else:
             outcome = minimize_twice(self.objective, start, self._second_start, self.options.optimizer)
+        # A point outside of the bounds has the value of the bound.
         self.end = self.objective.bounded(outcome.theta)
         return replace(outcome, theta=self.coordinates.outward(self.end))
 
     def _feasible(self, beta: np.ndarray) -> np.ndarray | None:
         """The point with these coefficients; the random effects are made smaller until all levels have a mode. None
         where that never is."""
+        # Small effects keep means within the domain of an identity or inverse link.
         for share in SHARES:
             point = self.coordinates.inward(
                 beta, self.model.covariances.scaled(self.theta0, share), float(np.log(self.start.phi))
@@ -122,6 +127,7 @@ class GlmmSearch:
         origin = self._feasible(start.constant)
         if origin is None:
             return None
+        # Linear in beta, so a direction goes through the same map as a point.
         return SecondStart(origin, self.coordinates.inward(start.ones, np.zeros(self.parameters.n_theta), 0.0))
 
 
@@ -151,5 +157,6 @@ def theta_start(model: GlmmData, frame: Frame, size: float) -> np.ndarray:
     Where the link has a domain to stay in the deviation is less; size: mean size of the linear predictor. The start is
     made in the frame, so that it depends on neither origin nor unit of a covariate.
     """
+    # The size may be 0, where the scales would be at their stationary point 0.
     fraction = 0.5 if model.family.link in UNBOUNDED_LINKS else 0.2 * max(size, 1e-6)
     return frame.outward(frame.start(fraction))

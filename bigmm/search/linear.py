@@ -67,6 +67,7 @@ class LinearObjective:
 
     def enlarged(self, eta: np.ndarray, probes: int, deflation: int) -> LinearObjective:
         """See `ProbedObjective.enlarged`; solutions at eta are used again."""
+        # The frame stays, so that points before and after are of the same coordinates.
         criterion, frame = self.criterion, self.search.frame
         solver = criterion.solver.enlarged(probes, deflation, criterion.factor(frame.outward(eta)))
         return self.of(Criterion(criterion.gram, criterion.covariances, criterion.reml, solver))
@@ -82,6 +83,7 @@ class LinearObjective:
     def starts(self, moments: np.ndarray, theta0: Any) -> tuple[np.ndarray, ...]:
         """The preferred start first; see `starts`."""
         frame = self.search.frame
+        # theta first, the coordinates of the search after: users give theta.
         every = starts(moments, self.criterion.covariances, theta0, frame.identity)
         return tuple(self.search.start(frame.inward(start)) for start in every)
 
@@ -90,6 +92,7 @@ class LinearObjective:
         theta = self.search.outward(outcome.theta)
         at_boundary = boundary(self.search, outcome.theta, theta)
         outcome = replace(outcome, at_boundary=at_boundary, advice=convergence_advice(self.search, outcome))
+        # eta is theta then, and one evaluation is saved.
         if self.search.frame.is_trivial:
             return outcome
         gradient, scales = self.criterion.evaluate(theta).gradient, self.criterion.covariances.search_lower == 0.0
@@ -158,9 +161,11 @@ def minimize_criterion(criterion: Criterion, optimizer: str, theta0: Any = None)
     covariances, small = criterion.covariances, criterion.solver.compressed()
     frame = frame_for(criterion.solver, covariances)
     fast = criterion if small is None else Criterion(small, covariances, criterion.reml)
+    # The frame is that of the whole Gram: classes of levels would have other mean squares.
     objective = linear_objective(fast, frame)
     first = objective.starts(criterion.solver.start(covariances), theta0)
     cheap, gradient = fast.solver.is_cheap, None
+    # Exact gradients are for searches that go to the last digit, which are the cheap ones.
     if cheap and has_levels(criterion) and twofold.is_affordable(criterion.gram):
         gradient = objective.of(criterion).search.exact_gradient
     return objective.in_theta(minimize(objective.problem(first, cheap=cheap, exact_gradient=gradient), optimizer))
@@ -188,11 +193,13 @@ def boundary(search: Restricted, point: np.ndarray, theta: np.ndarray) -> np.nda
     for term in criterion.covariances.terms:
         if term.covariance.is_invariant:
             small[term.part] = term.covariance.at_boundary(theta[term.part])
+    # Nothing to take back: scales of exactly 0 need no look at their columns.
     if not (small & (theta != 0)).any():
         return small
     squares = criterion.solver.squares()
     for term, lam in zip(criterion.covariances.terms, criterion.covariances.lambdas(theta), strict=True):
         columns = square_root(squares[term.joint]) @ criterion.gram.terms[term.joint].basis[:, term.slots]
+        # By the smallest singular value: a full covariance is singular in a direction, not in an element.
         scales = np.linalg.svd(columns @ lam, compute_uv=False)[term.width - 1 :]
         if term.covariance.is_invariant and scales.min(initial=np.inf) > NO_EFFECT:
             small[term.part] = False
@@ -222,6 +229,7 @@ def uncentred_covariates(criterion: Criterion) -> list[str]:
     for term in criterion.covariances.terms:
         basis, square = criterion.gram.terms[term.joint].basis, squares[term.joint]
         for slot, name in zip(term.slots, term.names, strict=True):
+            # basis[0, slot] is the origin that was taken off the column, so the ratio is of mean to deviation.
             ratio = abs(basis[0, slot]) * np.sqrt(square[0, 0] / max(square[slot, slot], 1e-300)) if slot else 0.0
             if FAR_FROM_ZERO < ratio < np.inf:
                 advice.append(f"{name!r} is {ratio:.0e} times as large as it varies: centre it (subtract its mean)")

@@ -14,7 +14,7 @@ from bigmm.objective.montecarlo import TOLERANCE
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What users may say about a search.
+    """The options of a search that users may set.
 
     Attributes
     ----------
@@ -68,6 +68,7 @@ def checked_tolerance(mc_tol: Any) -> tuple[float, float]:
 
 def checked_seed(seed: Any) -> int:
     """seed as a whole number that is not negative; raises UsageError."""
+    # A bool is an int in Python, and True as a seed is a mistake.
     if isinstance(seed, (int, np.integer)) and not isinstance(seed, bool) and seed >= 0:
         return int(seed)
     raise UsageError(f"seed must be a whole number that is not negative, got {seed!r}")

@@ -1,4 +1,4 @@
-"""What is read off the end of a generalized model's search: blocks at the mode, standard errors, what ran away."""
+"""The end of a generalized model's search: blocks at the mode, standard errors, and advice on runaway parameters."""
 
 from __future__ import annotations
 
@@ -28,9 +28,20 @@ from bigmm.search.stochastic import StochasticOutcome
 
 @dataclass(frozen=True, slots=True)
 class PostFit:
-    """outcome: with advice where something ran away; assembled: the blocks at the mode; working: their model;
-    penalized: what the objective has beside log|M|; error: the record of the iterative solver's Monte Carlo error;
-    observed: whether the blocks have observed working weights, else expected ones."""
+    """A generalized model at the end of its search.
+
+    Attributes
+    ----------
+    outcome : of the search, with advice where a parameter ran away.
+    assembled : the blocks at the mode.
+    working : the linear model of these blocks.
+    theta, phi : of the user's covariances, and the dispersion.
+    estimates : coefficients, modes and their covariances.
+    se_method : "hessian" or "rx".
+    penalized : the objective less log|M|.
+    error : the record of the iterative solver's Monte Carlo error; None for an exact solver.
+    observed : whether the blocks have observed working weights, else expected ones.
+    """
 
     outcome: Outcome
     assembled: Assembled
@@ -74,6 +85,7 @@ def postfit(search: GlmmSearch, outcome: Outcome, se: str) -> PostFit:
         penalized = outcome.value - read.logdet_z
     vcov, method = coefficient_covariance(search, covered, read.vcov)
     b = tuple(u_j @ lam.T for u_j, lam in zip(mode.u, model.covariances.joint(theta), strict=True))
+    # Dropped coefficients stay NaN, as the linear model has them.
     beta = np.full(len(read.beta), np.nan)
     beta[np.isfinite(read.beta)] = search.back @ mode.beta
     estimates = Estimates(beta, vcov, 1.0, read.pwrss, read.logdet_z, read.logdet_x, outcome.value, mode.u, b)
@@ -81,14 +93,23 @@ def postfit(search: GlmmSearch, outcome: Outcome, se: str) -> PostFit:
 
 
 def readable_blocks(search: GlmmSearch, theta: np.ndarray) -> tuple[Optimum, WorkingModel, Estimates, bool]:
-    """(blocks at the mode, their model, what is read off it, whether their weights are the observed ones).
+    """Blocks at the mode that have a factor.
 
     The blocks have the weights of log|M|. Coefficients end at the maximum of the integral, where observed weights need
     not make the blocks of effects and coefficients together positive definite: of a gamma response of small shape with
-    an identity link, most are negative. The blocks then have expected weights, which are never negative. DataError
-    where these vanish too, and where an offset ends the search at the edge.
+    an identity link, most are negative. The blocks then have expected weights, which are never negative.
+
+    Returns
+    -------
+    tuple : the blocks, their model, its estimates, and whether the weights are the observed ones.
+
+    Raises
+    ------
+    DataError
+        Where expected weights vanish too, and where an offset ends the search at the edge.
     """
     exact, offset = search.engine.observed, ""
+    # An estimate of log|M| is of one kind of weights: with the other, the objective would be another.
     for observed in (True, False) if exact and search.stochastic is None else (exact,):
         mode = blocks_at_mode(search, observed)
         working = working_model(mode.assembled.gram, search.model.covariances, probe_record(search))
@@ -114,7 +135,7 @@ def blocks_at_mode(search: GlmmSearch, observed: bool) -> Optimum:
         for j, diagonal, dense, basis in zip(order, blocks.diagonal, blocks.dense, model.bases, strict=True)
     )
     gram = working_gram(assembled.gram, terms, blocks)
-    level_numbers = assembled.kept if blocks.levels is None else blocks.levels
+    level_numbers = assembled.level_numbers if blocks.levels is None else blocks.levels
     penalized = -2.0 * blocks.ll + squared_length(blocks.u) + model.constant
     return Optimum(
         Assembled(gram, order, level_numbers, assembled.dropped_columns),
@@ -150,6 +171,7 @@ def runaway_advice(search: GlmmSearch, beta: np.ndarray, error: np.ndarray) -> s
     errors given theta."""
     model, covariances = search.model, search.model.covariances
     lost = separation.lost_coefficients(model.family, beta, error, search.start)
+    # A pass over the rows, taken only on suspicion.
     if lost.any():
         largest = np.max(model.shards.map(separation.largest_values, model.fixed_columns), axis=0)
         advice = separation.without_estimate(lost, error, largest, search.fixed_names)
@@ -167,8 +189,10 @@ def observed_covariance(search: GlmmSearch, outcome: Outcome, se: str) -> np.nda
     parameters, coordinates, point = search.parameters, search.coordinates, search.end
     if se == "rx" or parameters.profile:
         return None
+    # A variance at 0 is no parameter of the interior: the others have errors as if it were absent.
     free = ~(outcome.at_boundary & (point == 0))
     if parameters.with_phi:
+        # Flat outside of the bounds, where a Hessian would be singular.
         free[-1] = search.phi_bounds[0] < point[-1] < search.phi_bounds[1]
     curvature = coordinates.evaluate(point).hessian
     step = NOISY_STEP if search.is_iterative else STEP
@@ -177,6 +201,7 @@ def observed_covariance(search: GlmmSearch, outcome: Outcome, se: str) -> np.nda
     if inverse is None:
         return None
     n = parameters.n_beta
+    # The map of beta is linear, so the delta method is exact.
     outward = coordinates.user_jacobian(point)[:n, :n]
     return np.asarray(outward @ inverse[:n, :n] @ outward.T)
 

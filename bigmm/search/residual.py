@@ -1,4 +1,4 @@
-"""A residual variance that is (nearly) zero: what a search says that can therefore not end."""
+"""A residual variance that is (nearly) zero: the advice of a search that cannot end because of it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def with_residual_advice(outcome: Outcome, sigma: float, gram: Gram) -> Outcome:
     """The outcome; where the search has not converged because the effects reproduce the response, with advice that says
     so: theta is relative to sigma, and goes to infinity as sigma goes to zero."""
     spread = float(np.sqrt(gram.y_sum_squares_total / max(gram.n, 1)))
+    # A small sigma alone is no fault: a search that converged is good.
     if outcome.converged or sigma > NO_RESIDUAL * spread:
         return outcome
     advice = (

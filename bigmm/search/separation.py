@@ -24,6 +24,7 @@ INSIGNIFICANT = 0.05
 """... and its z value is smaller than this."""
 LARGEST_EFFECT = 25.0
 """Standard deviation of random effects on the scale of a unit link: means are then 0 or 1 to ten digits."""
+# In log phi: 13 decimal digits on each side of the start.
 DISPERSION_RANGE = 30.0
 
 
@@ -31,6 +32,7 @@ def check_separation(family: Family, start: Start, response: str, names: np.ndar
     """Raises DataError when the fixed effects alone predict every response: the likelihood has no maximum."""
     if not family.distribution.two_outcomes or not len(start.beta) or start.ll < -SEPARATED:
         return
+    # In units of its own error, since covariates have any scale.
     worst = names[int(np.argmax(np.abs(start.beta) / start.spread))]
     raise DataError(
         f"complete separation: the fixed effects predict every {response!r} without error (coefficient {str(worst)!r} "
@@ -67,6 +69,7 @@ def lost_coefficients(family: Family, beta: np.ndarray, error: np.ndarray, start
 
 def without_estimate(lost: np.ndarray, error: np.ndarray, largest: np.ndarray, names: np.ndarray) -> str:
     """Advice on quasi-complete separation, "" when there is none."""
+    # The largest value of the column turns a coefficient's error into one of the linear predictor.
     separated = lost & (error * largest > FLAT)
     if not separated.any():
         return ""

@@ -32,7 +32,9 @@ class ProbedObjective(Objective, Protocol):
     value_needs_search: bool
 
     @property
-    def probing(self) -> Probing: ...
+    def probing(self) -> Probing:
+        """The random vectors of the solver."""
+        ...
 
     def problem(self, starts: tuple[np.ndarray, ...]) -> Problem:
         """The problem that `optimize` minimises from these starts."""
@@ -89,6 +91,7 @@ def solve_score_equation(objective: S, start: np.ndarray, tolerance: tuple[float
         excess = error.share / tolerance[0]
         if objective.value_needs_search:
             excess = max(excess, error.objective / tolerance[1])
+        # `not >` ends the loop at NaN too, where more probes cannot help.
         if not excess > 1.0 or probing.probes >= MOST_PROBES or not outcome.converged:
             break
         # the point is within a fraction of its standard error already: the next search is one evaluation, as a rule
@@ -110,6 +113,7 @@ def more_vectors(probing: Probing, excess: float) -> tuple[int, int]:
     is far too large, the basis lacks a few large eigenvalues.
     """
     probes, deflation = probing.probes, probing.deflation
+    # The error falls with the square root of the probes; the factor 1.1 allows for the error of the error.
     enough = BLOCK * math.ceil(probes * (1.1 * excess) ** 2 / BLOCK)
     if enough <= 4 * probes:
         return min(enough, MOST_PROBES), deflation

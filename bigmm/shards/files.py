@@ -23,7 +23,7 @@ FILES = 32
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Where a piece lies: item (its partition), first byte, rows, and what was counted when it was read."""
+    """The place of a piece in a file: its partition (item), first byte, rows, and the counts of its reading."""
 
     item: int
     start: int
@@ -33,7 +33,7 @@ class Record:
 
 
 class RowShape(NamedTuple):
-    """What a row has: columns, level numbers, whether a weight and an offset."""
+    """The numbers of a row: its columns and level numbers, and whether it has a weight and an offset."""
 
     n_columns: int
     n_groupings: int
@@ -42,7 +42,7 @@ class RowShape(NamedTuple):
 
     @property
     def n_floats(self) -> int:
-        """Columns, response, weight, offset."""
+        """Floating-point numbers of a row: columns, response, weight and offset."""
         return self.n_columns + 1 + self.weighted + self.with_offset
 
 
@@ -63,6 +63,7 @@ class ShardFiles:
         self.edges, self.leading, self.finest, self.shape = edges, leading, finest, shape
         self.n_shards = len(edges) - 1
         self.records: list[list[Record]] = [[] for _ in range(self.n_shards)]
+        # Several files and not one: a file's disk is given back when its last shard is joined.
         self._each = -(-self.n_shards // FILES)
         self.files = [SpillFile() for _ in range(-(-self.n_shards // self._each))]
         self._unfinished = [min(self._each, self.n_shards - i * self._each) for i in range(len(self.files))]
@@ -71,10 +72,12 @@ class ShardFiles:
     def add(self, item: int, pieces: Iterable[DesignChunk]) -> None:
         """Write the pieces of one partition."""
         for number, piece in enumerate(pieces):
+            # A piece without rows still carries the count of rows read and dropped of its partition.
             if not piece.rows and not piece.rows_read:
                 continue
             record = _packed(piece)
             file = self.files[number // self._each]
+            # Room is taken first, so that writers of different partitions need no lock while they write.
             start = file.room(len(record))
             file.write_at(start, record)
             self.records[number].append(Record(item, start, piece.rows, piece.rows_read, piece.dropped))
@@ -82,6 +85,7 @@ class ShardFiles:
     def joined(self, number: int, file: SpillFile) -> Shard:
         """One shard, as `shards.join` makes it, with its arrays in ``file``; its pieces are gone afterwards."""
         n_groupings = self.shape.n_groupings
+        # Pieces arrive in any order; that of the partitions is the same on any number of workers.
         records = sorted(self.records[number], key=lambda record: record.item)
         first, last = int(self.edges[number]), int(self.edges[number + 1])
         n = sum(record.rows for record in records)
@@ -97,6 +101,7 @@ class ShardFiles:
 
         leaves = None if self.finest is None else column(4 * self.finest, np.int32)
         indptr, order = row_order(column(4 * self.leading, np.int32), first, last - first, leaves)
+        # A column as long as the shard: at most three of these may be in memory.
         del leaves
         refs_start = file.room(4 * n * n_groupings)
         floats_before = 4 * n_groupings
@@ -115,6 +120,7 @@ class ShardFiles:
         return _shard(self, first, last, n, refs_start, start, indptr, records)
 
     def _done(self, number: int) -> None:
+        # Shards of one file are joined by several threads, and the last one closes it.
         with self._lock:
             self.records[number] = []
             self._unfinished[number // self._each] -= 1
@@ -124,12 +130,14 @@ class ShardFiles:
 
 def _lead(before: int, rows: int, n_groupings: int) -> int:
     """First byte of a column in a record of so many rows; level numbers are padded to 8 bytes."""
+    # Level numbers come first and are half as long, so a column's place has two cases.
     if before < 4 * n_groupings:
         return before * rows
     return _padded(4 * n_groupings * rows) + (before - 4 * n_groupings) * rows
 
 
 def _padded(nbytes: int) -> int:
+    # float64 views need an address that is a multiple of 8.
     return -(-nbytes // 8) * 8
 
 

@@ -38,7 +38,7 @@ Sum = Callable[[Sequence[DesignChunk]], NestedSums]
 
 @dataclass(frozen=True, slots=True)
 class ShardedModel:
-    """The solver that asks the shards, the fixed part of the model, and the facts that all rows tell."""
+    """A linear model whose levels are in shards: its solver, its fixed part, and the sums over all rows."""
 
     solver: ShardedSolver
     assembled: Assembled
@@ -80,6 +80,7 @@ def sum_by_level(
 
     Raises MemoryLimitError, and OutputError when the disk is full.
     """
+    # Before the pass: a refusal after it would come too late.
     check_level_memory(source, spec, head, workers, how.memory_limit)
     layout = without_labels(spec.layout)
     shift, more = first_shift(layout, head), MORE_PASSES
@@ -88,6 +89,7 @@ def sum_by_level(
         shards, _ = shard(
             source, spec, _recipe(source, spec, layout, chain, head, workers, how, total), workers, how.progress
         )
+        # What all shards say together is as small as the fixed effects.
         facts = shards.fold(ChainFacts.merge, chain_facts, tuple(shift.covariates[j] for j in chain))
         sums = ShardedSums(shards, layout, tuple(chain), shift, facts)
         better = next_shift(layout, head, sums.products) if more else None
@@ -107,7 +109,7 @@ def level_model(sums: ShardedSums, how: Settings) -> ShardedModel:
         check_factor(assembled.gram, name, int(facts.sizes[number]), width, _varies(facts, j, number, layout))
     levels = ShardedLevels(sums.shards, columns, tuple(int(size) for size in facts.sizes), how.memory_limit)
     level_numbers = tuple(LevelNumbers(levels, number) for number in range(len(chain)))
-    assembled = replace(assembled, gram=columns.fixed_part_gram, kept=level_numbers)
+    assembled = replace(assembled, gram=columns.fixed_part_gram, level_numbers=level_numbers)
     return ShardedModel(ShardedSolver(levels), assembled, facts)
 
 
@@ -122,7 +124,9 @@ def _recipe(
 ) -> Recipe:  # fmt: skip
     size, limit = row_sizes(source, layout, head), how.memory_limit
     leading, sums = layout.joint[chain[-1]].grouping, level_sums_bytes(layout)
+    # The constant is a column of the layout, but none of a row.
     shape = RowShape(len(layout.columns) - 1, len(layout.groupings), size.weighted, size.with_offset)
+    # Workers of a cluster keep pieces in their own memory: a file of the driver is out of their reach.
     through_files = workers.shares_memory and shuffles_in_files(size.nbytes, limit)
     return Recipe(
         read=partial(read, source, spec),
@@ -158,14 +162,17 @@ class SumFiles(ShardFiles):
         records = sorted(self.records[number], key=lambda record: record.item)
         pieces = [unpacked(self.files[number // self._each], record, self.shape) for record in records]
         self._done(number)
+        # A sum needs its pieces all at once, unlike a join, which goes column by column.
         return moved(self.total(pieces), file)
 
 
 def _fixed_part(sums: ShardedSums) -> tuple[Assembled, ChainColumns]:
     """Which columns of X are kept, and the Gram without levels."""
     layout, chain, shift = sums.layout, sums.chain, sums.shift
+    # Which columns of X are kept depends on [X y]'W[X y] alone, so no level has to travel.
     assembled = assemble(sums.products, replace(layout, terms=()))
     gram = assembled.gram
+    # y is the last of a shift's numbers.
     picked = np.append(np.array(layout.fixed_columns, np.int64)[gram.active], len(shift) - 1)
     joined, covariates = [layout.joint[j] for j in chain], tuple(shift.covariates[j] for j in chain)
     terms = tuple(
@@ -192,4 +199,5 @@ def _varies(facts: ChainFacts, j: int, number: int, layout: Layout) -> float | N
     """Sum of squares of the response within levels; None where the factor has no plain intercept."""
     if layout.joint[j].covariates != (0,) or layout.one is None:
         return None
+    # Total less between: both are about the same shift, so the shift drops out.
     return float(facts.gram[-1, -1] - facts.within[number])

@@ -1,4 +1,4 @@
-"""What one shard of whole trees answers to an `shards.solver.ShardedSolver`: pure tasks of (NestedSums, arguments).
+"""Tasks on one shard of whole trees, for `shards.solver.ShardedSolver`: pure functions of (NestedSums, arguments).
 
 The kernels are those of the driver: a shard is a model of its own, whose dense tail is the fixed effects' alone.
 """
@@ -28,7 +28,7 @@ BATCH = 1 << 17
 
 @dataclass(frozen=True, slots=True)
 class Eliminated:
-    """logdet: part of log|M|; vv (m, m): lower triangle of what [X y]'W[X y] loses."""
+    """The shard's part of log|M|, and vv (m, m), the lower triangle of what its levels take off [X y]'W[X y]."""
 
     logdet: float
     vv: np.ndarray
@@ -42,17 +42,25 @@ def eliminated(sums: NestedSums, columns: ChainColumns, lams: Lams) -> Eliminate
     """The shard's levels eliminated: the first round of an evaluation."""
 
     def part(batch: NestedSums) -> Eliminated:
+        # The factor itself is dropped: it is as large as the levels, and made again in the second round.
         _, logdet, vv = eliminate_stages(chain_structure(chain_gram(batch, columns)), lams)
         return Eliminated(logdet, vv)
 
     m = len(columns.picked)
+    # Batches are cut by the data alone and merged in their order, so the bits do not depend on workers.
     return reduce(Eliminated.merge, map(part, batches_of_trees(sums, BATCH)), Eliminated(0.0, np.zeros((m, m))))
 
 
 @dataclass(frozen=True, slots=True)
 class PartMoments:
-    """The shard's part of `LevelMoments`: outer, projected per term (k, k); information (nt, nt), without what goes
-    through X; through (p, nt): that, before it is solved for."""
+    """The shard's part of `LevelMoments`.
+
+    Attributes
+    ----------
+    outer, projected : per term (k, k).
+    information : (nt, nt) without the part that goes through X.
+    through : (p, nt) that part, before the driver solves for it.
+    """
 
     outer: tuple[np.ndarray, ...]
     projected: tuple[np.ndarray, ...]
@@ -85,6 +93,7 @@ def _batch_moments(factor: Factor, beta: np.ndarray, inverse: np.ndarray, change
 
     def by_levels(image: tuple[np.ndarray, ...], rhs_x: np.ndarray) -> np.ndarray:
         swept = forward(structure, factor.stages, image, rhs_x)
+        # The driver subtracts this part, for its tail is of all shards: products of sums are no sums of products.
         through.append(swept.fixed)
         return swept.total
 
@@ -116,6 +125,7 @@ def covariances(sums: NestedSums, columns: ChainColumns, lams: Lams) -> tuple[np
 
     def part(factor: Factor) -> tuple[np.ndarray, ...]:
         blocks: list[Any] = [None] * len(lams)
+        # A tail of no columns: X is not projected out of these covariances.
         invert_stages(factor, 0, np.zeros((0, 0)), (True, False), [None] * len(lams), blocks)
         return tuple(blocks)
 
@@ -132,7 +142,7 @@ def _side_by_side(
 
 
 def start_sums(sums: NestedSums, columns: ChainColumns, coefficients: np.ndarray) -> MomentSums:
-    """Of the shard's levels."""
+    """Moments of the shard's levels that theta starts from."""
     return moment_sums(chain_gram(sums, columns), coefficients)
 
 
@@ -148,9 +158,14 @@ def shard_classes(sums: NestedSums, columns: ChainColumns) -> Classes | None:
 
 @dataclass(frozen=True, slots=True)
 class ChainFacts:
-    """What is known of the rows without any theta. sizes (T,): levels with rows; gram, n, rows_read, dropped,
-    sum_log_w: as in `NestedSums`; within (T,): sum over levels of (Z'Wy)^2 / Z'WZ of each term's first covariate, about
-    the shift."""
+    """Sums over rows that no theta enters.
+
+    Attributes
+    ----------
+    sizes : (T,) levels with rows.
+    gram, n, rows_read, dropped, sum_log_w : as in `NestedSums`.
+    within : (T,) sum over levels of (Z'Wy)^2 / Z'WZ of each term's first covariate, about the shift.
+    """
 
     sizes: np.ndarray
     gram: np.ndarray
@@ -169,11 +184,12 @@ class ChainFacts:
 
 
 def chain_facts(sums: NestedSums, covariates: tuple[np.ndarray, ...]) -> ChainFacts:
-    """See `ChainFacts`."""
+    """The shard's part of `ChainFacts`; covariates: per term (k,) columns of its Z."""
     within = []
     for number, term_columns in enumerate(covariates):
         record = sums.records_of(number)
         squares = record[:, 0, term_columns[0]]
+        # A level in which the covariate is zero adds nothing.
         inverse = np.divide(1.0, squares, out=np.zeros(len(record)), where=squares > 0)
         within.append(float((record[:, 0, -1] ** 2) @ inverse))
     plain = (sums.n, sums.rows_read, dict(sums.dropped), sums.sum_log_w)
@@ -189,6 +205,7 @@ def _factor(sums: NestedSums, columns: ChainColumns, lams: Lams) -> Factor:
 def _local(structure: Structure, lams: Lams, stages: tuple[StageFactor, ...], logdet: float) -> Factor:
     """A factor whose tail nobody asks for: it belongs to all shards."""
     p = structure.m - 1
+    # NaN where the driver's tail would be needed, so that a mistaken use shows.
     return Factor(structure, lams, stages, np.zeros((0, 0)), np.zeros((0, 0)), 0, p, logdet, np.nan, np.nan)
 
 

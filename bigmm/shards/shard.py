@@ -20,9 +20,14 @@ from bigmm.kernel import njit
 class Shard:
     """Rows of levels first_level .. first_level + n_levels of the leading grouping, sorted by that level.
 
-    columns (c - 1, n); y (n,); w, offset (n,) or empty (0,); refs (n_groupings, n) int32 global level numbers;
-    indptr (n_levels + 1,) int64: rows of each level; rows_read, dropped: what was counted when it was made (each
-    partition in one shard only).
+    Attributes
+    ----------
+    columns : (c - 1, n) all columns but the constant.
+    y : (n,) response.
+    w, offset : (n,), or empty (0,) where there are none.
+    refs : (n_groupings, n) int32 level numbers of the whole data.
+    indptr : (n_levels + 1,) int64 rows of each level.
+    rows_read, dropped : counts of the partitions that the shard counts; each partition is counted by one shard.
     """
 
     first_level: int
@@ -38,6 +43,7 @@ class Shard:
 
     @property
     def rows(self) -> int:
+        """Number of rows n."""
         return len(self.y)
 
 
@@ -52,6 +58,7 @@ def split(chunk: DesignChunk, edges: np.ndarray, leading: int) -> Iterator[Desig
     Where the chunk is sorted by the leading grouping, as in files sorted or partitioned by it, pieces are views of it.
     """
     count = len(edges) - 1
+    # No copy where nothing is cut.
     if count == 1:
         yield chunk
         return
@@ -60,6 +67,7 @@ def split(chunk: DesignChunk, edges: np.ndarray, leading: int) -> Iterator[Desig
     for number in range(count):
         a, b = cuts[number], cuts[number + 1]
         rows = slice(a, b) if order is None else order[a:b]
+        # Counts go with the first piece, so that the sum over pieces counts a partition once.
         read = (chunk.rows_read, chunk.dropped) if number == 0 else (0, ())
         yield _rows(chunk, rows if b > a else _NO_ROWS, *read)
 
@@ -96,6 +104,7 @@ def sorted_by(numbers: np.ndarray, first: int, count: int) -> tuple[np.ndarray, 
 
 @njit(cache=True, nogil=True)
 def _counting_sort(numbers: np.ndarray, first: int, count: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    # A counting sort is stable and linear; rows that are in order already cost no permutation.
     cuts = np.zeros(count + 1, np.int64)
     moved, last = False, first
     for i in range(len(numbers)):
@@ -125,8 +134,10 @@ def row_order(
 def leaf_order(roots: np.ndarray, leaves: np.ndarray) -> np.ndarray | None:
     """A stable order (n,) of rows by (root, leaf); None where they are in order."""
     same = roots[1:] == roots[:-1]
+    # Rows in order need no copy, and the test costs one look.
     if np.all(roots[1:] >= roots[:-1]) and np.all(~same | (leaves[1:] >= leaves[:-1])):
         return None
+    # lexsort is stable, so rows of a leaf stay in the order of partitions.
     return np.lexsort((leaves, roots))
 
 
@@ -150,6 +161,7 @@ def join(
 
     n = int(indptr[-1])
     columns = np.empty((len(pieces[0].columns), n))
+    # Column by column: the pieces of one column are the only second copy.
     for row, out in enumerate(columns):
         joined([p.columns[row] for p in pieces], out)
     refs = np.empty((len(pieces[0].refs), n), np.int32)

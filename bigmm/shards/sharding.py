@@ -36,13 +36,13 @@ class Recipe:
     leading
         Number of the grouping by whose levels the rows are cut.
     n_shards
-        About so many; a function of the data alone.
+        Approximate number of shards, a function of the data alone.
     store
         ``store(edges)`` keeps pieces in temporary files and gives the same shards as ``build``. None: in memory.
     shuffle_bytes, sorted_bytes
-        Disk that `store` needs, and that shards need which are made without a shuffle (0: they stay in memory).
+        Bytes of disk for `store`, and for shards that are made without a shuffle. 0: these are in memory.
     label
-        Of progress reports.
+        Name of the step in progress reports.
     """
 
     read: Read
@@ -61,12 +61,14 @@ def shard(
     """The shards, and (S + 1,) the first level of each. Raises OutputError when the disk is full."""
     in_order = sorted_partitions(source, spec, recipe.leading, recipe.n_shards, workers, progress)
     if in_order is not None:
+        # Checked before the rows are read: a full disk at the end would lose the pass.
         if recipe.sorted_bytes:
             check_disk(recipe.sorted_bytes)
         make = partial(_shard_of_lane, recipe.read, recipe.build, in_order.edges, in_order.counted, recipe.leading)
         in_files = recipe.sorted_bytes > 0
         shards = workers.shard_sorted(make, in_order.lanes, in_files=in_files, label=recipe.label, progress=progress)
         return shards, in_order.edges
+    # Equal numbers of levels: their rows are known only after the pass.
     edges = bounds(spec.layout.groupings[recipe.leading].n_levels, recipe.n_shards)
     if recipe.store is not None:
         check_disk(recipe.shuffle_bytes)

@@ -1,9 +1,9 @@
 """The solver of a chain of nested factors whose levels stay in shards: every evaluation is two rounds of map-reduce.
 
-Round one: every shard eliminates its own levels and says what log|M| and [X y]'W[X y] make of it; the driver factors
-the (p + 1) x (p + 1) rest, which gives sigma and beta. Round two: with these every shard says its part of gradient and
-curvature. What travels is as large as the fixed effects. Shards are added in their order, so the bits do not depend on
-workers.
+Round one: every shard eliminates its own levels and returns its parts of log|M| and of the Schur complement of
+[X y]'W[X y]. The driver factors that (p + 1) x (p + 1) matrix, which gives sigma and beta. Round two: with these every
+shard returns its part of gradient and curvature. Messages are as large as the fixed effects. Shards are added in their
+order, so the bits do not depend on workers.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ class ShardedLevels:
 
     def gathered(self, term: int, task: Callable[..., tuple[Any, ...]], *args: Any) -> np.ndarray:
         """(q, ...) what ``task(shard, columns, *args)[term]`` gives per level, in the order of `numbers`."""
+        # Shards hold levels of a finer factor in the order of their parents, not of their own numbers.
         order = np.argsort(np.concatenate(self.shards.map(_levels_of, term)), kind="stable")
         values = np.concatenate(self.shards.map(_picked, term, task, self.columns, args))
         return values if np.all(order[1:] > order[:-1]) else values[order]
@@ -127,6 +128,7 @@ def joined_gram(parts: Sequence[Gram], numbers: Sequence[np.ndarray], shell: Gra
     )
     cross = {}
     for j, k in shell.cross:
+        # Indices of a shard count its own levels of the coarser factor.
         before = np.cumsum([0, *(part.terms[k].n_levels for part in parts)])
         level = np.concatenate([part.cross[j, k].indices + first for part, first in zip(parts, before, strict=False)])
         data = np.concatenate([part.cross[j, k].data for part in parts])[orders[j]]
@@ -135,7 +137,7 @@ def joined_gram(parts: Sequence[Gram], numbers: Sequence[np.ndarray], shell: Gra
 
 
 class Fetched(Sequence[T]):
-    """A tuple whose items are fetched from the shards when they are asked for, and not kept."""
+    """A tuple whose items come from the shards at each access. None is stored: it may be as large as the levels."""
 
     def __init__(self, count: int, fetch: Callable[[int], T]):
         self.size, self.fetch = count, fetch
@@ -168,6 +170,7 @@ class ShardedFactor(ExactFactor):
             factor.logdet_x,
             factor.pwrss,
         )
+        # Rows of a prediction are read by several threads, of which one gathers the levels.
         self._driver: CholeskyFactor | None = None
         self._lock = Lock()
 
@@ -184,6 +187,7 @@ class ShardedFactor(ExactFactor):
         beta, inverse = solution.beta, self._fixed_inverse(with_fixed)
         task, merge = level_tasks.part_moments, level_tasks.PartMoments.merge
         sums = self.solver.shards.fold(merge, task, self.solver.columns, lams, beta, inverse, changes)
+        # What goes through X is known only after the sum over shards: hence two rounds and not one.
         through = triangular(self.driver_factor.tail[:-1, :-1], np.asfortranarray(sums.through))
         return LevelMoments(sums.outer, sums.projected, sums.information - through.T @ through)
 
@@ -244,6 +248,7 @@ class ShardedSolver:
         """Round one."""
         parts = self.shards.fold(level_tasks.Eliminated.merge, level_tasks.eliminated, self.columns, lams)
         stages, _, _ = eliminate_stages(self.structure, lams)  # without levels
+        # A copy, since the base serves every theta.
         schur, lower = self.structure.base.copy(), np.tril_indices(self.structure.m)
         schur[lower] -= parts.vv[lower]
         return ShardedFactor(self, factor_tail(self.structure, lams, stages, schur, parts.logdet))
@@ -270,6 +275,7 @@ class ShardedSolver:
     def start(self, covariances: ModelCovariance) -> np.ndarray:
         """See `moment_start`."""
         sums = self.shards.map(level_tasks.start_sums, self.columns, fixed_coefficients(self.gram))
+        # In the order of shards, as every sum here.
         return start_from(reduce(lambda a, b: a.merge(b), sums), self.gram, covariances)
 
     def squares(self) -> tuple[np.ndarray, ...]:
@@ -292,6 +298,7 @@ class ShardedSolver:
         ]
         if not classes or any(part is None for part in classes):
             return None
+        # Classes are merged in the order of shards, so the compressed Gram has the same bits everywhere.
         joined = reduce(Classes.merge, classes)
         if not joined.is_worth:
             return None

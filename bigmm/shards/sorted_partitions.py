@@ -56,6 +56,7 @@ def sorted_partitions(
         return None
     ask = partial(level_range, source, spec, leading)
     ranges = list(workers.map(ask, partitions[:FIRST_PARTITIONS], label="order"))
+    # In an ordered lake only neighbours may overlap.
     if _overlaps(np.array(ranges)) > FIRST_PARTITIONS - 1:
         return None
     ranges += workers.map(ask, partitions[FIRST_PARTITIONS:], label="order", progress=progress)
@@ -75,6 +76,7 @@ def level_range(source: Source, spec: DesignSpec, leading: int, partition: Parti
 def _overlaps(ranges: np.ndarray) -> int:
     """Pairs of ranges with more than an end in common."""
     low, high = ranges[:, 0], ranges[:, 1]
+    # Strictly: one level in two files next to each other is what sorted files look like.
     common = (low[:, None] < high) & (low < high[:, None])
     return int(np.triu(common, 1).sum())
 
@@ -90,6 +92,7 @@ def cut_by_level(
     for position, p in zip(before, order, strict=True):
         if position >= len(edges) * sizes.sum() / count and ranges[p, 0] > edges[-1]:
             edges.append(int(ranges[p, 0]))
+    # Too few cuts would leave workers idle; a shuffle cuts evenly.
     if len(edges) < max(2, count // 2):
         return None
     edges.append(n_levels)
@@ -97,6 +100,7 @@ def cut_by_level(
     if sum(sizes[mask].sum() for mask in inside) > MOST_READ * sizes.sum():
         return None
     lanes = [Lane(i, tuple(partitions[int(p)] for p in np.flatnonzero(mask))) for i, mask in enumerate(inside)]
+    # A partition at a border is read by two shards, and counted by the one that its first level is in.
     owner = np.searchsorted(edges, ranges[:, 0], side="right") - 1
     counted = [frozenset(partitions[int(p)].index for p in np.flatnonzero(owner == i)) for i in range(len(lanes))]
     return SortedPartitions(np.array(edges), tuple(lanes), tuple(counted))

@@ -91,8 +91,10 @@ class FormulaEstimator:
 
     def _predicted(self, X: Any, type: str) -> Any:
         """(n,) predictions, NaN where a used column is missing; a lazy Dask Array for a Dask DataFrame."""
+        # scikit-learn's own NotFittedError, which its tools expect.
         check_is_fitted(self, "result_")
         frame = self._features(X)
+        # No rows, no predictions: scikit-learn's splitters may give such a part.
         if not is_dask(frame) and len(frame) == 0:
             return np.empty(0)
         values = self.result_.predict(frame, random=self.random, new_levels=self.new_levels, type=type)
@@ -101,18 +103,19 @@ class FormulaEstimator:
     def _features(self, X: Any) -> Any:
         name = type(self).__name__
         frame = as_frame(X, name)
+        # Arrays are matched by position, so their width has to be the same; tables are matched by name.
         if frame is not X and frame.shape[1] != self.n_features_in_:
             raise UsageError(
                 f"X has {frame.shape[1]} features, but {name} is expecting {self.n_features_in_} features as input"
             )
         names = set(map(str, column_names(frame)))
-        missing = [column for column in self._needed() if column not in names]
+        missing = [column for column in self._predictors() if column not in names]
         if missing:
             raise UsageError(f"X lacks the columns {', '.join(missing)} that the formula {self.formula!r} uses")
         # the response may be among the others, with labels in place of the numbers that the fit had
-        return with_columns(frame, self._needed())
+        return with_columns(frame, self._predictors())
 
-    def _needed(self) -> list[str]:
+    def _predictors(self) -> list[str]:
         """Columns without which nothing can be predicted."""
         spec = self.result_.fitted.spec
         unused = {response_name(str(self.formula)), self.weights, SAMPLE_WEIGHT}
@@ -138,6 +141,7 @@ class FormulaEstimator:
 def comparable(truth: Any, predicted: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """(truth, predictions, weights) of the rows that have the two first."""
     truth, predicted = as_vector(truth), as_vector(predicted)
+    # Rows that the fit would drop have no part in a score.
     there = np.isfinite(truth) & np.isfinite(predicted)
     weight = None if sample_weight is None else as_vector(sample_weight)[there]
     return truth[there], predicted[there], weight

@@ -28,6 +28,7 @@ def distinct(y: Any, sample_weight: Any = None) -> np.ndarray:
     else:
         values = _weighted(_values(y), sample_weight)
     values = values[~pd.isna(values)]
+    # Continuous numbers get scikit-learn's own message about regression targets.
     if values.dtype.kind in "fc":
         check_classification_targets(values)
     classes = np.unique(values)
@@ -59,6 +60,7 @@ def codes_of(y: Any, classes: np.ndarray) -> Any:
 
 
 def _codes(values: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    # NaN is equal to no class, and so missing labels stay missing.
     return np.where(values == classes[1], 1.0, np.where(values == classes[0], 0.0, np.nan))
 
 

@@ -65,6 +65,7 @@ class GLMMClassifier(FormulaEstimator, ClassifierMixin, BaseEstimator):
         codes = codes_of(truth, self.classes_)
         self._fit(glmm, X, codes, sample_weight, family="bernoulli", link=self.link, nagq=self.nagq, se=self.se)
         zero, one = map(repr, self.classes_.tolist())
+        # The fit saw 0 and 1. Its summary should name the classes.
         self.result_ = with_meanings(self.result_, zero, one)
         return self
 
@@ -164,6 +165,7 @@ class GLMMRegressor(FormulaEstimator, RegressorMixin, BaseEstimator):
         truth, predicted, weight = comparable(truth, self.predict(X), sample_weight)
         w = np.ones(len(truth)) if weight is None else weight
         family, phi = self.result_.family, self.result_.dispersion
+        # The deviance of the null model, a weighted mean for all rows.
         average = np.full(len(truth), np.average(truth, weights=w))
         unexplained, total = (deviance_row(family, truth, w, mu, phi).sum() for mu in (predicted, average))
         if not total > 0.0:

@@ -49,6 +49,7 @@ def as_frame(X: Any, estimator: str) -> Any:
             f"X is a {type(X).__module__}.{type(X).__qualname__}: give a pandas, polars or Dask DataFrame or a pyarrow "
             "Table, so that the formula finds its columns by name (in a pipeline: set_output(transform='pandas'))"
         )
+    # dtype=None keeps text columns; missing values are the fit's to drop.
     array = check_array(X, dtype=None, ensure_all_finite=False, estimator=estimator)
     return pd.DataFrame(array, columns=[f"x{i}" for i in range(array.shape[1])])
 
@@ -95,6 +96,7 @@ def _append_polars(frame: Any, name: str, values: Any) -> Any:
 
 
 def _append_arrow(frame: Any, name: str, values: Any) -> Any:
+    # Arrow would take a second column of the same name.
     others = frame.drop_columns([name]) if name in frame.column_names else frame
     return others.append_column(name, pa.array(values))
 

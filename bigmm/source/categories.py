@@ -17,6 +17,7 @@ from bigmm.source.schema import holds_text
 
 #: The order of more categories than this is not looked up: they number a grouping factor, where order has no meaning.
 _MOST_CATEGORIES = 100_000
+# By remote: a remote read waits for the network, and many of them wait at the same time.
 _THREADS = {False: 4, True: 16}
 _POLARS_ENUM = b"_PL_ENUM_VALUES2"
 _HOW = "Pass categories={{{name!r}: [...]}} in the order that is meant."
@@ -62,6 +63,7 @@ class FileOrders:
 
     def _common(self, name: str) -> tuple[Any, ...] | None:
         """The order in all files; None, and the rest of them unread, as soon as one has another order or none."""
+        # `pool.map` gives the files in their order, so the result does not depend on which answer comes first.
         common: tuple[Any, ...] | None = None
         with ThreadPoolExecutor(_THREADS[self.reader.remote]) as pool:
             for number, orders in enumerate(pool.map(lambda footer: self._in_file(footer, name), self.footers)):
@@ -79,6 +81,7 @@ class FileOrders:
         if noted is not None:
             return _polars_values(noted)
         groups = [number for number, rows in enumerate(footer.rows) if rows]
+        # pandas wrote one dictionary for the whole column, so the first row group has every category.
         if name in footer.pandas:
             groups = groups[:1]
         orders = {self._in_group(footer, group, name) for group in groups}
@@ -86,6 +89,7 @@ class FileOrders:
             return None
         values = orders.pop()
         count = footer.pandas.get(name, (None,))[0]
+        # A writer that split the dictionary holds fewer entries than pandas noted.
         return values if count is None or values is None or len(values) == count else None
 
     def _in_group(self, footer: Footer, group: int, name: str) -> tuple[Any, ...] | None:
@@ -93,6 +97,7 @@ class FileOrders:
 
         def first() -> pa.Table:
             with self.reader.filesystem.open_input_file(footer.path) as stream:
+                # A batch of one row carries the whole dictionary of its row group.
                 return next(self.reader.batches(stream, mark, [name], [name], 1))
 
         chunk = guarded(first, f"{footer.path}, row group {group}", self.reader.remote).column(0).chunk(0)
@@ -121,6 +126,7 @@ def _polars_values(noted: bytes) -> tuple[Any, ...] | None:
     try:
         while place < len(noted):
             end = noted.index(b";", place)
+            # Lengths count bytes, so a category may hold a semicolon itself.
             length = int(noted[place:end])
             values.append(noted[end + 1 : end + 1 + length].decode())
             place = end + 1 + length
@@ -139,6 +145,7 @@ def table_orders(table: pa.Table, noted: dict[str, tuple[int, bool]], descriptio
         kind = table.schema.field(name).type
         if pa.types.is_dictionary(kind) and (kind.ordered or name in noted):
             values = _dictionary(table.column(name))
+            # Fewer entries than pandas noted are those that occur, in the order of their occurrence.
             if len(values) >= noted.get(name, (0, False))[0] or kind.ordered:
                 levels[name] = values
         elif name in noted and not holds_text(kind):

@@ -20,8 +20,8 @@ _WHOLE = 2
 class FilePartition(Partition):
     """A partition of one file.
 
-    ``keys``: values of the columns that the file does not hold itself; ``group_rows``: rows of each of its row groups,
-    more than ``rows`` where it is a part of one.
+    ``keys`` has the values of columns that the file does not hold itself. ``group_rows`` has the rows of each of its
+    row groups; they are more than ``rows`` where the partition is a part of one.
     """
 
     keys: Keys
@@ -36,6 +36,7 @@ def cut(footer: Footer, groups: Sequence[int], name: str, partition_bytes: int) 
     run: list[int] = []
     for group in groups:
         parts = _parts(footer, group, partition_bytes)
+        # Row groups stay in the order of the file, which is the order of the sums.
         if run and (len(parts) > 1 or _size(footer, [*run, group]) > partition_bytes):
             yield _run(footer, run, name)
             run = []
@@ -50,6 +51,7 @@ def cut(footer: Footer, groups: Sequence[int], name: str, partition_bytes: int) 
 def check_memory(partitions: Sequence[FilePartition], memory_limit: int | None) -> None:
     """Raise `MemoryLimitError` for a row group, or a part of a large one, that cannot be read within the limit."""
     for partition in partitions:
+        # Row groups of a run are decoded one after another, so the largest of them decides.
         share = max(partition.group_rows) / sum(partition.group_rows)
         largest = int(partition.nbytes * share) if len(partition.group_rows) > 1 else partition.nbytes
         if memory_limit is not None and largest > memory_limit:
@@ -67,6 +69,7 @@ def _size(footer: Footer, groups: Sequence[int]) -> int:
 def _parts(footer: Footer, group: int, partition_bytes: int) -> list[tuple[int, int]]:
     """(first row, rows) of the parts in which a row group is read."""
     rows, nbytes = footer.rows[group], footer.nbytes[group]
+    # A part below one decoded batch would only be cut from the same batch again.
     step = rows if nbytes <= _WHOLE * partition_bytes else max(BATCH_ROWS, rows * partition_bytes // nbytes)
     return [(start, min(step, rows - start)) for start in range(0, rows, step)]
 

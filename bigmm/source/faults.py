@@ -56,12 +56,14 @@ def guarded(action: Callable[[], T], where: str, remote: bool, secrets_of: str =
     library that is not installed. ``where`` names file and row groups in the message; ``secrets_of`` is a URL of which
     pieces may stand in the error's own text.
     """
+    # A monotonic clock: a correction of the machine's time must not end or prolong the retries.
     deadline, pause = time.monotonic() + RETRY_SECONDS, FIRST_PAUSE_SECONDS
     where = without_secrets(where)
     while True:
         try:
             return action()
         except BigmmError:
+            # Errors of this package are final: the inner call has already tried again and explained itself.
             raise
         except UnicodeError as error:  # Arrow knows only names that are UTF-8
             raise not_utf8(where) from error
@@ -74,6 +76,7 @@ def guarded(action: Callable[[], T], where: str, remote: bool, secrets_of: str =
             if time.monotonic() + pause > deadline:
                 message = f"gave up reading {where} after {RETRY_SECONDS:.0f} s of retries: {reason}"
                 raise ReadError(f"{message}. Check the network and the storage service, then run again.") from error
+        # Jitter keeps many workers, which failed together, from asking together again.
         time.sleep(pause * random.uniform(0.5, 1.5))
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -100,10 +103,12 @@ def is_transient(error: Exception) -> bool:
     """Whether a remote error may pass when tried again (everything but missing, forbidden, distrusted and damaged)."""
     if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)):
         return False
+    # Arrow complains about bytes that it has read, and these stay the same.
     if _is_arrows(error):
         return False
     status = _status(error)
     if status is not None:
+        # Timeout, too early and too many requests pass by themselves; other codes of the 400s do not.
         return status >= 500 or status in (408, 425, 429)
     permanent = (_NOT_INSTALLED, _DISTRUSTED, _NO_CREDENTIALS, _MISSING, _FORBIDDEN, _DAMAGED)
     return not any(pattern.search(str(error)) for pattern in permanent)
@@ -120,6 +125,7 @@ def explained(error: Exception, where: str, reason: str = "") -> BigmmError:
     """The error users see for an error that is not worth another try."""
     reason = reason or _reason(error)
     arrow = _is_arrows(error)
+    # The order matters: a message about credentials may hold "403", and one about Java "does not exist".
     if not arrow and _NOT_INSTALLED.search(reason):
         return UsageError(
             f"cannot open {where}: {reason}. Install a Java runtime and the client libraries of Hadoop, and set "
@@ -135,6 +141,7 @@ def explained(error: Exception, where: str, reason: str = "") -> BigmmError:
         return DataError(f"no trusted connection to {where} ({reason}). Check the address and the certificates.")
     if _status(error) is not None:
         return DataError(f"the server refuses to send {where} ({reason}). Check the address.")
+    # Errors of the system have a number; a failed checksum of Arrow's has none.
     if isinstance(error, OSError) and error.errno is not None:
         return ReadError(f"cannot read {where}: {reason}")
     if _ENCRYPTED.search(reason):
@@ -154,6 +161,7 @@ def _status(error: Exception) -> int | None:
 
 
 def _is_reading_error(error: Exception) -> bool:
+    # A full memory says nothing about the file, and another try would fill it again.
     if isinstance(error, pa.ArrowMemoryError):
         return False
     if isinstance(error, (pa.ArrowException, OSError)):

@@ -51,8 +51,8 @@ _FLOATING = {"+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": pc.divide}  #
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A condition. expression: true, false or null for a row; bounds: a comparison of bare columns that holds wherever
-    the condition is true, which the statistics of row groups can decide; None where there is none."""
+    """A condition. Its `expression` is true, false or null for a row. Its `bounds` hold wherever the condition is true;
+    they compare bare columns, so that the statistics of row groups can decide them, or are None."""
 
     expression: pc.Expression
     bounds: pc.Expression | None = None
@@ -97,12 +97,14 @@ def _literal(value: Any) -> str:
 
 
 def _unless_missing(operand: Any, value: Any) -> pc.Expression:
+    # Three-valued logic as in SQL: `not (x > 1)` must not let a missing x pass.
     return pc.if_else(pc.is_valid(operand), value, _MISSING)
 
 
 def _balanced(parts: Sequence[pc.Expression], operator: str) -> pc.Expression:
     """All parts joined in a tree of logarithmic depth."""
     while len(parts) > 1:
+        # Arrow walks expressions by recursion: a chain of a thousand parts would be a thousand frames deep.
         pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
         join = (lambda a, b: a & b) if operator == "and" else (lambda a, b: a | b)
         parts = [join(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
@@ -117,6 +119,7 @@ class _Binder:
         self.columns: dict[str, None] = {}
         self.kinds: dict[type, Callable[[Any], Bound]] = {
             Joined: self.joined,
+            # Bounds of a negation are not those of its part: they say where the part may be true.
             Negation: lambda node: Bound(~self.condition(node.part).expression),
             Comparison: self.compared,
             FilterColumn: self.flag,
@@ -181,6 +184,7 @@ class _Binder:
         self.columns[node.name] = None
         kind = self.schema.field(node.name).type
         field, name = pc.field(node.name), f"column {node.name!r}"
+        # Half floats are compared as single precision, exactly.
         if pt.is_float16(kind):
             return Operand(pa.float32(), field.cast(pa.float32()), node, name)
         return Operand(kind, field, node, name, bare=True)
@@ -253,10 +257,12 @@ class _Binder:
         expression, low, high = lhs.expression, place.low, place.high
         prunes = lhs.bare and any(test(lhs.kind) for test in _PRUNING)
         if place.exact:
+            # Statistics leave NaN out, and NaN passes !=: only the other comparisons may prune.
             comparison = _COMPARE[operator](expression, low)
             return Bound(comparison, comparison if prunes and operator != "!=" else None)
         if operator in ("==", "!="):
             return Bound(_unless_missing(expression, operator == "!="))
+        # Between two neighbours < and <= are the same, and the nearer value decides with "or equal".
         below = operator in ("<", "<=")
         edge, compare = (low, "<=") if below else (high, ">=")
         always, never = (high is None, low is None) if below else (low is None, high is None)
@@ -372,6 +378,7 @@ def _arithmetic_type(lhs: Operand, operator: str, rhs: Operand) -> _Types:
         return _DOUBLES
     if all(kind == pa.int64() for kind in kinds):
         return _INTEGERS
+    # 19 digits hold every int64. A sum needs one digit more, and a product the digits of both and one more.
     a, b = (pa.decimal256(19, 0) if kind == pa.int64() else kind for kind in kinds)
     if operator == "*":
         precision, scale = a.precision + b.precision + 1, a.scale + b.scale
@@ -409,6 +416,7 @@ def _converted(side: Operand, kind: pa.DataType) -> Any:
 def _number_in_common(a: pa.DataType, b: pa.DataType) -> pa.DataType:
     if pt.is_floating(a) or pt.is_floating(b):
         return pa.float64()
+    # Signed and unsigned 64-bit integers have no common integer type; 20 digits of a decimal hold both.
     if pt.is_integer(a) and pt.is_integer(b):
         if pt.is_uint64(a) == pt.is_uint64(b):
             return pa.uint64() if pt.is_uint64(a) else pa.int64()

@@ -48,7 +48,7 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """operator: + - * / of two operands, or "negative" of one; depth: arithmetic inside each other."""
+    """One of + - * / of two operands, or "negative" of one. `depth` counts arithmetic inside each other."""
 
     operator: str
     operands: tuple[Tree, ...]
@@ -58,7 +58,7 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """operator: < <= > >= == != in, not in, is, is not."""
+    """A comparison by < <= > >= == != in, not in, is, is not."""
 
     operator: str
     lhs: Tree
@@ -68,7 +68,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Negation:
-    """not part."""
+    """The condition `not part`."""
 
     part: Tree
     position: int = 0
@@ -76,7 +76,7 @@ class Negation:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """operator: and, or; symbol: as written, which may be & or |."""
+    """Conditions joined by `operator`, "and" or "or". `symbol` is the operator as written, which may be & or |."""
 
     operator: str
     parts: tuple[Tree, ...]
@@ -111,6 +111,7 @@ _WRITE = {"=": "==", "<>": "!=", "&&": "and", "||": "or", "!": "not"}
 _FOREIGN = {"**": "Pow", "//": "FloorDiv", "%": "Mod", "^": "BitXor", "@": "MatMult"}
 _COMPARISONS = ("<", "<=", ">", ">=", "==", "!=", "in", "not in", "is", "is not")
 #: How strongly operators bind, as in Python.
+# & and | bind more tightly than comparisons, as in Python. Beside values they are refused with a hint.
 _POWER = {"or": 1, "and": 2, **dict.fromkeys(_COMPARISONS, 4), "|": 5, "&": 6, "+": 7, "-": 7, "*": 8, "/": 8}
 _NOT, _SIGN = 3, 9
 _JOINS = {"and": "and", "or": "or", "&": "and", "|": "or"}
@@ -118,7 +119,7 @@ _JOINS = {"and": "and", "or": "or", "&": "and", "|": "or"}
 
 @dataclass(frozen=True, slots=True)
 class FilterToken:
-    """``kind``: number, quoted, name, word, string, operator, mark or end; ``start``: its place in the text."""
+    """A token at ``start``, of kind number, quoted, name, word, string, operator, mark or end."""
 
     kind: str
     text: str
@@ -192,10 +193,12 @@ class _Parser:
 
     def expression(self, power: int) -> Tree:
         """Parse operators that bind at least as strongly as `power`."""
+        # The limit bounds Python's stack: each level of brackets costs a few frames.
         self.depth += 1
         if self.depth > MOST_LEVELS:
             self.fail(f"more than {MOST_LEVELS} levels inside each other", self.tokens[self.index].start)
         lhs = self.operand()
+        # Equal power continues the loop, so operators of one strength associate to the left.
         while (operator := self.operator()) in _POWER and _POWER[operator] >= max(power, 1):
             lhs = self.combined(lhs, operator)
         self.depth -= 1
@@ -271,6 +274,7 @@ class _Parser:
             return Negation(part, token.start)
         if token.text == "+":
             return part
+        # The sign joins the constant, so that -9223372036854775808 is within 64 bits.
         if isinstance(part, Constant) and type(part.value) in (int, float):
             return Constant(-part.value, token.start)
         return self.arithmetic("negative", (part,), token.start)
@@ -292,6 +296,7 @@ class _Parser:
         """Read a number. An integer of more than 64 bits is refused before Python makes it."""
         digits = token.text.replace("_", "")
         if digits[:2] in ("0x", "0X"):
+            # int() of a very long text takes quadratic time, so length decides first.
             value = int(digits, 16) if len(digits) < _DIGITS else 1 << 64
         elif digits.isdigit():
             value = int(digits) if len(digits) <= _DIGITS else 1 << 64
@@ -304,6 +309,7 @@ class _Parser:
     def string(self, token: FilterToken) -> str:
         """Read a text in quotes."""
         try:
+            # The token is one quoted text by its pattern, so only escapes are read here and no code.
             return ast.literal_eval(token.text.replace("\n", "\\n"))
         except (ValueError, SyntaxError) as error:
             self.fail(f"this text cannot be read: {error}", token.start)

@@ -36,6 +36,7 @@ class Neighbours:
 
     @property
     def exact(self) -> bool:
+        """Whether the constant is a value of the type."""
         return self.low is not None and self.high is not None and self.low.equals(self.high)
 
 
@@ -66,11 +67,13 @@ def _whole(value: Any, step: int) -> tuple[float | int, float | int]:
     """Multiples of step around a number, counted in steps; infinite ones stay."""
     if isinstance(value, float) and not np.isfinite(value):
         return value, value
+    # Fractions are exact. Floats would round constants near the edge of a type.
     exact = Fraction(value) / step
     return exact.numerator // exact.denominator, -(-exact.numerator // exact.denominator)
 
 
 def _between(below: Any, above: Any, least: int, most: int, scalar: Callable[[int], pa.Scalar]) -> Neighbours:
+    # The constant may lie outside of the type: then one neighbour is its last value, and the other is none.
     low = None if below < least else scalar(int(min(below, most)))
     high = None if above > most else scalar(int(max(above, least)))
     return Neighbours(low, high)
@@ -85,6 +88,7 @@ def _of_floats(value: Any, kind: pa.DataType) -> Neighbours:
     if not np.isfinite(near) and not np.isfinite(float(value)):
         return _same(pa.scalar(near, kind))
     exact = Fraction(value)
+    # The nearest float may be on either side; its exact value says on which.
     above = near > 0 if np.isinf(near) else Fraction(float(near)) > exact
     below = near < 0 if np.isinf(near) else Fraction(float(near)) < exact
     low = np.nextafter(near, width(-np.inf)) if above else near
@@ -104,6 +108,7 @@ def _of_decimals(value: Any, kind: pa.DataType) -> Neighbours:
 
     def scalar(number: int) -> pa.Scalar:
         with localcontext() as context:
+            # Python's default of 28 digits would round decimals of 76.
             context.prec = 80
             return pa.scalar(Decimal(number).scaleb(-kind.scale), kind)
 
@@ -138,6 +143,7 @@ def _nanoseconds(value: Any, zone: str | None) -> int:
     elif isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         value = datetime.datetime(value.year, value.month, value.day)
     if isinstance(value, datetime.datetime):
+        # pandas' Timestamp is a datetime with nanoseconds beside its microseconds.
         more = getattr(value, "nanosecond", 0)
         offset = value.utcoffset()
         naive = value.replace(tzinfo=None) - (offset or datetime.timedelta())
@@ -148,6 +154,7 @@ def _nanoseconds(value: Any, zone: str | None) -> int:
     if local and zone is not None:
         seconds, remainder = divmod(ticks, 10**9)
         moment = pa.scalar(seconds, pa.timestamp("s"))
+        # Whole seconds of int64 reach all years; nanoseconds would not.
         placed = pc.assume_timezone(moment, zone, ambiguous="earliest", nonexistent="earliest")
         return placed.value * 10**9 + remainder
     return ticks
@@ -173,6 +180,7 @@ def _ticks(text: pa.Scalar, zone: str | None) -> int:
     try:
         return text.cast(pa.timestamp("ns", zone)).value
     except pa.ArrowInvalid:
+        # Years outside 1677-2262 do not fit into nanoseconds of int64. Python's integer holds the product.
         return text.cast(pa.timestamp("us", zone)).value * 1000
 
 
@@ -197,6 +205,7 @@ def _of_durations(value: datetime.timedelta, kind: pa.DataType) -> Neighbours:
 _NUMBERS = (int, float, Decimal)
 #: Test of the column's type, sorts of constants that go with it, and the rule.
 _RULES: tuple[tuple[Callable[[pa.DataType], bool], Any, Callable[[Any, pa.DataType], Neighbours | None]], ...] = (
+    # bool is an int in Python, so True beside an integer column is 1.
     (pt.is_integer, _NUMBERS, _of_integers),
     (pt.is_floating, _NUMBERS, _of_floats),
     (pt.is_decimal, _NUMBERS, _of_decimals),

@@ -93,6 +93,7 @@ class Tail:
 
         pyarrow ends the whole process when such a column chunk is asked for its sizes, so it must not be asked.
         """
+        # The last 8 bytes are the length and the magic.
         return self.metadata.serialized_size != len(self.content) - 8
 
     def readable(self) -> pq.FileMetaData:
@@ -116,6 +117,7 @@ def read_tail(stream: Any, size: int) -> Tail:
     """Read and parse a footer, in one request unless it is very large. Raises `NotParquet` or an Arrow error."""
     count = min(size, _TAIL_BYTES)
     content = stream.read_at(count, size - count)
+    # 12 bytes: two magics and the length, the least that a file can have.
     if len(content) < 12 or content[-4:] != b"PAR1":
         raise NotParquet(f"its last bytes are {content[-4:]!r}, not b'PAR1'")
     length = int.from_bytes(content[-8:-4], "little") + 8
@@ -133,10 +135,12 @@ def read_tail(stream: Any, size: int) -> Tail:
 
 def _nameless(content: bytes) -> bytes:
     """The footer with Arrow's notes under a name of the same length that nobody looks for."""
+    # The same length, because every structure behind the name has its place in the bytes.
     return content.replace(b"ARROW:schema", b"-----:schema")
 
 
 def _parsed(content: bytes) -> pq.FileMetaData:
+    # A footer between two magics is a whole Parquet file to Arrow, so the file is not read a second time.
     return pq.read_metadata(pa.BufferReader(b"PAR1" + content))
 
 
@@ -147,6 +151,7 @@ def read_footers(location: Location, keys: Mapping[str, Keys] | None = None) -> 
     """
     looks = set(location.files)
     if location.remote:
+        # Evenly spread over the files, and the same ones on every run.
         looks = set(location.files[:: max(1, len(location.files) // _REMOTE_LOOKS)])
 
     def one(entry: Entry) -> Footer:
@@ -176,6 +181,7 @@ def _read_footer(location: Location, entry: Entry, keys: Keys, look: bool) -> Fo
             if not tail.encrypted:
                 _refuse_false_rows(stream, tail.metadata, rows, where)
             checksums = _checksums(stream, tail.metadata, location.remote) if look and not tail.encrypted else (0, 0)
+        # The footer counts encoded bytes, of which a constant column has nearly none. Memory holds decoded ones.
         width = row_bytes(schema) + 8 * len(keys)
         nbytes = tuple(max(size, count * width) for size, count in zip(sizes, rows, strict=True))
         plain = schema.remove_metadata()
@@ -232,6 +238,7 @@ def _refuse_false_rows(stream: Any, metadata: pq.FileMetaData, rows: Sequence[in
         flat = _flat_columns(metadata, number)
         if not flat or count <= _ROWS_PER_BYTE * sum(column.total_compressed_size for column in flat):
             continue
+        # All flat columns have one value per row, so the cheapest one to walk answers for all.
         smallest = min(flat, key=lambda column: column.total_compressed_size)
         try:
             counted = counted_values(stream.read_at, smallest)
@@ -256,6 +263,7 @@ def _checksums(stream: Any, metadata: pq.FileMetaData, remote: bool) -> tuple[in
     have = looked = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
+        # An empty row group has no page to look at.
         if not group.num_rows or (remote and looked):
             continue
         try:
@@ -269,6 +277,7 @@ def _checksums(stream: Any, metadata: pq.FileMetaData, remote: bool) -> tuple[in
 def pandas_categories(schema: pa.Schema) -> dict[str, tuple[int, bool]]:
     """{column: (number of categories, whether they are ordered)} of the categoricals that pandas noted in a schema."""
     try:
+        # The notes are JSON of any writer, so nothing about their shape is certain.
         noted = (schema.pandas_metadata or {}).get("columns", ())
         entries = {entry.get("field_name") or entry.get("name"): entry for entry in noted}
         return {

@@ -47,6 +47,7 @@ def refuse_tables_above(filesystem: fs.FileSystem, base: str, markers: Markers, 
 def _tables_above(filesystem: fs.FileSystem, base: str, markers: Markers) -> Iterator[tuple[str, str]]:
     for folder, child in _ancestors(base):
         for marker in markers(folder):
+            # "metadata" is a common name of folders: only Iceberg's own files in it make a table.
             if marker != ICEBERG or (child in ("", "data") and _is_iceberg(filesystem, f"{folder}/{marker}")):
                 yield folder, marker
 
@@ -68,6 +69,7 @@ def refuse_whole_folders(filesystem: fs.FileSystem, files: Sequence[str], show: 
 
 def _leaves_out(filesystem: fs.FileSystem, files: Sequence[str]) -> bool:
     """Whether the deepest folder that all the files lie in holds another Parquet file."""
+    # The deepest common folder is what a listing would have begun at.
     base = os.path.commonpath([path.rpartition("/")[0] for path in files])
     listed = {entry.path for entry in entries_below(filesystem, base, Pattern(), base) if not entry.folder}
     others = [path[len(base) :].strip("/").split("/") for path in listed.difference(files)]
@@ -79,7 +81,7 @@ def refuse_tables_below(
 ) -> None:
     """Raise `DataError` when one of the files lies in a table of another format whose root is below ``base``.
 
-    paths: of everything that was seen below ``base``, folders and files; files: of the data.
+    `paths` are those of all folders and files below ``base``; `files` are those of the data.
     """
     roots: dict[tuple[str, str], None] = {}
     for path in paths:
@@ -109,6 +111,7 @@ def _ancestors(base: str) -> Iterator[tuple[str, str]]:
     while parts:
         yield scheme + mark + "/".join(parts), child
         last = parts.pop()
+        # A partition folder year=2020 lies in the table as its files do.
         child = child if "=" in last else last
 
 
@@ -119,6 +122,7 @@ def _markers(filesystem: fs.FileSystem, folder: str) -> list[str]:
         return []
     paths = [f"{folder}/{marker}" for marker in _READERS]
     try:
+        # One request for all markers of a folder.
         infos = guarded(lambda: filesystem.get_file_info(paths), folder, True)
     except DataError:  # a folder above the data that may not be looked at is no reason to refuse them
         return []

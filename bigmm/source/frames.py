@@ -22,6 +22,7 @@ def open_table(
 ) -> InMemorySource:
     """A pyarrow Table; ordered dictionaries, and categoricals that pandas noted, declare the order of their levels."""
     orders = table_orders(table, pandas_categories(table.schema), description)
+    # The orders were read from pandas' notes above; nothing later may depend on these.
     table = table.replace_schema_metadata(None)
     unified = unify([(description, table.schema)])
     return in_memory_table(table, unified, orders.levels, description, given_filter, partition_bytes, orders.lost)
@@ -46,6 +47,7 @@ def _pandas_column(series: Any) -> tuple[pa.Array | pa.ChunkedArray, str]:
     try:
         return pa.Array.from_pandas(series), ""
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        # Only a column that the formula uses has to be readable. The message waits until it is read.
         return pa.nulls(len(series)), " ".join(str(error).split())
 
 
@@ -54,6 +56,7 @@ def open_polars(frame: Any, given_filter: Any, partition_bytes: int) -> InMemory
     import polars as pl
 
     frame = frame.lazy().collect()
+    # The oldest level gives large_string in place of views, which some kernels of Arrow do not know.
     oldest, refused, columns = pl.CompatLevel.oldest(), {}, {}
     for series in frame.get_columns():
         try:
@@ -108,12 +111,14 @@ class DaskPart:
         ready = self.supplied([future.result() for future in self.futures])
         frame = get_sync(ready.graph, ready.key)
         named = dict(zip(map(str, frame.columns), range(frame.shape[1]), strict=True))
+        # By position, since column labels of pandas need not be text.
         chosen = frame.iloc[:, [named[name] for name in columns]].set_axis(list(columns), axis=1)
         return pa.Table.from_pandas(chosen, preserve_index=False).replace_schema_metadata(None)
 
 
 def open_dask(frame: Any, given_filter: Any, partition_bytes: int) -> InMemorySource:
     """A Dask DataFrame: its partitions stay as they are; their rows are unknown (0) until they are read."""
+    # The empty meta has no types for object columns; this one holds made-up rows of the real types.
     meta = frame._meta_nonempty
     names = [str(name) for name in meta.columns]
     refused, columns = duplicates(names, "Dask DataFrame"), {}
@@ -146,6 +151,7 @@ def is_future(task: Any) -> bool:
 def _dask_parts(frame: Any) -> list[DaskPart]:
     from dask.optimization import cull
 
+    # Optimized once here: workers then get graphs that are fused, and cut to what one partition needs.
     best = frame.optimize()
     tasks = dict(best.__dask_graph__())
     graph = {key: Persisted(task) if is_future(task) else task for key, task in tasks.items()}

@@ -20,6 +20,7 @@ def hive_keys(path: str) -> Keys:
     keys: list[tuple[str, str | None]] = []
     for folder in reversed(path.split("/")[:-1]):
         key, equals, value = folder.partition("=")
+        # Only the run right above the file: a folder a=b further up belongs to somebody else's tree.
         if not (key and equals):
             break
         keys.append((unquote(key), None if value == _NULL_KEY else unquote(value)))

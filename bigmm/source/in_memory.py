@@ -42,6 +42,7 @@ class TableSlice:
 
     def __reduce__(self) -> tuple[Any, ...]:
         sink = pa.BufferOutputStream()
+        # Pickling a slice of Arrow writes the whole buffers behind it; a stream writes the rows of the slice.
         with pa.ipc.new_stream(sink, self.table.schema) as writer:
             writer.write_table(self.table)
         return _unpickle_slice, (sink.getvalue().to_pybytes(),)
@@ -91,6 +92,7 @@ class InMemorySource:
         return sum(partition.rows for partition in self.partitions)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # lost_orders stay behind: only the driver asks for orders.
         return InMemorySource, (self.unified, self.predicate, (), self.description, dict(self.declared_levels))
 
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
@@ -107,6 +109,7 @@ class InMemorySource:
         """See `Source.head`."""
         for partition in self.partitions:
             table = self.read(partition, columns)
+            # A filter may leave nothing of the first partitions.
             if table.num_rows:
                 return table.slice(0, rows)
         if self.predicate is not None:
@@ -130,6 +133,7 @@ def in_memory_table(
     if predicate is not None:
         unified.check(predicate.columns)
     size = max(1, table.nbytes)
+    # Cuts follow the table alone, so sums have the same bits on any number of workers.
     step = max(1, partition_bytes * table.num_rows // size)
     partitions = []
     for index, start in enumerate(range(0, table.num_rows, step)):

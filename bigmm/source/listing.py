@@ -38,11 +38,15 @@ class Entry:
 
 
 def look_up(filesystem: fs.FileSystem, path: str, where: str, remote: bool) -> Entry | None:
-    """The entry of one path, None when there is nothing; where: how messages name it; remote: look again on failure."""
+    """The entry of one path, None when there is nothing.
+
+    Messages name the path by `where`. A failure is looked at again where `remote` is True.
+    """
     if isinstance(filesystem, fs.LocalFileSystem):
         try:
             return _local_entry(path, os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
+            # os.stat follows links, so a link to nothing looks as if the name did not exist.
             return Entry(path, False, problem="it is a link to nothing") if os.path.islink(path) else None
         except OSError as error:
             return Entry(path, False, problem=f"{error.strerror}")
@@ -57,6 +61,7 @@ def entries_below(filesystem: fs.FileSystem, base: str, pattern: Pattern, where:
     if isinstance(filesystem, fs.LocalFileSystem):
         yield from _walk(base, (), pattern, ())
         return
+    # Object stores list a whole prefix in few requests; folder by folder would take one for each.
     infos = guarded(lambda: filesystem.get_file_info(fs.FileSelector(base, recursive=True)), where, True)
     yield from sorted(map(_remote_entry, infos), key=lambda entry: entry.path)
 
@@ -94,6 +99,7 @@ def _walk(
         yield entry
         below = (*parts, name)
         if entry.folder and pattern.enters(below):
+            # Device and inode identify a folder whatever path led to it.
             if entry.inode in above:
                 yield Entry(entry.path, True, problem="it is a link to a folder above it")
             else:

@@ -85,8 +85,9 @@ def locate(places: Sequence[str | PurePath]) -> Location:
             )
         if filesystem is None:
             filesystem, markers = system, markers_of(system)
-        entries, passed = _taken(filesystem, markers, prefix, base, glob, shown_place(place))
+        entries, passed = _data_files(filesystem, markers, prefix, base, glob, shown_place(place))
         for entry in entries:
+            # Globs may overlap by mistake, and rows that count twice would make standard errors too small.
             if entry.path in files:
                 raise UsageError(f"file given twice: {shown_path(entry.path, prefix)} (its rows would count twice)")
             files[entry.path] = entry
@@ -94,6 +95,7 @@ def locate(places: Sequence[str | PurePath]) -> Location:
     assert filesystem is not None
     _refuse_links_into_tables(filesystem, markers, list(files), partial(shown_path, prefix=prefix))
     description = first if len(places) == 1 else f"{len(places)} paths, {first!r} first"
+    # The order of files decides the order of sums, so it must not depend on how the list was written.
     chosen = tuple(files[path] for path in sorted(files))
     return Location(filesystem, is_remote(filesystem), chosen, description, prefix, tuple(left_out))
 
@@ -122,6 +124,7 @@ def _check_spelling(place: str) -> None:
 
 def is_remote(filesystem: fs.FileSystem) -> bool:
     """Whether reads go over a network."""
+    # A subtree may be a view of a local folder or of a bucket.
     while isinstance(filesystem, fs.SubTreeFileSystem):
         filesystem = filesystem.base_fs
     return not isinstance(filesystem, fs.LocalFileSystem)
@@ -132,6 +135,7 @@ def _split(place: str) -> tuple[fs.FileSystem, str, str, str]:
     match = _URL.match(place)
     if match is None or not is_url(place):
         path = absolute_path(place) if match is None else str(local_path(place, "read"))
+        # A file may have brackets or a star in its name, and the name as written wins.
         base, pattern = (path, "") if os.path.exists(path) else _cut_pattern(path, _LOCAL_WILD)
         return fs.LocalFileSystem(), "", base or "/", pattern
     address, mark, options = place.partition("?")
@@ -146,7 +150,7 @@ def _cut_pattern(path: str, wild: re.Pattern[str]) -> tuple[str, str]:
     return "/".join(segments[:first]), "/".join(segments[first:])
 
 
-def _taken(
+def _data_files(
     filesystem: fs.FileSystem, markers: Markers, prefix: str, base: str, glob: str, place: str
 ) -> tuple[list[Entry], list[str]]:
     """The data files that a place means, and the paths that its names leave out."""
@@ -199,6 +203,7 @@ def _refuse_links_into_tables(
     filesystem: fs.FileSystem, markers: Markers, paths: Sequence[str], show: Callable[[str], str]
 ) -> None:
     if isinstance(filesystem, fs.LocalFileSystem):
+        # A link leads into a Delta table without its name in the path.
         folders = {(os.path.dirname(path), os.path.dirname(os.path.realpath(path))) for path in paths}
         for real in sorted({real for named, real in folders if real != named}):
             refuse_tables_above(filesystem, real, markers, show)

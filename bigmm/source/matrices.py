@@ -20,16 +20,24 @@ class MatrixRows(Protocol):
     """One array, opened: its shape, the row cuts that suit it (None: any), bytes, column names or None."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
+        ...
 
     @property
-    def chunks(self) -> tuple[int, ...] | None: ...
+    def chunks(self) -> tuple[int, ...] | None:
+        """Rows of each chunk along the first axis; None where any cut suits."""
+        ...
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Size in bytes as dense values."""
+        ...
 
     @property
-    def names(self) -> tuple[str, ...] | None: ...
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the columns, if there are any."""
+        ...
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
         """Per pair of neighbouring cuts something picklable that returns those rows."""
@@ -37,7 +45,7 @@ class MatrixRows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ArrayRows:
     """An array in memory: ndarray or csr_array."""
 
     values: Any
@@ -47,6 +55,7 @@ class Held:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
         return self.values.shape
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
@@ -78,16 +87,19 @@ class ZarrRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
         return self.array.shape
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes as dense values."""
         return int(np.prod(self.array.shape)) * self.array.dtype.itemsize
 
     @property
     def chunks(self) -> tuple[int, ...]:
         """Rows of each chunk, or of each shard, which is the smallest part that can be read."""
         rows = self.array.shape[0]
+        # Reading part of a chunk decompresses all of it.
         step = (getattr(self.array, "shards", None) or self.array.chunks)[0]
         return tuple(min(step, rows - start) for start in range(0, rows, step))
 
@@ -117,14 +129,17 @@ class DaskRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
         return self.array.shape
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes as dense values."""
         return int(np.prod(self.array.shape)) * self.array.dtype.itemsize
 
     @property
     def chunks(self) -> tuple[int, ...]:
+        """Rows of each chunk along the first axis; None where any cut suits."""
         return self.array.chunks[0]
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
@@ -132,6 +147,7 @@ class DaskRows:
         from dask.optimization import cull
 
         rows = tuple(b - a for a, b in pairwise(cuts))
+        # All columns of a row come together: -1 joins the chunks of every other axis.
         array = self.array.rechunk({0: rows} | dict.fromkeys(range(1, self.array.ndim), -1))
         keys = [(array.name, number, *(0,) * (array.ndim - 1)) for number in range(len(rows))]
         whole = dict(array.__dask_graph__())
@@ -207,6 +223,7 @@ def is_sparse(values: Any) -> bool:
 def as_matrix(values: Any, name: str) -> Any:
     """A float64 ndarray, or a csr_array for anything sparse; DataError when the values are not numbers."""
     try:
+        # pydata/sparse has the method too, and needs no import here.
         if hasattr(values, "tocsr"):
             return sp.csr_array(values.tocsr(), dtype=np.float64)
         return np.asarray(values, np.float64)
@@ -216,6 +233,7 @@ def as_matrix(values: Any, name: str) -> Any:
 
 def open_matrix(values: Any, name: str) -> MatrixRows:
     """Open one array; raises UsageError for kinds that are not known and for Dask arrays of unknown length."""
+    # Classes are known by name, so that Dask, zarr and polars are imported by those who use them.
     for cls in type(values).__mro__:
         open_kind = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
         if open_kind is not None:
@@ -226,17 +244,18 @@ def open_matrix(values: Any, name: str) -> MatrixRows:
     )
 
 
-def _held(values: Any, name: str) -> Held:
+def _array_rows(values: Any, name: str) -> ArrayRows:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise UsageError(f"{name} has type {array.dtype}: numbers are needed (encode text as columns first)")
     names = getattr(values, "columns", None)
-    return Held(array, array.size * 8, None if names is None else tuple(map(str, names)))
+    # 8 bytes a value, whatever the type: reading converts to float64.
+    return ArrayRows(array, array.size * 8, None if names is None else tuple(map(str, names)))
 
 
-def _sparse(values: Any, name: str) -> Held:
+def _sparse(values: Any, name: str) -> ArrayRows:
     array = as_matrix(values, name)
-    return Held(array, array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
+    return ArrayRows(array, array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
 
 
 def _dask(values: Any, name: str) -> DaskRows:
@@ -255,13 +274,13 @@ def _dask_frame(values: Any, name: str) -> DaskRows:
 
 #: (top package, class name) -> how it is opened; looked up along the class's ancestors.
 _KINDS: dict[tuple[str, str], Callable[[Any, str], MatrixRows]] = {
-    ("builtins", "list"): _held,
-    ("builtins", "tuple"): _held,
-    ("numpy", "ndarray"): _held,
-    ("pandas", "DataFrame"): _held,
-    ("pandas", "Series"): _held,
-    ("polars", "DataFrame"): _held,
-    ("polars", "Series"): _held,
+    ("builtins", "list"): _array_rows,
+    ("builtins", "tuple"): _array_rows,
+    ("numpy", "ndarray"): _array_rows,
+    ("pandas", "DataFrame"): _array_rows,
+    ("pandas", "Series"): _array_rows,
+    ("polars", "DataFrame"): _array_rows,
+    ("polars", "Series"): _array_rows,
     ("scipy", "_spbase"): _sparse,
     ("sparse", "SparseArray"): _sparse,
     ("dask", "Array"): _dask,
@@ -282,6 +301,7 @@ def cut_rows(arrays: Mapping[str, MatrixRows], partition_bytes: int, chunk_rows:
         return (*range(0, n, limit), n)
     cuts = [0]
     for start, stop in pairwise(accumulate(chunked[0], initial=0)):
+        # Cuts only where chunks end, so that no chunk is read by two partitions.
         if start > cuts[-1] and stop - cuts[-1] > limit:
             cuts.append(start)
     return (*cuts, n)

@@ -58,6 +58,7 @@ class Pattern:
         return not self.enters(parts) and self.enters(parts[:-1]) and _reaches(tuple(parts), self.segments, False)
 
     def _is_side_file(self, name: str) -> bool:
+        # A user who writes *.bak means such files.
         named = bool(self.segments) and is_side_file(self.segments[-1])
         return is_side_file(name) and not named
 

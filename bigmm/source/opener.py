@@ -37,6 +37,7 @@ def open_source(
     if partition_bytes < 1:
         raise UsageError(f"partition_bytes must be positive, got {partition_bytes}")
     options = (filter, partition_bytes, memory_limit)
+    # Names of classes instead of the classes: no frame library is imported for somebody else's data.
     for cls in type(data).__mro__:
         open_kind = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
         if open_kind is not None:
@@ -61,6 +62,7 @@ def _open_dataset(dataset: Any, options: Options) -> Source:
     """
     for part in _file_datasets(dataset):
         refuse_whole_folders(part.filesystem, part.files, partial(shown_path, prefix=_prefix(part.filesystem)))
+    # Datasets of other formats, or with a filter of their own, are read into memory whole.
     if not _is_plain_parquet(dataset):
         return open_table(dataset.to_table(), *options[:2], "pyarrow dataset")
     system, prefix = dataset.filesystem, _prefix(dataset.filesystem)
@@ -92,6 +94,7 @@ def _local_places(frame: Any) -> list[str]:
     places: list[str] = []
     for part in frame.expr.walk():
         if type(part).__name__.startswith("ReadParquet"):
+            # Dask lists a Delta folder as plain Parquet and would count deleted rows too.
             paths = part.path if isinstance(part.path, (list, tuple)) else [part.path]
             places += [str(path) for path in paths if isinstance(path, (str, PurePath)) and not is_url(str(path))]
     return places

@@ -16,13 +16,18 @@ ReadAt = Callable[[int, int], bytes]
 """(number of bytes, offset in the file) -> bytes."""
 
 _FIRST_LOOK = 64
+# Headers carry statistics of any length. Most need 1 KB, and each further try is a request of its own.
 _HEADER_BYTES = (1 << 10, 1 << 16, 1 << 22)
+# This bounds the walk over a damaged chunk, whose headers could claim tiny pages.
 _MOST_PAGES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class PageHeader:
-    """nbytes: of the header itself; stored: of the page behind it; values: of a data page, nulls included, else 0."""
+    """A page header of `nbytes` bytes, with `stored` bytes of page behind it.
+
+    `values` counts the values of a data page, nulls included, and is 0 for other pages.
+    """
 
     nbytes: int
     stored: int
@@ -32,6 +37,7 @@ class PageHeader:
 
 def has_checksum(read_at: ReadAt, column: pq.ColumnChunkMetaData) -> bool:
     """Whether the first page of a column chunk has a checksum. Raises ValueError when its header cannot be read."""
+    # The checksum is among the first fields, so statistics behind it need not be read.
     fields = _Thrift(read_at(_FIRST_LOOK, first_page(column))).leading_integers()
     if 3 not in fields:
         raise ValueError("no page header")
@@ -123,6 +129,7 @@ class _Thrift:
         raise ValueError(f"type {kind} has no place in a page header")
 
     def _skip(self, nbytes: int) -> None:
+        # The bytes are passed over, because no field of text or doubles is needed here.
         self.place += nbytes
         if self.place > len(self.content):
             raise IndexError
@@ -135,6 +142,7 @@ class _Thrift:
         value = shift = 0
         while True:
             byte = self._byte()
+            # Varints: seven bits a byte, least first, the high bit says that more follow (Thrift, compact protocol).
             value |= (byte & 127) << shift
             if byte < 128:
                 return value
@@ -144,4 +152,5 @@ class _Thrift:
 
     def _zigzag(self) -> int:
         value = self._unsigned()
+        # Zigzag: 0, -1, 1, -2, ... are 0, 1, 2, 3, ...
         return (value >> 1) ^ -(value & 1)

@@ -63,12 +63,14 @@ class ParquetSource:
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
         """See `Source.read`. Raises `DataError` also when the file is not the one that was planned with."""
         assert isinstance(partition, FilePartition)
-        names = self._needed(columns)
+        names = self._columns_read(columns)
         try:
             table = guarded(lambda: self._decode(partition, names), partition.where, self.reader.remote)
         except DataError as error:
+            # A file that was replaced during the fit often looks damaged: say that it changed, if it did.
             self._ensure_unchanged(partition)
             raise self._pinpointed(partition, names, error) from error
+        # Rows that were decoded while the file was replaced may be a mixture, so the look comes after reading.
         self._ensure_unchanged(partition)
         return self._finish(table, partition, columns)
 
@@ -85,7 +87,7 @@ class ParquetSource:
         reason = f" passes the filter {self.predicate.text}" if self.predicate else ""
         raise DataError(f"no row of {self.description}{reason or ' can be read'}")
 
-    def _needed(self, columns: Sequence[str]) -> list[str]:
+    def _columns_read(self, columns: Sequence[str]) -> list[str]:
         self.unified.check(columns)
         return list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
 
@@ -101,6 +103,7 @@ class ParquetSource:
         if stored:
             whole = partition.rows == sum(partition.group_rows)
             if whole:
+                # `groups` checks the number of rows against the footer's.
                 table = self.reader.groups(mark, stored, text)
             else:
                 table = part_of_group(self.reader, mark, stored, text, sum(partition.group_rows))
@@ -108,9 +111,9 @@ class ParquetSource:
 
     def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:
         if partition.rows < sum(partition.group_rows):  # a part, which has a cursor of its own
-            table = self._finish(self._decode(partition, self._needed(columns)), partition, columns)
+            table = self._finish(self._decode(partition, self._columns_read(columns)), partition, columns)
             return table.slice(0, rows) if table.num_rows else None
-        names, tables, count = self._needed(columns), [], 0
+        names, tables, count = self._columns_read(columns), [], 0
         with self.reader.filesystem.open_input_file(partition.fingerprint.path) as stream:
             for table in self._batches(stream, partition, names, rows):
                 tables.append(self._finish(table, partition, columns))
@@ -122,11 +125,13 @@ class ParquetSource:
     def _batches(self, stream: Any, partition: FilePartition, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """The rows of whole row groups in small tables."""
         stored, text = self._own(partition, names)
+        # Columns of hive keys alone need no byte of the file.
         if not stored:
             for start in range(0, partition.rows, BATCH_ROWS):
                 count = min(BATCH_ROWS, partition.rows - start)
                 yield with_keys(pa.table({}), count, partition.keys, names, self.schema)
             return
+        # Decoding a whole row group for a few first rows would take its full memory.
         size = min(max(rows, _SMALL_BATCH), BATCH_ROWS)
         for table in self.reader.batches(stream, partition.fingerprint, stored, text, size):
             yield with_keys(table, table.num_rows, partition.keys, names, self.schema)
@@ -179,6 +184,7 @@ def _constant(value: Any, rows: int, kind: pa.DataType) -> pa.ChunkedArray:
     if value is None:
         return pa.chunked_array([pa.nulls(rows, kind)])
     if kind.equals(TEXT):
+        # One dictionary entry for all rows, as a file with a constant text would have it.
         codes = pa.repeat(pa.scalar(0, pa.int32()), rows)
         return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array([str(value)], pa.string()))])
     return pa.chunked_array([pa.repeat(pa.scalar(value).cast(kind), rows)])
@@ -194,22 +200,24 @@ def open_parquet(
 ) -> ParquetSource:
     """Plan the reading of files: read all footers, unify schemas, cut partitions (from the files alone).
 
-    schema: types that a dataset declares, which are obeyed; keys: its values, by path, of columns that files do not
-    hold. Without them folders named ``key=value`` tell.
+    `schema` has the types that a dataset declares, which are obeyed. `keys` has, by path, its values of columns that
+    files do not hold; without them, folders named ``key=value`` tell.
     """
     footers = read_footers(location, keys)
+    # Writers such as Spark leave files without rows, whose types may say nothing (null).
     filled = [footer for footer in footers if sum(footer.rows)]
     if not filled:
         raise DataError(f"no rows at all in {location.description} ({len(footers)} files with zero rows)")
     _refuse_links(location, filled)
     names = [location.shown(footer.path) for footer in filled]
+    # Schemas are compared before the filter prunes: a type that changes is an error with any filter.
     unified, filled = _typed(filled, names, schema)
     predicate = make_predicate(given_filter, unified.schema)
     if predicate is not None:
         unified.check(predicate.columns)
     partitions: list[FilePartition] = []
     for footer, name in zip(filled, names, strict=True):
-        groups = _kept_groups(footer, predicate, unified.schema, location)
+        groups = _row_groups(footer, predicate, unified.schema, location)
         partitions.extend(cut(footer, groups, name, partition_bytes))
     if not partitions:
         assert predicate is not None
@@ -247,6 +255,7 @@ def _typed(footers: Sequence[Footer], names: Sequence[str], schema: pa.Schema | 
         ]
         full = [replace(f, keys=(*keys, *gone)) for f, keys, gone in zip(footers, used_keys, absent, strict=True)]
         return declared(schema), full
+    # One type over all files: 1 in one folder and 01 in another make the key text.
     types = key_types(footer.keys for footer in footers)
     schemas = [
         pa.schema([*f.schema, *(pa.field(key, types[key]) for key, _ in keys)]) if keys else f.schema
@@ -261,6 +270,7 @@ def _refuse_links(location: Location, footers: Sequence[Footer]) -> None:
     filled = {footer.path for footer in footers}
     first: dict[tuple[int, int], Entry] = {}
     for entry in location.files:
+        # Remote stores have no inodes and no links.
         if entry.inode is None or entry.path not in filled:
             continue
         other = first.setdefault(entry.inode, entry)
@@ -285,13 +295,15 @@ def _inventory(location: Location, footers: Sequence[Footer], partitions: Sequen
     )
 
 
-def _kept_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema, location: Location) -> list[int]:
+def _row_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema, location: Location) -> list[int]:
     """Row groups with rows that the filter may keep, by hive keys and row-group statistics."""
     groups = [i for i, rows in enumerate(footer.rows) if rows]
     if predicate is None:
         return groups
+    # The same schema as the filter's expression was bound to.
     plain, form, system = plain_schema(schema), ds.ParquetFileFormat(**INT96), location.filesystem
     try:
+        # The partition expression lets Arrow decide a filter of keys without opening the file.
         part = form.make_fragment(footer.path, system, partition_expression=_keys_expression(footer, schema))
         if not list(ds.FileSystemDataset([part], plain, form, system).get_fragments(filter=predicate.expression)):
             return []
@@ -306,6 +318,7 @@ def _kept_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema,
 def _keys_expression(footer: Footer, schema: pa.Schema) -> ds.Expression:
     expression = ds.scalar(True)
     for key, value in footer.keys:
+        # A missing key gives no guarantee, so such a file is read and filtered.
         if key not in footer.schema.names and value is not None:
             kind = schema.field(key).type
             plain = pa.string() if kind.equals(TEXT) else kind

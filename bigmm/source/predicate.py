@@ -23,8 +23,8 @@ _SHOWN = 200  # characters of a filter in messages
 class Predicate:
     """Which rows are kept: those for which ``expression`` is true.
 
-    columns: the columns it needs; text: the filter for messages; bounds: what holds wherever the expression is true and
-    can be decided by the statistics of row groups, None where nothing can.
+    `columns` are those that the expression needs, and `text` is the filter for messages. `bounds` holds wherever the
+    expression is true, and the statistics of row groups can decide it; it is None where nothing can be decided.
     """
 
     expression: pc.Expression
@@ -36,6 +36,7 @@ class Predicate:
         """The rows of ``table`` for which the expression is true (a null counts as not true)."""
         rows = ds.InMemoryDataset(_plain(table.select(self.columns)))
         try:
+            # One thread, as the lane has its own. A null in `keep` leaves the row out.
             keep = rows.scanner(columns={"keep": self.expression}, use_threads=False).to_table().column("keep")
         except pa.ArrowException as error:
             raise DataError(self._failure(where, str(error))) from error
@@ -59,6 +60,7 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema a filter sees: text as string."""
+    # `Unified` has dictionaries of text only.
     return pa.schema([(f.name, pa.string() if pa.types.is_dictionary(f.type) else f.type) for f in schema])
 
 
@@ -98,6 +100,7 @@ def _from_tuples(filters: list[Any] | tuple[Any, ...], schema: pa.Schema) -> Pre
 
 def _checked(predicate: Predicate, schema: pa.Schema) -> Predicate:
     """The predicate, if Arrow can compute it of such columns."""
+    # Binding to an empty table finds errors of types before any row is read.
     problem = _binding_problem(predicate.expression, pa.schema([schema.field(name) for name in predicate.columns]))
     if problem:
         names = ", ".join(f"{name!r} ({schema.field(name).type})" for name in predicate.columns)
@@ -122,6 +125,7 @@ def _statistics_decide(expression: pc.Expression, columns: tuple[str, ...], sche
     """
     if not any(pa.types.is_floating(schema.field(name).type) for name in columns):
         return True
+    # Texts in quotes are taken out first: they may hold anything that looks like an operator.
     bare = re.sub(r'"[^"]*"', "", str(expression)).replace("is_in(", "")
     return not re.search(r"!=|[a-z_0-9]\(|nan", bare)
 
@@ -135,6 +139,7 @@ def _used_columns(expression: pc.Expression, schema: pa.Schema, shown: Any) -> t
             hint = column_hint(unknown[1], schema.names)
             raise UsageError(f"the filter names a column that is not in the data: {unknown[1]!r}{hint}")
         raise UsageError(f"the filter {shown!r} does not fit the data: {problem}")
+    # Arrow does not tell the columns of an expression; binding fails exactly where a used one is gone.
     without = [(name, schema.remove(i)) for i, name in enumerate(schema.names)]
     return tuple(name for name, others in without if _binding_problem(expression, others))
 

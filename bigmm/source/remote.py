@@ -43,6 +43,7 @@ class FaultKeeper(fs.FSSpecHandler):
         try:
             self.fs.info(path)
         except FileNotFoundError as error:
+            # A second look costs a request, but only where nothing was found.
             cause = error.__cause__
             if isinstance(cause, Exception) and not is_missing(cause):
                 raise cause from None
@@ -50,11 +51,13 @@ class FaultKeeper(fs.FSSpecHandler):
 
 def _by_arrow(url: str) -> tuple[fs.FileSystem, str] | None:
     """None for a protocol that pyarrow does not know."""
+    # What the user sets in the URL wins.
     if _GOOGLE.match(url) and "retry_limit_seconds=" not in url:
         url += f"{'&' if '?' in url else '?'}retry_limit_seconds={_GOOGLE_SECONDS}"
     try:
         return fs.FileSystem.from_uri(url)
     except pa.ArrowInvalid as error:
+        # Arrow has no class of its own for an unknown scheme.
         if "Unrecognized filesystem type" in str(error):
             return None
         raise _cannot_open(url, error) from None  # the error's own text may hold secrets

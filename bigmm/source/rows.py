@@ -40,6 +40,7 @@ class FileReader:
         with self.filesystem.open_input_file(mark.path) as stream:
             file, stored = self.opened(stream, mark, names, text)
             table = file.read_row_groups(list(mark.row_groups), columns=stored, use_threads=False)
+        # A damaged page may end early and leave fewer rows without an error of Arrow's.
         if stored and table.num_rows != mark.rows:
             raise pa.ArrowInvalid(f"its footer claims {mark.rows:,} rows but its pages hold {table.num_rows:,}")
         return checked(table)
@@ -69,14 +70,17 @@ class FileReader:
                 "files that stay as they are."
             )
         options = INT96 | {
+            # Remote reads are joined into few requests. A local disk needs no such copy.
             "pre_buffer": self.remote,
             "buffer_size": 0 if self.remote else _BUFFER_BYTES,
+            # Checksums that are there are verified; files without them are named in the summary.
             "page_checksum_verification": True,
         }
         metadata = tail.readable()
         schema = metadata.schema.to_arrow_schema()
         stored = [name for name in names if name in schema.names]
         written = set() if tail.encrypted else {n for n in stored if holds_text(schema.field(n).type)}
+        # Encrypted chunks are not asked: pyarrow would end the process (`Tail.encrypted`).
         broken = _not_dictionaries(metadata, mark.row_groups, written)
         if any(pa.types.is_dictionary(field.type) and field.name in broken for field in schema):
             metadata = tail.without_arrow_schema()  # it asks for dictionaries, which Arrow cannot make of these pages
@@ -150,10 +154,12 @@ def part_of_group(
     for in order, as a lane does, are decoded once. The last part lets the file go.
     """
     key = (mark.path, mark.stamp, mark.digest, mark.row_groups, tuple(names), tuple(text))
+    # Thread-local, so no lock: a stream and its decoder belong to the thread that reads the lane.
     cursors: list[Cursor] = _cursors.__dict__.setdefault("kept", [])
     cursor = next((place for place in cursors if place.key == key), None)
     if cursor is not None:
         cursors.remove(cursor)
+    # Decoders only go forward. A part before the cursor begins again at the first row.
     if cursor is not None and cursor.row > mark.start:
         cursor.stream.close()
         cursor = None
@@ -164,6 +170,7 @@ def part_of_group(
         cursor.skip_to(mark.start)
         table = cursor.take(mark.rows)
     except BaseException:
+        # A cursor that failed in the middle has lost its place, and interrupts count too.
         cursor.stream.close()
         raise
     if cursor.row < rows:
@@ -171,5 +178,6 @@ def part_of_group(
     else:
         cursor.stream.close()
     while len(cursors) > _MOST_CURSORS:
+        # The oldest goes first: cursors in use were appended last.
         cursors.pop(0).stream.close()
     return table

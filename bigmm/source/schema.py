@@ -98,7 +98,9 @@ def _wider_integer(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
     signed = pa.types.is_signed_integer(a), pa.types.is_signed_integer(b)
     if signed[0] == signed[1]:
         return a if a.bit_width >= b.bit_width else b
+    # An unsigned integer needs a signed type of twice its width.
     bits = max(2 * kind.bit_width if not sign else kind.bit_width for kind, sign in zip((a, b), signed, strict=True))
+    # uint64 beside signed integers has no integer type; 20 digits hold both.
     return {16: pa.int16(), 32: pa.int32(), 64: pa.int64()}.get(bits, pa.decimal128(20, 0))
 
 
@@ -128,6 +130,7 @@ def unify(files: Sequence[tuple[str, pa.Schema]]) -> Unified:
     distinct: list[tuple[str, pa.Schema]] = []
     refused: dict[str, str] = {}
     for where, schema in files:
+        # Lakes have many files and few schemas, so columns are compared once for each schema.
         if not any(schema.equals(other) for _, other in distinct):
             refused |= duplicates(schema.names, where)
             distinct.append((where, schema))
@@ -205,6 +208,7 @@ def _without_null_entries(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _as_text(chunk: pa.DictionaryArray) -> pa.DictionaryArray:
+    # Decoding and encoding again gives missing values a null index and drops the null entry.
     if chunk.dictionary.null_count:
         chunk = chunk.dictionary_decode().dictionary_encode()
     return pa.DictionaryArray.from_arrays(chunk.indices.cast(pa.int32()), chunk.dictionary.cast(pa.string()))

@@ -53,7 +53,7 @@ def assert_equals_dense_algebra(model: Model, tolerance=1e-9):
     weighted_mean = (w @ model.y) / w.sum()
     assert gram.y_sum_squares_total == pytest.approx(w @ (model.y - weighted_mean) ** 2, rel=1e-9)
     z = []
-    for term, j, kept in zip(gram.terms, result.term_order, result.kept):
+    for term, j, kept in zip(gram.terms, result.term_order, result.level_numbers):
         z.append(model.z(j)[:, kept].reshape(model.chunk.rows, -1))
         back = np.kron(np.eye(term.n_levels), term.basis)
         close(back.T @ block_diagonal(term.diagonal) @ back, z[-1].T @ (w[:, None] * z[-1]), tolerance)
@@ -97,7 +97,7 @@ def test_terms_come_by_decreasing_levels_that_have_rows():
     assert result.term_order == (1, 0)
     assert [t.name for t in result.gram.terms] == ["g1", "g0"]
     assert [t.n_levels for t in result.gram.terms] == [5, 3]
-    np.testing.assert_array_equal(result.kept[1], [2, 5, 8])
+    np.testing.assert_array_equal(result.level_numbers[1], [2, 5, 8])
 
 
 def test_fixed_factors_come_last_with_their_contrast():

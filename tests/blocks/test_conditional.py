@@ -89,7 +89,7 @@ def test_the_estimate_is_never_below_the_levels_own_block(both):
         if place.term in both.operator.nested:
             continue
         value, _ = wild.levels(place.term, np.eye(place.width))
-        own = both.operator.known()[place.term]
+        own = both.operator.diagonal_blocks()[place.term]
         assert np.all(value >= np.einsum("laa->la", own) * (1 - 1e-12))
 
 

@@ -78,7 +78,7 @@ def agree(one, other):
     for a, b in zip(one.fitted.estimates.u, other.fitted.estimates.u, strict=True):
         assert np.allclose(a, b, atol=1e-4)
     assert one.fitted.assembled.term_order == other.fitted.assembled.term_order
-    for a, b in zip(one.fitted.assembled.kept, other.fitted.assembled.kept, strict=True):
+    for a, b in zip(one.fitted.assembled.level_numbers, other.fitted.assembled.level_numbers, strict=True):
         assert np.array_equal(a, b)
 
 
@@ -182,7 +182,7 @@ def test_levels_that_lose_all_their_rows(monkeypatch):
     rows = rows.set_column(1, "x", pa.array(x))
     one, other = fit(rows, FORMULAS[1]), crossed(monkeypatch, rows, FORMULAS[1])
     agree(one, other)
-    assert one.nobs < rows.num_rows and len(one.fitted.assembled.kept[1]) < SCHOOLS
+    assert one.nobs < rows.num_rows and len(one.fitted.assembled.level_numbers[1]) < SCHOOLS
 
 
 @pytest.mark.parametrize("formula", FORMULAS[:2])

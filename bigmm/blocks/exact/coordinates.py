@@ -9,6 +9,7 @@ from bigmm.blocks.structure import Structure
 
 def scalar_scale(structure: Structure, lams, n_dense: int) -> np.ndarray | None:
     """(r_raw + n_dense,) the diagonal of B where every tail term is a scalar random effect, else None."""
+    # The usual case: one pass over the matrix replaces two products with B.
     if any(t.width > 1 or not t.penalized for t in structure.tail):
         return None
     return np.concatenate([np.full(t.n_levels, lams[t.term][0, 0]) for t in structure.tail] + [np.ones(n_dense)])
@@ -16,6 +17,7 @@ def scalar_scale(structure: Structure, lams, n_dense: int) -> np.ndarray | None:
 
 def scale_tail(structure: Structure, lams, matrix: np.ndarray, n_dense: int) -> np.ndarray:
     """B'matrix B with B = blockdiag(Lambda of the tail, contrasts, I): (r_raw + n_dense)^2 -> scaled coordinates."""
+    # B' on the rows twice, with a transposition between: (B'(B'M)')' = B'MB.
     return scale_rows(structure, lams, scale_rows(structure, lams, matrix, n_dense).T, n_dense).T
 
 
@@ -44,6 +46,7 @@ def unscale_rows(structure: Structure, lams, matrix: np.ndarray, n_fixed: int) -
     pieces, position = [], 0
     for t in structure.tail:
         if not t.penalized:
+            # Without fixed effects (ML) the inverse has no rows for the factor's coefficients: they count as zero.
             size = t.contrast.shape[1] if n_fixed else 0
             absent = np.zeros((t.n_levels, matrix.shape[1]))
             pieces.append(t.contrast @ matrix[position : position + size] if size else absent)

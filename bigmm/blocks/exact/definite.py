@@ -28,7 +28,9 @@ class DefiniteFactor(Protocol):
     """log|M| and solves with M."""
 
     @property
-    def logdet(self) -> float: ...
+    def logdet(self) -> float:
+        """log|M|."""
+        ...
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """M^-1 rhs, (q, m)."""
@@ -43,6 +45,7 @@ class DenseFactor:
     logdet: float
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """M^-1 rhs by two triangular solves."""
         return lapack.dpotrs(self.lower, rhs, lower=1)[0]
 
 
@@ -55,6 +58,7 @@ class SparseFactor:
     fill: int
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """M^-1 rhs by SuperLU, which takes right-hand sides in C order."""
         return self.lu.solve(np.ascontiguousarray(rhs))
 
 
@@ -62,6 +66,7 @@ def dense_factor(matrix: Any) -> DenseFactor:
     """Cholesky of (q, q), dense or sparse; raises NotPositiveDefiniteError."""
     # a symmetric matrix in C order is itself in Fortran order, without a copy
     full = (matrix.toarray() if hasattr(matrix, "toarray") else matrix.copy()).T
+    # clean=0 leaves old numbers above the diagonal, which `dpotrs` does not read.
     lower, info = lapack.dpotrf(full, lower=1, overwrite_a=1, clean=0)
     diagonal = np.diagonal(lower)
     if info or not np.all(np.isfinite(diagonal)):
@@ -77,6 +82,7 @@ def sparse_factor(matrix: Any) -> SparseFactor:
         )
     except RuntimeError as error:  # "Factor is exactly singular"
         raise NotPositiveDefiniteError(str(error)) from error
+    # L has a unit diagonal, so log|M| is the sum of the logarithms of the pivots D.
     pivots = lu.U.diagonal()
     # A pivot off the diagonal means that a diagonal one was zero; then the signs say nothing.
     if not np.all(pivots > 0) or not np.array_equal(lu.perm_r, lu.perm_c):
@@ -96,12 +102,13 @@ def choose_kind(matrix: sp.csr_array) -> tuple[str, int]:
     dense_bytes = 8 * q * q
     if q <= DENSE_SIZE or matrix.nnz > DENSE_SHARE * q * q:
         return "dense", dense_bytes
+    # Fill depends on the pattern alone, so one factorization decides for all theta. An entry takes 8 + 4 bytes.
     fill = sparse_factor(matrix).fill
     return ("dense", dense_bytes) if fill > DENSE_SHARE * q * q else ("sparse", 12 * fill)
 
 
 def inverse_products(factor: DefiniteFactor, first: sp.csr_array) -> np.ndarray:
-    """(m,) diagonal of left M^-1 left', in panels of rows so that M^-1 is never held."""
+    """(m,) diagonal of first M^-1 first', in panels of rows so that M^-1 is never held."""
     out = np.empty(first.shape[0])
     for start in range(0, len(out), PANEL):
         rows = first[start : start + PANEL].toarray()

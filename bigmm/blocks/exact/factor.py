@@ -23,6 +23,7 @@ from bigmm.blocks.structure import Structure
 GRAIN = 2048  # levels per range; fewer are not worth a thread
 
 
+# A row of the tail meets many levels and columns, so that far fewer rows than levels are worth a thread.
 TAIL_GRAIN = 32
 
 
@@ -49,10 +50,17 @@ class StageFactor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Factor:
-    """lams: per term (k, k) Lambda's block in the working basis; stages: per stage; schur: (r_raw + m,) square, lower,
-    the unscaled tail; tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1 (columns:
-    random effects, fixed factors, dense X, y); n_random = r; n_fixed = f + p; logdet_z = log|M|; logdet_x =
-    log|X'V^-1X|; pwrss = r2.
+    """The blocked Cholesky factor at one Lambda.
+
+    Attributes
+    ----------
+    lams: per term (k, k) Lambda's block in the working basis.
+    stages: factors of the stages.
+    schur: (r_raw + m, r_raw + m) lower triangle, the unscaled tail.
+    tail: (N, N) lower C-ordered Cholesky factor of the scaled tail, N = r + f + p + 1. Its columns are random effects,
+        fixed factors, dense X and y.
+    n_random, n_fixed: r and f + p.
+    logdet_z, logdet_x, pwrss: log|M|, log|X'V^-1X| and r^2.
     """
 
     structure: Structure
@@ -71,6 +79,7 @@ def factorize(structure: Structure, lams: tuple[np.ndarray, ...]) -> Factor:
     """Blocked Cholesky factor at Lambda = blockdiag(I (x) lams[j]); raises NotPositiveDefiniteError."""
     r_raw = structure.r_raw
     factors, logdet, vv = eliminate_stages(structure, lams)
+    # A copy: the base serves every theta. Only the lower triangle is updated.
     schur = structure.base.copy()
     lower = np.tril_indices(structure.m)
     schur[r_raw + lower[0], r_raw + lower[1]] -= vv[lower]
@@ -87,6 +96,7 @@ def eliminate_stages(structure: Structure, lams) -> tuple[tuple[StageFactor, ...
     for stage, factor in zip(structure.stages, factors, strict=True):
         kernel = kernels.eliminate_scalar if stage.width == 1 else kernels.eliminate
         lam = np.ascontiguousarray(lams[stage.term])
+        # Ranges are added in their order below, whichever thread was first.
         parts = run(kernel, stage.n_levels, stage.grain, lam, stage.multiplicity, stage.indptr, factor)
         pivots = float(sum(part[0] for part in parts))
         if not np.isfinite(pivots):
@@ -105,6 +115,7 @@ def _buffers(structure: Structure) -> tuple[StageFactor, ...]:
     for number, stage in enumerate(structure.stages):
         blocks = stage.diagonal, stage.dense, stage.data
         diagonal, dense, data = (np.array(b, order="C") if number else np.ascontiguousarray(b) for b in blocks)
+        # f has the type of the data, which may be float32 under the iterative solver; v and all sums are float64.
         h, f, v = np.empty(diagonal.shape, diagonal.dtype), np.empty(data.shape, data.dtype), np.empty(dense.shape)
         factors.append(StageFactor(diagonal, dense, data, h, f, v))
     return tuple(factors)
@@ -119,8 +130,10 @@ def factor_tail(structure, lams, stages, schur, logdet) -> Factor:
         run(kernels.scale_lower, len(scale), 4 * TAIL_GRAIN, schur, scale, n_random, full)
     else:
         full = np.ascontiguousarray(scale_tail(structure, lams, np.tril(schur) + np.tril(schur, -1).T, structure.m))
+        # The ridge comes after the scaling: M = Lambda'Z'WZ Lambda + I.
         index = np.arange(n_random)
         full[index, index] += 1.0
+    # A lower triangle in C order is an upper one in Fortran's, so LAPACK works in place without a copy.
     upper, info = lapack.dpotrf(full.T, lower=0, overwrite_a=1, clean=0)
     if info:
         raise NotPositiveDefiniteError(f"pivot {info} of {len(full)} is not positive")

@@ -12,6 +12,7 @@ import numpy as np
 from bigmm.kernel import njit
 
 
+# With NumPy's error model a pivot of zero gives infinity, which the caller finds in the sum, and not an exception.
 @njit(cache=True, nogil=True, error_model="numpy")
 def eliminate(lo, hi, lam, multiplicity, indptr, factor):
     """Factor levels lo..hi: D = lam' diagonal lam + I = L L', then h = L^-1 lam', f = h data, v = h dense.
@@ -44,6 +45,7 @@ def eliminate(lo, hi, lam, multiplicity, indptr, factor):
                 part[a, b] = t
         for a in range(k):
             for b in range(a + 1):
+                # D = lam'(diagonal lam) + I is factored entry by entry as it is formed, and never stored.
                 t = 1.0 if a == b else 0.0
                 for c in range(k):
                     t += lam[c, a] * part[c, b]
@@ -56,6 +58,7 @@ def eliminate(lo, hi, lam, multiplicity, indptr, factor):
                     low[a, b] = t / low[b, b]
         for b in range(k):
             for a in range(k):
+                # Forward substitution. Nothing divides by lam, so a variance of zero is an ordinary value.
                 t = lam[b, a]
                 for c in range(a):
                     t -= low[a, c] * h[i, c, b]
@@ -87,6 +90,7 @@ def eliminate_scalar(lo, hi, lam, multiplicity, indptr, factor):
     logdet = 0.0
     vv = np.zeros((m, m))
     for i in range(lo, hi):
+        # On the boundary, s = 0, this is 1: no case of its own.
         d = s * s * diagonal[i, 0, 0] + 1.0
         logdet += multiplicity[i] * np.log(d)
         g = s / np.sqrt(d)
@@ -118,9 +122,11 @@ def update_tail(lo, hi, entries, factor, s):
     r_raw = s.shape[0] - m
     for r in range(lo, hi):
         for t in range(colptr[r], colptr[r + 1]):
+            # Row r is written by this call alone, level by level in increasing order: no lock, the same bits always.
             e, i = entry[t], level[t]
             for a in range(k):
                 x = f[e, a]
+                # A level's entries are sorted by column: those up to e are the columns c <= r.
                 for e2 in range(tail_start[i], e + 1):
                     s[r, columns[e2]] -= x * f[e2, a]
                 for j in range(m):
@@ -153,6 +159,7 @@ def update_parent(lo, hi, parent, indptr, factor, above):
                     for j in range(m):
                         dense[p, r, j] -= x * v[i, a, j]
                     for e in range(indptr[i], indptr[i + 1]):
+                        # -1 marks the parent's own columns and those that come before them.
                         if position[e] >= 0:
                             data[position[e], r] -= x * f[e, a]
 

@@ -26,9 +26,14 @@ NEARLY_SINGULAR = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class SelectedInverse:
-    """projected: per term (k, k), sum over levels of (Z'PZ)_ll in the working basis, None for unpenalized terms;
-    covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None when they were not asked for;
-    pairs: {(j, k): (nnz, k_j, k_k)} the same between levels that meet in some row, entries as in `Gram.cross`."""
+    """The entries of the inverse that gradients and conditional variances need.
+
+    Attributes
+    ----------
+    projected: per term (k, k), sum over levels of (Z'PZ)_ll in the working basis, None for unpenalized terms.
+    covariances: per term (q, k, k), Lambda (Omega^-1)_ll Lambda', or None where they are not computed.
+    pairs: {(j, k): (nnz, k_j, k_k)}, the same between levels that meet in some row, entries as in `Gram.cross`.
+    """
 
     projected: tuple[Any, ...]
     covariances: tuple[Any, ...]
@@ -58,6 +63,7 @@ def selected_inverse(
             projected[t.term] = _tail_projected(factor, t, position, inverse, n)
             position += size
             if covariances:
+                # Two index arrays with a slice between them put the levels first: (q, k, k).
                 view = raw[t.offset : t.stop, t.offset : t.stop].reshape(t.n_levels, t.width, t.n_levels, t.width)
                 index = np.arange(t.n_levels)
                 blocks[t.term] = view[index, :, index, :]
@@ -70,6 +76,7 @@ def inverse_from_cholesky(lower: np.ndarray) -> np.ndarray:
     """Lower triangle of (L L')^-1, C order; what stands above is not defined."""
     if not len(lower):
         return np.zeros((0, 0))
+    # LAPACK inverts in place, and the factor is still in use: hence the copy.
     upper, info = lapack.dpotri(np.array(lower.T, order="F"), lower=0, overwrite_c=1)
     if info:
         raise NotPositiveDefiniteError("singular factor")
@@ -97,6 +104,7 @@ def _tail_projected(factor: Factor, t: TailTerm, position: int, inverse: np.ndar
         t.n_levels, t.width, t.n_levels, t.width
     )
     blocks = block[index, :, index, :].sum(axis=0)
+    # (Z'PZ)_ll = lambda^-T (I - C_ll) lambda^-1, C the inverse. Of C only the lower triangle is defined.
     share = np.eye(t.width) * t.n_levels - np.tril(blocks) - np.tril(blocks, -1).T
     if share.diagonal().min() > NEARLY_SINGULAR * t.n_levels and np.linalg.cond(lam) < 1e4:
         first = np.linalg.solve(lam.T, share)
@@ -119,11 +127,12 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
 def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, bool], projected, blocks) -> dict:
     """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns.
 
-    parts: are diagonal blocks, and the blocks between levels that meet, asked for?
+    parts: whether to compute diagonal blocks, and whether to compute blocks between levels that meet.
     """
     structure = factor.structure
     covariances, pattern = parts
     inverses: dict[int, StageInverse] = {}
+    # Takahashi's order: a stage reads the inverses of the stages that contain it.
     for number in range(len(structure.stages) - 1, -1, -1):
         stage, part = structure.stages[number], factor.stages[number]
         is_parent = number > 0

@@ -22,8 +22,11 @@ class StageRows(NamedTuple):
 
 
 class TailInverse(NamedTuple):
-    """The inverse on the tail: values (r_raw + p, r_raw + p) unscaled; r_raw raw columns; p fixed effects; widest:
-    most columns of a level of the stage."""
+    """The inverse on the tail.
+
+    values: (r_raw + p, r_raw + p), unscaled, of r_raw raw columns and p fixed effects.
+    widest: the largest number of columns that a level of the stage touches.
+    """
 
     values: np.ndarray
     r_raw: int
@@ -88,6 +91,7 @@ def invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse):
     multiplicity, indptr, columns = rows
     diagonal, dense, data, h, f, v = factor
     n_max = tail.widest + p
+    # Scratch of the widest level, made once for the range: J is gathered level by level and products are dense.
     joint = np.empty((n_max, n_max))
     touched = np.empty((k, n_max))
     product = np.empty((k, n_max))
@@ -101,6 +105,8 @@ def invert(lo, hi, shrinkage, rows, factor, tail, parents, inverse):
                 t = 0.0
                 for c in range(k):
                     t += shrunk[a, c] * diagonal[i, c, b]
+                # B D counts for each level that the entry stands for.
+                # E J E' does not: its rows hold the moments of them all.
                 total[a, b] += multiplicity[i] * t
         if n > 0:
             skipped = 0
@@ -169,6 +175,7 @@ def units_of(lo, hi, diagonal):
         for i in range(lo, hi):
             total += diagonal[i, a, a]
         if 0.0 < total < np.inf:
+            # A power of two scales exactly: it changes which pivot is chosen and no other bit.
             units[a] = 2.0 ** np.round(-0.5 * np.log2(total / (hi - lo)))
     return units
 
@@ -188,6 +195,7 @@ def _gather_parents(first, last, i, p, parents, out):
         for a in range(width):
             for b in range(width):
                 out[offset + a, offset + b] = diagonal[diagonal_start[q] + (level * width + a) * width + b]
+            # J is symmetric: a number is read once and written to both of its places.
             for e in range(first + offset + width, last):
                 x = columns[column_start[q] + position[q, e] * width + a]
                 out[offset + a, e - first] = x
@@ -255,6 +263,7 @@ def _multiply_joint(rows, joint, n, out):
         for j in range(n):
             out[a, j] = 0.0
         for c in range(n):
+            # The inner loop runs along a row of J, where numbers are neighbours.
             t = rows[a, c]
             for j in range(n):
                 out[a, j] += t * joint[c, j]
@@ -308,6 +317,7 @@ def inverse_plus_identity(diagonal, sigma, units, work, out):
             work[a, b] = t * (units[a] / units[b])
             work[a, k + b] = 1.0 if a == b else 0.0
     for c in range(k):
+        # I + D sigma is not symmetric, so there is no Cholesky factor.
         pivot = c
         for a in range(c + 1, k):
             if abs(work[a, c]) > abs(work[pivot, c]):
@@ -315,6 +325,7 @@ def inverse_plus_identity(diagonal, sigma, units, work, out):
         if pivot != c:
             for b in range(2 * k):
                 work[c, b], work[pivot, b] = work[pivot, b], work[c, b]
+        # One level without an inverse does not stop the others: its NaN spreads to the sums.
         scale = 1.0 / work[c, c] if work[c, c] != 0.0 else np.nan
         for b in range(2 * k):
             work[c, b] *= scale

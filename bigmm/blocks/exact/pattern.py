@@ -19,6 +19,7 @@ def pair_inverses(structure: Structure, columns: dict[int, np.ndarray], tail: np
         elif k in stages:
             turned = _from_stage(structure, stages[k], j, columns[k])
             block = structure.gram.cross[j, k]
+            # A stable sort of the pair's columns gives the order in which the turned pair has its entries.
             back = np.empty_like(turned.transpose(0, 2, 1))
             back[np.argsort(block.indices, kind="stable")] = turned.transpose(0, 2, 1)
             out[j, k] = back
@@ -45,6 +46,7 @@ def _from_stage(structure: Structure, stage: Stage, other: int, columns: np.ndar
 
 def _neighbours(structure: Structure, stage: Stage) -> list[int]:
     chain = [s.term for s in structure.stages]
+    # The order of a row: later stages, then the terms of the tail (`analysis._touched`).
     return chain[chain.index(stage.term) + 1 :] + [t.term for t in structure.tail]
 
 

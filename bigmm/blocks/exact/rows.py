@@ -10,6 +10,7 @@ from bigmm.blocks.exact.coordinates import scale_rows
 from bigmm.blocks.exact.factor import Factor, StageFactor, triangular
 from bigmm.blocks.structure import Structure
 
+# The right-hand sides are dense in the tail: so many rows are (r_raw, 1024) numbers.
 ROWS_AT_ONCE = 1024
 
 
@@ -27,8 +28,10 @@ def row_quadratics(
 
 @dataclass(frozen=True, slots=True)
 class SweptRows:
-    """n right-hand sides, one per row, after the stages are eliminated: total (n,) squared norms of what the stages
-    took; tail (r_raw, n) and x (n, f + p): what is left, unscaled."""
+    """n right-hand sides, one per row, after the stages are eliminated.
+
+    total (n,) has the squared norms of the stages' part. tail (r_raw, n) and x (n, f + p) are the unscaled remainders.
+    """
 
     total: np.ndarray
     tail: np.ndarray
@@ -51,6 +54,7 @@ def sweep_rows(structure: Structure, stages: tuple[StageFactor, ...], x: np.ndar
     for stage, part in zip(structure.stages, stages, strict=True):
         rows, level, rhs = _merged(pending[stage.term], stage.n_levels)
         w = np.einsum("nab,nb->na", part.h[level], rhs)
+        # A row may have several levels of one stage, so `+=` with an index array would keep the last of them alone.
         np.add.at(total, rows, (w**2).sum(axis=1))
         np.add.at(x[:, x.shape[1] - n_dense :], rows, -np.einsum("nka,nk->na", part.v[level][:, :, :-1], w))
         for parent in stage.parents:
@@ -58,6 +62,7 @@ def sweep_rows(structure: Structure, stages: tuple[StageFactor, ...], x: np.ndar
             entries = parent.block[level][:, None] + np.arange(above.width)
             pending[above.term].append((rows, parent.level[level], -np.einsum("nwk,nk->nw", part.f[entries], w)))
         counts = stage.indptr[level + 1] - stage.tail_start[level]
+        # The entries of all levels end to end, which is a range per level without a loop.
         owner = np.repeat(np.arange(len(rows)), counts)
         entries = stage.tail_start[level][owner] + np.arange(len(owner)) - (np.cumsum(counts) - counts)[owner]
         change = -np.einsum("ek,ek->e", part.f[entries], w[owner])

@@ -27,6 +27,7 @@ def scattered(kernel: Callable, indptr: np.ndarray, shape: tuple, dtype: Any, *a
     """
     entries, levels = int(indptr[-1] - indptr[0]), len(indptr) - 1
     count = PIECES if entries * shape[-1] > SMALL else 1
+    # Cuts by entries and not by levels, since few levels may have most entries. An empty range adds zeros.
     edges = np.searchsorted(indptr, indptr[0] + entries * np.arange(count + 1) / count)
     edges[0], edges[-1] = 0, levels
 
@@ -37,6 +38,7 @@ def scattered(kernel: Callable, indptr: np.ndarray, shape: tuple, dtype: Any, *a
 
     if count == 1:
         return piece(0)
+    # Pieces are added in the order of the ranges, into the buffer of the first.
     return reduce(_added, in_order(piece, count))
 
 

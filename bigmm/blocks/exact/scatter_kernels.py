@@ -48,6 +48,7 @@ def scatter_own(lo, hi, rows, term, out):
             if c < offset or c >= stop:
                 e += 1
                 continue
+            # The columns of one level stand together, so the first one speaks for all.
             m = (c - offset) // width
             for a in range(width):
                 for b in range(width):
@@ -66,6 +67,7 @@ def multiply_both(lo, hi, indptr, indices, data, x_j, x_k, out_j, out):
     kj, kk, nv = data.shape[1], data.shape[2], x_j.shape[2]
     for i in range(lo, hi):
         for e in range(indptr[i], indptr[i + 1]):
+            # Rows of out_j belong to this range. The scattered out is this call's own; `scattered` adds these in order.
             m = indices[e]
             for a in range(kj):
                 for b in range(kk):
@@ -96,6 +98,7 @@ def identity_blocks(lo, hi, rows, h, term, product, out, cross, cross_first):
     inner, moved, with_cross = np.empty((k, k)), np.empty((k, width)), len(cross) > 0
     for i in range(lo, hi):
         inner[:] = 0.0
+        # e counts scalar entries of the row, position counts blocks of this pair.
         e, position = first[i], cross_first[i]
         while e < indptr[i + 1]:
             c = columns[e]

@@ -18,8 +18,11 @@ from bigmm.blocks.structure import Structure
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """beta: (f + p,) fixed factors' coefficients then dense ones, working basis; effects: per term (q, k), b = Lambda
-    u in the working basis (for unpenalized factors: contrast @ coefficients)."""
+    """Fixed effects and conditional modes in the working basis.
+
+    beta (f + p,) has the coefficients of fixed factors, then the dense ones. effects has b = Lambda u, (q, k) per term,
+    and contrast @ coefficients for an unpenalized factor.
+    """
 
     beta: np.ndarray
     effects: tuple[np.ndarray, ...]
@@ -28,6 +31,7 @@ class Solution:
 def solve(factor: Factor) -> Solution:
     """Back-substitution for the response column: conditional modes and fixed effects at this theta."""
     n = len(factor.tail) - 1
+    # The last row of the factor is L^-1 times the response's column, so half of the substitution is done.
     x = triangular(factor.tail[:n, :n], factor.tail[n, :n].copy(), transposed=True)
     beta = x[factor.n_random :]
     n_dense = factor.structure.m - 1
@@ -45,6 +49,7 @@ def backward(
     """
     structure = factor.structure
     effects: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
+    # At least 1: 0 would say that x has no rows for fixed effects.
     raw = unscale_rows(structure, factor.lams, x[:, None], max(factor.n_fixed, 1))[: structure.r_raw, 0]
     for t in structure.tail:
         effects[t.term] = raw[t.offset : t.stop].reshape(t.n_levels, t.width)
@@ -64,8 +69,11 @@ def backward(
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A forward sweep over the stages: w per stage (q, k, nr) = h rhs, total (nr, nr) = sum of w'w, and what is left
-    for the tail (r_raw, nr) and for dense X (p, nr), unscaled."""
+    """Right-hand sides after the stages are eliminated.
+
+    w is h rhs, (q, k, nr) per stage, and total (nr, nr) the sum of w'w. tail (r_raw, nr) and fixed (p, nr) are the
+    unscaled right-hand sides that remain for the tail and for dense X.
+    """
 
     w: tuple[np.ndarray, ...]
     total: np.ndarray
@@ -78,12 +86,14 @@ def forward(
 ) -> Forward:
     """Eliminate the stages from right-hand sides given unscaled: per term (q, k, nr), and (p, nr) for dense X."""
     nr = rhs_x.shape[1]
+    # Copies: children subtract from the right-hand sides of the levels that contain them.
     below = {s.term: rhs[s.term].copy() for s in structure.stages}
     tail = np.concatenate([rhs[t.term].reshape(-1, nr) for t in structure.tail] or [np.zeros((0, nr))])
     fixed, total, swept = rhs_x.copy(), np.zeros((nr, nr)), []
     for stage, part in zip(structure.stages, stages, strict=True):
         w = np.empty_like(below[stage.term])
         parts = run(kernels.forward_levels, stage.n_levels, stage.grain, part.h, part.v, below[stage.term], w)
+        # The last row belongs to the response, which is no unknown here.
         fixed -= sum(p[0] for p in parts)[:-1]
         total += sum(p[1] for p in parts)
         swept.append(w)

@@ -46,6 +46,7 @@ def backsolve(lo, hi, factor, indptr, columns, solution, coefficients, out):
 def forward_levels(lo, hi, h, v, rhs, w):
     """w = h rhs for levels lo..hi; returns (sum of v'w (m, nr), sum of w'w (nr, nr)). rhs, w: (q, k, nr)."""
     k, m, nr = h.shape[1], v.shape[2], rhs.shape[2]
+    # Sums over levels are returned and not added to shared arrays: the caller adds the ranges in their order.
     vw = np.zeros((m, nr))
     ww = np.zeros((nr, nr))
     for i in range(lo, hi):
@@ -128,6 +129,7 @@ def score(lo, hi, shrinkage, dense, residual, out):
     rhs = np.empty(k)
     for i in range(lo, hi):
         for a in range(k):
+            # out[i] comes in as what the other terms fit and goes out as the score.
             t = -out[i, a]
             for j in range(m):
                 t += dense[i, a, j] * residual[j]
@@ -147,6 +149,7 @@ def score_scalars(lo, hi, lam, diagonal, dense, residual, out):
         t = -out[i, 0]
         for j in range(len(residual)):
             t += dense[i, 0, j] * residual[j]
+        # This division replaces the difference y - X beta - Z b, which cancels where levels have many rows.
         out[i, 0] = t / (1.0 + diagonal[i, 0, 0] * sigma)
 
 

@@ -17,6 +17,7 @@ ROWS = 512
 def subtract_levels(stage: Stage, part: StageFactor, w: np.ndarray, out: np.ndarray) -> None:
     """out -= sum over a stage's levels of F_l'w_l, in the tail: w (q, k, nv), out (r_raw, nv)."""
     where = stage.tail_start, stage.indptr, stage.columns, part.f
+    # The kernel subtracts from zeros, so its result is added.
     out += scattered(coupling_kernels.from_levels, stage.indptr, out.shape, out.dtype, *where, np.ascontiguousarray(w))
 
 
@@ -31,6 +32,7 @@ def back_substitute(
     nv, dtype = tail.shape[1], tail.dtype
     sizes = [s.n_levels * s.width for s in structure.stages]
     starts = structure.r_raw + np.cumsum([0, *sizes])
+    # One stage has nothing after it but the tail, whose values then need no copy.
     solution = np.concatenate([tail, np.zeros((sum(sizes), nv), dtype)]) if len(sizes) > 1 else tail
     out: list[np.ndarray] = [np.zeros(0)] * len(structure.stages)
     for number in range(len(structure.stages) - 1, -1, -1):

@@ -15,6 +15,7 @@ SPLITTER = 134217729.0  # 2^27 + 1
 @njit(cache=True, nogil=True, inline="always")
 def _halves(a):
     """a as the sum of two numbers of 26 bits."""
+    # Veltkamp's splitting. It overflows above 2^996, and fast-math rules would simplify it to nothing.
     t = SPLITTER * a
     high = t - (t - a)
     return high, a - high
@@ -26,11 +27,14 @@ def minus_product(high, low, a, b_high, b_low):
     product = a * b_high
     a1, a2 = _halves(a)
     b1, b2 = _halves(b_high)
+    # Dekker: a b_high = product + error, exact but for underflow.
     error = ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
     total = high - product
+    # Knuth's sum needs no comparison of sizes: high - product = total + error_sum, exactly.
     back = total - high
     error_sum = (high - (total - back)) - (product + back)
     error_sum += low - error - a * b_low
+    # Normalized again, so that low is at most a rounding error of high.
     new_high = total + error_sum
     return new_high, error_sum - (new_high - total)
 
@@ -56,7 +60,7 @@ def subtract_blocks(indptr, indices, data, source, target):
 
 @njit(cache=True, nogil=True)
 def subtract_products(first, right, total):
-    """total -= sum over levels of left[i]'right[:, i]; first (q, k, m), right (2, q, k, nr), total (2, m, nr)."""
+    """total -= sum over levels of first[i]'right[:, i]; first (q, k, m), right (2, q, k, nr), total (2, m, nr)."""
     for i in range(first.shape[0]):
         for r in range(first.shape[1]):
             for c in range(first.shape[2]):

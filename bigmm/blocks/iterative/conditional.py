@@ -60,6 +60,7 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
         fixed = np.zeros((len(mine[0]), n_dense)) if x is None else x[part]
         swept = sweep_rows(whole, operator.stages, fixed, mine, tuple(a[part] for a in z))
         right = operator.normalised(swept.tail)
+        # r S_hat^-1 r' = r (I + (S_hat^-1 - I)) r': the norm needs no estimate here, since the solve is exact.
         inner = conjugate_gradients(operator, right, ROW_TOLERANCE).x
         value = swept.total + np.einsum("rn,rn->n", right, inner)
         if x is not None and n_dense:
@@ -73,15 +74,20 @@ def exact_rows(factor: IterativeFactor, x: np.ndarray | None, refs, z) -> np.nda
 class RowEstimator:
     """What the probes say about any row.
 
-    start, rest: per term (q, k, t + d) effects of the probes and the deflation basis, and of (S_hat^-1 - I) times them;
-    remainder: the same of S_hat^-1 - 2 I + S_hat for the tail's terms (None for the others), which suffices for a
-    single level of a tail's term that is not nested, because its own block of S_hat is the identity; probes: t; fixed:
-    per term (q, k, p) Lambda M^-1 Lambda'Z'W X; root: (p, p) inverse of the lower Cholesky factor of X'V^-1X.
+    Attributes
+    ----------
+    start: per term (q, k, t + d) effects of the probes and the deflation basis.
+    image: per term (q, k, t + d) the same of (S_hat^-1 - I) times these vectors.
+    remainder: per term the same of S_hat^-1 - 2 I + S_hat, None for terms outside the tail and nested ones. It suffices
+        for a single level, because the level's own block of S_hat is the identity.
+    probes: t.
+    fixed: per term (q, k, p) Lambda M^-1 Lambda'Z'W X.
+    root: (p, p) inverse of the lower Cholesky factor of X'V^-1X.
     """
 
     factor: IterativeFactor
     start: tuple[np.ndarray, ...]
-    rest: tuple[np.ndarray, ...]
+    image: tuple[np.ndarray, ...]
     remainder: tuple[np.ndarray | None, ...]
     probes: int
     fixed: tuple[np.ndarray, ...]
@@ -103,12 +109,13 @@ class RowEstimator:
         ]
         start, remainder_vectors = (
             sum(np.einsum("nk,nkv->nv", a, e[r]) for (r, a), e in zip(fixed_columns, effects, strict=True))
-            for effects in (self.start, self.rest)
+            for effects in (self.start, self.image)
         )
         chain, norm = chain_and_norm(self.factor, refs, z)
         lams = self.factor.lams
         prior = sum(((a @ lam) ** 2).sum(axis=1) for (_, a), lam in zip(fixed_columns, lams, strict=True))
         value, error = self._combined(chain + norm, start * remainder_vectors)
+        # The chain alone is a lower bound, the prior an upper one; an estimate may leave both.
         value = np.clip(value, chain, prior)
         if x is not None and self.factor.n_dense:
             d = x - sum(np.einsum("nk,nkp->np", a, e[r]) for (r, a), e in zip(fixed_columns, self.fixed, strict=True))
@@ -117,6 +124,7 @@ class RowEstimator:
 
     def _combined(self, exact: np.ndarray, products: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Exact part (...,), products (..., t + d) of the probes, then of the basis."""
+        # Products may be float32; mean and spread are taken in float64.
         index = products[..., : self.probes].astype(float)
         value = exact + products[..., self.probes :].sum(axis=-1) + index.mean(axis=-1)
         return value, index.std(axis=-1, ddof=1) / np.sqrt(self.probes)
@@ -126,7 +134,7 @@ class RowEstimator:
         standard error; never below what the chain (or the level's own diagonal block) gives, nor above the prior."""
         lam = self.factor.lams[term]
         q, remainder = len(self.start[term]), self.remainder[term]
-        remainder_vectors = self.rest[term] if remainder is None else remainder
+        remainder_vectors = self.image[term] if remainder is None else remainder
         values, errors = np.empty((q, len(directions))), np.empty((q, len(directions)))
         for number, z in enumerate(directions):
             refs, covariates = one_term(self.factor, term, np.arange(q), z)
@@ -150,7 +158,7 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
     whole, operator = factor.structure, factor.operator
     start = np.concatenate([probes.vectors, probes.basis], axis=1).astype(factor.precision.probes)
     shape = start.shape[1]
-    starts, rests = (
+    starts, images = (
         tuple(np.empty((t.n_levels, t.width, shape), start.dtype) for t in whole.gram.terms) for _ in range(2)
     )
     raw_remainder = np.empty_like(start)
@@ -158,10 +166,11 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
     for lo in range(0, shape, columns):
         part = slice(lo, lo + columns)
         mine = np.ascontiguousarray(start[:, part])
+        # S_hat z comes with the first iteration: that term of the Neumann series costs no product.
         solved = conjugate_gradients(operator, mine, factor.precision.probe_tolerance)
         remainder_vectors = solved.x - mine
         raw_remainder[:, part] = operator.raw(remainder_vectors - mine + solved.image)
-        for out, vectors in ((starts, mine), (rests, remainder_vectors)):
+        for out, vectors in ((starts, mine), (images, remainder_vectors)):
             for target, effects in zip(out, effects_of(whole, operator, operator.raw(vectors), None), strict=True):
                 target[:, :, part] = effects
     places = {t.term: t for t in whole.tail if t.term not in operator.nested}
@@ -172,7 +181,7 @@ def row_estimator(factor: IterativeFactor, probes: Probes) -> RowEstimator:
     n = factor.n_dense
     root = np.linalg.inv(fixed_part(factor).root[:n, :n])
     fixed = fixed_effects_of_levels(factor)
-    return RowEstimator(factor, starts, rests, remainder, probes.vectors.shape[1], fixed, root)
+    return RowEstimator(factor, starts, images, remainder, probes.vectors.shape[1], fixed, root)
 
 
 def affordable_probes(factor: SampledFactor) -> int:
@@ -193,6 +202,7 @@ def chain_and_norm(factor: IterativeFactor, refs, z) -> tuple[np.ndarray, np.nda
     stage, part, n = whole.stages[0], operator.stages[0], len(refs[0])
     level = refs[stage.term]
     w = np.einsum("nab,nb->na", part.h[np.maximum(level, 0)], z[stage.term])
+    # A level of -1 has read level 0 above, which does not count.
     w[level < 0] = 0.0
     places = whole.tail
     first = np.array([t.offset for t in places])

@@ -43,6 +43,8 @@ def row_norms(lo, hi, level, w, rows, effects, size, out):
     tail_start, indptr, columns, f = rows
     refs, z, first, width, start, into = effects
     k, n_terms = w.shape[1], len(first)
+    # Dense scratch for the whole range. A row clears the blocks that it touched, so that it costs what it touches.
+    # last_row needs no clearing: it tells which row has listed a block last.
     raw, last_row = np.zeros(size), np.full(size, -1)
     block, owner = np.empty(size, np.int64), np.empty(size, np.int64)
     for i in range(lo, hi):
@@ -60,6 +62,7 @@ def row_norms(lo, hi, level, w, rows, effects, size, out):
             t = 0
             for e in range(tail_start[level[i]], indptr[level[i] + 1]):
                 c = columns[e]
+                # Terms lie side by side in the tail and a row's entries come in their order: t moves little.
                 while t + 1 < n_terms and c >= first[t + 1]:
                     t += 1
                 while c < first[t]:

@@ -21,6 +21,7 @@ from bigmm.kernel import njit
 WIDE, MIDDLE, NARROW = 32, 16, 4
 """Columns that one run of an inner loop handles; at most three single ones are left over."""
 INDEX = ir.IntType(64)
+# Allows a product and a sum to be rounded once. The sums keep the order of the entries.
 FUSED = ("contract",)
 
 
@@ -72,9 +73,11 @@ def _gather(width: int) -> Any:
             columns_kind, f_kind, _, _, _, x_kind, _, w_kind = signature.args
             columns, f, a, lo, hi, x, first, w = arguments
             vector = ir.VectorType(context.get_data_type(x_kind.dtype), width)
+            # LLVM turns this variable into a register, because nobody else has its address.
             total = cgutils.alloca_once_value(builder, ir.Constant(vector, [0.0] * width))
             with cgutils.for_range_slice(builder, lo, hi, ir.Constant(INDEX, 1), INDEX) as (e, _):
                 row = _row_number(context, builder, columns_kind, columns, e)
+                # A row begins on any number, hence no alignment beyond that of a float32 may be promised.
                 row_values = builder.load(_vector(context, builder, x_kind, x, row, first, width), align=4)
                 row_values = builder.fmul(
                     _everywhere(context, builder, f_kind, f, e, a, vector), row_values, flags=FUSED
@@ -205,6 +208,7 @@ def between_levels(lo, hi, indptr, columns, f, x, x_own, row_values, out):
     for i in range(lo, hi):
         for a in range(f.shape[1]):
             gather_row(columns, f, a, indptr[i], indptr[i + 1], x, w)
+            # x_own comes negated, so the kernel that subtracts adds here.
             scatter_row(columns, f, a, indptr[i], indptr[i + 1], x_own[i], out)
         row_values[i] += w
 
@@ -228,6 +232,7 @@ def back_levels(lo, hi, h, f, v, indptr, columns, solution, out):
             gather_row(columns, f, a, indptr[i], indptr[i + 1], solution, w)
         for a in range(k):
             for c in range(nv):
+                # An empty v stands for zeros, of which no array is made.
                 w[a, c] = (v[i, a, c] if len(v) else 0.0) - w[a, c]
         for b in range(k):
             for c in range(nv):

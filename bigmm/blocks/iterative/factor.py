@@ -1,8 +1,8 @@
 """The iterative solver's factor: chains of nested terms are eliminated, the tail's Schur complement S is applied.
 
 One factor serves linear models, whose columns are [X y], and generalized ones at one set of working weights, whose
-columns are X. What it is asked for is solved for, exact to a tolerance; log|M| and blocks of the inverse need probes
-(`sampled`, `traces`). Right-hand sides are given unscaled, Lambda'rhs being meant, and solutions are effects, Lambda t.
+columns are X. Solutions are exact to a tolerance; log|M| and blocks of the inverse need probes (`sampled`, `traces`).
+Right-hand sides are unscaled, so that rhs stands for Lambda'rhs, and solutions are effects, Lambda t.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from bigmm.blocks.structure import Structure
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """Type of the tail's vectors and relative residual of their solves: of the model's own right-hand sides, whose
-    quadratic forms are good to its square, and of probes, whose Monte Carlo error is far larger."""
+    """Types of the tail's vectors and relative residuals of their solves.
+
+    Quadratic forms of the model's own right-hand sides are good to the square of the residual. Probes need less, since
+    their Monte Carlo error is far larger.
+    """
 
     data: Any
     tolerance: float
@@ -34,8 +37,11 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """c columns of [X y] beside the random effects: dense (r, c) normalised tail rows of Z'W[X y], solved (r, c):
-    S_hat^-1 of them, in so many iterations, root (c, c): lower Cholesky factor of what is left of [X y]'W[X y]."""
+    """The first c columns of [X y] beside the random effects.
+
+    dense (r, c) are the normalised tail rows of Z'W[X y], and solved (r, c) = S_hat^-1 dense took so many iterations.
+    root (c, c) is the lower Cholesky factor of the Schur complement of [X y]'W[X y].
+    """
 
     dense: np.ndarray
     solved: np.ndarray
@@ -45,9 +51,18 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class IterativeFactor:
-    """analysed, of which structure is the whole; operator: the tail; logdet: log|M| but for tr(log S_hat + I - S_hat);
-    vv (m, m): what the stages take from [X y]'W[X y]; columns: how many of [X y] are solved for; cache: they, once they
-    are."""
+    """The factor of Omega under the iterative solver.
+
+    Attributes
+    ----------
+    analysed: the analysis, of which ``structure`` is the whole model.
+    operator: the tail's Schur complement.
+    logdet: log|M| but for tr(log S_hat + I - S_hat).
+    vv: (m, m) what the stages take from [X y]'W[X y].
+    columns: number of columns of [X y] to solve for.
+    precision: types and tolerances of the solves.
+    cache: the solutions for these columns, filled by the first call of `fixed_part`.
+    """
 
     analysed: IterativeStructure
     operator: TailOperator
@@ -55,22 +70,27 @@ class IterativeFactor:
     vv: np.ndarray
     columns: int
     precision: Precision
+    # A list in a frozen record, filled once: what it holds is a function of the other fields.
     cache: list[Fixed]
 
     @property
     def structure(self) -> Structure:
+        """The whole model, without a dense tail."""
         return self.analysed.whole
 
     @property
     def lams(self) -> tuple[np.ndarray, ...]:
+        """Per term (k, k) Lambda's block in the working basis."""
         return self.operator.lams
 
     @property
     def stages(self) -> tuple[StageFactor, ...]:
+        """The factors of the stages."""
         return self.operator.stages
 
     @property
     def n_dense(self) -> int:
+        """p, the number of columns of X."""
         return self.structure.m - 1
 
     @property
@@ -87,7 +107,7 @@ class IterativeFactor:
 def factorize_iteratively(
     analysed: IterativeStructure, lams: tuple[np.ndarray, ...], precision: Precision, with_y: bool
 ) -> IterativeFactor:
-    """Eliminate the stages and normalise the tail; with y, whose rest is part of the criterion, solve for [X y] too.
+    """Eliminate the stages and normalise the tail. With y the criterion needs its residual: solve for [X y] too.
 
     Raises NotPositiveDefiniteError.
     """
@@ -107,14 +127,15 @@ def factorize_iteratively(
 
 
 def fixed_part(factor: IterativeFactor) -> Fixed:
-    """The columns' part, solved for when nothing has asked for it yet; raises NotPositiveDefiniteError."""
+    """The solutions for the columns of [X y], computed by the first call; raises NotPositiveDefiniteError."""
     return _with_tail(factor, np.zeros((factor.operator.size, 0)))[0] if not factor.cache else factor.cache[0]
 
 
 def _with_tail(factor: IterativeFactor, tail: np.ndarray, tolerance: float | None = None) -> tuple[Fixed, np.ndarray]:
-    """(the columns' part, S_hat^-1 tail): where the first is not known yet, in one block of right-hand sides."""
+    """(`fixed_part`, S_hat^-1 tail). The first call solves for both in one block of right-hand sides."""
     if factor.cache:
         return factor.cache[0], _solved(factor, tail, tolerance)[0]
+    # One block of right-hand sides: an iteration reads the matrix once, however many columns there are.
     dense, c = _dense_rows(factor), factor.columns
     both, iterations = _solved(factor, np.concatenate([dense, tail], axis=1), tolerance)
     solved = np.ascontiguousarray(both[:, :c])
@@ -138,6 +159,7 @@ def _solved(factor: IterativeFactor, rhs: np.ndarray, tolerance: float | None) -
     kind, usual = factor.precision.data, factor.precision.tolerance
     rhs = rhs.astype(kind, copy=False)
     solved = conjugate_gradients(factor.operator, rhs, usual if tolerance is None else tolerance)
+    # Iterations run in the type of the data; what is made of their results is float64.
     return solved.x.astype(np.float64, copy=False), solved.iterations
 
 
@@ -194,4 +216,5 @@ def quadratic(
     fixed_columns, inner = _with_tail(factor, tail, tolerance)
     half = np.linalg.solve(fixed_columns.root[:n, :n], swept.fixed - fixed_columns.dense[:, :n].T @ inner)
     total = swept.total + tail.T @ inner + half.T @ half
+    # tail'inner is symmetric up to the tolerance of the solve only.
     return 0.5 * (total + total.T)

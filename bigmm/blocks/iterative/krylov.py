@@ -33,8 +33,13 @@ MAX_ITERATIONS = 2000
 class TailOperator:
     """S_hat = L^-1 S L^-T on the tail at one theta.
 
-    structure (without dense tail), lams per term, stages: their factors; chains: P = L L', see `preconditioner`;
-    couplings: (j, k, block) what S and P differ in between two tail terms, but for what goes through the stages;
+    Attributes
+    ----------
+    structure: the model without a dense tail.
+    lams: per term (k, k) Lambda's block.
+    stages: factors of the stages.
+    chains: P = L L' chain by chain, see `preconditioner`.
+    couplings: (j, k, block) for two terms of the tail: S less P, but for the part that goes through the stages.
     logdet: log|P| + tr(S_hat - I).
     """
 
@@ -47,6 +52,7 @@ class TailOperator:
 
     @property
     def size(self) -> int:
+        """Number of columns of the tail."""
         return self.structure.r_raw
 
     @property
@@ -68,9 +74,13 @@ class TailOperator:
             chain.to_normalised(x, out)
         return out
 
-    def known(self) -> dict[int, np.ndarray]:
+    def diagonal_blocks(self) -> dict[int, np.ndarray]:
         """{term: (q, k, k)} diagonal blocks of Lambda P^-1 Lambda'."""
-        return {t.term: block for chain in self.chains for t, block in zip(chain.places, chain.known(), strict=True)}
+        return {
+            t.term: block
+            for chain in self.chains
+            for t, block in zip(chain.places, chain.diagonal_blocks(), strict=True)
+        }
 
     def apply(self, x: np.ndarray) -> np.ndarray:
         """S_hat x = x + L^-1 Lambda'(S - P) Lambda L^-T x for x (r, nv), S and P without their ridge."""
@@ -81,7 +91,9 @@ class TailOperator:
             return array[t.offset : t.stop].reshape(t.n_levels, t.width, nv)
 
         for chain in self.chains:
-            for t, share in zip(chain.places, chain.taken, strict=True):
+            for t, share in zip(chain.places, chain.losses, strict=True):
+                # S - P vanishes on P's blocks: what `through_levels` takes off there comes back here.
+                # One type for both operands, or another kernel would be compiled.
                 share = share.astype(x.dtype, copy=False)
                 run(solve_kernels.multiply_own, t.n_levels, GRAIN, share, view(raw, t), view(image, t))
         for j, k, block in self.couplings:
@@ -124,8 +136,9 @@ def tail_operator(
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """x (r, nv) with S_hat x = rhs; image (r, nv): S_hat rhs, known from the first iteration; iterations;
-    alpha, beta (iterations, nv): CG's coefficients, which are Lanczos' in another form."""
+    """What conjugate gradients found: x (r, nv) with S_hat x = rhs, and image (r, nv) = S_hat rhs.
+
+    alpha and beta (iterations, nv) are the coefficients of the iterations, which are Lanczos' in another form."""
 
     x: np.ndarray
     image: np.ndarray
@@ -148,14 +161,17 @@ def conjugate_gradients(operator: TailOperator, rhs: np.ndarray, tolerance: floa
         if not active.any():
             break
         ap = operator.apply(p)
+        # The first direction is the right-hand side itself, so this product is S_hat rhs.
         if iteration == 0:
             image = ap
         curvature = _dots(p, ap)
         if np.any(curvature[active] <= 0):
             raise NotPositiveDefiniteError("conjugate gradients met a direction without positive curvature")
+        # Columns of zeros have curvature 0: dividing by 1 avoids 0 / 0. A column at rest takes a step of 0.
         alpha = np.where(active, rho / np.where(active, curvature, 1.0), 0.0).astype(rhs.dtype)
         new = sum(run(kernels.cg_update, len(x), ROWS * 8, alpha, p, ap, x, r))
         beta = np.where(active, new / np.where(active, rho, 1.0), 0.0).astype(rhs.dtype)
+        # NaN marks steps after a column has come to rest; `lanczos_quadrature` counts the others.
         alphas.append(np.where(active, alpha, np.nan))
         betas.append(np.where(active, beta, np.nan))
         rho = np.where(active, new, rho)
@@ -173,6 +189,7 @@ def padded(rhs: np.ndarray) -> np.ndarray:
     """A copy of rhs (r, nv) with columns of zeros to a multiple of what `coupling_kernels` handles at once."""
     r, nv = rhs.shape
     step = coupling_kernels.MIDDLE if nv > coupling_kernels.MIDDLE // 2 else coupling_kernels.NARROW
+    # Columns of zeros are at rest from the start, and rows are then whole vectors of the kernels.
     out = np.zeros((r, -(-nv // step) * step), rhs.dtype)
     out[:, :nv] = rhs
     return out
@@ -196,9 +213,11 @@ def lanczos_quadrature(solved: Solved, norms: np.ndarray, function) -> np.ndarra
         if not steps:
             continue
         alpha, beta = alpha[:steps].astype(float), solved.beta[:steps, column].astype(float)
+        # Lanczos' tridiagonal from the coefficients of conjugate gradients (docs/theory/iterative.md, Log-determinant).
         diagonal = 1.0 / alpha
         diagonal[1:] += beta[:-1] / alpha[:-1]
         off = np.sqrt(np.maximum(beta[:-1], 0.0)) / alpha[:-1]
+        # Below, values are kept positive: rounding can push one under zero, where f has no value.
         values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
         out[column] = norms[column] * float(vectors[0] ** 2 @ function(np.maximum(values, 1e-300)))
     return out

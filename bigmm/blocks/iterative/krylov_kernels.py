@@ -19,6 +19,7 @@ def block_multiply(lo, hi, blocks, transposed, x, out):
     for i in range(lo, hi):
         for a in range(k):
             for v in range(nv):
+                # out is new memory with any content. It must not be x.
                 out[i, a, v] = 0.0
             for b in range(k):
                 t = blocks[i, b, a] if transposed else blocks[i, a, b]
@@ -46,6 +47,7 @@ def column_dots(lo, hi, x, y):
     out = np.zeros(nv)
     for i in range(lo, hi):
         for v in range(nv):
+            # out is float64 also where the columns are float32.
             out[v] += x[i, v] * y[i, v]
     return out
 
@@ -57,6 +59,7 @@ def cg_update(lo, hi, alpha, p, ap, x, r):
     out = np.zeros(nv)
     for i in range(lo, hi):
         for v in range(nv):
+            # One sweep where three operations would take three: memory is the limit, not arithmetic.
             x[i, v] += alpha[v] * p[i, v]
             t = r[i, v] - alpha[v] * ap[i, v]
             r[i, v] = t

@@ -30,13 +30,19 @@ Pairs = dict[tuple[int, int], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class ChainFactor:
-    """places: the chain's terms in the tail, finest first; factor: of P there; taken: per term of the chain (q, k, k),
-    and between {terms (j, k) of the model: (q_j, k_j, k_k)} where P has them, what the stages take from A: sum of f'f.
+    """P on one chain of nested terms, and what the stages take from A there: the sum of f'f.
+
+    Attributes
+    ----------
+    places: the chain's terms in the tail, finest first.
+    factor: the factor of P.
+    losses: per term of the chain (q, k, k), what the stages take from its diagonal blocks.
+    between: {terms (j, k) of the model: (q_j, k_j, k_k)}, the same between two terms, where P has these blocks.
     """
 
     places: tuple[TailTerm, ...]
     factor: Factor
-    taken: tuple[np.ndarray, ...]
+    losses: tuple[np.ndarray, ...]
     between: Pairs
 
     def to_raw(self, x: np.ndarray, out: np.ndarray) -> None:
@@ -46,6 +52,7 @@ class ChainFactor:
         if len(stages) == 1:
             run(krylov_kernels.block_multiply, len(source[0]), GRAIN, stages[0].h, True, source[0], targets[0])
             return
+        # The chain is a model of its own, whose tail is empty.
         none = np.empty((0, x.shape[1]), x.dtype)
         for target, result in zip(targets, back_substitute(self.factor.structure, stages, none, source), strict=True):
             target[:] = result
@@ -53,6 +60,7 @@ class ChainFactor:
     def to_normalised(self, x: np.ndarray, out: np.ndarray) -> None:
         """out = L^-1 Lambda'x in the chain's rows; both (r, nv)."""
         below, targets = self._views(x), self._views(out)
+        # Nothing is subtracted from the finest term, whose rows may stay views of the caller's.
         below[1:] = [rhs.copy() for rhs in below[1:]]
         structure = self.factor.structure
         for number, (stage, part) in enumerate(zip(structure.stages, self.factor.stages, strict=True)):
@@ -65,7 +73,7 @@ class ChainFactor:
     def _views(self, x: np.ndarray) -> list[np.ndarray]:
         return [x[t.offset : t.stop].reshape(t.n_levels, t.width, -1) for t in self.places]
 
-    def known(self) -> tuple[np.ndarray, ...]:
+    def diagonal_blocks(self) -> tuple[np.ndarray, ...]:
         """Per term (q, k, k) diagonal blocks of K."""
         if len(self.places) == 1:
             h = self.factor.stages[0].h
@@ -131,6 +139,7 @@ def _with_numbers(chain: TailChain, diagonals: list[np.ndarray], pairs: Pairs) -
         rows = [np.zeros((t.n_levels, 0, t.width))]
         for above in chain.places[number + 1 :]:
             block = pairs.get((t.term, above.term))
+            # Zeros where P has no block: the pattern stays the tree's, so that one analysis serves.
             missing = np.zeros((t.n_levels, above.width, t.width))
             rows.append(missing if block is None else block.transpose(0, 2, 1))
         data = np.ascontiguousarray(np.concatenate(rows, axis=1).reshape(-1, t.width))
@@ -147,7 +156,7 @@ def first_moment(structure: Structure, stages: tuple[StageFactor, ...], chain: C
     if not chain.between:
         return 0.0
     result = chain._inverse()
-    total = sum(float((a * b).sum()) for a, b in zip(chain.taken, result.covariances, strict=True))
+    total = sum(float((a * b).sum()) for a, b in zip(chain.losses, result.covariances, strict=True))
     for (a, b), block in result.pairs.items():
         total += 2.0 * float((block * chain.between[chain.places[a].term, chain.places[b].term]).sum())
     tree = _flat_tree(chain)
@@ -171,5 +180,6 @@ def _flat_tree(chain: ChainFactor) -> FlatTree:
         np.array(above),
         np.cumsum([0, *(len(stage.columns) for stage in alone.stages)]),
         column[np.concatenate([stage.columns for stage in alone.stages])],
+        # All terms in one array of one width: a kernel that took them one by one would be compiled for each depth.
         np.concatenate([np.pad(part.f, [(0, 0), (0, widest - part.f.shape[1])]) for part in parts]),
     )

@@ -37,6 +37,7 @@ def scatter_nested(lo, hi, rows, term, container, level, out):
     offset, stop, width = term
     above, above_stop, above_width = container
     k = f.shape[1]
+    # Never cleared: a row that meets m meets the level p that contains it, so entry[p] is of this row when it is read.
     entry = np.zeros((above_stop - above) // above_width, np.int64)
     for i in range(lo, hi):
         e = first[i]
@@ -96,8 +97,10 @@ def tree_norms(lo, hi, rows, tree, size):
                         x += h[h_start[t] + (m * w + a) * w + b] * y[c + b, d]
                     total += x * x
                     for j in range(f_start[t] + m * above[t], f_start[t] + (m + 1) * above[t]):
+                        # Finer terms come first in a row: a coarser level is complete when its turn comes.
                         y[link[j], d] -= tree_f[j, a] * x
             e += w
+        # What the tree links to is among the row's own columns, so clearing these is enough.
         for e in range(start[i], indptr[i + 1]):
             for d in range(k):
                 y[columns[e], d] = 0.0

@@ -36,6 +36,7 @@ class Probes:
 
 def make_probes(factor_basis: np.ndarray, r: int, n_probes: int, seed: int, keys: Keys | None = None) -> Probes:
     """Random signs with their part in the basis removed; see `keyed_columns` for what they depend on."""
+    # The basis is traced exactly; probes that kept their part in it would count it twice.
     signs = keyed_columns(_signs, r, n_probes, seed, keys)
     return Probes(factor_basis, np.ascontiguousarray(signs - factor_basis @ (factor_basis.T @ signs)))
 
@@ -48,13 +49,15 @@ def draw_probes(operator: TailOperator, n_probes: int, deflation: int, seed: int
 
 
 def standard_error(index: np.ndarray) -> float:
-    """Of the mean of what each probe (t,) says."""
+    """The standard error of the mean of the probes' values (t,)."""
     return float(index.std(ddof=1) / np.sqrt(len(index)))
 
 
 def sum_and_spread(fixed: np.ndarray, index: np.ndarray, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
-    """((k, k) estimate of a symmetric sum over levels, (t, k, k) as each probe has it): fixed (k, k) exactly, each
-    (t + d, k, k): what probes, then the basis, add to it."""
+    """((k, k) estimate of a symmetric sum over levels, (t, k, k) the estimates of single probes).
+
+    fixed (k, k) is the exact part, and index (t + d, k, k) what probes, then the columns of the basis, add to it.
+    """
     index = 0.5 * (index + index.transpose(0, 2, 1))
     deflated = fixed + index[n_probes:].sum(axis=0)
     return deflated + index[:n_probes].mean(axis=0), deflated + index[:n_probes]
@@ -75,6 +78,7 @@ def deflation_basis(
     target = size - len(few)
     basis = _orthonormal_without(few, keyed_columns(_normals, operator.size, target, seed + 1, keys))
     for _ in range(rounds if target else 0):
+        # A step of the power method on I - S_hat. float32 is enough: a basis need only be near the eigenvectors.
         image = operator.apply(padded(basis.astype(np.float32)))
         basis = _orthonormal_without(few, basis - image[:, :target])
     coordinates = np.zeros((operator.size, len(few)))
@@ -115,6 +119,7 @@ def keyed_columns(
         part = out[offset : offset + levels * width].reshape(levels, width, size)
         for covariate in range(width):
             for number in range(size):
+                # Python's own hash of a string differs from process to process.
                 entropy = [seed, zlib.crc32(name.encode()), levels, covariate, number]
                 part[:, covariate, number] = draw(np.random.default_rng(entropy), levels)
         offset += levels * width

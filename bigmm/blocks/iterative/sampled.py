@@ -19,8 +19,9 @@ from bigmm.blocks.iterative.probes import Probes, standard_error
 
 @dataclass(frozen=True, slots=True)
 class SampledFactor(IterativeFactor):
-    """probes; solved: what conjugate gradients found for the probes, then for the basis; logdet_each (t,): log|M| as
-    each single probe would have it."""
+    """An iterative factor with probes: solved has the solutions for the probes, then for the basis.
+
+    logdet_each (t,) is log|M| as each single probe would have it."""
 
     probes: Probes
     solved: Solved
@@ -28,6 +29,7 @@ class SampledFactor(IterativeFactor):
 
     @property
     def n_probes(self) -> int:
+        """t, the number of probes."""
         return len(self.logdet_each)
 
     @property
@@ -50,6 +52,7 @@ def sample(factor: IterativeFactor, probes: Probes) -> SampledFactor:
     """Solve for probes and basis; raises NotPositiveDefiniteError."""
     start = _side_by_side(factor, probes)
     solved = conjugate_gradients(factor.operator, start, factor.precision.probe_tolerance)
+    # A factor becomes its subclass, which `dataclasses.replace` cannot do.
     fixed = {index.name: getattr(factor, index.name) for index in fields(IterativeFactor)}
     logdet_each = _logdet_each(factor, start, solved, probes.vectors.shape[1])
     return SampledFactor(**fixed, probes=probes, solved=solved, logdet_each=logdet_each)
@@ -72,6 +75,7 @@ def _side_by_side(factor: IterativeFactor, probes: Probes) -> np.ndarray:
 def _logdet_each(factor: IterativeFactor, start: np.ndarray, solved: Solved, t: int) -> np.ndarray:
     norms = np.einsum("rv,rv->v", start, start, dtype=np.float64)
     values = lanczos_quadrature(solved, norms, first_moment_free)
+    # The basis is exact, so each probe's value has the whole of it; only probes spread.
     return factor.logdet + values[:t] + values[t:].sum()
 
 
@@ -81,7 +85,7 @@ def first_moment_free(s: np.ndarray) -> np.ndarray:
 
 
 def _inserted(first: Solved, more: Solved, position: int) -> Solved:
-    """The columns of ``more`` put before column ``at`` of ``first``; resting columns have NaN coefficients."""
+    """The columns of ``more`` before column ``position`` of ``first``. Columns at rest have NaN coefficients."""
     steps = max(first.iterations, more.iterations)
 
     def columns(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ def iterative_order(gram: Gram) -> Order:
             if other > chain[-1] and (chain[-1], other) in nested:
                 chain.append(other)
         unplaced = sum(j not in chain and k not in chain for j, k in nested)
+        # Terms come by decreasing number of levels: with `<` the largest of equal candidates wins.
         if best is None or unplaced < best[0]:
             best = unplaced, chain
     chain = [] if best is None else best[1]
@@ -55,8 +56,10 @@ class TailChain:
 
 @dataclass(frozen=True, slots=True)
 class IterativeStructure:
-    """whole: the model without a dense tail; chain: the stages' terms alone, for their own part of the inverse; tail:
-    chains of its terms. Of a chain alone only the pattern counts: its numbers are those of the gram that was analysed.
+    """The analysis of a model for the iterative solver.
+
+    whole is the model without a dense tail, chain the stages' terms alone, for their own part of the inverse, and tail
+    the chains of the tail's terms. Of a chain only the pattern counts: its numbers are those of the gram analysed.
     """
 
     whole: Structure
@@ -115,6 +118,7 @@ def _stage(gram: Gram, number: int, tail: Sequence[TailTerm]) -> Stage:
         indptr,
         columns,
         data,
+        # No later stage: a row's columns are the tail's from its first entry on.
         indptr[:-1],
         none,
         none,
@@ -129,6 +133,7 @@ def _rows(gram: Gram, number: int, tail: Sequence[TailTerm]) -> tuple[np.ndarray
     term = gram.terms[number]
     pairs = [cross(gram, number, t.term) for t in tail]
     if len(tail) == 1 and tail[0].width == 1:
+        # The pair's own arrays without a copy: they are the largest of the model.
         return pairs[0].indptr, pairs[0].indices, pairs[0].data.reshape(-1, term.width)
     indptr = np.zeros(term.n_levels + 1, np.int64)
     for pair, t in zip(pairs, tail, strict=True):

@@ -29,18 +29,22 @@ Pairs = dict[tuple[int, int], np.ndarray]
 
 @dataclass(frozen=True, slots=True)
 class Inverse:
-    """J = Lambda M^-1 Lambda' on the levels that meet in a row: J = known + sum over v of weight_v start_v rest_v'.
+    """J = Lambda M^-1 Lambda' on the levels that meet in a row: J = exact + sum over v of weight_v start_v image_v'.
 
-    known: per term (q, k, k) exact diagonal blocks; pairs: {(j, k): (nnz, k_j, k_k)} exact blocks of `Gram.cross`, an
-    absent pair being zero; start, rest: per term (q, k, t + d); weight (t + d,): 1 / t for probes, 1 for the basis;
-    sums: per term (k, k) estimated sum over levels of J_ll; spread: per term (t, k, k) what each probe would say, whose
-    mean it is.
+    Attributes
+    ----------
+    exact: per term (q, k, k), the part of the diagonal blocks that needs no probes.
+    pairs: {(j, k): (nnz, k_j, k_k)}, the same of the blocks of `Gram.cross`. A pair that is not there is zero.
+    start, image: per term (q, k, t + d), effects of the probes and the basis, and of their images.
+    weight: (t + d,), 1 / t for a probe and 1 for a column of the basis.
+    sums: per term (k, k), the estimated sum over levels of J_ll.
+    spread: per term (t, k, k), the estimates of single probes, whose mean is in ``sums``.
     """
 
-    known: tuple[np.ndarray, ...]
+    exact: tuple[np.ndarray, ...]
     pairs: Pairs
     start: tuple[np.ndarray, ...]
-    rest: tuple[np.ndarray, ...]
+    image: tuple[np.ndarray, ...]
     weight: np.ndarray
     sums: tuple[np.ndarray, ...]
     spread: tuple[np.ndarray, ...]
@@ -56,7 +60,7 @@ def inverse(factor: SampledFactor, with_pairs: bool) -> Inverse:
     remainder = effects(factor, solved.x - start_vectors if exactly else solved.x)
     tail_rest = operator.raw(solved.x - 2.0 * start_vectors + solved.image)
     places = {place.term: place for place in structure.tail}
-    own_blocks = operator.known()
+    own_blocks = operator.diagonal_blocks()
     sums, spread = [], []
     for term, (a, b, exact) in enumerate(zip(start, remainder, exact_blocks, strict=True)):
         total = exact.sum(axis=0)
@@ -88,6 +92,7 @@ def summed_covariances(factor: SampledFactor, with_fixed: bool) -> EstimatedCova
     extra, n = [], factor.n_dense
     root = np.linalg.inv(fixed_part(factor).root[:n, :n])
     for e in fixed_effects_of_levels(factor):
+        # root'root = (X'V^-1X)^-1, so this adds what REML has beyond ML.
         moved = e @ root.T
         extra.append(np.einsum("lav,lbv->ab", moved, moved))
     return EstimatedCovariances(
@@ -109,13 +114,15 @@ def _identity_part(factor: IterativeFactor, with_pairs: bool) -> tuple[tuple[np.
     structure, operator = factor.structure, factor.operator
     (stage,), (part,) = structure.stages, factor.stages
     exact_blocks: list[np.ndarray] = [np.zeros(0)] * len(structure.gram.terms)
+    # share is aliased on purpose: `identity_blocks` adds the part of each tail term to it.
     exact_blocks[stage.term] = share = part.h.transpose(0, 2, 1) @ part.h
     pairs: Pairs = {}
     rows = TailRows(stage.tail_start, stage.indptr, stage.columns, part.f)
-    own_blocks = operator.known()
+    own_blocks = operator.diagonal_blocks()
     for place in structure.tail:
         exact_blocks[place.term] = product = own_blocks[place.term]
         block = structure.gram.cross[stage.term, place.term] if with_pairs else None
+        # Without pairs the kernel reads these places and writes nothing there.
         first = np.zeros(stage.n_levels, np.int64) if block is None else block.indptr
         cross = np.empty((0 if block is None else len(block.indices), stage.width, place.width), part.f.dtype)
         columns = TermColumns(place.offset, place.stop, place.width)
@@ -142,6 +149,7 @@ def _chain_factor(factor: IterativeFactor) -> Factor:
     for stage, alone, part in zip(factor.structure.stages, chain.stages, factor.stages, strict=True):
         index = len(alone.columns) // max(stage.n_levels, 1)
         block = (stage.indptr[:-1, None] + np.arange(index)).ravel()
+        # `selected_inverse` is compiled for float64, rows may be float32.
         data, f = (np.asarray(x[block], np.float64) for x in (part.data, part.f))
         stages.append(StageFactor(part.diagonal, part.dense, data, part.h, f, part.v))
     lams = tuple(factor.lams[stage.term] for stage in factor.structure.stages)

@@ -59,14 +59,16 @@ class Tiling:
 
 
 def default_tile(size: int) -> int:
-    """A function of the size alone: with other tiles the sums are rounded otherwise."""
+    """Rows of a tile for a matrix of that size. Other tiles round sums otherwise, so nothing else decides."""
     return int(np.clip(-(-size // MANY // GRAIN) * GRAIN, SMALLEST, LARGEST))
 
 
 @dataclass(frozen=True, slots=True)
 class StageColumns:
-    """Columns of one stage's scaled f: colptr (b + 1,) int64; level (nnz,) int32, increasing within a column; values
-    (nnz, k); n_levels."""
+    """Columns of one stage's scaled f, as CSC.
+
+    colptr: (b + 1,) int64; level: (nnz,) int32, increasing within a column; values: (nnz, k).
+    """
 
     colptr: np.ndarray
     level: np.ndarray
@@ -76,8 +78,11 @@ class StageColumns:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """All that a tile's rows or columns lo..hi take from the blocks: base, CSC columns lo..hi of the lower triangle
-    before the stages' part (colptr (hi - lo + 1,), row (nnz,), value (nnz,)), and the stages' columns."""
+    """All that the rows or columns lo..hi of a tile take from the blocks.
+
+    colptr (hi - lo + 1,), row (nnz,) and value (nnz,) are CSC columns of the lower triangle before the stages' part;
+    stages has the columns of the stages.
+    """
 
     lo: int
     hi: int
@@ -88,6 +93,7 @@ class Panel:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the panel's arrays."""
         tile_levels = self.colptr.nbytes + self.row.nbytes + self.value.nbytes
         return tile_levels + sum(s.colptr.nbytes + s.level.nbytes + s.values.nbytes for s in self.stages)
 
@@ -96,7 +102,7 @@ class Panel:
 class Reduced:
     """The tail at one theta, before it is factored: n_random scaled random effects, then m dense columns.
 
-    logdet: of the stages; base (N, N) csc_array, lower triangle; stages: their factors.
+    stages has the factors of the stages, logdet their part of log|M|, and base the lower triangle (N, N).
     """
 
     structure: Structure
@@ -107,10 +113,12 @@ class Reduced:
 
     @property
     def size(self) -> int:
+        """N, the number of rows of the matrix."""
         return self.base.shape[0]
 
     @property
     def n_random(self) -> int:
+        """Number of random effects in the tail, which are the first columns."""
         return self.structure.r_raw
 
     @property
@@ -131,7 +139,7 @@ class Reduced:
 
     @property
     def assembly_flops(self) -> float:
-        """Of the products f'f of all stages, one triangle."""
+        """Multiplications of the products f'f of all stages, one triangle."""
         rows = ((s.indptr[1:] - s.tail_start, s.width) for s in self.structure.stages)
         return float(sum(width * np.square(count.astype(float)).sum() for count, width in rows))
 
@@ -144,12 +152,14 @@ class Reduced:
             hi,
             (self.base.indptr[lo : hi + 1] - first).astype(np.int64),
             self.base.indices[first:last].astype(np.int32),
+            # A copy: a view would keep the whole base alive for as long as the panel is.
             self.base.data[first:last].copy(),
             tuple(self._columns(stage, part, lo, hi) for stage, part in stages),
         )
 
     def _columns(self, stage, part: StageFactor, lo: int, hi: int) -> StageColumns:
         r = self.structure.r_raw
+        # Dense columns, from r on, have no entries in the stages: their pointers stay at the end.
         colptr = stage.colptr[np.minimum(np.arange(lo, hi + 1), r)]
         chosen = slice(colptr[0], colptr[-1])
         column = lo + np.repeat(np.arange(hi - lo), np.diff(colptr))
@@ -177,6 +187,7 @@ def reduce(structure: Structure, lams: tuple[np.ndarray, ...]) -> Reduced:
     pieces = [*(_own(structure, lams, t) for t in structure.tail), *_pairs(structure, lams)]
     dense = np.concatenate([np.zeros((0, m)), *(gram.terms[t.term].dense.reshape(-1, m) for t in structure.tail)])
     for stage, part in zip(structure.stages, stages, strict=True):
+        # Each range has rows of its own, so there is no lock, and the order of the levels fixes the bits.
         entries = (stage.colptr, stage.entry, stage.level)
         run(solve_kernels.forward_tail, structure.r_raw, ROWS, *entries, part.f, part.v, dense)
     pieces += [_dense(structure, lams, t, dense[t.offset : t.stop]) for t in structure.tail]
@@ -185,6 +196,7 @@ def reduce(structure: Structure, lams: tuple[np.ndarray, ...]) -> Reduced:
     row, column, value = (np.concatenate([piece[i] for piece in pieces]) for i in range(3))
     size = structure.r_raw + m
     base = sp.coo_array((value, (row, column)), shape=(size, size)).tocsc()
+    # `kernels.place` finds a tile's rows by bisection.
     base.sort_indices()
     return Reduced(structure, tuple(lams), stages, logdet, base)
 
@@ -281,6 +293,7 @@ def factor(tile: np.ndarray) -> np.ndarray:
     """The Cholesky factor of a diagonal tile, in its lower triangle; raises NotPositiveDefiniteError."""
     target = own(tile)
     pivot = level3.cholesky(target)
+    # A pivot of NaN is not refused by every LAPACK.
     if pivot or not np.all(np.isfinite(np.diagonal(target))):
         raise NotPositiveDefiniteError(f"pivot {pivot} of a diagonal tile of the Schur complement is not positive")
     return target
@@ -316,4 +329,5 @@ def read_pivots(reduced: Reduced, diagonal: np.ndarray) -> Pivots:
     """From the (N,) diagonal of the factor."""
     logs, r = 2.0 * np.log(diagonal), reduced.n_random
     logdet = reduced.logdet + float(logs[:r].sum())
+    # The last pivot belongs to y: its square is r^2, and its logarithm is part of no determinant.
     return Pivots(logdet, float(logs[r:-1].sum()), float(diagonal[-1]) ** 2)

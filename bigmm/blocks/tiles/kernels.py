@@ -12,6 +12,7 @@ def place(colptr, row, value, lo, hi, out):
     """out[row - lo, column] = value for the entries of CSC columns (rows increasing) with lo <= row < hi."""
     for c in range(len(colptr) - 1):
         first, last = colptr[c], colptr[c + 1]
+        # Rows increase within a column (`reduce` sorts them), so bisection finds the first one of the tile.
         e = first + np.searchsorted(row[first:last], lo)
         while e < last and row[e] < hi:
             out[row[e] - lo, c] = value[e]
@@ -27,6 +28,7 @@ def by_level(colptr, level, values, n_levels):
         start[level[e] + 1] += 1
     for i in range(n_levels):
         start[i + 1] += start[i]
+    # A counting sort. Columns are visited in increasing order, so they increase within a level.
     position = start[:-1].copy()
     column = np.empty(len(level), np.int32)
     out = np.empty(values.shape)
@@ -45,6 +47,7 @@ def subtract_products(colptr, level, values, start, column, other, out):
     """out[r, c] -= sum over levels f_r'f_c: rows as CSC columns (colptr, level, values (nnz, k)), columns level by
     level (start, column, other (nnz, k))."""
     k = values.shape[1]
+    # A number of the tile is summed in the order of the row's levels: its bits do not depend on who makes the tile.
     for r in range(len(colptr) - 1):
         for e in range(colptr[r], colptr[r + 1]):
             i = level[e]

@@ -29,7 +29,9 @@ def chunk_numbers(chunk: pa.Array) -> np.ndarray:
     if pt.is_boolean(kind):
         chunk = chunk.cast(pa.uint8())
     elif pt.is_decimal(kind) or pt.is_float16(kind):
+        # A decimal would become an array of Python objects.
         chunk = chunk.cast(pa.float64())
+    # Integers without nulls stay integers here: the caller converts while it copies, in one pass over memory.
     return chunk.to_numpy(zero_copy_only=False)
 
 
@@ -43,6 +45,7 @@ def copy_numbers(column: pa.ChunkedArray, out: np.ndarray) -> None:
 
 def floats(column: pa.ChunkedArray) -> np.ndarray:
     """(n,) float64 of a column, zero-copy for one chunk of doubles without nulls (then read-only)."""
+    # The array may be a read-only view of Arrow's buffer. Callers must not write into it.
     if column.num_chunks == 1:
         return np.asarray(chunk_numbers(column.chunk(0)), dtype=np.float64)
     out = np.empty(len(column))
@@ -65,6 +68,7 @@ def missing_rows(name: str, column: pa.ChunkedArray, where: str) -> np.ndarray |
 
 
 def _sums_finite(column: pa.ChunkedArray) -> bool:
+    # One sum per chunk costs one pass. It overflows for huge finite values too, and then each value is looked at.
     with np.errstate(all="ignore"):
         return all(np.isfinite(chunk_numbers(chunk).sum(dtype=np.float64)) for chunk in column.chunks)
 

@@ -59,6 +59,7 @@ class Completeness:
         when these are not to be dropped.
         """
         rows = complete_rows(table, self.columns, self.weights, self.drop_missing, where)
+        # Each round drops the rows of one reason, so that every row is counted under one name.
         while True:
             cells = Cells(rows.table, where, self.levels, self.replayer)
             trouble = self._trouble(cells, rows, where)
@@ -80,6 +81,7 @@ class Completeness:
             cells.value(tree)
         trials = None
         if self.response is not None and self.response.kind != "levels":
+            # This also evaluates the response into `cells.expressions`, where its NaN is found like any other.
             trials = response_values(self.response, cells, self.binomial)[1]
         trouble = bad_expressions(cells.expressions, rows, where)
         if trouble is None and trials is not None:
@@ -101,6 +103,7 @@ class Completeness:
         plain = tuple(tree for tree in self.trees if not _stateful(tree))
         calls = [node for tree in self.trees for node in tree.walk() if node.function in STATEFUL]
         arguments = tuple(node.arguments[0] for node in calls if not _stateful(node.arguments[0]))
+        # A call inside another call has no value before the inner state, so only arguments without states are judged.
         return replace(self, trees=plain, arguments=arguments)
 
 

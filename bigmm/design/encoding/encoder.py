@@ -43,11 +43,13 @@ class Cells:
     expressions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def column(self, name: str) -> pa.ChunkedArray:
+        """A column of the table; DataError where it is missing."""
         if name not in self.table.column_names:
             raise DataError(f"{self.where}: column {name!r} is missing; the model needs it")
         return self.table.column(name)
 
     def numeric(self, name: str) -> pa.ChunkedArray:
+        """A column of numbers, or one without any value; DataError for other types."""
         column = self.column(name)
         if not is_numeric(column.type) and not pt.is_null(column.type):
             raise DataError(f"{self.where}: column {name!r} holds {type_name(column.type)}, numbers are needed")
@@ -70,6 +72,7 @@ class Cells:
     def level(self, name: str) -> np.ndarray:
         """(n,) int32 level numbers of a factor; in a pass an unknown value is an error naming the spot."""
         if name not in self.codes:
+            # The minimum is one fast pass. The masks that name a row are made only where some code is negative.
             codes = self.levels[name].numbers(self.column(name))
             if self.strict and codes.size and codes.min() < 0:
                 self.refuse_unknown(name, codes)
@@ -81,9 +84,11 @@ class Cells:
         column = self.column(name)
         unknown = (codes < 0) & column.is_valid().to_numpy()
         if pt.is_floating(column.type):
+            # NaN is a missing value and not an unknown level, but Arrow's validity does not know it.
             unknown &= ~np.isnan(floats(column))
         places = np.flatnonzero(unknown)
         if places.size:
+            # The value is shown as the file holds it, not in the canonical type of levels.
             value = column[int(places[0])].as_py()
             raise DataError(
                 f"{self.where}: column {name!r} holds {value!r} in row {places[0] + 1}, "
@@ -98,6 +103,7 @@ class Cells:
         if text not in self.expressions:
             columns = {name: self.number(name) for name in columns_of(node)}
             value = evaluate(node, columns, self.replayer)
+            # A constant such as I(2) is one number; its view of length n costs no memory.
             self.expressions[text] = np.broadcast_to(value, self.table.num_rows) if value.ndim == 0 else value
         return self.expressions[text]
 
@@ -115,13 +121,14 @@ def fill_columns(plan: ColumnPlan, cells: Cells, skip: frozenset[int] = frozense
 
 def _matrix(count: int, rows: int) -> np.ndarray:
     """(count, rows) float64, not initialised, from Arrow's pool: its pages were used before, so no page faults."""
-    if count * rows == 0:
+    if count * rows == 0:  # `frombuffer` refuses an empty buffer
         return np.empty((count, rows))
     return np.frombuffer(pa.allocate_buffer(8 * count * rows), dtype=np.float64).reshape(count, rows)
 
 
 def _fill(plan: ColumnPlan, cells: Cells, recipe: Recipe, out: np.ndarray) -> None:
     first = recipe[0]
+    # The commonest column, a plain number, is converted straight into its row without an array between.
     if len(recipe) == 1 and isinstance(first, Numeric) and plan.nodes[first.text].kind == "name":
         cells.write_number(str(plan.nodes[first.text].value), out)
         return
@@ -136,6 +143,7 @@ def _atom(plan: ColumnPlan, cells: Cells, atom: Numeric | Coded) -> np.ndarray:
         value = cells.value(plan.nodes[atom.text])
         return value if atom.component < 0 else value[:, atom.component]
     codes = cells.level(atom.column)
+    # mode="clip" spares a check of bounds. Codes of -1 take level 0 here and become NaN just below.
     values = np.take(atom.coding, codes, mode="clip")
     if not cells.strict and codes.size and codes.min() < 0:
         values[codes < 0] = np.nan
@@ -166,11 +174,13 @@ def response_values(response: Response, cells: Cells, trials: bool) -> tuple[np.
     node = response.node
     if response.ones is not None:
         codes = cells.level(str(node.value))
+        # Index -1 takes the last level, which the mask overwrites.
         return np.where(codes < 0, np.nan, response.ones[codes]), None
     if response.kind == "cbind":
         successes, failures = (cells.value(argument) for argument in node.arguments)
         total = successes + failures
         with np.errstate(invalid="ignore"):
+            # A row of no trials is no 0/0: its weight is zero, and `completeness` drops it under that name.
             return successes / np.where(total == 0, 1.0, total), total
     return cells.value(node), cells.value(node.arguments[1]) if response.kind == "ratio" and trials else None
 
@@ -185,4 +195,5 @@ def sealed(values: np.ndarray) -> np.ndarray:
 def total_offset(nodes: tuple[Node, ...], column: str | None, cells: Cells) -> np.ndarray | None:
     """Sum (n,) of the formula's offsets and the offset column, None without any."""
     parts = [cells.value(node) for node in nodes] + ([cells.number(column)] if column else [])
+    # The sum makes a new array, because the parts may be views of Arrow's memory.
     return np.sum(parts, axis=0) if parts else None

@@ -20,6 +20,7 @@ def first_rows(source: Source, spec: DesignSpec) -> DesignChunk:
     Where few of them are complete, partitions spread over the data are read instead, until one has more.
     """
     head = spec.encode(source.head(spec.used_columns, HEAD_ROWS), "the first rows")
+    # Files are often sorted by time, and columns that came late lack values in all early partitions.
     positions = np.unique(np.linspace(0, len(source.partitions) - 1, LOOKS).astype(int)) if source.partitions else ()
     for position in positions:
         if _counted(head) >= min(ENOUGH_ROWS, max(head.rows_read, 2)):

@@ -20,8 +20,10 @@ NEW_LEVELS = ("population", "raise", "missing")
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """One table of new rows and the design it is encoded by; `need` says which parts are wanted, `groups` which
-    groupings of the random part (None: all)."""
+    """One table of new rows, and the design that encodes it.
+
+    `need` names the parts to encode, and `groups` the groupings of the random part; None means all.
+    """
 
     parsed: ParsedFormula
     plan: ColumnPlan
@@ -35,6 +37,7 @@ class NewRows:
         """See `DesignSpec.encode_new`."""
         if new_levels not in NEW_LEVELS:
             raise UsageError(f"new_levels={new_levels!r}; it can be {', '.join(NEW_LEVELS)}")
+        # Absent columns are refused before any column is computed.
         self._check_needed()
         cells, weights = self.cells, self.settings.weights
         columns = fill_columns(self.plan, cells, self._absent_rows())
@@ -80,6 +83,7 @@ class NewRows:
         fixed = "fixed" in self.need and any(f.grouping == number for f in self.plan.layout.fixed_factors)
         if not random and not fixed:
             return np.full(cells.table.num_rows, -1, dtype=np.int32)
+        # A new level of a grouping is no error here: its random effect is the population's, zero.
         codes = [cells.level(name) for name in variables]
         refs = codes[0] if len(codes) == 1 else self.plan.combinations[variables].numbers(codes)
         if random and new_levels == "raise":
@@ -99,6 +103,7 @@ class NewRows:
     def _refuse_new(self, number: int, refs: np.ndarray) -> None:
         variables = self.plan.groupings[number]
         present = [~self.cells.column(name).is_null(nan_is_null=True).to_numpy() for name in variables]
+        # A missing value is -1 too, and has a message of its own.
         unknown = np.flatnonzero((refs < 0) & np.logical_and.reduce(present))
         if unknown.size:
             place = int(unknown[0])
@@ -112,4 +117,5 @@ class NewRows:
     def _response(self, response: Response) -> np.ndarray:
         if not set(columns_of(self.parsed.response)) <= set(self.cells.table.column_names):
             return np.full(self.cells.table.num_rows, np.nan)
+        # A copy, since the values may be a read-only view of Arrow's memory.
         return np.array(response_values(response, self.cells, False)[0], dtype=np.float64)

@@ -52,6 +52,7 @@ def complete_rows(table: pa.Table, names: tuple[str, ...], weights: str | None, 
         if not drop:
             row = int(np.argmax(missing)) + 1
             raise DataError(f"{where}: column {name!r} has no value in row {row}; drop_missing=True would leave it out")
+        # A row that lacks several values is charged once, to the first column, as the counts have to add up.
         bad, count = _add(bad, missing)
         if count:
             dropped.append((name, count))
@@ -75,6 +76,7 @@ def _add(bad: np.ndarray | None, more: np.ndarray) -> tuple[np.ndarray, int]:
 
 def zero_weights(name: str, w: np.ndarray, where: str) -> np.ndarray | None:
     """(n,) bool where a weight is zero, or None; a negative weight is a DataError with the spot."""
+    # The table still has the rows with NaN weights here, and these must not hide a negative one.
     if not w.size or np.nanmin(w) > 0:
         return None
     negative = np.flatnonzero(w < 0)
@@ -90,6 +92,7 @@ def bad_expressions(values: Mapping[str, np.ndarray], rows: UsableRows, where: s
     """The first expression that gives NaN, with the rows (n,) bool; an infinite one is a DataError with the spot."""
     for text, value in values.items():
         with np.errstate(all="ignore"):
+            # The same test by one sum as for columns: an overflowing sum only costs the closer look.
             if np.isfinite(value.sum()):
                 continue
         infinite = np.isinf(value) if value.ndim == 1 else np.isinf(value).any(axis=1)

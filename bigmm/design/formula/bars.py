@@ -48,10 +48,12 @@ def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
         fail(formula, "the left of the bar is empty; write (1 | g) for an intercept per level", bar.start)
     if not grouping:
         fail(formula, "the grouping factor after the bar is missing", bar.start)
+    # The text of the effects is checked before the grouping, so that carets come from left to right.
     part = linear_part(formula, [(sign.text if sign else "+", piece) for sign, piece in additive(formula, effects)])
     groups = _groups(formula, grouping)
     _check_lhs(formula, part, groups[0][1])
     parts = uncorrelated(part) if bar.text == "||" else [part]
+    # (0 | g) is right grammar, but nothing is there whose variance could be estimated.
     if not model_terms(part):
         fail(formula, "no random effect is left of the bar", bar.start)
     return [Bar(lhs, name, variables, bar.start, structure) for name, variables in groups for lhs in parts]
@@ -103,6 +105,7 @@ def _groups(formula: str, tokens: Sequence[Token]) -> list[Group]:
         name, variables = _interaction(formula, piece)
         if groups:
             outer_name, outer = groups[0]
+            # lme4 writes c:(b:a) for the third level of nesting. VarCorr and ranef are indexed by these names.
             nested = f"({outer_name})" if ":" in outer_name else outer_name
             name, variables = f"{name}:{nested}", (*variables, *outer)
         groups.insert(0, (name, variables))
@@ -129,6 +132,7 @@ def _grouping_atom(formula: str, tokens: Sequence[Token]) -> Group:
             fail(formula, "'/' cannot be inside brackets here; write the terms out", first.start)
         return groups[0]
     if len(tokens) == 1 and first.kind == "name":
+        # The name is kept without backticks, as lme4 shows it; `distinct_names` restores them where names collide.
         return first.text, (first.text,)
     if first.kind == "number":
         fail(formula, f"the grouping factor must be a column, not the number {first.text}", first.start)

@@ -27,8 +27,10 @@ def scoped_terms(part: LinearPart, categorical: Sequence[bool]) -> tuple[ScopedT
 
     The structure depends on which factors are categorical, not on their levels: a frame of two rows tells it.
     """
+    # Full or reduced coding depends on margins of the formula alone, so two levels stand for any number of them.
     numbers, levels = [0.0, 1.0], pd.Categorical(["a", "b"])
     factors = {f"v{number}": levels if is_factor else numbers for number, is_factor in enumerate(categorical)}
+    # Column v gives the frame two rows where a part has no factors at all.
     frame = pd.DataFrame({"v": numbers} | factors)
     spec = formulaic_formula(part).get_model_matrix(frame).model_spec
     return tuple(

@@ -49,6 +49,7 @@ def term_bound(texts: Sequence[str]) -> float:
 def _apply(operator: str, values: list[float]) -> None:
     rhs, lhs = values.pop(), values.pop()
     if operator in ("^", "**"):
+        # The first comparison keeps lhs ** rhs from overflowing a float.
         few = lhs <= _MOST_PRODUCTS and lhs**rhs <= _MOST_PRODUCTS
         values.append(sum(comb(int(lhs), size) for size in range(1, int(rhs) + 1)) if few else inf)
     elif operator == "*":

@@ -59,6 +59,7 @@ _SPELLINGS = {
 }
 ALLOWED = ", ".join([*ELEMENTWISE, *STATEFUL, *CATEGORICAL, "factor", "offset"])
 LEVELS = (("<", ">", "<=", ">=", "==", "!="), ("+", "-"), ("*", "/"))
+# As in R and Python, -x ** 2 is -(x ** 2): the sign binds less than a power.
 _STRENGTH = {op: rank for rank, ops in enumerate(LEVELS) for op in ops} | {"neg": 3, "**": 4}
 
 
@@ -95,6 +96,7 @@ def contrast_name(node: Node) -> str:
 
 NAMES = {"TRUE": True, "True": True, "FALSE": False, "False": False, "NULL": None, "None": None}
 """Names that are values, unless they are quoted."""
+# A dot may begin a name only before a letter, because .5 is a number.
 _PLAIN = re.compile(r"(?:[^\W\d]|\.(?=[^\W\d]))[\w. ]*")
 
 
@@ -133,12 +135,14 @@ def _unparse(node: Node, outer: int, name: Callable[[str], str]) -> str:
         rank = _STRENGTH[str(node.value)]
         power = node.value == "**"
         lhs = _unparse(node.arguments[0], rank + power, name)
+        # Powers associate to the right and the others to the left; the addition puts brackets on the other side only.
         rhs = _unparse(node.arguments[1], rank + (not power), name)
         text = f"{lhs} {node.value} {rhs}"
     return f"({text})" if rank < outer else text
 
 
 def _number(value: object) -> str:
+    # Up to 1e15 all integers are exact doubles, so the text of 2 and 2.0 is one key.
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return str(value)
@@ -146,6 +150,7 @@ def _number(value: object) -> str:
 
 def columns_of(node: Node) -> tuple[str, ...]:
     """Names of the columns a tree reads, in order of appearance (contrast names are not columns)."""
+    # The second argument of C() is a contrast: Sum in C(f, Sum) is no column.
     if node.kind == "call" and node.function in CATEGORICAL:
         return columns_of(node.arguments[0]) if node.arguments else ()
     if node.kind == "name":
@@ -176,6 +181,7 @@ def _evaluate(node: Node, columns: Mapping[str, np.ndarray], apply: Apply | None
     if node.kind == "binary":
         lhs, rhs = (_evaluate(child, columns, apply) for child in node.arguments)
         value = BINARY[str(node.value)](lhs, rhs)
+        # Only comparisons give booleans; arithmetic already carries NaN through.
         if value.dtype != bool:
             return value
         # a comparison must not turn a missing value into False

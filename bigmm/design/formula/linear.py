@@ -48,6 +48,7 @@ def additive(formula: str, tokens: Sequence[Token]) -> list[tuple[Token | None, 
 
 def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
     """Check the grammar of model terms and replace factors by placeholders."""
+    # Equal factors share a placeholder, so x + I(x) + x has two. Formulaic then drops equal terms itself.
     factors: Factors = {}
     texts: list[str] = []
     for sign, piece in pieces:
@@ -57,6 +58,7 @@ def linear_part(formula: str, pieces: Sequence[Piece]) -> LinearPart:
     if term_bound(texts) > MOST_TERMS:
         message = f"the products of this formula stand for more than {MOST_TERMS} terms; write out those that are meant"
         fail(formula, message, pieces[0][1][0].start)
+    # Where only random terms and offsets are written, as in y ~ (1 | g), the fixed part is an intercept.
     part = LinearPart(" ".join(texts) or "1", tuple(node for _, node in factors.values()))
     try:
         model_terms(part)
@@ -73,6 +75,7 @@ def _placeholders(formula: str, tokens: Sequence[Token], factors: Factors) -> li
     while position < len(tokens):
         token, width = tokens[position], 1
         is_operand = token.kind in ("number", "name", "string", "open")
+        # A sign may stand before any operand, as in y ~ -1 + x.
         if token.kind == "operator" and operand_next and token.text in ("+", "-"):
             texts.append(token.text)
             position += 1
@@ -87,6 +90,7 @@ def _placeholders(formula: str, tokens: Sequence[Token], factors: Factors) -> li
         elif after_power and not (token.kind == "number" and token.text.isdigit() and token.text.strip("0")):
             fail(formula, "a power between model terms is a whole number; put arithmetic inside I()", token.start)
         elif after_power and (len(token.text) > 2 or int(token.text) > MOST_POWER):
+            # Length first: int() of a text with very many digits is slow, and Python limits it.
             fail(formula, f"a power between model terms is at most {MOST_POWER}", token.start)
         elif token.text == "(" and token.kind == "open":
             width = closing(tokens, position) - position + 1
@@ -135,12 +139,14 @@ class _TermParser(DefaultFormulaParser):
     """Formulaic's parser, where the 1 of (1 + x) * f is R's: a product with it is the other factor."""
 
     def get_terms_from_ast(self, ast: Any, *, context: Any) -> Any:
+        # DefaultFormulaParser's own method refuses the 1 in products; the one above it only evaluates operators.
         terms = super(DefaultFormulaParser, self).get_terms_from_ast(ast, context=context)
         return terms._map(lambda found: OrderedSet(_without_ones(term) for term in found))
 
 
 def _without_ones(term: Term) -> Term:
     factors = [factor for factor in term.factors if factor.expr != "1"]
+    # 1:1 is the intercept itself, so one factor stays.
     return Term(factors or term.factors[:1])
 
 
@@ -164,6 +170,7 @@ def uncorrelated(part: LinearPart) -> list[LinearPart]:
 
 def _trimmed(part: LinearPart) -> LinearPart:
     """Keep only the factors a part uses, renumbered."""
+    # Placeholders count from v0 in every part, since `scoped_terms` finds factors by number.
     used = [int(number) for number in dict.fromkeys(re.findall(r"v(\d+)", part.text))]
     text = re.sub(r"v(\d+)", lambda match: f"v{used.index(int(match[1]))}", part.text)
     return LinearPart(text, tuple(part.factors[number] for number in used))

@@ -30,6 +30,7 @@ class ParsedFormula:
 
     @property
     def parts(self) -> tuple[LinearPart, ...]:
+        """The fixed part, then the covariates of each random term."""
         return (self.fixed, *(bar.lhs for bar in self.bars))
 
     @property
@@ -45,6 +46,7 @@ def parse(formula: str, need_random: bool = True) -> ParsedFormula:
     """
     if not isinstance(formula, str) or not formula.strip():
         raise FormulaError("the formula is empty; write one like y ~ x + (1 | g)")
+    # One line, with every character in its place: carets are printed under this text.
     formula = formula.replace("\n", " ").replace("\t", " ").rstrip()
     lhs, rhs = _sides(formula, tokenize(formula))
     response = parse_expression(formula, lhs)
@@ -60,6 +62,7 @@ def parse(formula: str, need_random: bool = True) -> ParsedFormula:
         distinct_names([term for bar in bars for term in expand_bar(formula, bar)]),
         tuple(offsets),
     )
+    # R drops such a term with a warning; here it is an error, because the model is not what was meant.
     _check_response_absent(formula, parsed)
     return parsed
 
@@ -107,6 +110,7 @@ def _split_terms(formula: str, tokens: Sequence[Token]) -> tuple[list[Piece], li
             bars.append(piece)
         elif bar is not None:
             _only_added(formula, sign, piece, bar)
+            # Brackets around several terms, as in y ~ (x + (1 | g)), are opened; brackets of one bar are the bar.
             inner = piece[1:-1]
             if any(token.text in ("|", "||") for _, part in split_top(inner, ("+", "-")) for token in _shallow(part)):
                 bars.append(piece)
@@ -124,6 +128,7 @@ def _shallow(tokens: Sequence[Token]) -> list[Token]:
     """Tokens outside all brackets."""
     depth, shallow = 0, []
     for token in tokens:
+        # The close comes before the test and the open after it, so that brackets count as inside.
         depth -= token.kind == "close"
         if depth == 0:
             shallow.append(token)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from bigmm.errors import FormulaError
 
+# Order matters: || before |, ** before *, and a number before a name that begins with a dot.
+# The L of R's integers (1L) is read and dropped.
 _PATTERN = re.compile(
     r"""(?P<space>\s+)
   | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)L?
@@ -21,9 +23,9 @@ _PATTERN = re.compile(
 )
 _CLOSER = {"(": ")", "[": "]"}
 MOST_BRACKETS = 50
-"""Brackets inside each other: parsing takes frames of the stack for each."""
+"""Most brackets inside each other: parsing takes frames of the stack for each."""
 MOST_OPERATORS = 150
-"""Operators and brackets on the way to any spot of one expression: the depth of its tree."""
+"""Most operators and brackets on the way to any spot of one expression, which is the depth of its tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ def tokenize(formula: str) -> tuple[Token, ...]:
         match = _PATTERN.match(formula, position)
         if match is None:
             raise FormulaError(f"unexpected character {formula[position]!r}", formula, position)
+        # `lastgroup` is the alternative that matched, because no group contains another one.
         kind, text = str(match.lastgroup), match[str(match.lastgroup)]
         if kind in ("quoted", "string"):
             text = text[1:-1]
@@ -82,6 +85,7 @@ def check_depth(formula: str, tokens: Sequence[Token]) -> None:
             counts.append(1)
             total += 1
         elif token.kind == "operator" and token.text == ",":
+            # A comma ends an argument: the next one begins at the depth of its call.
             total -= counts[-1] - 1
             counts[-1] = 1
         elif token.kind == "operator":
@@ -93,7 +97,7 @@ def check_depth(formula: str, tokens: Sequence[Token]) -> None:
 
 
 def closing(tokens: Sequence[Token], opening: int) -> int:
-    """Index of the bracket that closes the one at index `at` (brackets are balanced)."""
+    """Index of the bracket that closes the one at index `opening`. The brackets are balanced."""
     depth = 0
     for index in range(opening, len(tokens)):
         depth += (tokens[index].kind == "open") - (tokens[index].kind == "close")

@@ -41,6 +41,7 @@ def levels_with_rows(
         for covered in workers.map(partial(covered_levels, source, spec, missing), batch, label="levels"):
             for columns, numbers in covered.items():
                 masks[columns][numbers] = True
+        # Batches double: nearly always the first partitions show every level, and else all workers are soon busy.
         first, size = first + size, max(2 * size, workers.n_workers)
     return masks, first >= len(source.partitions) > 0
 
@@ -56,6 +57,7 @@ def covered_levels(
     table = source.read(partition, names)
     if not any(len(_numbers(spec, columns, table, mask)) for columns, mask in missing.items()):
         return {}
+    # The second read is rare: most partitions hold only levels that already have a row.
     complete = spec.completeness(source.read(partition, spec.used_columns), partition.where)
     return {columns: _numbers(spec, columns, complete, mask) for columns, mask in missing.items()}
 

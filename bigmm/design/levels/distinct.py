@@ -21,8 +21,16 @@ from bigmm.errors import DataError
 class DistinctRows:
     """Distinct combinations of some columns, rows with a null or NaN among them left out.
 
-    ``tables``: tables of the columns in canonical types; ``bits``: more of them, of a single column of integers, and
-    ``packed``: of several such columns; ``declared``: column -> the only values allowed.
+    Attributes
+    ----------
+    declared : mapping of str to Arrow array
+        The only values that a column may have, for columns with declared levels.
+    tables : tuple of Arrow Table
+        Rows in canonical types.
+    bits : Bits
+        Further rows, of a single column of integers.
+    packed : tuple of Packed
+        Further rows, of several columns of integers.
     """
 
     columns: tuple[str, ...]
@@ -43,6 +51,7 @@ class DistinctRows:
             return replace(self, rows=rows)._with(self.tables, (*self.packed, packed))
         fresh = distinct(table.select(list(dict.fromkeys(self.columns))))
         for column, allowed in self.declared.items():
+            # The check runs on distinct values of each partition, far fewer than its rows.
             strange = fresh[column].filter(pc.invert(pc.is_in(fresh[column], value_set=allowed)))
             if len(strange):
                 value = strange[0].as_py()
@@ -60,6 +69,7 @@ class DistinctRows:
 
     def _with(self, tables: tuple[pa.Table, ...], packed: tuple[Packed, ...]) -> DistinctRows:
         """With these pieces, joined where it is time; packed ones that are too wide together become tables."""
+        # The same doubling as in `_compact`: a union costs the rows of both, so small pieces wait for others.
         while len(packed) > 1 and sum(map(len, packed[1:])) >= len(packed[0]):
             *earlier, before, last = packed
             joined = union(before, last)
@@ -74,6 +84,7 @@ class DistinctRows:
         if len(self.columns) == 1 or self.declared:
             return None
         columns = [table.column(name) for name in dict.fromkeys(self.columns)]
+        # The keys of 63 bits are differences in int64, in which large unsigned values do not fit.
         if not all(pt.is_integer(column.type) and column.type != pa.uint64() for column in columns):
             return None
         if any(column.null_count for column in columns):
@@ -90,6 +101,7 @@ class DistinctRows:
             return []
         chunks = [chunk.drop_null() for chunk in table.column(self.columns[0]).chunks]
         keys = [chunk.to_numpy() for chunk in chunks if len(chunk)]
+        # `Bits` counts from an int64 origin. Unsigned 64-bit values go by way of tables.
         return [] if any(values.dtype == np.uint64 for values in keys) else keys
 
     def _are_compact(self, low: int, high: int, rows: int) -> bool:
@@ -127,6 +139,7 @@ def _union(tables: Sequence[pa.Table]) -> pa.Table:
     table = pa.concat_tables(tables, promote_options="permissive")  # unsigned values and the signed ones of `bits`
     if table.num_columns == 1:
         return pa.table({table.column_names[0]: unique_values(table.column(0))})
+    # One thread: every lane already has its own, and the order of groups would depend on timing.
     return table.group_by(table.column_names, use_threads=False).aggregate([]).select(table.column_names)
 
 
@@ -147,10 +160,12 @@ def _distinct_values(column: pa.ChunkedArray, name: str) -> pa.Array:
     pieces = []
     for chunk in column.chunks:
         if pt.is_dictionary(chunk.type):
+            # A dictionary may hold entries that no row has: pandas keeps unused categories.
             chunk = chunk.dictionary.take(_distinct_integers(chunk.indices).drop_null())
         pieces.append(canonical(_distinct_integers(plain(chunk)), name))
     if not pieces:
         return pa.array([], target)
+    # Other types can have become equal only now: -0.0 and 0.0, or dates with and without a time of day.
     distinct_already = len(pieces) == 1 and pt.is_integer(column.type)
     return (pieces[0] if distinct_already else unique_values(pa.chunked_array(pieces, target))).drop_null()
 
@@ -188,6 +203,7 @@ def _factorize(column: pa.ChunkedArray, name: str) -> tuple[np.ndarray, pa.Array
     values = canonical(merged.dictionary, name)
     bad = values.is_null().to_numpy(zero_copy_only=False)
     if bad.any():
+        # The appended True answers for code -1, which indexes from the end.
         codes = np.where(np.append(bad, True)[codes], -1, codes)
     return codes, values
 

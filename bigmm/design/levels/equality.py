@@ -92,6 +92,7 @@ def plain(values: pa.Array) -> pa.Array:
 
 def _mapped(values: pa.Array, spell: Callable[[Any], str]) -> pa.Array:
     """Text of each value, made once for each different one."""
+    # Spelling runs in Python. Columns of factors repeat their values, so the distinct ones are spelled once.
     encoded = values.dictionary_encode()
     texts = [None if value is None else spell(value) for value in encoded.dictionary.to_pylist()]
     return pa.array(texts, pa.large_string()).take(encoded.indices)
@@ -106,6 +107,7 @@ def canonical(values: pa.Array, column: str = "") -> pa.Array:
     if pt.is_floating(values.type):
         return _floats(values, kind)
     if pt.is_date64(values.type):  # milliseconds; some writers leave a time of day in them
+        # Floor, not truncation: a time of day before 1970 belongs to the day that began before it.
         days = np.floor_divide(values.fill_null(0).view(pa.int64()).to_numpy(), 86_400_000)
         return _masked(days.astype(np.int32), values.is_valid().to_numpy(zero_copy_only=False), kind)
     try:
@@ -124,6 +126,7 @@ def _floats(values: pa.Array, kind: pa.DataType) -> pa.Array:
 
 def _masked(values: np.ndarray, valid: np.ndarray, kind: pa.DataType) -> pa.Array:
     """Arrow values (n,) of a type, null where not valid."""
+    # Without a mask Arrow takes NumPy's buffer as it is.
     array = pa.array(values, mask=None if valid.all() else ~valid)
     return array if array.type == kind else array.cast(kind)
 
@@ -147,6 +150,7 @@ def integer_keys(values: pa.Array) -> np.ndarray:
         values = values.view(pa.int64())
     keys = values.to_numpy(zero_copy_only=False)
     if keys.dtype == np.uint64:
+        # Flipping the sign bit subtracts 2^63, which keeps the order of the values.
         return (keys ^ SIGN).view(np.int64)
     return keys if keys.dtype in (np.int32, np.int64) else keys.astype(np.int64)  # two types for numba to compile
 
@@ -176,9 +180,11 @@ def _integers(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
     low, high = _RANGES[kind]
     if numbers.dtype.kind == "f":
         with np.errstate(invalid="ignore"):
+            # The upper bound is exclusive: the largest int64 rounds to 2^63 as a double, which is no int64.
             valid = (numbers == np.floor(numbers)) & (numbers >= low) & (numbers < high)
     else:
         valid = (numbers >= int(low)) & (numbers <= int(high) - 1)
+    # Invalid ones become zero first, since casting NaN or a number out of range is undefined in C.
     wide = np.where(valid, numbers, numbers.dtype.type(0)).astype(np.uint64 if kind == pa.uint64() else np.int64)
     return [_masked(wide, valid, kind)]
 
@@ -188,6 +194,7 @@ def _floats_of_integers(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
     numbers = values.to_numpy(zero_copy_only=False)
     close = numbers.astype(np.float32 if kind == pa.float32() else np.float64)
     wide = close.astype(np.float64)
+    # Above 2^53 a double stands for several integers. Only the one that it is exactly may match.
     back = _integers(pa.array(wide), pa.uint64() if numbers.dtype == np.uint64 else pa.int64())[0]
     valid = back.is_valid().to_numpy(zero_copy_only=False) & (back.fill_null(0).to_numpy() == numbers)
     return [_masked(close, valid, kind)]
@@ -196,6 +203,7 @@ def _floats_of_integers(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
 def printed(numbers: np.ndarray) -> np.ndarray:
     """(n,) float64: the decimals that float32 numbers print; whole ones are themselves."""
     exact = numbers.astype(np.float64)
+    # Arrow prints the shortest decimal that reads back as the same float32: 0.1, and not 0.10000000149.
     texts = pa.array(numbers).cast(pa.string())
     return np.where(exact == np.floor(exact), exact, texts.cast(pa.float64()).to_numpy(zero_copy_only=False))
 
@@ -204,6 +212,7 @@ def _narrowed(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
     wide = values.to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):
         narrow = wide.astype(np.float32)
+    # 0.1 of a double is the level 0.1 of a float column, although its bits are another number.
     return [_masked(narrow, (narrow == wide) | (printed(narrow) == wide), kind)]
 
 
@@ -226,6 +235,7 @@ def _times(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
     ours, theirs = _unit(values.type), _unit(kind)
     width = np.iinfo(np.int32 if pt.is_date(kind) else np.int64)
     if ours >= theirs:
+        # The test comes before the product, because an int64 product would wrap without a sign.
         valid = np.abs(keys) <= width.max // (ours // theirs)
         keys = np.where(valid, keys, 0) * (ours // theirs)
     else:
@@ -309,6 +319,7 @@ def _time_labels(values: pa.Array) -> pa.Array:
         texts = values.cast(pa.large_string())
     except pa.ArrowInvalid:  # a zone that this machine does not know
         texts = values.cast(pa.timestamp(values.type.unit, "UTC")).cast(pa.large_string())
+    # Zeros at the end of a fraction depend on the unit of the column, and labels must not.
     texts = pc.replace_substring_regex(texts, r"(\.\d*?)0+(Z|[+-]\d{2}:?\d{2})?$", r"\1\2")
     return pc.replace_substring_regex(texts, r"\.(Z|[+-]\d{2}:?\d{2})?$", r"\1")
 

@@ -10,7 +10,7 @@ from bigmm.design.levels.bits import NOTHING, SPARSE, is_increasing, number_by_r
 from bigmm.kernel import njit
 
 NARROW = 1 << 18
-"""A table for so many integers stays in the cache."""
+"""A table for up to so many integers stays in the processor's cache."""
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio
 
 
@@ -62,9 +62,11 @@ class IntegerIndex:
         self.low = int(keys.min()) if keys.size else 0
         span = int(keys.max()) - self.low + 1 if keys.size else 1
         self.size, self.kind = keys.size, "gapless"
+        # Numbers of `ranks` and `gapless` are places in sorted order, so both need levels in increasing order.
         increasing = is_increasing(keys)
         if increasing and span == keys.size:
             return
+        # A declared order is a permutation, which only a table or the slots can hold.
         if span <= NARROW or (not increasing and span <= 8 * keys.size):
             self.kind, self.table = "table", np.full(span, -1, dtype=np.int32)
             self.table[keys - self.low] = np.arange(keys.size, dtype=np.int32)
@@ -72,6 +74,7 @@ class IntegerIndex:
             self.kind, self.bits = "ranks", NOTHING.with_keys([keys])
             self.before = ranks(self.bits.words)
         else:
+            # The high bits of the product select the slot: they depend on all bits of the key.
             bits = max(int(2 * keys.size - 1).bit_length(), 4)
             self.kind, self.keys, self.slots = "slots", keys, np.full(1 << bits, -1, dtype=np.int32)
             self.shift = np.uint64(64 - bits)

@@ -41,6 +41,7 @@ def nested_chain(
         return None
     if not all_nested(spec, source, workers, undecided_pairs(layout), head, progress):
         return None
+    # `joint` is sorted by decreasing number of levels, so the finest factor is first without a search.
     return tuple(range(len(layout.joint)))
 
 
@@ -63,6 +64,7 @@ def undecided_pairs(layout: Layout) -> Pairs:
 def undecided(layout: Layout, pairs: Iterable[tuple[int, int]]) -> Pairs:
     """Those of the pairs of groupings that the formula does not nest."""
     variables = [set(grouping.variables) for grouping in layout.groupings]
+    # school:class lies in school by its name: the columns of the coarse factor are among those of the fine one.
     return tuple((a, b) for a, b in pairs if not variables[b] <= variables[a])
 
 
@@ -82,21 +84,26 @@ def grouping_columns(spec: DesignSpec, groupings: Any) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Parents:
-    """Per pair (q,) int32 the one coarse level that each fine level was seen with, -1 before; None: some had two."""
+    """By pair, (q,) int32 parents: the one coarse level of each fine level, -1 for none yet.
+
+    `numbers` is None as soon as a level has two.
+    """
 
     numbers: tuple[np.ndarray, ...] | None
 
     def merge(self, other: Parents) -> Parents:
-        """Of the rows of both."""
+        """The parents in the rows of both; None where a level has two."""
         if self.numbers is None or other.numbers is None:
             return Parents(None)
+        # The arrays of the first are filled in place, because a merge owns both summaries.
         return Parents(self.numbers if all(map(_join, self.numbers, other.numbers)) else None)
 
 
 def _join(into: np.ndarray, other: np.ndarray) -> bool:
-    """Take what is known of the other; False where they differ."""
+    """Add the parents of the other; False where they differ."""
     if np.any((into >= 0) & (other >= 0) & (into != other)):
         return False
+    # Known parents agree and an unknown one is -1, so the maximum is the union.
     np.maximum(into, other, out=into)
     return True
 
@@ -104,10 +111,12 @@ def _join(into: np.ndarray, other: np.ndarray) -> bool:
 def _nested_rows(head: DesignChunk | None, pairs: Pairs, layout: Layout) -> bool:
     if head is None:
         return True
+    # Crossed factors nearly always show a level with two parents in the first rows, and then no pass begins.
     return all(note_parents(head.refs[a], head.refs[b], _unknown(layout, a)) for a, b in pairs)
 
 
 def _nested_source(spec: DesignSpec, source: Source, workers: Executor, pairs: Pairs, progress: Any) -> bool:
+    # int32 parents of every fine level; lanes are fewer where one array is large.
     sizes = sum(4 * spec.layout.groupings[a].n_levels for a, _ in pairs)
     parents = workers.map_reduce(
         partial(fold_parents, source, spec, pairs),

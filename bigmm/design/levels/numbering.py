@@ -56,6 +56,7 @@ class Levels:
         return len(self.values)
 
     def __getstate__(self) -> tuple[Any, ...]:
+        # Indices are left behind: a worker builds them once from the values, which travel as Arrow buffers.
         return self.column, self.values
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -63,6 +64,7 @@ class Levels:
 
     @cached_property
     def texts(self) -> pa.Array:
+        """(n,) labels of the levels as text."""
         return label_strings(self.values)
 
     @cached_property
@@ -104,6 +106,7 @@ class Levels:
         if pt.is_dictionary(chunk.type):
             self._dictionary_numbers(chunk, out)
             return
+        # Integers of any width go to the index as they are; the kernels widen each key.
         if not pt.is_integer(chunk.type):
             chunk = canonical(chunk, self.column)
         if chunk.null_count == len(chunk):
@@ -112,6 +115,7 @@ class Levels:
             out[:] = -1
             valid = chunk.is_valid()
             numbers = np.empty(len(chunk) - chunk.null_count, dtype=np.int32)
+            # Arrow leaves any bits in the place of a null. They could be the key of a level.
             self._valid_numbers(chunk.filter(valid), numbers)
             out[valid.to_numpy(zero_copy_only=False)] = numbers
         else:
@@ -125,6 +129,7 @@ class Levels:
         elif pt.is_integer(kind) or pt.is_large_binary(kind):
             self._unlike_numbers(chunk.cast(kind), out)
         else:
+            # Texts and conversions are made once for each distinct value.
             self._dictionary_numbers(chunk.dictionary_encode(), out, self._unlike_numbers)
 
     def _unlike_numbers(self, values: pa.Array, out: np.ndarray) -> None:
@@ -149,6 +154,7 @@ class Levels:
         (numbered or self._chunk_numbers)(chunk.dictionary, numbers)
         if chunk.null_count:
             indices = chunk.indices.fill_null(0).to_numpy(zero_copy_only=False)
+            # mode="raise" would copy through a buffer; indices were validated when they were read.
             np.take(numbers, indices, out=out, mode="clip")
             out[chunk.indices.is_null().to_numpy(zero_copy_only=False)] = -1
         else:
@@ -181,6 +187,7 @@ class Combinations:
     def __init__(self, members: Sequence[Levels], codes: np.ndarray):
         self.members, self.codes = tuple(members), codes
         self.sizes = tuple(len(levels) for levels in members)
+        # Sorted rows have increasing keys, which is what the fastest kinds of index need.
         self._index = IntegerIndex(combined(codes.T, self.sizes))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -215,6 +222,7 @@ class Combinations:
         out = np.empty(len(codes[0]), dtype=np.int32)
         self._index.find(combined(codes, self.sizes), out)
         for code in codes:
+            # A member of -1 makes a key that can be that of another combination.
             out[code < 0] = -1
         return out
 
@@ -258,6 +266,7 @@ class JoinedLabels:
 
 def combined(codes: Sequence[np.ndarray] | np.ndarray, sizes: Sequence[int]) -> np.ndarray:
     """(n,) int64 mixed-radix number of level numbers, first slowest; DataError when that overflows."""
+    # Floats cannot wrap, unlike the int64 products below.
     if np.prod([float(size) for size in sizes]) >= 2.0**62:
         raise DataError(f"an interaction of factors with {' x '.join(map(str, sizes))} levels is too large")
     total = np.zeros(len(codes[0]), dtype=np.int64)
@@ -269,6 +278,7 @@ def combined(codes: Sequence[np.ndarray] | np.ndarray, sizes: Sequence[int]) -> 
 
 def sorted_distinct(keys: np.ndarray) -> np.ndarray:
     """(m,) the different integers of (n,), increasing; repeats of neighbours are gone before the sort."""
+    # Rows of one group are often neighbours in files, and sorting is what costs.
     keys = np.sort(keys[np.append(True, keys[1:] != keys[:-1])]) if len(keys) else keys
     return keys[np.append(True, keys[1:] != keys[:-1])] if len(keys) else keys
 
@@ -296,7 +306,8 @@ def declared_values(column: str, levels: Sequence[Any], kind: pa.DataType) -> pa
     column's type can be.
     """
     try:
-        array = _of_type(canonical(_given(levels, kind), column), kind).drop_null()
+        # Declared levels go through the same equality as the data: 1 and 1.0 are one level.
+        array = _of_type(canonical(_declared_array(levels, kind), column), kind).drop_null()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         shown = ", ".join(map(repr, list(levels)[:5]))
         raise DataError(
@@ -307,7 +318,7 @@ def declared_values(column: str, levels: Sequence[Any], kind: pa.DataType) -> pa
     return array
 
 
-def _given(levels: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _declared_array(levels: Sequence[Any], kind: pa.DataType) -> pa.Array:
     present = [level for level in levels if level is not None]
     try:
         return pa.array(present)
@@ -334,8 +345,10 @@ def ordered(column: str, values: pa.Array, declared: pa.Array | None) -> Levels:
     """Levels from the distinct values seen: sorted, or in declared order without the unused."""
     if declared is not None:
         return Levels(column, _settled(declared.filter(pc.is_in(declared, value_set=values))))
+    # Values from `Bits` are sorted already; the check is one pass.
     if pt.is_integer(values.type) and is_increasing(integer_keys(values)):
         return Levels(column, _settled(values))
+    # Arrow sorts text by bytes of UTF-8, which is the order of code points and no locale's.
     return Levels(column, _settled(values.take(pc.sort_indices(values))))
 
 
@@ -344,6 +357,7 @@ def _settled(values: pa.Array) -> pa.Array:
     if pt.is_large_binary(values.type):
         texts = as_text(values)
         return values if texts.null_count else texts
+    # Lookups in int64 need no flipped sign, and other files may hold the column as int64.
     if pt.is_uint64(values.type) and (not len(values) or pc.max(values).as_py() < 1 << 63):
         return values.cast(pa.int64())
     return values

@@ -19,8 +19,10 @@ BITS = 63
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """lows, highs: smallest and largest value that each column's bits can hold or held; keys (n,) int64, increasing,
-    the first column in the highest bits."""
+    """Rows as increasing int64 `keys` (n,), with the first column in the highest bits.
+
+    `lows` and `highs` bound the values of each column.
+    """
 
     lows: tuple[int, ...]
     highs: tuple[int, ...]
@@ -39,12 +41,13 @@ class Packed:
 
 def fields_of(lows: Sequence[int], highs: Sequence[int]) -> list[tuple[int, int]]:
     """(shift, mask) of each column's bits."""
+    # Differences of Python integers cannot overflow.
     widths = [(high - low).bit_length() for low, high in zip(lows, highs, strict=True)]
     return [(sum(widths[i + 1 :]), (1 << width) - 1) for i, width in enumerate(widths)]
 
 
 def fit(lows: Sequence[int], highs: Sequence[int]) -> bool:
-    """Are there bits enough?"""
+    """Whether the ranges of all columns fit into `BITS` bits together."""
     return sum((high - low).bit_length() for low, high in zip(lows, highs, strict=True)) <= BITS
 
 
@@ -67,6 +70,7 @@ def union(first: Packed, second: Packed) -> Packed | None:
     keys = [p.keys if (p.lows, p.highs) == (lows, highs) else _keys(p.columns(), lows, highs) for p in (first, second)]
     out = np.empty(len(first) + len(second), np.int64)
     size = merge_sorted(keys[0], keys[1], out)
+    # The tail goes back without a copy. No other array refers to `out` yet.
     out.resize(size, refcheck=False)
     return Packed(lows, highs, out)
 

@@ -21,9 +21,13 @@ class ColumnSummary(Protocol):
         """Columns to be read."""
         ...
 
-    def update(self, table: pa.Table, where: str) -> Any: ...
+    def update(self, table: pa.Table, where: str) -> Any:
+        """The summary with the rows of a table."""
+        ...
 
-    def merge(self, other: Any) -> Any: ...
+    def merge(self, other: Any) -> Any:
+        """The summary of the rows of both."""
+        ...
 
 
 Requests = Mapping[Any, Any]
@@ -42,6 +46,7 @@ def fold_summaries(
     """
     columns = list(dict.fromkeys(column for request in requests.values() for column in request.columns))
     if complete is not None:
+        # Whether a row counts can depend on any used column, so all of them are read.
         columns = list(complete.columns)
     state = dict(requests)
     for partition in lane.partitions:
@@ -71,6 +76,7 @@ def summarize(
         return {}
     return executor.map_reduce(
         partial(fold_summaries, source, requests, complete=complete),
+        # Lanes depend on the partitions and not on the number of workers, and so do the bits of the merged sums.
         cut_lanes(source.partitions),
         merge_summaries,
         label="levels",

@@ -18,6 +18,7 @@ def b_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray, degree: 
     knots = full_knots(low, high, inner, degree)
     if not len(x):
         return np.empty((0, len(knots) - degree - 1 - (not intercept)))
+    # New data may lie outside the boundaries of the fit. R's bs() extends the end polynomials there too.
     basis = BSpline.design_matrix(x, knots, degree, extrapolate=True).toarray()
     return basis if intercept else basis[:, 1:]
 
@@ -32,9 +33,11 @@ def natural_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray, in
     ends = np.array([low, high])
     keep = slice(0 if intercept else 1, None)
     curvature = spline(ends, nu=2)[:, keep]
+    # The first two columns of Q span the curvatures at both ends; the others span the coefficients without them.
     null_space = qr(curvature.T)[0][:, 2:]
     if not len(x):
         return np.empty((0, null_space.shape[1]))
+    # Outside the boundaries the spline is its tangent at the end, which adds slope times distance.
     inside = np.clip(x, low, high)
     basis = BSpline.design_matrix(inside, knots, 3).toarray()
     slopes = spline(ends, nu=1)
@@ -47,8 +50,10 @@ def natural_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray, in
 def regression_spline(x: np.ndarray, low: float, high: float, inner: np.ndarray) -> np.ndarray:
     """(n, len(inner) + 2) cubic regression splines in their values at the knots (Wood 2006, as formulaic's cr)."""
     knots = np.concatenate([[low], np.sort(inner), [high]])
+    # Formulaic would learn knots from x; the given state makes it a pure function of x.
     state = {"lower_bound": low, "upper_bound": high, "constraints": None, "cyclic": False, "knots": knots.tolist()}
     if not len(x):
         return np.empty((0, len(knots)))
     columns = cubic_spline(x, _state=state)
+    # The order of the keys is that of the knots.
     return np.column_stack([columns[key] for key in sorted(columns)])

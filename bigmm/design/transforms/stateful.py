@@ -19,6 +19,7 @@ from bigmm.design.transforms.summaries import ChebyshevProducts, ColumnMoments, 
 from bigmm.errors import DataError, FormulaError
 
 State = dict[str, Any]
+# Spellings of formulaic and of R's splines package.
 _ALIASES = {"include_intercept": "intercept", "Boundary.knots": "bounds", "rescale": "scale"}
 _SIGNATURES: dict[str, dict[str, Any]] = {
     "poly": {"degree": 1, "raw": False},
@@ -50,6 +51,7 @@ def settings(node: Node, formula: str = "") -> dict[str, Any]:
             hint = f"; did you mean {close}=?" if close else ""
             raise FormulaError(f"{node.value}() has no argument {key!r}{hint}", formula, value.position)
         arguments[key] = value
+    # Arguments are constants. The same text therefore has the same state on every partition.
     options = {**signature, **{key: _literal(value, formula) for key, value in arguments.items()}}
     _check_settings(name, options, arguments, formula, node)
     return options
@@ -109,6 +111,7 @@ def stateful_nodes(nodes: tuple[Node, ...]) -> dict[str, Node]:
     """Every stateful call among the trees by its canonical text, inner ones first."""
     out: dict[str, Node] = {}
     for node in nodes:
+        # `walk` yields a node before its children, so the reverse has inner calls first.
         for child in reversed(list(node.walk())):
             if child.kind == "call" and child.function in STATEFUL:
                 out.setdefault(unparse(child), child)
@@ -124,6 +127,7 @@ def pending(node: Node, state: State | None, columns: tuple[str, ...], values: V
             return None
         if "low" not in state:
             return ColumnMoments(columns, values)
+        # poly takes two passes: the range first, then products of polynomials that are near orthogonal on it.
         return ChebyshevProducts(columns, values, state["low"], state["high"], options["degree"])
     if name in ("center", "scale"):
         return None if "center" in state else ColumnMoments(columns, values)
@@ -151,6 +155,7 @@ def absorb(node: Node, state: State | None, summary: Any) -> State:
 def _standard(node: Node, options: dict[str, Any], summary: ColumnMoments, text: str) -> State:
     scaled = node.function == "scale" and options["scale"]
     center = summary.mean if node.function == "center" or options["center"] is True else float(options["center"] or 0.0)
+    # Sum of squares about `center`: those about the mean plus n times the squared distance (Steiner).
     squares = summary.squares + summary.n * ((summary.mean - center) + summary.remainder) ** 2
     spread = 1.0 if not scaled else float(np.sqrt(squares / max(summary.n - 1, 1)))
     if scaled and options["scale"] is not True:
@@ -163,10 +168,12 @@ def _standard(node: Node, options: dict[str, Any], summary: ColumnMoments, text:
 def _orthonormal(products: np.ndarray | None, text: str) -> list[list[float]]:
     """Map from Chebyshev polynomials to polynomials orthonormal over the data, signs as R's poly (rising)."""
     try:
+        # Products of powers of x would be close to singular; those of Chebyshev polynomials are well conditioned.
         factor = np.linalg.cholesky(np.asarray(products))
     except np.linalg.LinAlgError:
         factor = np.zeros((1, 1))
     diagonal = np.diag(factor)
+    # The diagonal falls to rounding error where the degree reaches the number of distinct values.
     if diagonal.min() <= 1e-7 * diagonal.max():
         degree = 0 if products is None else len(products) - 1
         raise DataError(f"{text} needs more than {degree} distinct values in the column")
@@ -178,6 +185,7 @@ def _knots(name: str, options: dict[str, Any], summary: Any, text: str) -> State
     low, high = float(options.get("lower_bound", low)), float(options.get("upper_bound", high))
     inner = options["knots"] or []
     if options["knots"] is None and isinstance(summary, Quantiles):
+        # Formulaic's cr takes quantiles of the distinct values, so every value weighs the same.
         if name == "cr":
             summary = Quantiles((), summary.values, summary.points, np.ones(len(summary.points)))
         inner = summary.quantiles(np.linspace(0, 1, _inner_count(name, options) + 2)[1:-1]).tolist()
@@ -235,6 +243,7 @@ class Replayer:
         finite = np.isfinite(x)
         if finite.all():
             return replay(x, options, state)
+        # The bases take finite x only. Rows of NaN stay NaN in every column.
         part = replay(x[finite], options, state)
         whole = np.full((len(x), *part.shape[1:]), np.nan)
         whole[finite] = part
@@ -245,6 +254,7 @@ class Replayer:
         if node.kind != "call" or node.function not in MATRICES:
             return ()
         options, state = settings(node), self.states.get(unparse(node), {})
+        # The width follows from a single point, since a basis is a pure function of x and its state.
         middle = (state.get("low", 0.0) + state.get("high", 0.0)) / 2
         width = _REPLAY[node.function](np.array([middle]), options, state).shape[1]
         first = 0 if options.get("raw") else 1  # formulaic counts raw powers from 0

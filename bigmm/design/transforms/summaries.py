@@ -18,7 +18,8 @@ Values = Callable[[pa.Table], np.ndarray]
 class ColumnMoments:
     """Count, mean, sum of squares about the mean, and range of an expression (Chan, Golub and LeVeque 1983).
 
-    The mean is ``mean + rest``: one double would lose digits of the squares when the mean is large beside the spread.
+    The mean is ``mean + remainder``: one double would lose digits of the squares when the mean is large beside the
+    spread.
     """
 
     columns: tuple[str, ...]
@@ -31,19 +32,23 @@ class ColumnMoments:
     high: float = -np.inf
 
     def update(self, table: pa.Table, where: str) -> ColumnMoments:
+        """The summary with the rows of a table."""
         x = _finite(self.values(table))
         if not len(x):
             return self
         mean = float(x.mean())
         apart = x - mean
+        # The rounding error of the mean, which the squares are corrected by: the corrected two-pass algorithm.
         remainder = float(apart.mean())
         squares = float((apart**2).sum()) - len(x) * remainder**2
         low, high = float(x.min()), float(x.max())
         return self.merge(replace(self, n=len(x), mean=mean, remainder=remainder, squares=squares, low=low, high=high))
 
     def merge(self, other: ColumnMoments) -> ColumnMoments:
+        """The summary of the rows of both."""
         if self.n == 0 or other.n == 0:
             return other if self.n == 0 else self
+        # Large parts are subtracted first: they cancel exactly or nearly so, and the small remainders are then added.
         n, gap = self.n + other.n, (other.mean - self.mean) + (other.remainder - self.remainder)
         step = self.remainder + gap * other.n / n
         mean = self.mean + step
@@ -51,6 +56,7 @@ class ColumnMoments:
             self,
             n=n,
             mean=mean,
+            # What the rounding of `mean` lost, as in a compensated sum.
             remainder=step - (mean - self.mean),
             squares=self.squares + other.squares + gap * gap * self.n * other.n / n,
             low=min(self.low, other.low),
@@ -59,6 +65,7 @@ class ColumnMoments:
 
 
 def _finite(x: np.ndarray) -> np.ndarray:
+    # The sum tells most chunks without a copy.
     return x if np.isfinite(x.sum()) else x[np.isfinite(x)]
 
 
@@ -74,11 +81,13 @@ class ChebyshevProducts:
     products: np.ndarray | None = None
 
     def update(self, table: pa.Table, where: str) -> ChebyshevProducts:
+        """The summary with the rows of a table."""
         x = _finite(self.values(table))
         basis = np.polynomial.chebyshev.chebvander((2 * x - self.low - self.high) / (self.high - self.low), self.degree)
         return self.merge(replace(self, products=basis.T @ basis))
 
     def merge(self, other: ChebyshevProducts) -> ChebyshevProducts:
+        """The summary of the rows of both."""
         if self.products is None or other.products is None:
             return other if self.products is None else self
         return replace(self, products=self.products + other.products)
@@ -99,14 +108,17 @@ class Quantiles:
     high: float = -np.inf
 
     def update(self, table: pa.Table, where: str) -> Quantiles:
+        """The summary with the rows of a table."""
         x, counts = np.unique(_finite(self.values(table)), return_counts=True)
         if not len(x):
             return self
         return self.merge(replace(self, points=x, weights=counts.astype(float), low=float(x[0]), high=float(x[-1])))
 
     def merge(self, other: Quantiles) -> Quantiles:
+        """The summary of the rows of both."""
         points, where = np.unique(np.concatenate([self.points, other.points]), return_inverse=True)
         weights = np.bincount(where, np.concatenate([self.weights, other.weights]), minlength=len(points))
+        # Half the limit remains, so that the next merges add points before the sketch is thinned again.
         if len(points) > _SKETCH:
             points, weights = _equal_masses(points, weights, _SKETCH // 2)
         return replace(
@@ -115,6 +127,7 @@ class Quantiles:
 
     def quantiles(self, probabilities: np.ndarray) -> np.ndarray:
         """Quantiles as R's type 7 and NumPy's default, ties by weight."""
+        # A point of weight w stands for w equal values of ranks first ... last; interpolation is between such runs.
         last = np.cumsum(self.weights) - 1.0
         first = last - self.weights + 1.0
         ranks = probabilities * last[-1]
@@ -124,6 +137,7 @@ class Quantiles:
 
 def _equal_masses(points: np.ndarray, weights: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
     """Join neighbours that share one of `bins` equal shares of the total weight, each into its weighted mean."""
+    # The middle of a point's own mass decides its bin. The result does not depend on the number of workers.
     middle = np.cumsum(weights) - weights / 2
     share = np.unique((middle * (bins / weights.sum())).astype(np.int64), return_inverse=True)[1]
     mass = np.bincount(share, weights)

@@ -54,6 +54,7 @@ class ClusterExecutor:
 
     def _n_workers(self, watchdog: Watchdog) -> int:
         if not self.counted or time.monotonic() - self.counted > watching.CHECK_SECONDS:
+            # A question is a round trip, and workers come and go slowly beside that.
             self.threads = sum(watchdog.ask(calls_of(self.client).ncores).values())
             self.counted = time.monotonic()
         return max(1, self.threads)
@@ -78,6 +79,7 @@ class ClusterExecutor:
             while flight.futures:
                 number = flight.landed(watchdog)
                 if number is not None:
+                    # The next tasks are submitted before the merge, which may be long: workers would wait for it.
                     value, rows = flight.take(number, watchdog)
                     flight.fill(self.n_workers)
                     tree.add(number, value)

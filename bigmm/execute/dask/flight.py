@@ -53,6 +53,7 @@ class Flight:
         arguments = self.arguments(number)
         future = self.client.submit(self.runner, self.payload, *arguments, key=key, pure=False, retries=RETRIES)
         self.futures[number] = future
+        # Dask calls back in a thread of its own, which therefore touches nothing but the queue.
         future.add_done_callback(lambda _: self.events.put((number, key)))
 
     def arguments(self, number: int) -> tuple[Any, ...]:
@@ -69,6 +70,7 @@ class Flight:
             self.rescue(watchdog)
             return None
         watchdog.alive()
+        # An item that was submitted again has another key; news of the earlier future is stale.
         return number if number in self.futures and self.futures[number].key == key else None
 
     def take(self, number: int, watchdog: Watchdog) -> Any:
@@ -106,6 +108,7 @@ class Flight:
     def rescue(self, watchdog: Watchdog) -> None:
         """Submit again what waits on paused workers: the scheduler gives it to others."""
         stuck = watchdog.stuck()
+        # A list, because submit changes the dictionary.
         for number in [number for number, future in self.futures.items() if future.key in stuck]:
             self.submit(number)
 
@@ -160,11 +163,13 @@ def give_up(client: Client, futures: dict[int, Future[Any]]) -> None:
     futures.clear()
     if unfinished and client.status == "running":
         with suppress(TimeoutError, TemporaryError):
+            # Through `answer`, because Client.cancel has no deadline.
             answer(client, client._cancel, unfinished, force=True)
 
 
 def new_key(label: str, name: str) -> str:
     """A key that no other task has."""
+    # Dask takes tasks of one key for one task, and would answer with an old result.
     return f"bigmm-{label.replace(' ', '_')}-{name}-{uuid.uuid4().hex}"
 
 

@@ -106,6 +106,7 @@ class _Attempt:
         needs = [self.futures[self.number[name]] for name in task.needs]
         where = None
         if task.place is not None and self.workers:
+            # A preference only (allow_other_workers below): the worker may be gone when the task's turn comes.
             where = [self.workers[task.place % len(self.workers)]]
         with warnings.catch_warnings():
             # Kept by the scheduler on purpose: unlike scattered data it survives its worker.
@@ -181,6 +182,7 @@ class _Attempt:
 
 def _threads(n_threads: dict[str, int]) -> list[str]:
     """Each worker as often as it has threads, taking turns."""
+    # Sorted by address, so that places mean the same workers each time the list is made.
     turns = range(max(n_threads.values(), default=0))
     return [address for turn in turns for address, threads in sorted(n_threads.items()) if threads > turn]
 
@@ -211,6 +213,7 @@ def _any_in_vain(keys: list[str], dask_scheduler: Any = None) -> bool:
         task = stack.pop()
         if task.state in given_up:
             return True
+        # A result that is in memory does not wait for what it was made of.
         if task.state != "memory":
             more = task.dependencies - visited
             visited |= more

@@ -148,6 +148,7 @@ def answers(
     watchdog = Watchdog(shards.client, shards.no_worker_seconds, shards.label)
     with scheduler_errors():
         flight = ShardFlight(shards, work, per_shard)
+    # Answers come in any order and go out in the order of shards, so that sums have the same bits.
     early: dict[int, Any] = {}
     position = 0
     try:
@@ -266,6 +267,7 @@ def _submitted(client: Client, label: str, name: str, *call: Any) -> Future[Any]
 
 
 def _groups(items: Sequence[Any], n_shards: int) -> list[Lane]:
+    # Groups are cut by numbers of items alone, so a shard has the same pieces on any cluster.
     size = max(1, -(-len(items) * n_shards // MAXIMUM_PIECES))
     return [Lane(i, tuple(items[start : start + size])) for i, start in enumerate(range(0, len(items), size))]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bigmm.errors import VersionError
 from bigmm.execute.dask.watchdog import Watchdog, answer, calls_of
 
+# Pickled arrays, tables and classes of these packages travel between the processes.
 _MUST_AGREE = ("bigmm", "numpy", "pyarrow")
 
 

@@ -141,6 +141,7 @@ class Watchdog:
         """
         workers = answer(self.client, calls_of(self.client).identity, n_workers=-1)["workers"]
         now = time.monotonic()
+        # Monotonic time: the clock of the day may be set while a fit runs.
         self.next_look = now + len(workers) / _WORKERS_PER_SECOND if len(workers) > _WORKERS_PER_SECOND else 0.0
         for address, worker in workers.items():
             if self.heartbeats.get(address, worker["last_seen"]) != worker["last_seen"]:

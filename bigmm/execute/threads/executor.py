@@ -154,6 +154,7 @@ def _run_lanes(
             if not stop.is_set():
                 tree.add(number, fold(lanes[number], tick))
             events.put(None)
+        # BaseException: a lane that ended without an event would leave the caller waiting for ever.
         except BaseException as error:
             events.put(error)
 

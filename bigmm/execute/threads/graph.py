@@ -45,6 +45,7 @@ def run(
     try:
         while first < len(tasks):
             while ready and running < n_workers and ready[0] < first + ahead:
+                # The lowest number first: the window of `ahead` begins at the first unfinished task.
                 pool.submit(step, heappop(ready))
                 running += 1
             number, error = events.get()
@@ -71,6 +72,7 @@ def _do(task: Task, number: int, results: Results) -> None:
     if task.load is not None:
         arguments.insert(0, task.load())
     value = task.work(*arguments)
+    # This frame would keep the inputs alive while they are let go.
     del arguments
     results.done(number, task.needs)
     results.put(task.name, value)

@@ -90,6 +90,7 @@ def in_memory(
     progress: ProgressCallback | None,
 ) -> list[Any]:
     """The shards of `Executor.shuffle`; pieces are given back as they are joined."""
+    # map_items keeps the order of items, so every shard has its rows in the same order on any number of threads.
     pieces: list[list[Any]] = [[] for _ in range(n_shards)]
     for parts in map_items(partial(_listed, split), items, label=label, progress=progress):
         for number, part in enumerate(parts):
