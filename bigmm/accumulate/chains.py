@@ -55,7 +55,7 @@ def chain_sums(
 
 
 def _local(layout: Layout, groupings: Sequence[int], sizes: Sequence[int]) -> Layout:
-    """The layout with as many levels as there are here; nobody asks for their labels."""
+    """The layout with as many levels as these rows have. Labels are not used, so that numbers serve."""
     fewer = list(layout.groupings)
     for grouping, size in zip(groupings, sizes, strict=True):
         fewer[grouping] = replace(fewer[grouping], labels=range(size))

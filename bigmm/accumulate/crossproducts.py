@@ -16,12 +16,18 @@ from bigmm.errors import VersionError
 class CrossProducts:
     """Sums over rows with weight w > 0 of v, the m numbers that a `Shift` makes of [1, columns[1:]..., y - offset].
 
-    gram: (m, m) sum of w v v'; shift: the same everywhere;
-    records: per joint term (order of `Layout.joint`) (q, k, >= m), sum over the rows of a level of w v[covariates] v';
-    numbers past the first m are zeros that keep records on the boundaries of cache lines;
-    counts: per joint term (q,) int64 rows of each level; pairs: {(j, k): PairSums} for all pairs of joint terms, the
-    one with more levels first; `PairRows` where workers have added them up, which are final;
-    n: rows; rows_read: rows before missing values and zero weights were dropped; dropped: {column: rows dropped};
+    Attributes
+    ----------
+    gram: (m, m) sum of w v v'.
+    shift: the shift, which is the same in all sums that are added.
+    records: per joint term (order of `Layout.joint`) (q, k, >= m), sum over the rows of a level of w v[covariates] v'.
+        Numbers past the first m are zeros that keep records on the boundaries of cache lines.
+    counts: per joint term (q,) int64 rows of each level.
+    pairs: {(j, k): PairSums} for all pairs of joint terms, the one with more levels first. They are `PairRows`, which
+        are final, where workers have added them up.
+    n: number of rows with a weight above zero.
+    rows_read: number of rows before missing values and zero weights were dropped.
+    dropped: {column: rows dropped}.
     sum_log_w: sum of log w.
     """
 

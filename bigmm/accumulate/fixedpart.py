@@ -36,8 +36,12 @@ def original_squares(cross: CrossProducts, column: int) -> float:
 class FixedEffectsPart:
     """Coefficients in working order: dense ones first, then those of each fixed factor.
 
-    dense: (p_dense,) columns of the dense coefficients; factors: {joint term: (FixedFactor, (m,) working positions)};
-    order: (p,) working position of each coefficient in the user's order; rank: in the user's order.
+    Attributes
+    ----------
+    dense: (p_dense,) columns of the dense coefficients.
+    factors: {joint term: (FixedFactor, (m,) working positions)}.
+    order: (p,) working position of each coefficient in the user's order.
+    rank: the independent coefficients, in the user's order.
     """
 
     dense: np.ndarray

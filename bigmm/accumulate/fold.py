@@ -26,12 +26,18 @@ class Encoder(Protocol):
     """What the fold needs of a `DesignSpec`."""
 
     @property
-    def layout(self) -> Layout: ...
+    def layout(self) -> Layout:
+        """The columns, terms and groupings that a chunk has."""
+        ...
 
     @property
-    def used_columns(self) -> tuple[str, ...]: ...
+    def used_columns(self) -> tuple[str, ...]:
+        """Names of the columns of a table to read."""
+        ...
 
-    def encode(self, table: pa.Table, where: str) -> DesignChunk: ...
+    def encode(self, table: pa.Table, where: str) -> DesignChunk:
+        """The rows of a table as numbers; where names the table in messages."""
+        ...
 
 
 def fold_lane(

@@ -26,9 +26,12 @@ Y, X, Z, WEIGHTS, OFFSET = "y", "X", "Z", "weights", "offset"
 class MatrixShift:
     """Columns of [X y] are summed less a multiple of X one, which the small algebra undoes exactly whatever X one is.
 
-    one: (p,) weights with X one = 1 in the first rows, zero when there are none; shift: (p + 1,), 0 up to the last
-    column that `one` uses, so that what depends on earlier columns stays so; mix: (p + 1, p + 1) C, what earlier
-    columns nearly give and is taken off too: the shifted columns are v (I + C).
+    Attributes
+    ----------
+    one: (p,) weights with X one = 1 in the first rows, zero when there are none.
+    shift: (p + 1,) multiples of X one. It is 0 up to the last column that `one` uses, so that a column that depends on
+        earlier ones still does.
+    mix: (p + 1, p + 1) C, the combinations of earlier columns that are taken off too: shifted columns are v (I + C).
     """
 
     one: np.ndarray
@@ -46,8 +49,15 @@ class MatrixShift:
 
 @dataclass(frozen=True, slots=True)
 class MatrixSums:
-    """Sums over rows of [Z Xy]'W[Z Xy], Xy shifted: zz (q, q) csr, zxy (q, p + 1), xy (p + 1, p + 1);
-    squares: (p + 1,) sums of w x^2 before the shift; n: rows; sum_log_w: sum of log weights."""
+    """Sums over rows of [Z Xy]'W[Z Xy] with shifted Xy.
+
+    Attributes
+    ----------
+    zz, zxy, xy: (q, q) csr, (q, p + 1) and (p + 1, p + 1), the three blocks.
+    squares: (p + 1,) sums of w x^2 before the shift.
+    n: number of rows.
+    sum_log_w: sum of log weights.
+    """
 
     zz: sp.csr_array
     zxy: np.ndarray

@@ -20,18 +20,18 @@ from bigmm.design.layout import DesignChunk, JointTerm, Layout
 from bigmm.execute.discipline import one_thread_each
 
 FAR = 100.0
-"""A column whose mean is so many standard deviations from zero loses four digits of its squares: X and Z then take it
-about numbers of their own, and its products are formed of shifted factors."""
+"""Standard deviations between the mean and zero at which squares lose four digits. X and Z then take the column about
+numbers of their own, and its products are formed of shifted factors."""
 RETAKE = 1e-3
 """Standard deviation over distance of the mean from the shift, and the root of a share as in `MIX`, below which the
 sums of a pass have lost six digits: the pass is taken again."""
 MORE_PASSES = 2
-"""So often at most a pass is taken again; nobody has needed more."""
+"""The most passes that are taken after the first one."""
 ROWS = 8192
-"""So many of the first rows tell what columns have to do with each other."""
+"""Number of the first rows from which near dependences among columns are found."""
 
 QUIETLY: dict[str, Any] = {"over": "ignore", "invalid": "ignore", "divide": "ignore"}
-"""Columns whose squares are no numbers are named once all rows are summed (`overflow`)."""
+"""NumPy's warnings that are off here: `overflow` names such columns once all rows are summed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
     ----------
     layout: of the design.
     head: the first rows, complete ones only; rows of weight zero do not count.
-    moments: of all rows, where a pass has told that they differ from those of the head.
+    moments: moments of all rows, where a pass has shown that they differ from those of the head.
     """
     head = without_zero_weights(head)
     if not fits(head):
@@ -82,7 +82,7 @@ def first_shift(layout: Layout, head: DesignChunk, moments: Moments | None = Non
 
 @np.errstate(**QUIETLY)
 def moments_of(chunk: DesignChunk) -> Moments:
-    """Of the rows of a chunk."""
+    """The moments of the rows of a chunk."""
     y = chunk.y if chunk.offset is None else chunk.y - chunk.offset
     rows = [np.ones(1), *chunk.columns, y]
     statistics = [(row.mean(), row.std(), is_binary(row)) for row in rows]
@@ -91,7 +91,7 @@ def moments_of(chunk: DesignChunk) -> Moments:
 
 @np.errstate(**QUIETLY)
 def moments_from(cross: CrossProducts) -> Moments:
-    """Of all rows, from their sums."""
+    """The moments of all rows, from their sums."""
     back, n = cross.shift.back, cross.gram[0, 0]
     mean = cross.gram[0] / n
     # The difference cancels where a column is far from its shift. To choose a better shift a few digits are enough.
@@ -152,8 +152,10 @@ def sequence_of(layout: Layout, shift: Shift) -> np.ndarray:
 def _chosen(
     layout: Layout, head: DesignChunk, numbers: np.ndarray, moments: Moments, early: bool
 ) -> tuple[Shift, bool]:
-    """The shift, and whether columns of X that are moved before the constant is there depend on others; early: may
-    they be moved?"""
+    """(shift, whether columns of X that are moved before the constant depend on others).
+
+    early says whether such columns may be moved.
+    """
     numbers, far = numbers.copy(), moments.far
     last_one = -1 if layout.one is None else int(np.flatnonzero(layout.one).max())
     for position, column in enumerate(layout.fixed_columns):

@@ -26,7 +26,7 @@ RANGES = 64
 PENDING = 1 << 18
 """Entries per range from which runs that hold pairs again and again are added up before the end of the pass."""
 SHORT = 1 << 16
-"""Runs below are added to their likes at once: partitions with few rows must not leave thousands of runs."""
+"""Entries below which a run is added to the run before it: partitions with few rows must not leave thousands."""
 
 Run = tuple[np.ndarray, np.ndarray | None]
 """keys: (n,) int64, increasing, level_j * q_k + level_k; data: (n, k_j, k_k) float64, None where every sum is 1."""
@@ -42,7 +42,10 @@ def pairs_of_terms(n_levels: Sequence[int]) -> list[tuple[int, int]]:
 class PairSums:
     """Z_j'W Z_k by pairs of levels, in runs that are yet to be added up.
 
-    n_levels: (q_j, q_k); widths: (k_j, k_k); edges: first level of term j of each range, and the end;
+    Attributes
+    ----------
+    n_levels, widths: (q_j, q_k) and (k_j, k_k).
+    edges: first level of term j of each range, and the end.
     ranges: the runs of each range, in the order of rows.
     """
 
@@ -53,6 +56,7 @@ class PairSums:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of all runs."""
         return sum(keys.nbytes + (0 if data is None else data.nbytes) for runs in self.ranges for keys, data in runs)
 
     def merge(self, other: PairSums) -> PairSums:
@@ -130,6 +134,7 @@ class PairRows:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the arrays."""
         return self.counts.nbytes + self.indices.nbytes + (0 if self.data is None else self.data.nbytes)
 
     def block(self) -> CrossBlock:
@@ -177,6 +182,7 @@ class PairBuffer:
             self._push(_counted(kernels.radix_sort_keys(keys, self.bits)))
 
     def freeze(self) -> PairSums:
+        """The sums, cut into ranges of levels; the buffer is not used after it."""
         if self.table is not None:
             keys = np.flatnonzero(np.any(self.table != 0.0, axis=(1, 2))).astype(np.int64)
             return PairSums(self.n_levels, self.widths, (0, self.n_levels[0]), (((keys, self.table[keys]),),))

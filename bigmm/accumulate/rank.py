@@ -39,8 +39,11 @@ def sequential_rank(
 ) -> Rank:
     """Cholesky of gram (p, p) in the given order, leaving out columns that depend on earlier ones.
 
-    spread: (p,) sum of squares of each column about its mean; floor: (p,) sum of squares below which a column is zero;
-    tolerance: (p,) or one, share of the spread.
+    Parameters
+    ----------
+    spread: (p,) sum of squares of each column about its mean.
+    floor: (p,) sum of squares below which a column is zero.
+    tolerance: share of the spread, (p,) or one number.
     """
     p = len(gram)
     factor = np.zeros((p, p))

@@ -2,7 +2,7 @@
 
 Some columns need more than a number. A product f:x of a covariate far from zero is nearly a multiple of f, and is
 summed as f (x - s). A column of X that the columns before it nearly reproduce is summed less a combination of them.
-Everybody uses the same shift, so that sums stay additive; `assemble` undoes it in the small algebra. `origin` chooses.
+All lanes use the same shift, so that sums stay additive; `assemble` undoes it in the small algebra. `origin` chooses.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ class Shift:
     """How the summed columns v (m,) make the columns of a layout: [1, columns..., copies..., y - offset] = u (I + P)
     and u = v (I + C).
 
-    origin: (m, m) P, its first row the numbers that are taken off; other rows are the margins of products;
-    products: ((column, the columns whose shifted product it is), ...), margins before what contains them;
-    mix: (m, m) C; share: (m,) of its sum of squares what a column varies by where it is not zero, 1 where all of it
-    counts; order: the columns that have a combination of others taken off, in the order of computing;
+    Attributes
+    ----------
+    origin: (m, m) P. Its first row has the numbers that are taken off, other rows are the margins of products.
+    products: ((column, the columns whose shifted product it is), ...), margins before what contains them.
+    mix: (m, m) C.
+    share: (m,) share of its sum of squares by which a column varies where it is not zero, 1 where all of it counts.
+    order: the columns that have a combination of others taken off, in the order of computing.
     copies: layout columns that stand in v once more, behind the layout's, because X and Z need them about different
-    numbers; covariates: per joint term (k,) columns of v that are its Z.
+        numbers.
+    covariates: per joint term (k,) columns of v that are its Z.
     """
 
     origin: np.ndarray

@@ -75,7 +75,7 @@ def check_file(path: Name, replaceable: Replaceable = is_record) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A place that this run alone may write. name: as the user wrote it; target: the resolved path."""
+    """A place that this run alone may write, by the `name` that the user wrote and the resolved path `target`."""
 
     name: Name
     target: Path

@@ -24,15 +24,18 @@ WORTH = 4
 
 @dataclass(frozen=True, slots=True)
 class Classes:
-    """Levels of one term by diagonal block: diagonal (d, k, k); counts (d,) levels; moments (d, s, s), s = k (p + 1),
-    sum over the levels of a class of r r', r = Z_l'W[X y] as one row."""
+    """The d different diagonal blocks of one term, each with its levels.
+
+    diagonal: (d, k, k) the blocks; counts: (d,) number of levels of each class; moments: (d, s, s) with s = k (p + 1),
+    the sum of r r' over the levels of a class, where r is Z_l'W[X y] as one row.
+    """
 
     diagonal: np.ndarray
     counts: np.ndarray
     moments: np.ndarray
 
     def merge(self, other: Classes) -> Classes:
-        """Of the levels of both."""
+        """The classes of the levels of both."""
         diagonal = np.concatenate([self.diagonal, other.diagonal])
         first, number = _distinct(diagonal)
         counts = np.zeros(len(first), np.int64)
@@ -113,7 +116,7 @@ def _keys(flat: np.ndarray) -> np.ndarray:
 
 
 def _often_equal(term: TermBlock) -> bool:
-    """Looked at on the first levels: sorting millions of different blocks would cost more than an evaluation."""
+    """Whether blocks of the first levels repeat. To sort millions of different ones costs more than an evaluation."""
     sample = _keys(term.diagonal[:SAMPLE].reshape(min(SAMPLE, term.n_levels), -1))
     return len(np.unique(sample)) <= len(sample) // 2
 

@@ -38,10 +38,12 @@ class TermBlock:
 
     @property
     def n_levels(self) -> int:
+        """q, the number of levels (of classes of levels after `compress`)."""
         return self.diagonal.shape[0]
 
     @property
     def width(self) -> int:
+        """k, the number of covariates."""
         return self.diagonal.shape[1]
 
 

@@ -12,9 +12,15 @@ import scipy.sparse as sp
 class MatrixGram:
     """Sums over rows in a working basis (columns of X and y may be shifted by multiples of a constant column).
 
-    zz: (q, q) csr Z'WZ; zxy: (q, r + 1) Z'W[X y], y last, for the r independent columns of X; xy: (r + 1, r + 1);
-    n: rows; sum_log_w; active: (p,) bool, False for columns that depend on earlier ones;
-    to_user: (p, r) and y_shift: (p,) with beta = to_user @ beta_working + y_shift (zero for dropped columns).
+    Attributes
+    ----------
+    zz: (q, q) csr Z'WZ.
+    zxy: (q, r + 1) Z'W[X y], y last, for the r independent columns of X.
+    xy: (r + 1, r + 1) [X y]'W[X y].
+    n: number of rows.
+    sum_log_w: sum of log weights.
+    active: (p,) bool, False for columns that depend on earlier ones.
+    to_user, y_shift: (p, r) and (p,) with beta = to_user @ beta_working + y_shift, zero for dropped columns.
     """
 
     zz: sp.csr_array

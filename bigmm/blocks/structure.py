@@ -55,10 +55,15 @@ class TailEntries(NamedTuple):
 class Stage:
     """One term eliminated level by level, with its sparse columns (later stages first, then the tail) as CSR.
 
-    diagonal: (q, k, k); dense: (q, k, m) with m = p + 1; indptr: (q + 1,) int64; columns: (nnz,) int32 global scalar
-    column; data: (nnz, k); tail_start: (q,) int64 first entry of a row that is a tail column;
-    colptr (r_raw + 1,) int64, entry (.,) int64, level (.,) int32: the tail's entries column by column;
-    parents: later stages that contain this one, nearest first; multiplicity: (q,) levels that an entry stands for.
+    Attributes
+    ----------
+    term: index of the term in the gram.
+    diagonal, dense: (q, k, k) and (q, k, m) with m = p + 1, the level's part of A.
+    indptr, columns, data: (q + 1,) int64, (nnz,) int32 global scalar columns and (nnz, k), the rows.
+    tail_start: (q,) int64, the first entry of a row that is a tail column.
+    colptr, entry, level: (r_raw + 1,) int64, (.,) int64 and (.,) int32, the tail's entries column by column.
+    parents: later stages that contain this one, nearest first.
+    multiplicity: (q,) number of levels that an entry stands for.
     """
 
     term: int
@@ -76,10 +81,12 @@ class Stage:
 
     @property
     def n_levels(self) -> int:
+        """q, the number of levels."""
         return self.diagonal.shape[0]
 
     @property
     def width(self) -> int:
+        """k, the number of covariates."""
         return self.diagonal.shape[1]
 
     @property
@@ -110,6 +117,7 @@ class TailTerm:
 
     @property
     def stop(self) -> int:
+        """The raw column after the last one of the term."""
         return self.offset + self.n_levels * self.width
 
 
@@ -117,11 +125,15 @@ class TailTerm:
 class Structure:
     """Everything about A that does not depend on theta.
 
-    base: (r_raw + m, r_raw + m) float64, the tail's part of A before elimination, full symmetric, C order; r_raw raw
-    columns of the tail terms (penalized first), then the p dense columns of X and y; transposed: every cross block seen
-    from its second term.
-
     Global scalar columns are numbered 0..r_raw for the tail and from r_raw on for the stages, in their order.
+
+    Attributes
+    ----------
+    stages, tail: terms that are eliminated level by level, and the others (penalized ones first).
+    base: (r_raw + m, r_raw + m) float64, the tail's part of A before elimination, full symmetric, C order. The raw
+        columns of the tail come first, then the p columns of X, and y.
+    r_raw: number of raw columns of the tail.
+    transposed: every cross block as seen from its second term.
     """
 
     gram: Gram
@@ -133,6 +145,7 @@ class Structure:
 
     @property
     def m(self) -> int:
+        """Number of dense columns: those of X, and y."""
         return self.gram.xy.shape[0]
 
     def kinds(self) -> tuple[tuple[str, str], ...]:

@@ -18,7 +18,7 @@ from bigmm.cli.output import Destinations, destinations, write_results
 FORMULA = "y ~ service + (1|s) + (1|d) + (1|dept)"
 SOME = "studage == '2'"
 NOTICEABLE = 5.0
-"""Seconds for some of the rows, from here on not theirs but the compiler's."""
+"""A fit of some of the rows that takes more seconds than this has compiled kernels."""
 
 
 @click.command()

@@ -134,7 +134,8 @@ class ScaledCorrelation(Covariance):
         # The interval of rho becomes (-1, 1). Both clips are needed: rounding leaves the interval, and arctanh(1) is
         # infinite.
         share = (2.0 * theta[-1] - low - high) / (high - low)
-        return np.append(point, np.clip(np.arctanh(np.clip(share, -1.0, 1.0)), -LARGEST, LARGEST))
+        largest = np.nextafter(1.0, 0.0)  # 1 itself has no arctanh
+        return np.append(point, np.clip(np.arctanh(np.clip(share, -largest, largest)), -LARGEST, LARGEST))
 
     def from_search(self, point: Array, units: Array) -> Array:
         """See `Covariance.from_search`."""

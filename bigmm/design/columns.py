@@ -27,7 +27,7 @@ _MOST_COLUMNS = 20_000  # a (p, p) covariance matrix of more coefficients would 
 
 @dataclass(frozen=True, slots=True)
 class Numeric:
-    """A numeric factor's values: canonical text of its expression; which column of poly() or a spline, -1 if one."""
+    """Values of a numeric factor: canonical text of its expression, and the column of poly() or a spline, else -1."""
 
     text: str
     component: int = -1
@@ -49,8 +49,8 @@ Recipe = tuple[Atom, ...]
 class ColumnPlan:
     """Everything the encoder needs. ``recipes[i]`` computes layout column i + 1 as a product of atoms.
 
-    nodes: numeric expressions by canonical text; groupings: per layout grouping its columns;
-    combinations: for groupings of several columns.
+    `nodes` are numeric expressions by their canonical text. `groupings` has the columns of each grouping of the layout,
+    and `combinations` the combinations of levels for groupings of several columns.
     """
 
     layout: Layout
@@ -80,6 +80,7 @@ class _ColumnRecipes:
     places: dict[Any, int] = field(default_factory=dict)
 
     def place(self, name: str, recipe: Recipe) -> int:
+        """Layout column of a recipe; an equal recipe has the same one, and the empty recipe is the constant."""
         if not recipe:
             return 0
         # x:z and z:x are one column. The first spelling decides the order of multiplication, and so the bits.
@@ -99,7 +100,7 @@ def _identity(atom: Atom) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Builder:
-    """Builds a ColumnPlan; `is_factor`: which trees are factors; `contrasts`: the user's, by column or expression."""
+    """Builds a ColumnPlan. `is_factor` tells which trees are factors. `contrasts` has the user's, by column or text."""
 
     parsed: ParsedFormula
     is_factor: Callable[[Node], bool]

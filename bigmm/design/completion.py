@@ -31,8 +31,17 @@ PLANNED_ROWS = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """Counts of a pass. n: rows that count; dropped: {reason: rows}; levels: for the grouping factors that the pass has
-    counted, by their columns, (n_levels,) bool, whether a level has rows."""
+    """Counts of a pass.
+
+    Attributes
+    ----------
+    n : int
+        Number of rows that count.
+    dropped : mapping of str to int
+        Rows that were dropped, by reason.
+    levels : mapping of tuple of str to array (n_levels,)
+        Whether each level has rows, by the columns of the grouping factors that the pass has counted.
+    """
 
     n: int
     dropped: Mapping[str, int]

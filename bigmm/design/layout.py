@@ -34,6 +34,7 @@ class Grouping:
 
     @property
     def n_levels(self) -> int:
+        """Number of levels."""
         return len(self.labels)
 
 
@@ -155,6 +156,7 @@ class DesignChunk:
 
     @property
     def rows(self) -> int:
+        """Number of rows that count."""
         return len(self.y)
 
 
@@ -187,6 +189,7 @@ class JointTerm:
 
     @property
     def name(self) -> str:
+        """Name of the grouping factor."""
         return self.factor.name
 
     @property

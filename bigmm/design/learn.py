@@ -49,11 +49,27 @@ def learn(
     Rows that do not count are not told apart here, because that takes more columns. `design.completion` gives the
     design of the rows that count where a pass finds that some do not.
 
-    contrasts: column or factor expression -> contrast ("Sum", "Treatment(base='b')"); categories: column -> levels in
-    order; weights, offset: column names; `binomial` lets the response be a factor or counts; success: the level or
-    levels of the response that count as 1.
-    Reads only the columns of factors and stateful transforms; no pass when there are none. Raises FormulaError with a
-    caret, DataError for columns that cannot serve.
+    Only the columns of factors and stateful transforms are read, and there is no pass where there are none.
+
+    Parameters
+    ----------
+    weights, offset : str, optional
+        Names of columns.
+    contrasts : mapping of str to str, optional
+        Contrasts such as "Sum" or "Treatment(base='b')", by column or factor expression.
+    categories : mapping of str to sequence, optional
+        Levels in order, by column.
+    binomial : bool
+        The response may be a factor or counts.
+    success : level or list of levels, optional
+        Levels of the response that count as 1.
+
+    Raises
+    ------
+    FormulaError
+        With a caret under the spot.
+    DataError
+        For columns that cannot serve.
     """
     parsed = parse(formula, need_random)
     check_columns(parsed, source.schema, weights, offset)
@@ -236,7 +252,7 @@ def _number_levels(
 def _refuse_two_widths(name: str, values: pa.Array, files: str) -> None:
     """Raise DataError where one number, held in single precision by one file and in double by another, is two levels.
 
-    values: distinct, of the wider type; files: which hold which width, empty where there is one.
+    `values` are distinct and of the wider type. `files` says which file holds which width; it is empty for one width.
     """
     if not files:
         return

@@ -23,7 +23,7 @@ MOST_SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """success, failure: labels of what counts as 1 and as 0; quoted: whether they are shown in quotation marks."""
+    """Labels of what counts as 1 (`success`) and as 0 (`failure`), shown in quotation marks where `quoted` is True."""
 
     success: tuple[str, ...]
     failure: tuple[str, ...]

@@ -195,8 +195,8 @@ class DesignSpec:
     def with_levels(self, rows: Mapping[tuple[str, ...], np.ndarray], states: Mapping[str, State]) -> DesignSpec:
         """The design of the rows that count, where it was learned from more: without levels that have no such row.
 
-        rows: columns of a factor -> (n_levels,) bool, whether the level has rows that count; states: those learned from
-        such rows. The order of levels stays; that of the terms may change with the numbers of levels.
+        `rows` has (n_levels,) bool by the columns of a factor: whether the level has rows that count. `states` were
+        learned from such rows. The order of levels stays; that of the terms may change with the numbers of levels.
         """
         levels, combinations = restricted(self.levels, self.combinations, rows)
         lost = dict(self.lost)

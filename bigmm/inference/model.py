@@ -28,7 +28,7 @@ LARGEST_COMPONENT = 6000
 
 @singledispatch
 def curvature_of(criterion: Any, theta: np.ndarray, positions: np.ndarray) -> ProfileCurvature:
-    """The curvature of a criterion at its optimum theta; positions (p,): of the estimable coefficients."""
+    """The curvature of a criterion at its optimum theta, for the estimable coefficients at positions (p,)."""
     raise TypeError(f"no curvature of a {type(criterion).__name__}")
 
 

@@ -19,12 +19,16 @@ import numpy as np
 from scipy.optimize import minimize
 
 from bigmm.blocks.gram import Gram
+from bigmm.covariance import Covariance
 from bigmm.errors import UsageError
-from bigmm.objective.covariances import TermCovariance, lower_factor
+from bigmm.objective.covariances import ModelCovariance, TermCovariance, lower_factor
 from bigmm.objective.criterion import Criterion, fixed_map
 
 Deviance = Callable[[float], float]
+DevianceAndGradient = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
+NEAR_BOUND = 4.0
+"""Search points of a correlation beyond this size have next to no slope: tanh(4) is 7e-4 from its bound."""
 STEPS = 40
 """Steps of the search for a limit; it takes about five, since zeta is nearly linear."""
 EXACT = 1e-9
@@ -154,35 +158,82 @@ def minimum(criterion: Criterion, theta: np.ndarray) -> tuple[float, np.ndarray]
         evaluation = criterion.evaluate(theta)
         return evaluation.value, evaluation.gradient
 
-    return _search(both, theta)
+    return _search(both, theta, criterion.covariances)
 
 
-def _search(both: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray) -> tuple[float, np.ndarray]:
-    """Minimise in units of the start: parameters of different size are alike there.
+def _search(
+    both: DevianceAndGradient, start: np.ndarray, covariances: ModelCovariance, free: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
+    """Minimise over the free elements of theta, all of them by default, in the structures' search coordinates.
 
-    The deviance is even in a scale, so that a scale of zero is stationary whether it is a minimum or not. The search
-    goes from a small scale instead, and the better end counts.
+    The deviance is even in a scale, so that a scale of zero is stationary whether it is a minimum or not, and so is a
+    correlation at its bound. The search goes from a small scale and from a correlation inside too, and the better end
+    counts.
     """
-    if not len(start):
+    free = np.arange(len(start)) if free is None else free
+    if not len(free):
         return float(both(start)[0]), start
-    typical = max(1e-3, float(np.abs(start).max()))
-    ends = [_descent(both, start)]
-    if (np.abs(start) < 1e-2 * typical).any():
-        ends.append(_descent(both, np.where(np.abs(start) < 1e-2 * typical, 0.3 * typical, start)))
+    coordinates = SearchCoordinates(covariances)
+    point = coordinates.inward(start)
+    ends = [_descent(both, point, free, coordinates)]
+    inside = coordinates.inside(start)
+    inside = np.where(np.isin(np.arange(len(start)), free), inside, point)
+    if not np.array_equal(inside, point):
+        ends.append(_descent(both, inside, free, coordinates))
     return min(ends, key=lambda end: end[0])
 
 
-def _descent(both: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray) -> tuple[float, np.ndarray]:
-    units = np.where(np.abs(start) > 1e-3, np.abs(start), max(1e-3, float(np.abs(start).mean())))
+@dataclass(frozen=True, slots=True)
+class SearchCoordinates:
+    """Search points of theta: each element has any value, and is a function of its own element of theta alone."""
+
+    covariances: ModelCovariance
+
+    def inward(self, theta: np.ndarray) -> np.ndarray:
+        """(n_theta,) the search point of theta."""
+        return self._each(lambda structure, part: structure.to_search(part, np.ones(structure.width)), theta)
+
+    def outward(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta,) theta of a search point."""
+        return self._each(lambda structure, part: structure.from_search(part, np.ones(structure.width)), point)
+
+    def slopes(self, point: np.ndarray) -> np.ndarray:
+        """(n_theta,) derivatives of `outward`."""
+        return self._each(lambda structure, part: structure.slopes(part, np.ones(structure.width))[0], point)
+
+    def inside(self, theta: np.ndarray) -> np.ndarray:
+        """(n_theta,) a search point near theta, with elements of lambda away from 0 and correlations from bounds."""
+        terms = self.covariances.terms
+        correlated = self._each(
+            lambda structure, part: np.arange(len(part)) == len(part) - (structure.correlation(part) is not None), theta
+        ).astype(bool)
+        typical = max(1e-3, float(np.abs(theta[~correlated]).max(initial=0.0))) if terms else 0.0
+        small = ~correlated & (np.abs(theta) < 1e-2 * typical)
+        point = self.inward(np.where(small, 0.3 * typical, theta))
+        return np.where(correlated & (np.abs(point) > NEAR_BOUND), 0.5 * NEAR_BOUND * np.sign(point), point)
+
+    def _each(self, change: Callable[[Covariance, np.ndarray], np.ndarray], values: np.ndarray) -> np.ndarray:
+        return np.concatenate([change(term.covariance, values[term.part]) for term in self.covariances.terms])
+
+
+def _descent(
+    both: DevianceAndGradient, start: np.ndarray, free: np.ndarray, coordinates: SearchCoordinates
+) -> tuple[float, np.ndarray]:
+    """Minimise from a search point, in units of the start: parameters of different size are alike there."""
+    chosen = start[free]
+    units = np.where(np.abs(chosen) > 1e-3, np.abs(chosen), max(1e-3, float(np.abs(chosen).mean())))
+    point = np.array(start)
 
     def scaled(x: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = both(x * units)
+        point[free] = x * units
+        value, gradient = both(coordinates.outward(point))
+        gradient = (gradient * coordinates.slopes(point))[free] * units
         # The line search of BFGS takes differences of values, which infinity would make NaN.
-        return (value, gradient * units) if np.isfinite(value) else (1e300, np.zeros(len(x)))
+        return (value, gradient) if np.isfinite(value) else (1e300, np.zeros(len(x)))
 
-    with np.errstate(invalid="ignore"):  # a step may leave the range of a correlation: its value is not finite
-        result = minimize(scaled, start / units, jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 200})
-    return float(result.fun), result.x * units
+    result = minimize(scaled, chosen / units, jac=True, method="BFGS", options={"gtol": 1e-6, "maxiter": 200})
+    point[free] = result.x * units
+    return float(result.fun), coordinates.outward(point)
 
 
 # -------------------------------------------------------------------------------------- variance parameters, sigma
@@ -220,7 +271,7 @@ def sigma_parameter(criterion: Criterion, theta: np.ndarray, sigma: float) -> Pa
             point = given_scale(criterion, theta, float(np.log(value)))
             return point.value, point.theta
 
-        least, start[:] = _search(both, start)
+        least, start[:] = _search(both, start, criterion.covariances)
         return least
 
     # at sigma = 0 the deviance is infinite: there is no bound to ask
@@ -267,7 +318,7 @@ def _deviation(criterion: Criterion, theta: np.ndarray, sigma: float, term: Term
         # A row of zeros has no direction that could be scaled to the value.
         if not structure.lam(start[term.part])[column].any():
             start[term.part] = structure.start(np.eye(term.width) * 0.1)
-        least, start[:] = _search(both, start)
+        least, start[:] = _search(both, start, criterion.covariances)
         return least
 
     levels = criterion.gram.terms[term.joint].n_levels
@@ -279,18 +330,16 @@ def _without(criterion: Criterion, theta: np.ndarray, term: TermCovariance, colu
     """The least deviance where the standard deviation of one column is zero."""
     structure = term.covariance
     rows = np.abs(structure.directions(theta[term.part])).sum(axis=2) > 0.0  # (n, k): rows that a parameter moves
-    zeroed = np.flatnonzero(rows[:, column] & (rows.sum(axis=1) == 1)) + term.start
-    free = np.setdiff1d(np.arange(len(theta)), zeroed)
+    is_scale = (rows.sum(axis=1) == 1) | (structure.lower == 0.0)  # with no scale of its own, a column is zero
+    zeroed = np.flatnonzero(rows[:, column] & is_scale) + term.start
     start = np.array(theta)
     start[zeroed] = 0.0
 
-    def both(values: np.ndarray) -> tuple[float, np.ndarray]:
-        point = np.array(start)
-        point[free] = values
+    def both(point: np.ndarray) -> tuple[float, np.ndarray]:
         evaluation = criterion.evaluate(point)
-        return evaluation.value, evaluation.gradient[free]
+        return evaluation.value, evaluation.gradient
 
-    return _search(both, start[free])[0]
+    return _search(both, start, criterion.covariances, np.setdiff1d(np.arange(len(theta)), zeroed))[0]
 
 
 def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, row: int, column: int) -> Parameter:
@@ -316,18 +365,17 @@ def _correlation(criterion: Criterion, theta: np.ndarray, term: TermCovariance, 
         complement = np.sqrt(max(1.0 - value**2, 0.0))
 
         def both(x: np.ndarray) -> tuple[float, np.ndarray]:
-            point = np.zeros(len(theta))
-            point[free] = x
+            point = np.array(x)
             side = 1.0 if x[second] * x[term.start] >= 0.0 else -1.0  # the correlation has the sign of a b
             point[second], point[third] = side * value * x[second], complement * x[second]
             moved = np.array(point)
             moved[term.part] = structure.start(lower_factor(turn @ structure.lam(point[term.part])))
             evaluation = criterion.evaluate_along(moved, tuple(frames), point)
-            gradient = evaluation.gradient[free]
+            gradient = np.array(evaluation.gradient)
             gradient[second] = side * value * evaluation.gradient[second] + complement * evaluation.gradient[third]
             return evaluation.value, gradient
 
-        return _search(both, start[free])[0]
+        return _search(both, start, criterion.covariances, free)[0]
 
     name = f"cor_{term.names[row]}.{term.names[column]}|{label(term)}"
     levels = criterion.gram.terms[term.joint].n_levels
@@ -340,12 +388,15 @@ def _common_correlation(criterion: Criterion, theta: np.ndarray, term: TermCovar
     free = np.delete(np.arange(len(theta)), fixed_position)
 
     def deviance(value: float) -> float:
-        def both(x: np.ndarray) -> tuple[float, np.ndarray]:
-            point = np.insert(x, fixed_position, value)
+        def both(point: np.ndarray) -> tuple[float, np.ndarray]:
+            point = np.array(point)
+            point[fixed_position] = value  # to the last bit, at a bound too
             evaluation = criterion.evaluate(point)
-            return evaluation.value, evaluation.gradient[free]
+            return evaluation.value, evaluation.gradient
 
-        return _search(both, np.array(theta)[free])[0]
+        start = np.array(theta)
+        start[fixed_position] = value
+        return _search(both, start, criterion.covariances, free)[0]
 
     estimate, structure = float(theta[fixed_position]), term.covariance
     error = max((1.0 - estimate**2) / np.sqrt(criterion.gram.terms[term.joint].n_levels), 1e-3)

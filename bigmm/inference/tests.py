@@ -81,16 +81,29 @@ def joint(inference: LinearInference, matrix: np.ndarray, values: np.ndarray | f
     rank = len(rows)
     if not rank:
         return Joint(0, np.nan, np.nan, np.nan)
-    if ddf == "kenward-roger":
-        statistic, df = scaled_f(inference.kenward_roger, rows, difference)
+    sizes, directions = _principal(rows, inference.covariance(ddf))
+    rows, difference = directions.T @ rows, directions.T @ difference
+    if ddf == "kenward-roger":  # the same test in any basis of the hypotheses: here their variances are 1
+        statistic, df = scaled_f(inference.kenward_roger, rows / sizes[:, None], difference / sizes)
         return Joint(rank, df, statistic, float(stats.f.sf(statistic, rank, df)))
-    covariance = inference.covariance(ddf)
     # Fai and Cornelius: in these directions the contrasts are orthogonal, and their squared t statistics add up.
-    sizes, directions = np.linalg.eigh(rows @ covariance @ rows.T)
-    statistic = float(((directions.T @ difference) ** 2 / sizes).sum()) / rank
-    df = joint_df(degrees(inference, directions.T @ rows, ddf)) if ddf != "normal" else np.inf
+    statistic = float(((difference / sizes) ** 2).sum()) / rank
+    df = joint_df(degrees(inference, rows, ddf)) if ddf != "normal" else np.inf
     p_value = stats.chi2.sf(statistic * rank, rank) if np.isinf(df) else stats.f.sf(statistic, rank, df)
     return Joint(rank, float(df), statistic, float(p_value))
+
+
+def _principal(rows: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(r,) roots of the eigenvalues of LCL' and (r, r) eigenvectors, L (r, p) rows and C (p, p) covariance.
+
+    By singular values of L times a root of C that has each coefficient in its own unit: LCL' itself would lose the
+    digits of a coefficient whose variance is 1e-16 of another's, as that of a covariate in a small unit is.
+    """
+    errors = np.sqrt(np.diagonal(covariance))
+    values, vectors = np.linalg.eigh(covariance / np.outer(errors, errors))
+    root = errors[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    directions, sizes, _ = np.linalg.svd(rows @ root, full_matrices=False)
+    return sizes, directions
 
 
 def _independent(

@@ -23,8 +23,14 @@ from bigmm.source.matrices import MatrixPartition, open_matrix, partition_matric
 class FittedArrays(Estimated):
     """Everything about a fit to matrices; `LmmArraysResults` only asks questions of it.
 
-    columns: (p,) names of X's columns; lam: (q, q) csr Lambda(theta); solver: how M was factored; rows: the matrices as
-    partitions, () once pickled.
+    Attributes
+    ----------
+    columns : tuple of str (p,)
+        Names of X's columns.
+    lam : csr_array (q, q)
+        Lambda(theta).
+    rows : tuple of MatrixPartition
+        The matrices as partitions; () once pickled.
     """
 
     criterion: GeneralCriterion

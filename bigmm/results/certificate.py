@@ -26,7 +26,7 @@ from bigmm.execute.tasks import Task
 from bigmm.results.fitted import FittedModel
 
 NORMAL_ERRORS = 4.0
-"""Stated Monte Carlo errors that an estimate may be off, were they known and not estimated from few probes."""
+"""An estimate may be off by so many Monte Carlo errors, if these are exact and not estimated from few probes."""
 TINY = 1e-8
 """Relative difference that counts as none: the tolerance of conjugate gradients."""
 MOST_ROWS = 128
@@ -37,11 +37,30 @@ MOST_ROWS = 128
 class Certificate:
     """The objective at theta twice: exact, and as the fit has it.
 
-    criterion: "REML" or "maximum likelihood"; difference: objective_fit - objective_exact; monte_carlo_error: the
-    standard error that the fit states, 0 for the exact solver; probes: it was estimated from; z: difference over that;
-    allowed: most it may be, `allowed_errors`; within: |z| is no more, or the difference is below 1e-8 of the objective;
-    columns: of the matrix that was factored; tile: rows of a tile;
-    n_tiles: of its lower triangle; bytes: most that were needed at once, predicted; flops: predicted; where: on what.
+    Attributes
+    ----------
+    criterion : str
+        "REML" or "maximum likelihood".
+    difference : float
+        objective_fit - objective_exact.
+    monte_carlo_error : float
+        Standard error that the fit states, 0 for the exact solver.
+    probes : int
+        Number of probes behind that error.
+    z : float
+        difference / monte_carlo_error.
+    allowed : float
+        The most that abs(z) may be (`allowed_errors`).
+    within : bool
+        abs(z) is at most `allowed`, or the difference is below 1e-8 of the objective.
+    columns : int
+        Columns of the matrix that was factored.
+    tile, n_tiles : int
+        Rows of a tile, and number of tiles of the lower triangle.
+    bytes, flops
+        The most bytes at one time, and the operations, as predicted.
+    where : str
+        The workers or threads.
     """
 
     formula: str
@@ -106,8 +125,7 @@ def allowed_errors(probes: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """bytes: at the same time, everything in memory; least: with tiles in a temporary file, on threads; tile_bytes;
-    flops."""
+    """Predicted cost: `bytes` at one time with all tiles in memory, and the `least` with tiles in a temporary file."""
 
     bytes: int
     least: int
@@ -219,7 +237,7 @@ def _tile(size: int, rows: int | None) -> int:
 
 
 def predicted_cost(reduced: tiles.Reduced, tiling: tiles.Tiling, workers: Executor) -> Cost:
-    """Before anything is factored."""
+    """Bytes and flops of the factorization, computed before it starts."""
     threads, processes = workers.n_workers, workers.capacity().processes
     tile_bytes = 8 * tiling.tile**2
     reduced_bytes = reduced.panel_bytes + reduced.nbytes

@@ -20,7 +20,7 @@ WORDS_PER_COUNT = 4
 
 
 def check_seed(seed: int) -> int:
-    """A non-negative integer, or UsageError."""
+    """The seed as an int; UsageError unless it is a non-negative integer."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise UsageError(f"seed must be a non-negative integer, got {seed!r}")
     return int(seed)

@@ -15,9 +15,20 @@ from bigmm.optimize.outcome import Outcome
 class Estimated:
     """The part of a fit that tables of coefficients, criteria and summaries read.
 
-    fixed_names: (p,) coefficients in the user's order; theta: (n_theta,); estimates: has beta (p,) and vcov (p, p), NaN
-    in dropped slots, sigma and objective; criterion: evaluates theta again; nobs: rows used; seconds: {phase: s};
-    curvature: the `ProfileCurvature` behind degrees of freedom, where the criterion cannot give it again.
+    Attributes
+    ----------
+    criterion
+        Evaluates any theta again.
+    theta : array (n_theta,)
+        The estimate.
+    estimates
+        beta (p,) and vcov (p, p), NaN for dropped columns, sigma and objective.
+    nobs : int
+        Number of rows that count.
+    seconds : mapping of str to float
+        Seconds by phase.
+    curvature : ProfileCurvature or None
+        Curvature behind degrees of freedom, where the criterion cannot give it again.
     """
 
     title: ClassVar[str] = "Linear mixed model"

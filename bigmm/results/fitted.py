@@ -25,13 +25,26 @@ GAUSSIAN = family_named("gaussian")
 class FittedModel(Estimated):
     """Everything that a model of a formula is after fitting; results only ask questions of it.
 
-    theta: (n_theta,) in lme4's order; estimates: in the user's coefficient order, NaN in dropped slots;
-    dropped: ((column, rows dropped because of it), ...); seconds: {phase: s}; passes: looks at all rows;
-    weights, offset: column names or None; monte_carlo_error: None for the exact solver;
-    source: where the rows were read, None once the fit was pickled or saved; saved_at: the directory that the fit was
-    loaded from, None else; inventory: the files the rows came from, None for tables in memory.
-
     `FittedLmm` and `FittedGlmm` say how the two kinds of model differ, for tables, summary and files alike.
+
+    Attributes
+    ----------
+    estimates : Estimates
+        Coefficients in the order of the formula, NaN for dropped columns.
+    dropped : tuple of (str, int)
+        Rows that were dropped, by the column that is the reason.
+    passes : int
+        Number of passes over all rows.
+    weights, offset : str or None
+        Names of columns.
+    monte_carlo_error : mapping or None
+        None for the exact solver.
+    source : Source or None
+        The rows; None once the fit was pickled or saved.
+    saved_at : str or None
+        The directory that the fit was loaded from.
+    inventory : Inventory or None
+        The files behind the rows; None for tables in memory.
     """
 
     formula: str

@@ -16,9 +16,9 @@ from bigmm.results.broom import information
 from bigmm.results.fitted import FittedModel
 
 SLACK = 1e-7
-"""How far below zero Chisq may lie, relative to 1 + |deviance|: what searches leave."""
+"""Chisq may lie so far below zero, relative to 1 + |deviance|, since a search ends near the optimum."""
 ERRORS = 4.0
-"""And how many Monte Carlo standard errors where it is estimated."""
+"""Chisq may lie so many Monte Carlo standard errors further below zero where it is estimated."""
 
 
 def check_numbers_of_parameters(fits: Sequence[FittedModel]) -> None:

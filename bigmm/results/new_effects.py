@@ -17,8 +17,21 @@ from bigmm.results.predictor import covariate
 
 @dataclass(frozen=True, slots=True)
 class NewTerm:
-    """One random-effects term: group as shown, place among the terms, grouping: its number, variables: the columns
-    behind that, covariates (k,) layout columns, scale (k, k): sigma lambda."""
+    """One random-effects term, as the draws for its new levels need it.
+
+    Attributes
+    ----------
+    group, place
+        Name of the term's group, and position among the terms. Both name the stream of draws.
+    grouping : int
+        Index in `Layout.groupings`.
+    variables : tuple of str
+        The columns behind the grouping.
+    covariates : tuple of int (k,)
+        Indices of layout columns.
+    scale : array (k, k)
+        sigma lambda.
+    """
 
     group: str
     place: int
@@ -67,7 +80,7 @@ def row_labels(table: pa.Table, variables: tuple[str, ...]) -> pa.Array:
 
 
 def new_effects(fitted: FittedModel, seed: int) -> NewEffects:
-    """For all random-effects terms of a fit."""
+    """The draws of new levels for all random-effects terms of a fit."""
     terms = []
     for place, (term, lam) in enumerate(zip(fitted.terms, fitted.lambdas(), strict=True)):
         joint = fitted.joints[term.joint]

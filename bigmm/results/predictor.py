@@ -29,7 +29,7 @@ Slots = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """slots: the random effects that count, None for all; groups: names of their groupings, None for all."""
+    """The random effects that count (`slots`) and the names of their groupings (`groups`); None means all."""
 
     slots: Slots | None = None
     groups: frozenset[str] | None = None
@@ -145,7 +145,7 @@ def kept_positions(fitted: FittedModel, number: int) -> np.ndarray:
 
 
 def check_new_levels(new_levels: str) -> str:
-    """One of NEW_LEVELS, or UsageError."""
+    """The option itself; UsageError unless it is one of NEW_LEVELS."""
     if new_levels not in NEW_LEVELS:
         raise UsageError(f"new_levels={new_levels!r}: choose one of {', '.join(NEW_LEVELS)}")
     return new_levels

@@ -171,8 +171,8 @@ def load_fit(path: str | os.PathLike[str]) -> FittedModel:
 class Kind:
     """What is particular to one kind of fit on disk.
 
-    parts: fit -> (arrays, small values) that it adds; fitted: (directory, manifest, arrays, shared fields) -> the fit,
-    its objective checked.
+    `parts` gives the arrays and small values that a fit adds to the shared ones. `fitted` makes the fit from directory,
+    manifest, arrays and shared fields, and checks its objective.
     """
 
     parts: Callable[[Any], tuple[dict[str, np.ndarray], dict[str, Any]]]

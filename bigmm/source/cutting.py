@@ -20,8 +20,8 @@ _WHOLE = 2
 class FilePartition(Partition):
     """A partition of one file.
 
-    ``keys``: values of the columns that the file does not hold itself; ``group_rows``: rows of each of its row groups,
-    more than ``rows`` where it is a part of one.
+    ``keys`` has the values of columns that the file does not hold itself. ``group_rows`` has the rows of each of its
+    row groups; they are more than ``rows`` where the partition is a part of one.
     """
 
     keys: Keys

@@ -51,8 +51,8 @@ _FLOATING = {"+": pc.add, "-": pc.subtract, "*": pc.multiply, "/": pc.divide}  #
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A condition. expression: true, false or null for a row; bounds: a comparison of bare columns that holds wherever
-    the condition is true, which the statistics of row groups can decide; None where there is none."""
+    """A condition. Its `expression` is true, false or null for a row. Its `bounds` hold wherever the condition is true;
+    they compare bare columns, so that the statistics of row groups can decide them, or are None."""
 
     expression: pc.Expression
     bounds: pc.Expression | None = None

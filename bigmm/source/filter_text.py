@@ -48,7 +48,7 @@ class Constants:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """operator: + - * / of two operands, or "negative" of one; depth: arithmetic inside each other."""
+    """One of + - * / of two operands, or "negative" of one. `depth` counts arithmetic inside each other."""
 
     operator: str
     operands: tuple[Tree, ...]
@@ -58,7 +58,7 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """operator: < <= > >= == != in, not in, is, is not."""
+    """A comparison by < <= > >= == != in, not in, is, is not."""
 
     operator: str
     lhs: Tree
@@ -68,7 +68,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Negation:
-    """not part."""
+    """The condition `not part`."""
 
     part: Tree
     position: int = 0
@@ -76,7 +76,7 @@ class Negation:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """operator: and, or; symbol: as written, which may be & or |."""
+    """Conditions joined by `operator`, "and" or "or". `symbol` is the operator as written, which may be & or |."""
 
     operator: str
     parts: tuple[Tree, ...]
@@ -119,7 +119,7 @@ _JOINS = {"and": "and", "or": "or", "&": "and", "|": "or"}
 
 @dataclass(frozen=True, slots=True)
 class FilterToken:
-    """``kind``: number, quoted, name, word, string, operator, mark or end; ``start``: its place in the text."""
+    """A token at ``start``, of kind number, quoted, name, word, string, operator, mark or end."""
 
     kind: str
     text: str

@@ -36,6 +36,7 @@ class Neighbours:
 
     @property
     def exact(self) -> bool:
+        """Whether the constant is a value of the type."""
         return self.low is not None and self.high is not None and self.low.equals(self.high)
 
 

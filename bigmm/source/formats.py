@@ -81,7 +81,7 @@ def refuse_tables_below(
 ) -> None:
     """Raise `DataError` when one of the files lies in a table of another format whose root is below ``base``.
 
-    paths: of everything that was seen below ``base``, folders and files; files: of the data.
+    `paths` are those of all folders and files below ``base``; `files` are those of the data.
     """
     roots: dict[tuple[str, str], None] = {}
     for path in paths:

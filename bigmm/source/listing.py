@@ -38,7 +38,10 @@ class Entry:
 
 
 def look_up(filesystem: fs.FileSystem, path: str, where: str, remote: bool) -> Entry | None:
-    """The entry of one path, None when there is nothing; where: how messages name it; remote: look again on failure."""
+    """The entry of one path, None when there is nothing.
+
+    Messages name the path by `where`. A failure is looked at again where `remote` is True.
+    """
     if isinstance(filesystem, fs.LocalFileSystem):
         try:
             return _local_entry(path, os.stat(path))

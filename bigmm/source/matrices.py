@@ -20,16 +20,24 @@ class MatrixRows(Protocol):
     """One array, opened: its shape, the row cuts that suit it (None: any), bytes, column names or None."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
+        ...
 
     @property
-    def chunks(self) -> tuple[int, ...] | None: ...
+    def chunks(self) -> tuple[int, ...] | None:
+        """Rows of each chunk along the first axis; None where any cut suits."""
+        ...
 
     @property
-    def nbytes(self) -> int: ...
+    def nbytes(self) -> int:
+        """Size in bytes as dense values."""
+        ...
 
     @property
-    def names(self) -> tuple[str, ...] | None: ...
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the columns, if there are any."""
+        ...
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
         """Per pair of neighbouring cuts something picklable that returns those rows."""
@@ -47,6 +55,7 @@ class Held:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
         return self.values.shape
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:
@@ -78,10 +87,12 @@ class ZarrRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
         return self.array.shape
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes as dense values."""
         return int(np.prod(self.array.shape)) * self.array.dtype.itemsize
 
     @property
@@ -118,14 +129,17 @@ class DaskRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Rows, and columns where there are two dimensions."""
         return self.array.shape
 
     @property
     def nbytes(self) -> int:
+        """Size in bytes as dense values."""
         return int(np.prod(self.array.shape)) * self.array.dtype.itemsize
 
     @property
     def chunks(self) -> tuple[int, ...]:
+        """Rows of each chunk along the first axis; None where any cut suits."""
         return self.array.chunks[0]
 
     def parts(self, cuts: Sequence[int]) -> list[Load]:

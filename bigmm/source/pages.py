@@ -24,7 +24,10 @@ _MOST_PAGES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PageHeader:
-    """nbytes: of the header itself; stored: of the page behind it; values: of a data page, nulls included, else 0."""
+    """A page header of `nbytes` bytes, with `stored` bytes of page behind it.
+
+    `values` counts the values of a data page, nulls included, and is 0 for other pages.
+    """
 
     nbytes: int
     stored: int

@@ -200,8 +200,8 @@ def open_parquet(
 ) -> ParquetSource:
     """Plan the reading of files: read all footers, unify schemas, cut partitions (from the files alone).
 
-    schema: types that a dataset declares, which are obeyed; keys: its values, by path, of columns that files do not
-    hold. Without them folders named ``key=value`` tell.
+    `schema` has the types that a dataset declares, which are obeyed. `keys` has, by path, its values of columns that
+    files do not hold; without them, folders named ``key=value`` tell.
     """
     footers = read_footers(location, keys)
     # Writers such as Spark leave files without rows, whose types may say nothing (null).

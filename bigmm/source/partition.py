@@ -15,8 +15,9 @@ from bigmm.urls import shown_url
 class Fingerprint:
     """What identifies the bytes behind a partition, so that a changed file is noticed.
 
-    ``stamp``: times of writing and of change of a local file, of writing of a remote one, in nanoseconds; "" for tables
-    in memory. ``start``: where the rows begin in a row group that is read in parts. ``digest``: of the file's footer.
+    ``stamp`` has the times of writing and of change of a local file, and of writing of a remote one, in nanoseconds; it
+    is "" for tables in memory. ``start`` is the first row in a row group that is read in parts. ``digest`` is that of
+    the file's footer.
     """
 
     path: str
@@ -115,7 +116,7 @@ MOST_NAMES = 100
 class Orders:
     """Orders of categories that the type of a column declares.
 
-    ``levels``: column -> its levels in order; ``lost``: column -> why its order cannot be known.
+    ``levels`` has the levels in order, by column. ``lost`` says, by column, why its order cannot be known.
     """
 
     levels: Mapping[str, tuple[Any, ...]]

@@ -23,8 +23,8 @@ _SHOWN = 200  # characters of a filter in messages
 class Predicate:
     """Which rows are kept: those for which ``expression`` is true.
 
-    columns: the columns it needs; text: the filter for messages; bounds: what holds wherever the expression is true and
-    can be decided by the statistics of row groups, None where nothing can.
+    `columns` are those that the expression needs, and `text` is the filter for messages. `bounds` holds wherever the
+    expression is true, and the statistics of row groups can decide it; it is None where nothing can be decided.
     """
 
     expression: pc.Expression

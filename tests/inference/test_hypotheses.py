@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import bigmm
+from bigmm.datasets import sleepstudy
 from bigmm.errors import UsageError
 from bigmm.inference.hypotheses import hypotheses
 
@@ -68,3 +70,23 @@ def test_a_hypothesis_is_called_as_it_was_written():
 def test_what_cannot_be_read(text, message):
     with pytest.raises(UsageError, match=message):
         hypotheses(text, NAMES)
+
+
+@pytest.mark.parametrize("ddf", ["satterthwaite", "kenward-roger", "normal"])
+def test_joint_test_does_not_depend_on_the_unit_of_a_covariate(ddf):
+    """A covariate in a unit 1e9 times smaller: the same F, and degrees of freedom of the same order."""
+    rng, data = np.random.default_rng(1), sleepstudy()
+    data = data.assign(z=rng.normal(size=len(data)), x=rng.normal(size=len(data)))
+    tests = []
+    for unit in (1.0, 1e9):
+        model = bigmm.lmm("Reaction ~ x + z + (1 | Subject)", data.assign(z=unit * data["z"]))
+        tests.append(model.f_test("Intercept = 300, x = 0, z = 0", ddf=ddf).iloc[0])
+        beta, covariance = np.asarray(model.params), np.asarray(model.cov_params(ddf=ddf))
+        errors = np.sqrt(np.diagonal(covariance))
+        t = (beta - [300.0, 0.0, 0.0]) / errors
+        wald = t @ np.linalg.solve(covariance / np.outer(errors, errors), t) / 3.0
+        if ddf != "kenward-roger":  # whose statistic has a scale
+            assert tests[-1]["F"] == pytest.approx(wald, rel=1e-6)
+    assert tests[1]["F"] == pytest.approx(tests[0]["F"], rel=1e-5)
+    if ddf == "kenward-roger":
+        assert tests[1]["dendf"] == pytest.approx(tests[0]["dendf"], rel=1e-5)

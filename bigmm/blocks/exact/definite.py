@@ -28,7 +28,9 @@ class DefiniteFactor(Protocol):
     """log|M| and solves with M."""
 
     @property
-    def logdet(self) -> float: ...
+    def logdet(self) -> float:
+        """log|M|."""
+        ...
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
         """M^-1 rhs, (q, m)."""
@@ -43,6 +45,7 @@ class DenseFactor:
     logdet: float
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """M^-1 rhs by two triangular solves."""
         return lapack.dpotrs(self.lower, rhs, lower=1)[0]
 
 
@@ -55,6 +58,7 @@ class SparseFactor:
     fill: int
 
     def solve(self, rhs: np.ndarray) -> np.ndarray:
+        """M^-1 rhs by SuperLU, which takes right-hand sides in C order."""
         return self.lu.solve(np.ascontiguousarray(rhs))
 
 

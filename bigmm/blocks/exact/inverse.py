@@ -127,7 +127,7 @@ def _project_directly(factor: Factor, t: TailTerm, n: int) -> np.ndarray:
 def invert_stages(factor: Factor, p: int, tail: np.ndarray, parts: tuple[bool, bool], projected, blocks) -> dict:
     """Fills projected and blocks; returns {term: (nnz, k)} the stages' inverse on their columns.
 
-    parts: are diagonal blocks, and the blocks between levels that meet, asked for?
+    parts: whether to compute diagonal blocks, and whether to compute blocks between levels that meet.
     """
     structure = factor.structure
     covariances, pattern = parts

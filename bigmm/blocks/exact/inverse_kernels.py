@@ -21,8 +21,11 @@ class StageRows(NamedTuple):
 
 
 class TailInverse(NamedTuple):
-    """The inverse on the tail: values (r_raw + p, r_raw + p) unscaled; r_raw raw columns; p fixed effects; widest:
-    most columns of a level of the stage."""
+    """The inverse on the tail.
+
+    values: (r_raw + p, r_raw + p), unscaled, of r_raw raw columns and p fixed effects.
+    widest: the largest number of columns that a level of the stage touches.
+    """
 
     values: np.ndarray
     r_raw: int

@@ -14,8 +14,8 @@ def solve_for(
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """(Lambda t per term (q, k), tau (p,)) with Omega (t, tau) = (Lambda'rhs, rhs_x); all terms penalized.
 
-    rhs: per term (q, k), not multiplied by Lambda'; rhs_x: (p,) for dense X. ``random_only``: M t = Lambda'rhs, tau
-    = 0.
+    rhs (q, k) per term is not multiplied by Lambda', and rhs_x (p,) is for dense X. With ``random_only`` t solves
+    M t = Lambda'rhs, and tau = 0.
     """
     structure, n_x = factor.structure, factor.structure.m - 1
     fixed = np.zeros(n_x) if random_only else rhs_x

@@ -28,8 +28,10 @@ def row_quadratics(
 
 @dataclass(frozen=True, slots=True)
 class SweptRows:
-    """n right-hand sides, one per row, after the stages are eliminated: total (n,) squared norms of what the stages
-    took; tail (r_raw, n) and x (n, f + p): what is left, unscaled."""
+    """n right-hand sides, one per row, after the stages are eliminated.
+
+    total (n,) has the squared norms of the stages' part. tail (r_raw, n) and x (n, f + p) are the unscaled remainders.
+    """
 
     total: np.ndarray
     tail: np.ndarray

@@ -18,8 +18,11 @@ from bigmm.blocks.structure import Structure
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """beta: (f + p,) fixed factors' coefficients then dense ones, working basis; effects: per term (q, k), b = Lambda
-    u in the working basis (for unpenalized factors: contrast @ coefficients)."""
+    """Fixed effects and conditional modes in the working basis.
+
+    beta (f + p,) has the coefficients of fixed factors, then the dense ones. effects has b = Lambda u, (q, k) per term,
+    and contrast @ coefficients for an unpenalized factor.
+    """
 
     beta: np.ndarray
     effects: tuple[np.ndarray, ...]
@@ -66,8 +69,11 @@ def backward(
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A forward sweep over the stages: w per stage (q, k, nr) = h rhs, total (nr, nr) = sum of w'w, and what is left
-    for the tail (r_raw, nr) and for dense X (p, nr), unscaled."""
+    """Right-hand sides after the stages are eliminated.
+
+    w is h rhs, (q, k, nr) per stage, and total (nr, nr) the sum of w'w. tail (r_raw, nr) and fixed (p, nr) are the
+    unscaled right-hand sides that remain for the tail and for dense X.
+    """
 
     w: tuple[np.ndarray, ...]
     total: np.ndarray

@@ -1,8 +1,8 @@
 """The iterative solver's factor: chains of nested terms are eliminated, the tail's Schur complement S is applied.
 
 One factor serves linear models, whose columns are [X y], and generalized ones at one set of working weights, whose
-columns are X. What it is asked for is solved for, exact to a tolerance; log|M| and blocks of the inverse need probes
-(`sampled`, `traces`). Right-hand sides are given unscaled, Lambda'rhs being meant, and solutions are effects, Lambda t.
+columns are X. Solutions are exact to a tolerance; log|M| and blocks of the inverse need probes (`sampled`, `traces`).
+Right-hand sides are unscaled, so that rhs stands for Lambda'rhs, and solutions are effects, Lambda t.
 """
 
 from __future__ import annotations
@@ -75,18 +75,22 @@ class IterativeFactor:
 
     @property
     def structure(self) -> Structure:
+        """The whole model, without a dense tail."""
         return self.analysed.whole
 
     @property
     def lams(self) -> tuple[np.ndarray, ...]:
+        """Per term (k, k) Lambda's block in the working basis."""
         return self.operator.lams
 
     @property
     def stages(self) -> tuple[StageFactor, ...]:
+        """The factors of the stages."""
         return self.operator.stages
 
     @property
     def n_dense(self) -> int:
+        """p, the number of columns of X."""
         return self.structure.m - 1
 
     @property
@@ -103,7 +107,7 @@ class IterativeFactor:
 def factorize_iteratively(
     analysed: IterativeStructure, lams: tuple[np.ndarray, ...], precision: Precision, with_y: bool
 ) -> IterativeFactor:
-    """Eliminate the stages and normalise the tail; with y, whose rest is part of the criterion, solve for [X y] too.
+    """Eliminate the stages and normalise the tail. With y the criterion needs its residual: solve for [X y] too.
 
     Raises NotPositiveDefiniteError.
     """
@@ -123,12 +127,12 @@ def factorize_iteratively(
 
 
 def fixed_part(factor: IterativeFactor) -> Fixed:
-    """The columns' part, solved for when nothing has asked for it yet; raises NotPositiveDefiniteError."""
+    """The solutions for the columns of [X y], computed by the first call; raises NotPositiveDefiniteError."""
     return _with_tail(factor, np.zeros((factor.operator.size, 0)))[0] if not factor.cache else factor.cache[0]
 
 
 def _with_tail(factor: IterativeFactor, tail: np.ndarray, tolerance: float | None = None) -> tuple[Fixed, np.ndarray]:
-    """(the columns' part, S_hat^-1 tail): where the first is not known yet, in one block of right-hand sides."""
+    """(`fixed_part`, S_hat^-1 tail). The first call solves for both in one block of right-hand sides."""
     if factor.cache:
         return factor.cache[0], _solved(factor, tail, tolerance)[0]
     # One block of right-hand sides: an iteration reads the matrix once, however many columns there are.

@@ -52,6 +52,7 @@ class TailOperator:
 
     @property
     def size(self) -> int:
+        """Number of columns of the tail."""
         return self.structure.r_raw
 
     @property

@@ -49,13 +49,15 @@ def draw_probes(operator: TailOperator, n_probes: int, deflation: int, seed: int
 
 
 def standard_error(index: np.ndarray) -> float:
-    """Of the mean of what each probe (t,) says."""
+    """The standard error of the mean of the probes' values (t,)."""
     return float(index.std(ddof=1) / np.sqrt(len(index)))
 
 
 def sum_and_spread(fixed: np.ndarray, index: np.ndarray, n_probes: int) -> tuple[np.ndarray, np.ndarray]:
-    """((k, k) estimate of a symmetric sum over levels, (t, k, k) as each probe has it): fixed (k, k) exactly, each
-    (t + d, k, k): what probes, then the basis, add to it."""
+    """((k, k) estimate of a symmetric sum over levels, (t, k, k) the estimates of single probes).
+
+    fixed (k, k) is the exact part, and index (t + d, k, k) what probes, then the columns of the basis, add to it.
+    """
     index = 0.5 * (index + index.transpose(0, 2, 1))
     deflated = fixed + index[n_probes:].sum(axis=0)
     return deflated + index[:n_probes].mean(axis=0), deflated + index[:n_probes]

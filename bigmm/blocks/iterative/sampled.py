@@ -29,6 +29,7 @@ class SampledFactor(IterativeFactor):
 
     @property
     def n_probes(self) -> int:
+        """t, the number of probes."""
         return len(self.logdet_each)
 
     @property

@@ -56,8 +56,10 @@ class TailChain:
 
 @dataclass(frozen=True, slots=True)
 class IterativeStructure:
-    """whole: the model without a dense tail; chain: the stages' terms alone, for their own part of the inverse; tail:
-    chains of its terms. Of a chain alone only the pattern counts: its numbers are those of the gram that was analysed.
+    """The analysis of a model for the iterative solver.
+
+    whole is the model without a dense tail, chain the stages' terms alone, for their own part of the inverse, and tail
+    the chains of the tail's terms. Of a chain only the pattern counts: its numbers are those of the gram analysed.
     """
 
     whole: Structure

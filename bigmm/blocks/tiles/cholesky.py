@@ -59,14 +59,16 @@ class Tiling:
 
 
 def default_tile(size: int) -> int:
-    """A function of the size alone: with other tiles the sums are rounded otherwise."""
+    """Rows of a tile for a matrix of that size. Other tiles round sums otherwise, so nothing else decides."""
     return int(np.clip(-(-size // MANY // GRAIN) * GRAIN, SMALLEST, LARGEST))
 
 
 @dataclass(frozen=True, slots=True)
 class StageColumns:
-    """Columns of one stage's scaled f: colptr (b + 1,) int64; level (nnz,) int32, increasing within a column; values
-    (nnz, k); n_levels."""
+    """Columns of one stage's scaled f, as CSC.
+
+    colptr: (b + 1,) int64; level: (nnz,) int32, increasing within a column; values: (nnz, k).
+    """
 
     colptr: np.ndarray
     level: np.ndarray
@@ -76,8 +78,11 @@ class StageColumns:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """All that a tile's rows or columns lo..hi take from the blocks: base, CSC columns lo..hi of the lower triangle
-    before the stages' part (colptr (hi - lo + 1,), row (nnz,), value (nnz,)), and the stages' columns."""
+    """All that the rows or columns lo..hi of a tile take from the blocks.
+
+    colptr (hi - lo + 1,), row (nnz,) and value (nnz,) are CSC columns of the lower triangle before the stages' part;
+    stages has the columns of the stages.
+    """
 
     lo: int
     hi: int
@@ -88,6 +93,7 @@ class Panel:
 
     @property
     def nbytes(self) -> int:
+        """Bytes of the panel's arrays."""
         tile_levels = self.colptr.nbytes + self.row.nbytes + self.value.nbytes
         return tile_levels + sum(s.colptr.nbytes + s.level.nbytes + s.values.nbytes for s in self.stages)
 
@@ -96,7 +102,7 @@ class Panel:
 class Reduced:
     """The tail at one theta, before it is factored: n_random scaled random effects, then m dense columns.
 
-    logdet: of the stages; base (N, N) csc_array, lower triangle; stages: their factors.
+    stages has the factors of the stages, logdet their part of log|M|, and base the lower triangle (N, N).
     """
 
     structure: Structure
@@ -107,10 +113,12 @@ class Reduced:
 
     @property
     def size(self) -> int:
+        """N, the number of rows of the matrix."""
         return self.base.shape[0]
 
     @property
     def n_random(self) -> int:
+        """Number of random effects in the tail, which are the first columns."""
         return self.structure.r_raw
 
     @property
@@ -131,7 +139,7 @@ class Reduced:
 
     @property
     def assembly_flops(self) -> float:
-        """Of the products f'f of all stages, one triangle."""
+        """Multiplications of the products f'f of all stages, one triangle."""
         rows = ((s.indptr[1:] - s.tail_start, s.width) for s in self.structure.stages)
         return float(sum(width * np.square(count.astype(float)).sum() for count, width in rows))
 

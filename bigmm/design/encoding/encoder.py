@@ -43,11 +43,13 @@ class Cells:
     expressions: dict[str, np.ndarray] = field(default_factory=dict)
 
     def column(self, name: str) -> pa.ChunkedArray:
+        """A column of the table; DataError where it is missing."""
         if name not in self.table.column_names:
             raise DataError(f"{self.where}: column {name!r} is missing; the model needs it")
         return self.table.column(name)
 
     def numeric(self, name: str) -> pa.ChunkedArray:
+        """A column of numbers, or one without any value; DataError for other types."""
         column = self.column(name)
         if not is_numeric(column.type) and not pt.is_null(column.type):
             raise DataError(f"{self.where}: column {name!r} holds {type_name(column.type)}, numbers are needed")

@@ -20,8 +20,10 @@ NEW_LEVELS = ("population", "raise", "missing")
 
 @dataclass(frozen=True, slots=True)
 class NewRows:
-    """One table of new rows and the design it is encoded by; `need` says which parts are wanted, `groups` which
-    groupings of the random part (None: all)."""
+    """One table of new rows, and the design that encodes it.
+
+    `need` names the parts to encode, and `groups` the groupings of the random part; None means all.
+    """
 
     parsed: ParsedFormula
     plan: ColumnPlan

@@ -19,9 +19,11 @@ class Parser:
         self.end = tokens[-1].start + max(1, len(tokens[-1].text)) if tokens else len(formula)
 
     def fail(self, message: str, position: int) -> NoReturn:
+        """Raise FormulaError with a caret under a position of the formula."""
         raise FormulaError(message, self.formula, position)
 
     def whole(self) -> Node:
+        """Parse all tokens as one expression."""
         node = self.level(0)
         token = self.peek()
         if token is not None:
@@ -29,9 +31,11 @@ class Parser:
         return node
 
     def peek(self) -> Token | None:
+        """The next token, which stays; None at the end."""
         return self.tokens[self.at] if self.at < len(self.tokens) else None
 
     def operator(self, texts: Sequence[str]) -> Token | None:
+        """Take the next token if it is one of these operators, else None."""
         token = self.peek()
         if token is None or token.kind != "operator" or token.text not in texts:
             return None
@@ -39,6 +43,7 @@ class Parser:
         return token
 
     def level(self, rank: int) -> Node:
+        """Parse operators of one rank of `LEVELS`, which associate to the left."""
         if rank == len(LEVELS):
             return self.sign()
         lhs = self.level(rank + 1)
@@ -47,6 +52,7 @@ class Parser:
         return lhs
 
     def sign(self) -> Node:
+        """Parse signs, and a power, which binds more tightly and associates to the right."""
         # The sign recurses, and not `atom`, so that --x and -x ** 2 parse as in R.
         if token := self.operator("-"):
             return Node("neg", "-", token.start, (self.sign(),))
@@ -58,6 +64,7 @@ class Parser:
         return base
 
     def atom(self) -> Node:
+        """Parse a number, a text, a name, a call or a bracket."""
         token = self.peek()
         if token is None:
             self.fail("something is missing here", self.end)
@@ -81,6 +88,7 @@ class Parser:
         self.fail(f"expected a column, a number or a function, not {token.text!r}", token.start)
 
     def bracket(self, token: Token) -> Node:
+        """Parse what is between round brackets, or a list between square ones."""
         end = closing(self.tokens, self.at - 1)
         inner = self.tokens[self.at : end]
         self.at = end + 1
@@ -92,6 +100,7 @@ class Parser:
         return Parser(self.formula, inner).whole()
 
     def call(self, token: Token) -> Node:
+        """Parse the arguments of a call; c() is a list."""
         end = closing(self.tokens, self.at)
         inner, self.at = self.tokens[self.at + 1 : end], end + 1
         arguments, keywords = self.items(inner, token)
@@ -101,6 +110,7 @@ class Parser:
         return Node("call", token.text, token.start, arguments, keywords)
 
     def items(self, inner: Sequence[Token], opener: Token) -> tuple[tuple[Node, ...], tuple[tuple[str, Node], ...]]:
+        """Positional and keyword arguments between commas."""
         arguments, keywords = [], []
         for comma, piece in split_top(inner, (",",)) if inner else ():
             if not piece:

@@ -30,6 +30,7 @@ class ParsedFormula:
 
     @property
     def parts(self) -> tuple[LinearPart, ...]:
+        """The fixed part, then the covariates of each random term."""
         return (self.fixed, *(bar.lhs for bar in self.bars))
 
     @property

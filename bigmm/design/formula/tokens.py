@@ -23,9 +23,9 @@ _PATTERN = re.compile(
 )
 _CLOSER = {"(": ")", "[": "]"}
 MOST_BRACKETS = 50
-"""Brackets inside each other: parsing takes frames of the stack for each."""
+"""Most brackets inside each other: parsing takes frames of the stack for each."""
 MOST_OPERATORS = 150
-"""Operators and brackets on the way to any spot of one expression: the depth of its tree."""
+"""Most operators and brackets on the way to any spot of one expression, which is the depth of its tree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def check_depth(formula: str, tokens: Sequence[Token]) -> None:
 
 
 def closing(tokens: Sequence[Token], opening: int) -> int:
-    """Index of the bracket that closes the one at index `at` (brackets are balanced)."""
+    """Index of the bracket that closes the one at index `opening`. The brackets are balanced."""
     depth = 0
     for index in range(opening, len(tokens)):
         depth += (tokens[index].kind == "open") - (tokens[index].kind == "close")

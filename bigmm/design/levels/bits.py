@@ -13,9 +13,9 @@ import numba
 import numpy as np
 
 ROOMY = 1 << 26
-"""A span of so many integers is always worth its 8 MiB;"""
+"""A span of up to so many integers is always kept as bits, which take 8 MiB."""
 SPARSE = 64
-"""else at most so many integers to a row: then the bits take no more than the rows themselves."""
+"""A wider span is kept as bits up to so many integers for each row: bits then take no more than int64 rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def key_range(keys: Sequence[np.ndarray]) -> tuple[int, int]:
 
 
 def are_compact(low: int, high: int, rows: int) -> bool:
-    """Do bits from low to high pay for so many rows?"""
+    """Whether bits from low to high are small enough for so many rows."""
     # 64 bits, as many as an int64 key takes, are the most that a row may cost here.
     return high - low <= max(ROOMY, SPARSE * rows)
 
@@ -134,7 +134,7 @@ def number_by_rank(keys: np.ndarray, low: int, words: np.ndarray, before: np.nda
 
 @numba.njit(cache=True, nogil=True)
 def is_increasing(keys: np.ndarray) -> bool:
-    """Strictly, so without repetition."""
+    """Whether keys (n,) increase strictly, and so have no repeats."""
     for i in range(1, keys.shape[0]):  # noqa: SIM110  compiled: a loop
         if keys[i] <= keys[i - 1]:
             return False

@@ -21,8 +21,16 @@ from bigmm.errors import DataError
 class DistinctRows:
     """Distinct combinations of some columns, rows with a null or NaN among them left out.
 
-    ``tables``: tables of the columns in canonical types; ``bits``: more of them, of a single column of integers, and
-    ``packed``: of several such columns; ``declared``: column -> the only values allowed.
+    Attributes
+    ----------
+    declared : mapping of str to Arrow array
+        The only values that a column may have, for columns with declared levels.
+    tables : tuple of Arrow Table
+        Rows in canonical types.
+    bits : Bits
+        Further rows, of a single column of integers.
+    packed : tuple of Packed
+        Further rows, of several columns of integers.
     """
 
     columns: tuple[str, ...]

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from bigmm.design.levels.bits import NOTHING, SPARSE, is_increasing, number_by_rank, ranks
 
 NARROW = 1 << 18
-"""A table for so many integers stays in the cache."""
+"""A table for up to so many integers stays in the processor's cache."""
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: 2^64 / golden ratio
 
 

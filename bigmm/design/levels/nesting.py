@@ -84,12 +84,15 @@ def grouping_columns(spec: DesignSpec, groupings: Any) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Parents:
-    """Per pair (q,) int32 the one coarse level that each fine level was seen with, -1 before; None: some had two."""
+    """By pair, (q,) int32 parents: the one coarse level of each fine level, -1 for none yet.
+
+    `numbers` is None as soon as a level has two.
+    """
 
     numbers: tuple[np.ndarray, ...] | None
 
     def merge(self, other: Parents) -> Parents:
-        """Of the rows of both."""
+        """The parents in the rows of both; None where a level has two."""
         if self.numbers is None or other.numbers is None:
             return Parents(None)
         # The arrays of the first are filled in place, because a merge owns both summaries.
@@ -97,7 +100,7 @@ class Parents:
 
 
 def _join(into: np.ndarray, other: np.ndarray) -> bool:
-    """Take what is known of the other; False where they differ."""
+    """Add the parents of the other; False where they differ."""
     if np.any((into >= 0) & (other >= 0) & (into != other)):
         return False
     # Known parents agree and an unknown one is -1, so the maximum is the union.

@@ -64,6 +64,7 @@ class Levels:
 
     @cached_property
     def texts(self) -> pa.Array:
+        """(n,) labels of the levels as text."""
         return label_strings(self.values)
 
     @cached_property

@@ -19,8 +19,10 @@ BITS = 63
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """lows, highs: smallest and largest value that each column's bits can hold or held; keys (n,) int64, increasing,
-    the first column in the highest bits."""
+    """Rows as increasing int64 `keys` (n,), with the first column in the highest bits.
+
+    `lows` and `highs` bound the values of each column.
+    """
 
     lows: tuple[int, ...]
     highs: tuple[int, ...]
@@ -45,7 +47,7 @@ def fields_of(lows: Sequence[int], highs: Sequence[int]) -> list[tuple[int, int]
 
 
 def fit(lows: Sequence[int], highs: Sequence[int]) -> bool:
-    """Are there bits enough?"""
+    """Whether the ranges of all columns fit into `BITS` bits together."""
     return sum((high - low).bit_length() for low, high in zip(lows, highs, strict=True)) <= BITS
 
 

@@ -18,7 +18,8 @@ Values = Callable[[pa.Table], np.ndarray]
 class ColumnMoments:
     """Count, mean, sum of squares about the mean, and range of an expression (Chan, Golub and LeVeque 1983).
 
-    The mean is ``mean + rest``: one double would lose digits of the squares when the mean is large beside the spread.
+    The mean is ``mean + remainder``: one double would lose digits of the squares when the mean is large beside the
+    spread.
     """
 
     columns: tuple[str, ...]
@@ -31,6 +32,7 @@ class ColumnMoments:
     high: float = -np.inf
 
     def update(self, table: pa.Table, where: str) -> ColumnMoments:
+        """The summary with the rows of a table."""
         x = _finite(self.values(table))
         if not len(x):
             return self
@@ -43,6 +45,7 @@ class ColumnMoments:
         return self.merge(replace(self, n=len(x), mean=mean, remainder=remainder, squares=squares, low=low, high=high))
 
     def merge(self, other: ColumnMoments) -> ColumnMoments:
+        """The summary of the rows of both."""
         if self.n == 0 or other.n == 0:
             return other if self.n == 0 else self
         # Large parts are subtracted first: they cancel exactly or nearly so, and the small remainders are then added.
@@ -78,11 +81,13 @@ class ChebyshevProducts:
     products: np.ndarray | None = None
 
     def update(self, table: pa.Table, where: str) -> ChebyshevProducts:
+        """The summary with the rows of a table."""
         x = _finite(self.values(table))
         basis = np.polynomial.chebyshev.chebvander((2 * x - self.low - self.high) / (self.high - self.low), self.degree)
         return self.merge(replace(self, products=basis.T @ basis))
 
     def merge(self, other: ChebyshevProducts) -> ChebyshevProducts:
+        """The summary of the rows of both."""
         if self.products is None or other.products is None:
             return other if self.products is None else self
         return replace(self, products=self.products + other.products)
@@ -103,12 +108,14 @@ class Quantiles:
     high: float = -np.inf
 
     def update(self, table: pa.Table, where: str) -> Quantiles:
+        """The summary with the rows of a table."""
         x, counts = np.unique(_finite(self.values(table)), return_counts=True)
         if not len(x):
             return self
         return self.merge(replace(self, points=x, weights=counts.astype(float), low=float(x[0]), high=float(x[-1])))
 
     def merge(self, other: Quantiles) -> Quantiles:
+        """The summary of the rows of both."""
         points, where = np.unique(np.concatenate([self.points, other.points]), return_inverse=True)
         weights = np.bincount(where, np.concatenate([self.weights, other.weights]), minlength=len(points))
         # Half the limit remains, so that the next merges add points before the sketch is thinned again.
