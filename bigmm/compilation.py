@@ -20,7 +20,13 @@ NOTICEABLE = 1.0
 
 @dataclass
 class Compilation:
-    """kernels: number of compiled functions, those inside others included; seconds: time of the outer ones."""
+    """What was compiled.
+
+    Attributes
+    ----------
+    kernels : number of compiled functions, those inside others included.
+    seconds : time of the outer ones.
+    """
 
     kernels: int = 0
     seconds: float = 0.0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def progress_callback(progress: Any) -> ProgressCallback | None:
-    """What ``progress=`` means: a callable as it is; True: a bar on stderr; None or False: nothing."""
+    """What ``progress=`` means: True is a bar on stderr, None or False is nothing, and a function is taken as it is."""
     if progress is None or progress is False:
         return None
     if progress is True:

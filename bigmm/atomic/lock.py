@@ -57,7 +57,7 @@ def locked(target: Path, shown: str | os.PathLike[str]) -> Iterator[None]:
 def _lock(path: Path, shown: str | os.PathLike[str]) -> int:
     for _ in range(_ATTEMPTS):
         try:
-            handle = _opened(path)
+            handle = _open_file(path)
         except FileNotFoundError:  # another writer removed the directory that it had made
             path.parent.mkdir(parents=True, exist_ok=True)
             continue
@@ -82,7 +82,7 @@ def _lock(path: Path, shown: str | os.PathLike[str]) -> int:
     raise TemporaryError(f"the lock of {os.fspath(shown)}, {path.name}, is removed again and again: try again")
 
 
-def _opened(path: Path) -> int:
+def _open_file(path: Path) -> int:
     """Open the lock's file, made by whomever; a file of another user in a sticky directory must not be opened to
     create."""
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY):

@@ -85,11 +85,11 @@ def foreign_file(folder: Path) -> str | None:
         if foreign is not None:
             return f"{inside}/{foreign}"
     names = [name for name in names if not name.startswith(tuple(f"{inside}/" for inside in inner))]
-    is_ours = _known(folder)
+    is_ours = _authorship(folder)
     return next((name for name in names if not is_ours(name)), None)
 
 
-def _known(folder: Path) -> Callable[[str], bool]:
+def _authorship(folder: Path) -> Callable[[str], bool]:
     """Tells of a name in the directory whether bigmm wrote it."""
     place = folder / MARK
     if place.is_file() and not place.is_symlink():

@@ -57,11 +57,11 @@ def poured(target: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder) / "stream"
         yield draft
-        with suppress(BrokenPipeError), open(draft, "rb") as content, _opened(target) as stream:
+        with suppress(BrokenPipeError), open(draft, "rb") as content, _open_stream(target) as stream:
             shutil.copyfileobj(content, stream)
 
 
-def _opened(target: Path) -> BinaryIO:
+def _open_stream(target: Path) -> BinaryIO:
     number = open_number(target)
     if number is None:
         return open(target, "wb", buffering=0)

@@ -40,14 +40,14 @@ def connected(scheduler: str | None) -> Iterator[Client | None]:
     quiet_loggers()
     # Asked before a Client is made: one that could not connect complains again when it is thrown away.
     refuse_strangers(scheduler, CONNECT_SECONDS)
-    client = _opened(scheduler)
+    client = _client(scheduler)
     try:
         yield client
     finally:
         _leave(client)
 
 
-def _opened(scheduler: str) -> Client:
+def _client(scheduler: str) -> Client:
     """A client, or TemporaryError: distributed has no deadline for some of the steps of connecting."""
     from distributed import Client
 

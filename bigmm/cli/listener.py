@@ -63,12 +63,12 @@ def refuse_strangers(scheduler: str, seconds: float) -> None:
 def _greeting(scheduler: str, place: tuple[str, int], context: ssl.SSLContext | None, deadline: float) -> bytes:
     """The first 8 bytes that a listener sends by itself; fewer when it closes the connection."""
     if context is None:
-        with suppress(TimeoutError), _connection(place, min(_SILENCE_SECONDS, _left(deadline))) as plain:
+        with suppress(TimeoutError), _connection(place, min(_SILENCE_SECONDS, _seconds_remaining(deadline))) as plain:
             return _first_bytes(plain, deadline)
         # The silent connection is closed by now: a server with one thread would not take another.
         _refuse_other_protocols(scheduler, place)
     try:
-        with _connection(place, _left(deadline)) as plain:
+        with _connection(place, _seconds_remaining(deadline)) as plain:
             if context is None:
                 return _first_bytes(plain, deadline)
             with context.wrap_socket(plain, server_hostname=place[0]) as wrapped:
@@ -85,7 +85,7 @@ def _connection(place: tuple[str, int], seconds: float) -> socket.socket:
         raise ConnectionError("timed out") from error  # nobody there, which is not the same as a silent listener
 
 
-def _left(deadline: float) -> float:
+def _seconds_remaining(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.1)
 
 
@@ -94,7 +94,7 @@ def _first_bytes(connection: socket.socket, deadline: float) -> bytes:
     content = b""
     while len(content) < 8 and (more := connection.recv(8 - len(content))):
         content += more
-        connection.settimeout(_left(deadline))
+        connection.settimeout(_seconds_remaining(deadline))
     return content
 
 

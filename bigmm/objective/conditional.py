@@ -20,7 +20,10 @@ from bigmm.objective.factorization import Variances
 class RowVariance:
     """Variance of predictions at theta, row by row.
 
-    sigma2: residual variance; estimator: None where every row is solved for.
+    Attributes
+    ----------
+    sigma2 : residual variance.
+    estimator : of the rows; None where every row is solved for.
     """
 
     criterion: Criterion

@@ -264,8 +264,15 @@ class Criterion:
     ) -> np.ndarray:
         """Variance of x'beta_hat + z'b_hat - (x'beta + z'b), per row, at theta (Henderson 1975, eq. 12).
 
-        x: (n, p) in the user's order; refs: per joint term (n,) level or -1, for which the prior covariance is used;
-        z: per joint term (n, k). Returns (n,).
+        Parameters
+        ----------
+        x : (n, p) in the user's order.
+        refs : per joint term (n,) level, or -1, for which the prior covariance is used.
+        z : per joint term (n, k).
+
+        Returns
+        -------
+        (n,) variances.
         """
         theta = np.asarray(theta, float)
         factor = self.factor(theta)

@@ -63,8 +63,7 @@ class ExactFactor:
 
 
 class DriverFactor:
-    """The part of a `Factorization` that needs the rows of A of every level; structure: the blocks in their order of
-    elimination."""
+    """The part of a `Factorization` that needs the rows of A of every level."""
 
     structure: Structure
 

@@ -27,8 +27,14 @@ def widest(covariances: ModelCovariance, number: int) -> int:
 
 
 def check_factor(gram: Gram, name: str, n_levels: int, width: int, within: float | None) -> None:
-    """The checks of one factor; width: see `widest`; within: sum of squares of the response within its levels, None
-    where unknown; of gram only the dense part is used."""
+    """The checks of one factor.
+
+    Parameters
+    ----------
+    gram : only its dense part is used.
+    width : see `widest`.
+    within : sum of squares of the response within the factor's levels, None where unknown.
+    """
     if n_levels < 2:
         raise DataError(
             f"grouping factor {name!r} has only {n_levels} level with rows: the variance between levels "

@@ -37,10 +37,13 @@ def average_information(
     changes: Changes,
     score: tuple[np.ndarray, ...],
 ) -> np.ndarray:
-    """f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y; (nt, nt).
+    """(nt, nt) f_i'P f_j with f_i = (dV/dtheta_i) P y = Z g_i, g_i = (dLambda Lambda' + Lambda dLambda') Z'P y.
 
-    quadratic: (rhs per term (q, k, nt), rhs_x (p, nt)) -> rhs'Omega^-1 rhs;
-    score: Z'W residual per term (q, k).
+    Parameters
+    ----------
+    quadratic : (rhs per term (q, k, nt), rhs_x (p, nt)) to rhs'Omega^-1 rhs.
+    changes : of Lambda Lambda' by every parameter.
+    score : per term (q, k) Z'W residual.
     """
     gram, nt = structure.gram, len(changes)
     # f_i = Z g_i has a number per row and is never formed: f'Wf = g'A_ZZ g, and the rest goes through A as well.

@@ -28,8 +28,14 @@ Pairs = dict[tuple[int, int], int]
 
 @dataclass(frozen=True, slots=True)
 class BlockBounds:
-    """Bounds of the blocks of A. fewest, most: pairs of levels, at least and at most; least, largest: the sizes of the
-    blocks with so many pairs."""
+    """Bounds of the blocks of A.
+
+    Attributes
+    ----------
+    order : terms that are eliminated level by level, and those of the tail.
+    fewest, most : pairs of levels, at least and at most.
+    least, largest : the sizes of the blocks with so many pairs.
+    """
 
     order: Order
     fewest: Pairs

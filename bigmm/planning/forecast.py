@@ -47,7 +47,10 @@ INNER_STEPS = 5
 class PlannedTerm:
     """A grouping factor: levels, covariates per level, and how its part of the Cholesky factor is stored.
 
-    kind: "block-diagonal" (eliminated level by level), also ", nested"; "dense" (crossed), or "applied, never formed".
+    Attributes
+    ----------
+    kind : "block-diagonal" (eliminated level by level), also ", nested"; "dense" (crossed); or "applied, never formed".
+    bytes : of what is stored.
     """
 
     name: str
@@ -61,10 +64,18 @@ class PlannedTerm:
 class Forecast:
     """What a fit will take.
 
-    engine: a key of `IN_WORDS`; solver: "exact" or "iterative", and why; pass_bytes: peak of the pass;
-    solver_bytes, flops: of an evaluation; fits: whether all of it stays below the memory limit;
-    refused: whether the fit is refused because it does not. A generalized model that does not fit is tried: its rows go
-    through files then, and workers of a cluster have limits of their own.
+    A generalized model that does not fit is tried: its rows go through files then, and workers of a cluster have limits
+    of their own.
+
+    Attributes
+    ----------
+    engine : a key of `IN_WORDS`.
+    solver, why : "exact" or "iterative", and the reason.
+    terms : the grouping factors.
+    pass_bytes : peak of the pass.
+    solver_bytes, flops : of an evaluation.
+    fits : whether all of it stays below the memory limit.
+    refused : whether the fit is refused because it does not.
     """
 
     engine: str

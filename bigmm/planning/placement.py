@@ -26,8 +26,14 @@ FEW_LEVELS = 500
 
 @dataclass(frozen=True, slots=True)
 class LevelPlacement:
-    """Levels of a linear model that are kept by the workers. chain: joint terms, finest first; why: the reason, in
-    words; head: the first rows."""
+    """Levels of a linear model that are kept by the workers.
+
+    Attributes
+    ----------
+    chain : joint terms, finest first.
+    why : the reason, in words.
+    head : the first rows.
+    """
 
     chain: tuple[int, ...]
     why: str

@@ -9,7 +9,15 @@ from bigmm.execute.progress import ProgressCallback
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """solver: "auto", "exact" or "iterative"; optimizer: a name that `optimize.minimize` knows; memory_limit: bytes."""
+    """How a fit runs.
+
+    Attributes
+    ----------
+    solver : "auto", "exact" or "iterative".
+    optimizer : a name that `optimize.minimize` knows.
+    memory_limit : bytes.
+    progress : takes the events of passes, None for nobody.
+    """
 
     solver: str
     optimizer: str

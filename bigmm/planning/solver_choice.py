@@ -18,10 +18,14 @@ EXACT_TAIL = 5000
 class BlockSizes:
     """All that the choice of a solver depends on.
 
-    tail: columns of the terms that are left for the dense tail; crossed: whether random effects are among them;
-    fixed: names and sizes of the fixed factors that are kept as levels, in words, "" without any;
-    dense: columns of X and y; sparse: bytes of all cross blocks;
-    levels: bytes of the blocks that are eliminated level by level.
+    Attributes
+    ----------
+    tail : columns of the terms that are left for the dense tail.
+    crossed : whether random effects are among them.
+    fixed : names and sizes of the fixed factors that are kept as levels, in words, "" without any.
+    dense : columns of X and y.
+    sparse : bytes of all cross blocks.
+    levels : bytes of the blocks that are eliminated level by level.
     """
 
     tail: int

@@ -30,9 +30,9 @@ def selection(fitted: FittedModel, random: Any) -> Selection:
     """
     if isinstance(random, (bool, np.bool_)):
         return ALL if random else NONE
-    shown = _known(fitted)
+    shown = _choices(fitted)
     if not isinstance(random, (list, tuple)):
-        inner = f"; for one group write [{random!r}]" if isinstance(random, str) and _is_known(random, shown) else ""
+        inner = f"; for one group write [{random!r}]" if isinstance(random, str) and _is_choice(random, shown) else ""
         raise UsageError(
             f"random={random!r}: it is True (all random effects), False (none, the population), or a list of groups or "
             f"terms such as {shown[:1]!r}{inner}"
@@ -46,7 +46,7 @@ def selection(fitted: FittedModel, random: Any) -> Selection:
     return Selection(tuple(tuple(sorted(chosen.get(n, ()))) for n in range(len(fitted.joints))), names)
 
 
-def _known(fitted: FittedModel) -> list[str]:
+def _choices(fitted: FittedModel) -> list[str]:
     """Groups, then terms in the formula's language."""
     groups = [_grouping_name(fitted, number) for number, _ in random_joints(fitted)]
     terms = [f"({' + '.join(_covariate(name) for name in t.names)} | {t.group})" for t in fitted.terms]
@@ -57,7 +57,7 @@ def _covariate(name: str) -> str:
     return "1" if name == "Intercept" else name
 
 
-def _is_known(text: str, shown: Sequence[str]) -> bool:
+def _is_choice(text: str, shown: Sequence[str]) -> bool:
     return text.replace(" ", "") in {name.replace(" ", "") for name in shown}
 
 
@@ -69,7 +69,7 @@ def _named(fitted: FittedModel, name: Any) -> dict[int, set[int]]:
     """{joint term: places of its covariates} of one group or term."""
     whole = {_grouping_name(fitted, n): (n, set(range(len(joint.covariates)))) for n, joint in random_joints(fitted)}
     if not isinstance(name, str):
-        raise UsageError(f"random= lists groups or terms as text, such as {_known(fitted)[:1]!r}, not {name!r}")
+        raise UsageError(f"random= lists groups or terms as text, such as {_choices(fitted)[:1]!r}, not {name!r}")
     if name in whole:
         return dict([whole[name]])
     term = next((term for term in fitted.terms if term.group == name), None)
@@ -115,13 +115,13 @@ def _slots(fitted: FittedModel, bar: Bar, number: int, name: str) -> set[int]:
     if lost:
         raise UsageError(
             f"random= names {name!r}, but the fit has no random effect of {lost[0]!r} by "
-            f"{_grouping_name(fitted, number)!r}; it has {', '.join(_known(fitted))}"
+            f"{_grouping_name(fitted, number)!r}; it has {', '.join(_choices(fitted))}"
         )
     return {places[text] for text in names}
 
 
 def _unknown(fitted: FittedModel, name: str) -> UsageError:
-    shown = _known(fitted)
+    shown = _choices(fitted)
     hint = did_you_mean(name, shown)
     return UsageError(
         f"random= names {name!r}, which is no group or term of the fit; {hint + ' ' if hint else ''}"

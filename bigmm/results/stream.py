@@ -81,7 +81,7 @@ def present(source: Source, columns: Iterable[str]) -> list[str]:
     return [column for column in columns if column in names] or list(source.schema.names[:1])
 
 
-def opened(data: Any) -> Source:
+def source_of(data: Any) -> Source:
     """The source behind new data; a source, like the one a fit remembers, is itself."""
     if hasattr(data, "partitions") and hasattr(data, "read"):
         return data
@@ -94,7 +94,7 @@ def row_count(data: Any) -> int | None:
         return None
     if is_empty(data):
         return 0
-    counts = [partition.rows for partition in opened(data).partitions]
+    counts = [partition.rows for partition in source_of(data).partitions]
     return sum(counts) if all(counts) else None
 
 
@@ -102,9 +102,9 @@ def compute(task: RowTask, data: Any, columns: Sequence[str], *, client: Any = N
     """Run a row task and gather its columns: data in memory in this thread, files through the executor."""
     if is_empty(data):
         return task(pa.table(in_memory(data)), 0)
-    source = opened(data)
+    source = source_of(data)
     fold = partial(_columns_of, source, task, present(source, columns))
-    return joined(_run(fold, source, data, client))
+    return concatenated(_run(fold, source, data, client))
 
 
 def _run(fold: Callable[[Item], Any], source: Source, data: Any, client: Any) -> list[Any]:
@@ -115,7 +115,7 @@ def _run(fold: Callable[[Item], Any], source: Source, data: Any, client: Any) ->
     return [fold(item) for item in items_of(source)]
 
 
-def joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def concatenated(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Columns of the partitions one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
 
@@ -128,7 +128,7 @@ def augmented(
         table = pa.table(in_memory(data))
         carried = table.column_names if keep is None else list(keep)
         return with_columns(table.select(carried), task(table, 0)).to_pandas()
-    source = opened(data)
+    source = source_of(data)
     carried = carried_columns(source, keep)
     names = list(dict.fromkeys([*carried, *present(source, columns)]))
     tables = _run(partial(_table_of, source, task, names, carried), source, data, client)
@@ -183,7 +183,7 @@ def write(
 
     Parts have page checksums; the order of parts is the order of the data.
     """
-    source = opened(data)
+    source = source_of(data)
     carried = carried_columns(source, to.keep)
     names = list(dict.fromkeys([*carried, *present(source, columns)]))
     with whole_directory(to.out, overwrite=to.overwrite) as folder:

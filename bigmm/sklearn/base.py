@@ -109,13 +109,13 @@ class FormulaEstimator:
                 f"X has {frame.shape[1]} features, but {name} is expecting {self.n_features_in_} features as input"
             )
         names = set(map(str, column_names(frame)))
-        missing = [column for column in self._needed() if column not in names]
+        missing = [column for column in self._predictors() if column not in names]
         if missing:
             raise UsageError(f"X lacks the columns {', '.join(missing)} that the formula {self.formula!r} uses")
         # the response may be among the others, with labels in place of the numbers that the fit had
-        return with_columns(frame, self._needed())
+        return with_columns(frame, self._predictors())
 
-    def _needed(self) -> list[str]:
+    def _predictors(self) -> list[str]:
         """Columns without which nothing can be predicted."""
         spec = self.result_.fitted.spec
         unused = {response_name(str(self.formula)), self.weights, SAMPLE_WEIGHT}

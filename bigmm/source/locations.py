@@ -85,7 +85,7 @@ def locate(places: Sequence[str | PurePath]) -> Location:
             )
         if filesystem is None:
             filesystem, markers = system, markers_of(system)
-        entries, passed = _taken(filesystem, markers, prefix, base, glob, shown_place(place))
+        entries, passed = _data_files(filesystem, markers, prefix, base, glob, shown_place(place))
         for entry in entries:
             # Globs may overlap by mistake, and rows that count twice would make standard errors too small.
             if entry.path in files:
@@ -150,7 +150,7 @@ def _cut_pattern(path: str, wild: re.Pattern[str]) -> tuple[str, str]:
     return "/".join(segments[:first]), "/".join(segments[first:])
 
 
-def _taken(
+def _data_files(
     filesystem: fs.FileSystem, markers: Markers, prefix: str, base: str, glob: str, place: str
 ) -> tuple[list[Entry], list[str]]:
     """The data files that a place means, and the paths that its names leave out."""

@@ -45,7 +45,7 @@ class MatrixRows(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class ArrayRows:
     """An array in memory: ndarray or csr_array."""
 
     values: Any
@@ -244,18 +244,18 @@ def open_matrix(values: Any, name: str) -> MatrixRows:
     )
 
 
-def _held(values: Any, name: str) -> Held:
+def _array_rows(values: Any, name: str) -> ArrayRows:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise UsageError(f"{name} has type {array.dtype}: numbers are needed (encode text as columns first)")
     names = getattr(values, "columns", None)
     # 8 bytes a value, whatever the type: reading converts to float64.
-    return Held(array, array.size * 8, None if names is None else tuple(map(str, names)))
+    return ArrayRows(array, array.size * 8, None if names is None else tuple(map(str, names)))
 
 
-def _sparse(values: Any, name: str) -> Held:
+def _sparse(values: Any, name: str) -> ArrayRows:
     array = as_matrix(values, name)
-    return Held(array, array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
+    return ArrayRows(array, array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
 
 
 def _dask(values: Any, name: str) -> DaskRows:
@@ -274,13 +274,13 @@ def _dask_frame(values: Any, name: str) -> DaskRows:
 
 #: (top package, class name) -> how it is opened; looked up along the class's ancestors.
 _KINDS: dict[tuple[str, str], Callable[[Any, str], MatrixRows]] = {
-    ("builtins", "list"): _held,
-    ("builtins", "tuple"): _held,
-    ("numpy", "ndarray"): _held,
-    ("pandas", "DataFrame"): _held,
-    ("pandas", "Series"): _held,
-    ("polars", "DataFrame"): _held,
-    ("polars", "Series"): _held,
+    ("builtins", "list"): _array_rows,
+    ("builtins", "tuple"): _array_rows,
+    ("numpy", "ndarray"): _array_rows,
+    ("pandas", "DataFrame"): _array_rows,
+    ("pandas", "Series"): _array_rows,
+    ("polars", "DataFrame"): _array_rows,
+    ("polars", "Series"): _array_rows,
     ("scipy", "_spbase"): _sparse,
     ("sparse", "SparseArray"): _sparse,
     ("dask", "Array"): _dask,

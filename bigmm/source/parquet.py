@@ -63,7 +63,7 @@ class ParquetSource:
     def read(self, partition: Partition, columns: Sequence[str]) -> pa.Table:
         """See `Source.read`. Raises `DataError` also when the file is not the one that was planned with."""
         assert isinstance(partition, FilePartition)
-        names = self._needed(columns)
+        names = self._columns_read(columns)
         try:
             table = guarded(lambda: self._decode(partition, names), partition.where, self.reader.remote)
         except DataError as error:
@@ -87,7 +87,7 @@ class ParquetSource:
         reason = f" passes the filter {self.predicate.text}" if self.predicate else ""
         raise DataError(f"no row of {self.description}{reason or ' can be read'}")
 
-    def _needed(self, columns: Sequence[str]) -> list[str]:
+    def _columns_read(self, columns: Sequence[str]) -> list[str]:
         self.unified.check(columns)
         return list(dict.fromkeys([*columns, *(self.predicate.columns if self.predicate else ())]))
 
@@ -111,9 +111,9 @@ class ParquetSource:
 
     def _first_rows(self, partition: FilePartition, columns: Sequence[str], rows: int) -> pa.Table | None:
         if partition.rows < sum(partition.group_rows):  # a part, which has a cursor of its own
-            table = self._finish(self._decode(partition, self._needed(columns)), partition, columns)
+            table = self._finish(self._decode(partition, self._columns_read(columns)), partition, columns)
             return table.slice(0, rows) if table.num_rows else None
-        names, tables, count = self._needed(columns), [], 0
+        names, tables, count = self._columns_read(columns), [], 0
         with self.reader.filesystem.open_input_file(partition.fingerprint.path) as stream:
             for table in self._batches(stream, partition, names, rows):
                 tables.append(self._finish(table, partition, columns))
@@ -217,7 +217,7 @@ def open_parquet(
         unified.check(predicate.columns)
     partitions: list[FilePartition] = []
     for footer, name in zip(filled, names, strict=True):
-        groups = _kept_groups(footer, predicate, unified.schema, location)
+        groups = _row_groups(footer, predicate, unified.schema, location)
         partitions.extend(cut(footer, groups, name, partition_bytes))
     if not partitions:
         assert predicate is not None
@@ -295,7 +295,7 @@ def _inventory(location: Location, footers: Sequence[Footer], partitions: Sequen
     )
 
 
-def _kept_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema, location: Location) -> list[int]:
+def _row_groups(footer: Footer, predicate: Predicate | None, schema: pa.Schema, location: Location) -> list[int]:
     """Row groups with rows that the filter may keep, by hive keys and row-group statistics."""
     groups = [i for i, rows in enumerate(footer.rows) if rows]
     if predicate is None:

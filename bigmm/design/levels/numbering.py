@@ -307,7 +307,7 @@ def declared_values(column: str, levels: Sequence[Any], kind: pa.DataType) -> pa
     """
     try:
         # Declared levels go through the same equality as the data: 1 and 1.0 are one level.
-        array = _of_type(canonical(_given(levels, kind), column), kind).drop_null()
+        array = _of_type(canonical(_declared_array(levels, kind), column), kind).drop_null()
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError) as error:
         shown = ", ".join(map(repr, list(levels)[:5]))
         raise DataError(
@@ -318,7 +318,7 @@ def declared_values(column: str, levels: Sequence[Any], kind: pa.DataType) -> pa
     return array
 
 
-def _given(levels: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _declared_array(levels: Sequence[Any], kind: pa.DataType) -> pa.Array:
     present = [level for level in levels if level is not None]
     try:
         return pa.array(present)

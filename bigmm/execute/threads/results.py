@@ -15,8 +15,14 @@ from bigmm.execute.tasks import Name
 
 @dataclass(slots=True)
 class _Entry:
-    """value: None while it is in the file only; placed: where in the file it is, None before it ever was; pins: tasks
-    that work with it now."""
+    """A result.
+
+    Attributes
+    ----------
+    value : None while the result is in the file only.
+    placed : where in the file it is, None before it ever was.
+    pins : number of tasks that work with it now.
+    """
 
     value: Any
     placed: Placed | None = None
@@ -30,11 +36,16 @@ class _Entry:
 
 
 class Results:
-    """From each result's making to its last use. Out of memory goes the array whose next use is farthest away (Belady
-    1966), which is known because the order of the tasks is.
+    """Results of tasks, from their making to their last use.
 
-    users: per name the numbers of the tasks to come that take it, in order (struck out here as they are done); keep:
-    names that stay; memory: bytes of arrays in memory, None for no limit. What running tasks work with always stays.
+    The array whose next use is farthest away goes out of memory first (Belady 1966). That is known, because the order
+    of the tasks is. What running tasks work with always stays.
+
+    Parameters
+    ----------
+    users : per name the numbers of the tasks to come that take it, in order. They are struck out here as they are done.
+    keep : names of the results that stay.
+    memory : bytes of arrays in memory, None for no limit.
     """
 
     def __init__(self, users: dict[Name, list[int]], keep: Iterable[Name], memory: int | None):
