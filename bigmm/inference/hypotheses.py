@@ -103,6 +103,8 @@ def _from_texts(texts: Sequence[str], names: tuple[str, ...]) -> Hypotheses:
                 )
                 if not rows[-1].any():
                     raise UsageError(f"the hypothesis {labels[-1]!r} has no coefficient in it")
+    if not np.all(np.isfinite(rows)) or not np.all(np.isfinite(values)):
+        raise UsageError("the numbers of a hypothesis must be finite")
     return Hypotheses(tuple(labels), np.array(rows), np.array(values, float))
 
 
@@ -138,7 +140,8 @@ def _linear(side: str, text: str, names: Sequence[str]) -> Linear:
         raise UsageError(
             f"the hypothesis {text!r} cannot be read at {_restored(side, names)!r}{_names(names)}"
         ) from None
-    return _evaluated(tree, text, names)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+        return _evaluated(tree, text, names)
 
 
 def _names(names: Sequence[str]) -> str:
@@ -146,12 +149,23 @@ def _names(names: Sequence[str]) -> str:
     return f"; the coefficients are {shown}"
 
 
+def _number(number: float) -> float:
+    """A finite number of a hypothesis; raises UsageError."""
+    try:
+        value = float(number)
+    except OverflowError:  # an integer beyond floats
+        value = np.inf
+    if not np.isfinite(value):
+        raise UsageError("the numbers of a hypothesis must be finite")
+    return value
+
+
 def _evaluated(tree: ast.expr, text: str, names: Sequence[str]) -> Linear:
     """The linear form of a tree; anything but numbers, coefficients, + - * / is refused."""
     nothing = np.zeros(len(names))
     match tree:
         case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
-            return nothing, float(number)
+            return nothing, _number(number)
         case ast.Name(id=name):
             position = re.fullmatch(r"_(\d+)_", name)
             if position is None:

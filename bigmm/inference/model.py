@@ -19,6 +19,7 @@ from bigmm.inference.satterthwaite import ProfileCurvature, profile_curvature, v
 from bigmm.objective.criterion import Criterion, fixed_map
 from bigmm.objective.frame import Framed
 from bigmm.objective.general import GeneralCriterion
+from bigmm.search.driver import quiet_driver
 from bigmm.search.linear import frame_for
 
 LARGEST_COMPONENT = 6000
@@ -42,7 +43,8 @@ def _(criterion: Criterion, theta: np.ndarray, positions: np.ndarray) -> Profile
     def covariance(eta: np.ndarray) -> np.ndarray:
         return np.asarray(criterion.estimates(frame.outward(eta)).vcov[np.ix_(positions, positions)])
 
-    return profile_curvature(gradient, covariance, frame.inward(theta), criterion.dof)
+    with quiet_driver(criterion.gram):
+        return profile_curvature(gradient, covariance, frame.inward(theta), criterion.dof)
 
 
 @curvature_of.register

@@ -129,7 +129,7 @@ class NumberedRows:
     entry_windows: np.ndarray
 
     def record(self) -> KernelRows:
-        """What the row kernels take."""
+        """The rows as a record of the kernels."""
         return KernelRows(self.columns, self.y, self.w, self.offset, self.refs, self.entries)
 
 
@@ -198,7 +198,7 @@ class RowLayout:
     second: np.ndarray
 
     def record(self, rows: NumberedRows, m: int) -> KernelModel:
-        """What the row kernels take, in coordinates of the shard's windows alone; m: columns of [X y*]."""
+        """The layout as a record of the kernels, over the shard's windows alone; m: columns of [X y*]."""
         count, begin, k = rows.windows[:, 1], rows.windows[:, 0], self.width
         # Starts are moved by the windows: with the pattern's level number a row then addresses the shard's own arrays.
         start, diagonal, dense = (_starts(count * size) - begin * size for size in (k, k * k, k * m))
@@ -221,7 +221,7 @@ class LinearPredictor:
     observed: bool
 
     def record(self, rows: NumberedRows) -> KernelPoint:
-        """What the row kernels take, effects of the shard's windows alone."""
+        """The predictor as a record of the kernels, with the effects of the shard's windows alone."""
         return KernelPoint(self.beta, local(rows, self.effects), float(self.phi), bool(self.observed))
 
 

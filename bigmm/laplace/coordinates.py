@@ -216,7 +216,7 @@ class Coordinates:
         return EnginePoint(self.engine(point), self.coefficients(point), self.square_roots(point), phi)
 
     def engine_parameters(self) -> Parameters:
-        """What the engine's psi holds."""
+        """The parts of the engine's psi."""
         return replace(self.parameters, n_theta=self.roots.n_theta)
 
     def jacobian(self, point: np.ndarray) -> np.ndarray:

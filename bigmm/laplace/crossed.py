@@ -294,8 +294,8 @@ class CrossedLaplace:
     def _curvature(self, state: AtMode, leverages: Leverages, remainder: Terms) -> np.ndarray:
         """Information of the working linear model: X'V^-1X for beta, average information for theta.
 
-        What the latter lacks vanishes at an inner optimum, and is all of the curvature in a column of lambda that is 0,
-        where the modes are u = lambda'Z's: it is what the gradient has beside lambda.
+        The part that average information lacks vanishes at an inner optimum. In a column of lambda that is 0 it is all
+        of the curvature: there the modes are u = lambda'Z's, and the part is the gradient's factor beside lambda.
         """
         places, score = self.roots.elements, state.sums.score
         factor = state.factor

@@ -81,8 +81,15 @@ def _hash(columns, refs, offset, i):
 
 @njit(cache=True, nogil=True)
 def _groups(indptr, columns, refs, offset, look, hopeless):
-    """(member (n,): the distinct row of each row; first (d,): where each is first met); both empty when hopeless.
+    """Numbers of the distinct rows.
 
+    Returns
+    -------
+    tuple : (n,) number of the distinct row that each row is, and (d,) the first row of each. Both are empty where
+        nearly all of the first rows are distinct.
+
+    Notes
+    -----
     Identical rows share their level, so every level has a hash table of its own; older stamps are empty slots.
     """
     n = indptr[-1]

@@ -37,7 +37,14 @@ class ThirdOrder:
 def third_order_part(
     rows: NumberedRows, j_cross, rules: RowLayout, predictor: LinearPredictor, with_phi, j_diagonal, sampled
 ) -> tuple:
-    """One shard's third-order sums; j_cross: its known blocks between levels, flat; a pure task."""
+    """One shard's third-order sums; a pure task.
+
+    Parameters
+    ----------
+    j_cross : the shard's exact blocks of J between levels, flat.
+    j_diagonal : per term (q, k, k) exact diagonal blocks of J.
+    sampled : start, image and weights of `Leverages`; None where J has no estimated part.
+    """
     # `known_leverages` writes every h, so nothing has to be zero.
     h, model, record = np.empty(len(rows.y)), rules.record(rows, 1), rows.record()
     third_order.known_leverages(record, model, local(rows, j_diagonal), j_cross, h)

@@ -85,7 +85,7 @@ class NestedFactors:
 
     @property
     def model(self) -> LevelModel:
-        """What the kernels take."""
+        """The model as a record of the kernels."""
         observed, with_phi = bool(self.observed), bool(self.parameters.with_phi)
         same = bool(observed or self.family.canonical)
         numbers = self.family.family_id, self.family.link_id

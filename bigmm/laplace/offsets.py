@@ -18,8 +18,7 @@ def offset_range(shard: Shard) -> tuple[float, float]:
 
 
 def wide_offset(model: GlmmData) -> str:
-    """What to say of an offset that spans too much, to be put behind a message; "" where there is none. One look at the
-    rows."""
+    """A sentence on an offset that spans too much, to follow a message; "" without one. One look at the rows."""
     ranges = np.array(model.shards.map(offset_range))
     low, high = ranges[:, 0].min(), ranges[:, 1].max()
     # The difference is -inf where no shard has an offset, and NaN is no wide range either.

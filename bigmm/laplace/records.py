@@ -172,8 +172,11 @@ class TreeScratch(NamedTuple):
 
 
 class KernelRows(NamedTuple):
-    """Rows for any number of terms: columns (c - 1, n); y (n,); w, offset (n,) or empty; refs (T, n) int32 levels;
-    entries (n_pairs, n) int32 entries of the block-CSR cross blocks."""
+    """Rows for any number of terms.
+
+    columns (c - 1, n), y (n,), w and offset (n,) or empty, refs (T, n) int32 levels, and entries (n_pairs, n) int32
+    entries of the block-CSR cross blocks.
+    """
 
     columns: np.ndarray
     y: np.ndarray
@@ -184,9 +187,12 @@ class KernelRows(NamedTuple):
 
 
 class KernelModel(NamedTuple):
-    """Which number of a row goes where. xc (p,), zc (sum of widths,) column numbers; width (T,); start,
-    diagonal_start, dense_start (T,) and cross_start (n_pairs,): where the numbers of a term or pair begin in flat
-    arrays; pair_first, pair_second (n_pairs,): the terms of a pair."""
+    """The places of a row's numbers in flat sums.
+
+    xc (p,) and zc (sum of widths,) are column numbers. start, diagonal_start, dense_start (T,) and cross_start
+    (n_pairs,) say where the numbers of a term or pair begin. pair_first and pair_second (n_pairs,) are a pair's
+    terms.
+    """
 
     family: int
     link: int

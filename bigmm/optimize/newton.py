@@ -1,8 +1,7 @@
 """Newton's method with average information in a trust region (More and Sorensen 1983), as init / step / terminate.
 
-Where the mean is misspecified, average information is far from the Hessian. What it lacks is learnt from gradient
-differences by symmetric rank-one updates of a correction, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch
-1981).
+Where the mean is misspecified, average information is far from the Hessian. Symmetric rank-one updates learn a
+correction from gradient differences, as NL2SOL does for Gauss-Newton (Dennis, Gay and Welsch 1981).
 
 theta is unconstrained: the objective is even in the sign of every scale, or of a column of lambda. So a boundary at
 0 is an ordinary stationary point, whose curvature decides whether it is a minimum.

@@ -1,4 +1,4 @@
-"""What is minimised and what came out: failure is a value with advice, never a bare code."""
+"""The problem of a minimisation and its outcome. A failure is a value with advice, never a bare code."""
 
 from __future__ import annotations
 

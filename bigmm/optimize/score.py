@@ -26,7 +26,7 @@ WORSE = 1.0
 
 
 def stop_below(share: float) -> float:
-    """Expected decrease at which a step of d standard errors, which is worth d^2, is small beside a wanted share."""
+    """Expected decrease at which a step of d standard errors, which is worth d^2, is small beside a share of them."""
     return min(TOLERANCE, (0.1 * share) ** 2)
 
 

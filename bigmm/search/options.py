@@ -48,7 +48,11 @@ def checked_theta0(theta0: Any, covariances: ModelCovariance) -> np.ndarray:
             f"theta0 must have {covariances.n_theta} elements ({', '.join(covariances.names)}), got {start.shape}"
         )
     if not np.all(np.isfinite(start)) or np.any(start < covariances.lower) or np.any(start > covariances.upper):
-        raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {start}")
+        if np.all(np.isinf(covariances.upper)):
+            raise UsageError(f"theta0 must be finite with non-negative diagonal elements, got {start}")
+        pairs = zip(covariances.names, covariances.lower, covariances.upper, strict=True)
+        bounds = ", ".join(f"{low:.6g} <= {name} <= {high:.6g}" for name, low, high in pairs)
+        raise UsageError(f"theta0 must be finite and within its bounds ({bounds}), got {start}")
     return start
 
 

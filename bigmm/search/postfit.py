@@ -167,8 +167,10 @@ def error_record(
 
 
 def runaway_advice(search: GlmmSearch, beta: np.ndarray, error: np.ndarray) -> str:
-    """What ran away, "" when nothing did; beta, error (rank,): coefficients of the working columns, and their standard
-    errors given theta."""
+    """Advice on a parameter that ran away, "" where none did.
+
+    beta and error (rank,) are the coefficients of the working columns and their standard errors given theta.
+    """
     model, covariances = search.model, search.model.covariances
     lost = separation.lost_coefficients(model.family, beta, error, search.start)
     # A pass over the rows, taken only on suspicion.
@@ -184,8 +186,8 @@ def runaway_advice(search: GlmmSearch, beta: np.ndarray, error: np.ndarray) -> s
 
 
 def observed_covariance(search: GlmmSearch, outcome: Outcome, se: str) -> np.ndarray | None:
-    """(n_beta, n_beta) covariance of the coefficients from the Hessian; None where another was asked for, or where it
-    fails."""
+    """(n_beta, n_beta) covariance of the coefficients from the Hessian; None for se="rx", or where the Hessian has no
+    inverse."""
     parameters, coordinates, point = search.parameters, search.coordinates, search.end
     if se == "rx" or parameters.profile:
         return None

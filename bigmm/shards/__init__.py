@@ -1,1 +1,1 @@
-"""Rows and sums in shards, kept for many looks: made once by one pass, then asked by every evaluation."""
+"""Rows and sums in shards: one pass makes them, and every evaluation uses them."""

@@ -76,9 +76,19 @@ class ShardedSums:
 def sum_by_level(
     source: Source, spec: DesignSpec, chain: Sequence[int], head: DesignChunk, workers: Executor, how: Settings
 ) -> ShardedSums:
-    """Sum the rows into shards; chain: all joint terms, finest first, each nested in the next; head: the first rows.
+    """Sum the rows into shards.
 
-    Raises MemoryLimitError, and OutputError when the disk is full.
+    Parameters
+    ----------
+    chain : all joint terms, finest first, each nested in the next.
+    head : the first rows.
+
+    Raises
+    ------
+    MemoryLimitError
+        Where summing needs more than the memory limit.
+    OutputError
+        When the disk is full.
     """
     # Before the pass: a refusal after it would come too late.
     check_level_memory(source, spec, head, workers, how.memory_limit)

@@ -53,7 +53,7 @@ def bounds(n_levels: int, count: int) -> np.ndarray:
 
 
 def split(chunk: DesignChunk, edges: np.ndarray, leading: int) -> Iterator[DesignChunk]:
-    """The rows of a chunk by shard, in their order; made as they are asked for, so that few copies are alive.
+    """The rows of a chunk by shard, in their order. A generator, so that few copies are alive.
 
     Where the chunk is sorted by the leading grouping, as in files sorted or partitioned by it, pieces are views of it.
     """

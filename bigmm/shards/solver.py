@@ -205,7 +205,7 @@ class ShardedFactor(ExactFactor):
         return np.tril(lower) + np.tril(lower, -1).T
 
     def modes(self, solution: Solution, lams: Lams, joint: Lams) -> Modes:
-        """See `Factorization.modes`; a term's modes are fetched when they are asked for."""
+        """See `Factorization.modes`. The modes of a term are fetched at each access."""
 
         def fetch(term: int) -> Modes:
             score = self.solver.levels.gathered(term, level_tasks.scores, lams, solution.beta)

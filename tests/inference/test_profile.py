@@ -149,3 +149,5 @@ def test_start_with_a_correlation_at_its_bound(recwarn):
         model = bigmm.lmm("y ~ x + ar1(0 + t | g)", data, theta0=[1.0, rho])
         np.testing.assert_allclose(model.theta, best.theta, rtol=1e-5)
     assert not recwarn.list
+    with pytest.raises(UsageError, match=r"within its bounds \(0 <= g.sd <= inf, -1 <= g.rho <= 1\)"):
+        bigmm.lmm("y ~ x + ar1(0 + t | g)", data, theta0=[1.0, 1.5])

@@ -68,7 +68,7 @@ class Rows:
         for j in reversed(range(len(terms))):
             q, _, nested = terms[j]
             refs[j] = nested_levels(rng, refs[j + 1], q, terms[j + 1][0]) if nested else all_levels(rng, n, q)
-        unit = family.name in ("bernoulli", "binomial")
+        unit = family.name in ("bernoulli", "binomial", "beta")
         level, slope, size = (UNIT_SIZES if unit else SIZES).get(family.link, (-0.3, 0.5, 0.6))
         x = np.column_stack([np.ones(n), rng.uniform(-1.0, 1.0, (n, 2))])
         beta = np.array([level, slope, -slope])

@@ -42,7 +42,7 @@ def expand_bar(formula: str, tokens: Sequence[Token]) -> list[Bar]:
     bar = pieces[1][0]
     assert bar is not None
     if bar.text == "||" and tokens[0].kind == "name":
-        fail(formula, f"'||' means diag(... | g), so it cannot be inside {structure}(); write '|'", bar.start)
+        fail(formula, f"'||' makes independent terms, so it cannot be inside {structure}(); write '|'", bar.start)
     effects, grouping = pieces[0][1], pieces[1][1]
     if not effects:
         fail(formula, "the left of the bar is empty; write (1 | g) for an intercept per level", bar.start)
