@@ -9,6 +9,7 @@ machine code is the same. numba's cache keeps this code in files of its own (`-c
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -108,7 +109,9 @@ class _Dispatcher(CPUDispatcher):  # type: ignore[misc]
         super().add_overload(cres)
 
     def enable_caching(self) -> None:
-        self._cache = _Cache(self.py_func)
+        super().enable_caching()  # nothing where no place can be written, see `kernel_cache`
+        if isinstance(self._cache, caching.FunctionCache):
+            self._cache.__class__ = _Cache
 
 
 class _CalleeFiles(caching.CompileResultCacheImpl):  # type: ignore[misc]
@@ -147,9 +150,9 @@ class _CalleeCache(caching.FunctionCache):  # type: ignore[misc]
 class _Cache(caching.FunctionCache):  # type: ignore[misc]
     """Files of a function for Python, and others of the same function for its callers."""
 
-    def __init__(self, function: Any) -> None:
-        super().__init__(function)
-        self._callee = _CalleeCache(function)
+    @cached_property
+    def _callee(self) -> _CalleeCache:
+        return _CalleeCache(self._py_func)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         if _callers.count:
