@@ -79,6 +79,8 @@ class _Pipeline(compiler.Compiler):  # type: ignore[misc]
 class _Dispatcher(CPUDispatcher):  # type: ignore[misc]
     """One whose functions are compiled anew when Python calls what was compiled for callers."""
 
+    _cache: Any
+
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """A caller's question for the types of a call, which has the function compiled."""
         _callers.count += 1
