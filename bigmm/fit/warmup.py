@@ -54,6 +54,12 @@ def small_table(n: int = 400) -> pd.DataFrame:
     )
 
 
+def _equal_levels() -> pd.DataFrame:
+    """Levels with the same rows of x each, whose blocks are kept once."""
+    g, x = np.repeat(np.arange(20), 6), np.tile(np.arange(6.0), 20)
+    return pd.DataFrame({"g": g, "x": x, "y": np.random.default_rng(2).normal(size=120) + g % 3 + x * (g % 4)})
+
+
 def _responses(name: str, eta: np.ndarray) -> np.ndarray:
     """(n,) responses of the family with that name, whose linear predictor is about eta."""
     phi = 0.1 if FAMILIES[name].dispersion == "scale" else 5.0
@@ -88,6 +94,8 @@ def _linear(table: pd.DataFrame) -> Iterator[str]:
         # Conditional variances have kernels of their own, which a fit does not touch.
         model.ranef(condvar=True)
     # A weighted pass compiles kernels of its own.
+    yield "equal levels"
+    lmm(LINEAR[1], _equal_levels())
     yield "weights"
     lmm(LINEAR[2], table, weights="w")
     for formula in ITERATIVE:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from bigmm.accumulate.kernels import read_only
 from bigmm.design.layout import DesignChunk
 from bigmm.kernel import njit
 
@@ -98,7 +99,7 @@ def sorted_by(numbers: np.ndarray, first: int, count: int) -> tuple[np.ndarray, 
 
     order None: they are in order already.
     """
-    cuts, order, moved = _counting_sort(numbers, first, count)
+    cuts, order, moved = _counting_sort(read_only(numbers), first, count)
     return cuts, order if moved else None
 
 
