@@ -14,15 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from bigmm.kernel_sources import stamp_kernels
-
 _PACKAGE = Path(__file__).parent
 _VARIABLE = "NUMBA_CACHE_DIR"  # read by numba when it is imported, and by processes that we start
 
 
 def settle() -> None:
     """Leave numba's own choice where it has one; else name a private directory; else do without a cache."""
-    stamp_kernels()
     if not hasattr(os, "getuid") or _numba_has_a_place():
         return
     folder = private_folder()

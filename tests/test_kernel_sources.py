@@ -29,9 +29,9 @@ def test_a_changed_device_function_is_compiled_into_the_kernels_that_call_it(tmp
     package = tmp_path / "bigmm"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__", "data"))
     device, kernel = package / "families" / "trial.py", package / "blocks" / "trial.py"
-    device.write_text("from numba import njit\n\n@njit(cache=True)\ndef twice(x):\n    return 2.0 * x\n")
+    device.write_text("from bigmm.kernel import njit\n\n@njit(cache=True)\ndef twice(x):\n    return 2.0 * x\n")
     kernel.write_text(
-        "from numba import njit\nfrom bigmm.families.trial import twice\n\n"
+        "from bigmm.kernel import njit\nfrom bigmm.families.trial import twice\n\n"
         "@njit(cache=True)\ndef twice_of(x):\n    return twice(x)\n"
     )
     environment = dict(os.environ) | {"PYTHONPATH": str(tmp_path), "NUMBA_DISABLE_JIT": "0"}
