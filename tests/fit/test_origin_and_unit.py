@@ -236,7 +236,7 @@ def test_levels_that_stay_with_the_workers(formula, monkeypatch):
     monkeypatch.setattr("bigmm.planning.placement.enough_trees", lambda *_: True)
     data = frame(U + 1e6, V)
     here = bigmm.lmm(f"y ~ {formula}", data)
-    monkeypatch.setattr("bigmm.fit.placement.LARGE_BYTES", 1)
+    monkeypatch.setattr("bigmm.planning.placement.LARGE_BYTES", 1)
     there = bigmm.lmm(f"y ~ {formula}", data)
     assert "stay with the workers" in there.fitted.solver_reason
     assert there.objective == pytest.approx(here.objective, abs=1e-8)

@@ -198,7 +198,7 @@ def test_one_row_for_each_effect_leaves_a_residual():
     ("term", "message"),
     [
         ("toep(0 + f | g)", r"there is no covariance structure .toep.; .* us\(\), diag\(\), cs\(\), ar1\(\)"),
-        ("cs(0 + f || g)", r"'\|\|' means diag"),
+        ("cs(0 + f || g)", r"'\|\|' makes independent terms, so it cannot be inside cs\(\)"),
     ],
 )  # fmt: skip
 def test_what_is_not_a_structure(term, message, data):

@@ -33,7 +33,7 @@ def dense_glm(kind, x, y, w, offset, phi):
 def test_start_is_about_the_maximum_without_random_effects(kind):
     model = Rows.draw(kind, "one", n=200)
     found = glm_start(mapped(model.shards(model.edges(3))), kind, np.arange(3), 200)
-    phi = first_shape(kind, model) if kind.name == "negative_binomial" else 1.0
+    phi = first_shape(kind, model) if kind.name in ("negative_binomial", "beta") else 1.0
     _, _, ll = dense_glm(kind, model.x, model.y, model.weights, model.offset, phi)
     assert found.ll >= ll - 3e-3 * (1.0 + abs(ll))
     eta = model.x @ found.beta + model.offset
@@ -53,6 +53,9 @@ def test_start_is_about_the_maximum_without_random_effects(kind):
 def first_shape(kind, model: Rows) -> float:
     """The moment estimate of the shape at the family's starting means."""
     mu = start_mean(kind, model.y, model.weights)
+    if kind.name == "beta":  # mu (1 - mu) / (1 + phi) is the mean of (y - mu)^2
+        squares, spread = ((model.y - mu) ** 2).sum(), (mu * (1.0 - mu)).sum()
+        return float(np.clip(spread / max(squares, 1e-8 * spread) - 1.0, 0.05, 1e6))
     return float(np.clip((mu**2).sum() / max(((model.y - mu) ** 2 - mu).sum(), 1e-8 * (mu**2).sum()), 0.05, 1e4))
 
 
