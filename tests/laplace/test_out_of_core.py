@@ -17,7 +17,7 @@ import pytest
 import bigmm
 from bigmm.errors import OutputError
 from bigmm.execute import spill
-from bigmm.fit import glmm_data
+from bigmm.laplace import glmm_data
 from bigmm.planning import sharding
 
 FORMULAS = [
