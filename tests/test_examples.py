@@ -7,7 +7,7 @@ import runpy
 import pytest
 
 SAID = {
-    "sleepstudy": ["10.467      1.546   6.771", "the saved fit has the same criterion: True"],
+    "sleepstudy": ["10.467      1.546 17.0   6.771", "the saved fit has the same criterion: True"],
     "lake": ["fits", "Number of obs: 73,421, groups: s, 2,972; d, 1,128; dept, 14"],
     "yes_or_no": ["Generalized linear mixed model", "9 quadrature points: log-likelihood"],
 }

@@ -23,6 +23,7 @@ from distributed.comm import CommClosedError
 from bigmm.errors import DataError, TemporaryError, UsageError, VersionError
 from bigmm.execute import Lane, cut_lanes, executor
 from bigmm.execute.dask import versions, watchdog
+from bigmm.execute.dask.executor import ClusterExecutor
 from bigmm.execute.tasks import Task
 from bigmm.source import open_source
 
@@ -277,4 +278,4 @@ def test_an_asynchronous_client_is_refused():
         asynchronous = True
 
     with pytest.raises(UsageError, match=r"needs a synchronous client"):
-        executor(Asynchronous())
+        ClusterExecutor(Asynchronous(), 600.0)
