@@ -26,13 +26,15 @@ OUTSIDE = -math.inf
 compiled = njit(nogil=True, error_model="numpy")
 
 
-def branches(functions: Sequence[Device], first: int = 0) -> Any:
+def branches(name: str, functions: Sequence[Device], first: int = 0) -> Any:
     """Compile a function (family_id, *arguments) that calls the function of the family with that number.
 
     Four families at a time, which is less to compile than a function for each of them.
 
     Parameters
     ----------
+    name : what the function does. Compiled code is found by the module and this name, in caches too: two functions of
+        one name would be taken for each other when kernels that two processes have cached come together in a third.
     functions : one device function for each family, in the order of the numbers.
     first : number of the first of these families.
     """
@@ -40,9 +42,8 @@ def branches(functions: Sequence[Device], first: int = 0) -> Any:
     # Numbers from `end` on raise, so what fills the places is never called. It has the type of the others: numba takes
     # a function that only raises for one that returns None, and would not know the type of what is returned.
     a, b, c, d = [*functions[:4], *[functions[-1]] * 3][:4]
-    others = branches(functions[4:], first + 4) if len(functions) > 4 else None
+    others = branches(name, functions[4:], first + 4) if len(functions) > 4 else None
 
-    @compiled
     def choose(family_id, *arguments):  # type: ignore[no-untyped-def]
         """The function of one of four families, or the branches of the others."""
         if family_id == first:
@@ -55,7 +56,6 @@ def branches(functions: Sequence[Device], first: int = 0) -> Any:
             return d(*arguments)
         return others(family_id, *arguments)  # type: ignore[misc]
 
-    @compiled
     def choose_last(family_id, *arguments):  # type: ignore[no-untyped-def]
         """The function of one of the last families."""
         if family_id < first or family_id >= end:
@@ -68,28 +68,30 @@ def branches(functions: Sequence[Device], first: int = 0) -> Any:
             return c(*arguments)
         return d(*arguments)
 
-    return choose_last if others is None else choose
+    chosen = choose_last if others is None else choose
+    chosen.__name__ = chosen.__qualname__ = f"{name}_from_{first}"
+    return compiled(chosen)
 
 
 _records = tuple(FAMILIES.values())
 
-in_domain = branches([d.in_domain for d in _records])
+in_domain = branches("in_domain", [d.in_domain for d in _records])
 """(family_id, link_id, eta): whether eta gives a mean that the family allows (False for nan)."""
-variance = branches([d.variance for d in _records])
+variance = branches("variance", [d.variance for d in _records])
 """(family_id, mu, phi): variance of one observation of weight 1; see `Distribution.variance`."""
-deviance_row = branches([d.deviance_row for d in _records])
+deviance_row = branches("deviance_row", [d.deviance_row for d in _records])
 """(family_id, y, w, mu, phi): weighted unit deviance (McCullagh & Nelder 1989, section 2.3.1), at least 0. Its signed
 root is R's deviance residual."""
-mean = branches([d.mean for d in _records])
+mean = branches("mean", [d.mean for d in _records])
 """(family_id, link_id, eta): mean of the response."""
-mean_derivative = branches([d.mean_derivative for d in _records])
+mean_derivative = branches("mean_derivative", [d.mean_derivative for d in _records])
 """(family_id, link_id, eta): d mean / d eta."""
-eta_of = branches([d.eta_of for d in _records])
+eta_of = branches("eta_of", [d.eta_of for d in _records])
 """(family_id, link_id, mu): the linear predictor with this mean; nan where there is none."""
 
-_score_inside = branches([d.score_full for d in _records])
-_dispersion_inside = branches([d.dispersion_derivatives for d in _records])
-_constant = branches([d.constant for d in _records])
+_score_inside = branches("score_inside", [d.score_full for d in _records])
+_dispersion_inside = branches("dispersion_inside", [d.dispersion_derivatives for d in _records])
+_constant = branches("constant", [d.constant for d in _records])
 
 
 @device

@@ -7,6 +7,7 @@ from pathlib import Path
 import numba
 import pytest
 from click.testing import CliRunner
+from numba.core.dispatcher import Dispatcher
 
 import bigmm.families
 from bigmm.cli.fit import fit
@@ -110,3 +111,23 @@ def test_the_command_line_lists_the_registry():
 def test_the_names_are_listed_without_numba():
     code = "import sys, bigmm.families as f; assert f.NAMES; assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled")
+def test_compiled_branches_have_names_of_their_own():
+    """numba links compiled code by module and qualified name, so two closures of one name would be one."""
+    functions, names = {}, []
+    queue = [value for value in vars(scores).values() if isinstance(value, Dispatcher)]
+    while queue:
+        dispatcher = queue.pop()
+        if id(dispatcher) in functions:
+            continue
+        functions[id(dispatcher)] = dispatcher
+        names.append((dispatcher.py_func.__module__, dispatcher.py_func.__qualname__))
+        inside = dispatcher.py_func.__closure__ or ()
+        values = [cell.cell_contents for cell in inside] + [
+            dispatcher.py_func.__globals__.get(name) for name in dispatcher.py_func.__code__.co_names
+        ]
+        queue += [value for value in values if isinstance(value, Dispatcher)]
+    assert len(names) > 40
+    assert len(set(names)) == len(names)
