@@ -1,146 +1,83 @@
-"""What every executor can do. `docs/extending/executor.md` shows how to write one for another cluster system."""
+"""The choice of an executor for a call of the package."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar, runtime_checkable
+import numbers
+import os
+import sys
+from typing import Any
 
-from bigmm.execute.lanes import Lane
-from bigmm.execute.progress import ProgressCallback
-from bigmm.execute.sharded import PieceStore, Sharded
-from bigmm.execute.tasks import Capacity, Name, Task
+from bigmm.errors import UsageError
+from bigmm.execute.protocol import Executor
+from bigmm.execute.threads.executor import ThreadExecutor
+from bigmm.forks import check_fork
 
-T = TypeVar("T")
+#: Seconds without any worker after which a pass on a cluster is given up (TemporaryError).
+NO_WORKER_SECONDS = 600.0
 
 
-@runtime_checkable
-class Executor(Protocol):
-    """Runs pure, picklable tasks. Results have the same bits on every executor and any number of workers.
+def executor(
+    client: Any = None, n_workers: int | None = None, *, no_worker_seconds: float = NO_WORKER_SECONDS
+) -> Executor:
+    """Choose where to work: the client's cluster, else that of the current client, else threads of this process.
 
-    Every method raises the first error of a task as it is, and TemporaryError when workers are lost too often.
-    ``label`` names the work in progress reports and messages.
+    Parameters
+    ----------
+    client
+        A `distributed.Client`, or an `Executor`, which is taken as it is.
+    n_workers
+        So many threads of this process, and no cluster. A fit inside a Dask task stays in its thread.
+    no_worker_seconds
+        A pass on a cluster without any worker for so long is a TemporaryError.
     """
+    check_fork()
+    if n_workers is not None:
+        return ThreadExecutor(_checked(n_workers, client))
+    if isinstance(client, Executor):
+        return client
+    distributed = sys.modules.get("distributed")  # importing it costs a second, and who has a client has imported it
+    if distributed is not None:
+        if client is None and _inside_a_task():
+            return ThreadExecutor(1)
+        client = _current_client() if client is None else client
+    if client is None:
+        # A container or taskset may give this process fewer processors than the machine has.
+        return ThreadExecutor(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if distributed is None or not isinstance(client, distributed.Client):
+        raise UsageError(
+            f"client must be a connected distributed.Client, got {client!r}: for the address of a scheduler write "
+            "client=distributed.Client('tcp://head:8786'), for a cluster client=cluster.get_client()"
+        )
+    from bigmm.execute.dask.executor import ClusterExecutor
 
-    @property
-    def n_workers(self) -> int:
-        """Tasks that run side by side."""
-        ...
+    return ClusterExecutor(client, no_worker_seconds)
 
-    @property
-    def shares_memory(self) -> bool:
-        """True when tasks run in this process: they use its memory, its limit and its temporary directory."""
-        ...
 
-    def capacity(self) -> Capacity:
-        """Room for the results of `run_graph`, now."""
-        ...
+def _checked(n_workers: Any, client: Any) -> int:
+    if client is not None:
+        raise UsageError("give either client= (a cluster) or n_workers= (threads of this process), not both")
+    if isinstance(n_workers, bool) or not isinstance(n_workers, numbers.Integral):
+        raise UsageError(f"n_workers must be a number of threads, got {n_workers!r}")
+    if n_workers < 1:
+        raise UsageError(f"n_workers must be at least 1, got {n_workers}")
+    return int(n_workers)
 
-    def map_reduce(
-        self,
-        fold: Callable[[Lane, Callable[[int], None]], T],
-        lanes: Sequence[Lane],
-        merge: Callable[[T, T], T],
-        *,
-        label: str,
-        rows_total: int = 0,
-        progress: ProgressCallback | None = None,
-    ) -> T:
-        """Fold every lane, merge the results as a fixed binary tree over lane numbers (`MergeTree`).
 
-        ``fold(lane, tick)`` makes one accumulator from the lane's partitions in order and calls ``tick(rows)`` after
-        each; ``merge(left, right)`` may be called in any thread. The first error of a lane stops the rest.
-        """
-        ...
+def _inside_a_task() -> bool:
+    # Submitting from a task and waiting for the result can starve the workers' threads.
+    from distributed import get_worker
 
-    def map(
-        self, task: Callable[[Any], T], items: Iterable[Any], *, label: str, progress: ProgressCallback | None = None
-    ) -> Iterator[T]:
-        """``task(item)`` of every item, in the order of items, a bounded number in flight."""
-        ...
+    try:
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
-    def shuffle(
-        self,
-        split: Callable[[Any], Iterable[Any]],
-        items: Sequence[Any],
-        join: Callable[[int, list[Any]], Any],
-        n_shards: int,
-        *,
-        files: Callable[[], PieceStore] | None = None,
-        label: str = "shard",
-        progress: ProgressCallback | None = None,
-    ) -> Sharded:
-        """Shards from rows in any order: ``split(item)`` gives one piece per shard, ``join(number, pieces)`` a shard.
 
-        Parameters
-        ----------
-        items
-            Partitions, or lanes of them. Each is split as a whole.
-        files
-            Makes a store of pieces and shards in temporary files, which has to give the same shards as ``join``. Used
-            only by an executor that shares this process's memory.
+def _current_client() -> Any:
+    from distributed import default_client
 
-        Raises
-        ------
-        BigmmError
-            The error of ``split`` for the first bad item.
-        OutputError
-            When the disk is full.
-        """
-        ...
-
-    def shuffle_once(
-        self,
-        split: Callable[[Any], Iterable[Any]],
-        items: Sequence[Any],
-        join: Callable[[int, list[Any]], Any],
-        n_shards: int,
-        *,
-        label: str,
-        progress: ProgressCallback | None = None,
-    ) -> list[Any]:
-        """The shards that `shuffle` would make, brought to this process one by one."""
-        ...
-
-    def shard_sorted(
-        self,
-        make: Callable[[Any], Any],
-        items: Iterable[Any],
-        *,
-        in_files: bool = False,
-        label: str = "shard",
-        progress: ProgressCallback | None = None,
-    ) -> Sharded:
-        """Shards from rows that are in order: ``make(item)`` reads all rows of one shard.
-
-        ``in_files``: an executor that shares this process's memory keeps the arrays of shards (frozen dataclasses) in
-        a temporary file.
-        """
-        ...
-
-    def run_graph(
-        self,
-        tasks: Sequence[Task],
-        *,
-        label: str,
-        ahead: int,
-        memory: int | None = None,
-        progress: ProgressCallback | None = None,
-    ) -> dict[Name, Any]:
-        """Results of the tasks that are outputs, by name. A result is gone after its last use.
-
-        Parameters
-        ----------
-        tasks
-            In an order in which each could be done when it is its turn.
-        ahead
-            Number of tasks beyond the first unfinished one that may be started, so that memory is bounded.
-        memory
-            Bytes of arrays to keep in memory by an executor that shares this process's memory; the remainder waits in
-            a temporary file. None keeps all in memory.
-
-        Raises
-        ------
-        OutputError
-            When the disk is full.
-        """
-        ...
+    try:
+        return default_client()
+    except ValueError:
+        return None
